@@ -1,0 +1,124 @@
+"""What is kept about an image: facts of its content, and the references that name it.
+
+Both are JSON files of the store. Facts never change once written; a reference is replaced by rename.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from udi.reference import ImageReference
+from udiroot.errors import ImageInvalid, UsageError, printable
+
+_ID = re.compile(r"[0-9a-f]{64}")
+_FORMATS = ("squashfs", "ext4")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Facts of one image's content.
+
+    `id` is the sha256 of the image's configuration; every layer's uncompressed sha256 was checked against it.
+    `size` and `sha256` are of the image file. `env` holds `NAME=value` texts as the image gives them.
+    """
+
+    id: str
+    format: str
+    size: int
+    sha256: str
+    arch: str = ""
+    digest: str = ""
+    env: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    workdir: str = ""
+    volumes: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    converter: str = ""
+
+    def to_json(self) -> str:
+        """One JSON object with sorted keys."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """The facts that `text` holds. Raises ImageInvalid for all that `to_json` does not write."""
+        facts = cls(**_fields(cls, text, "image facts"))
+        if not _ID.fullmatch(facts.id) or not _ID.fullmatch(facts.sha256) or facts.format not in _FORMATS:
+            raise ImageInvalid(
+                f"image facts do not name an image: {printable(facts.id)!r}, {printable(facts.format)!r}"
+            )
+        return facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ref:
+    """A reference of the store: what a name and tag stand for now, and for whom.
+
+    `owners` are uids; none at all means public. `created` and `used` are seconds since the epoch.
+    """
+
+    reference: str
+    id: str
+    owners: tuple[int, ...] = ()
+    created: int = 0
+    used: int = 0
+
+    @property
+    def is_public(self) -> bool:
+        return not self.owners
+
+    def is_visible_to(self, uid: int) -> bool:
+        """Whether `uid` may know of this reference. Root, who runs the hooks, has no image of others either."""
+        return self.is_public or uid in self.owners
+
+    def to_json(self) -> str:
+        """One JSON object with sorted keys."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """The reference that `text` holds. Raises ImageInvalid for all that `to_json` does not write."""
+        ref = cls(**_fields(cls, text, "reference"))
+        try:
+            ImageReference.parse(ref.reference)
+        except UsageError as error:
+            raise ImageInvalid(f"reference file: {error.message}") from error
+        if not _ID.fullmatch(ref.id):
+            raise ImageInvalid(f"reference {printable(ref.reference)} names no image id: {printable(ref.id)!r}")
+        return ref
+
+
+def _fields(kind: type[Facts] | type[Ref], text: str | bytes, what: str) -> dict[str, Any]:
+    """The fields of `kind` out of JSON, each of the type that the field has; lists become tuples."""
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise ImageInvalid(f"{what}: not JSON: {printable(error)}") from error
+    if not isinstance(document, dict):
+        raise ImageInvalid(f"{what}: not a JSON object")
+    checks: dict[str, Any] = {"str": str, "int": int, "tuple[str, ...]": str, "tuple[int, ...]": int}
+    values: dict[str, Any] = {}
+    for spec in dataclasses.fields(kind):
+        required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
+        if spec.name not in document:
+            if required:
+                raise ImageInvalid(f"{what}: no {spec.name}")
+            continue
+        value = document[spec.name]
+        hint = str(spec.type)
+        if hint.startswith("tuple"):
+            fits = isinstance(value, list) and all(type(item) is checks[hint] for item in value)
+            value = tuple(value) if fits else value
+        elif hint.startswith("dict"):
+            fits = isinstance(value, dict) and all(type(item) is str for item in value.values())
+        else:
+            fits = type(value) is checks[hint]
+        if not fits:
+            raise ImageInvalid(f"{what}: {spec.name} is not of type {hint}")
+        values[spec.name] = value
+    return values

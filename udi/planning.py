@@ -1,0 +1,117 @@
+"""Making a node plan: everything that a node will need, gathered and rendered once on the MOM node."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+
+import jinja2
+
+from udi.accounts import group_name, store_owner
+from udi.config import SiteConfig
+from udi.facts import Facts
+from udi.request import JobRequest
+from udi.store import StoreLayout
+from udiroot.errors import ConfigError, printable
+from udiroot.plan import NodePlan, NodeRange, PlanFile, PlanMount, PlanUser
+
+_ETC_NAME = re.compile(r"[A-Za-z0-9_.+][A-Za-z0-9_.+-]*")
+_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+_UDI_RUN = "udi-run"
+"""The one template of `templates/node` that is a program of /opt/udi/bin and not a file of /etc."""
+
+
+def make_plan(site: SiteConfig, request: JobRequest, facts: Facts, nodes: Sequence[tuple[int, int]]) -> NodePlan:
+    """The plan for a job on `nodes`, a sequence of (nid, slots).
+
+    Raises ConfigError where a template of the site cannot be rendered.
+    """
+    user = request.user
+    store_uid, store_gid = store_owner(site.store.account)
+    rendered = dict(_render_node_files(site, request, facts))
+    program = rendered.pop(_UDI_RUN)
+    return NodePlan(
+        job=request.job,
+        user=PlanUser(user.name, user.uid, user.gid, user.groups, user.home, user.shell),
+        store_uid=store_uid,
+        store_gid=store_gid,
+        root=site.node.root,
+        run=site.node.run,
+        image_format=facts.format,
+        image_path=StoreLayout(site.node_store_path).image(facts.id, facts.format),
+        image_id=facts.id,
+        tmp_bytes=site.node.tmp_bytes,
+        deadline=site.node.deadline,
+        sites=tuple(PlanMount(fs.source, fs.target or fs.source, fs.read_only) for fs in site.node.filesystems),
+        allowed=site.volumes.allowed,
+        volumes=tuple(PlanMount(v.source, v.target, v.read_only) for v in request.volumes),
+        etc=tuple(PlanFile(name, 0o644, text) for name, text in sorted(rendered.items()) if text.strip()),
+        files=(PlanFile("/opt/udi/bin/udi-run", 0o755, program),),
+        nodes=tuple(_folded(nodes)),
+        modules=site.node.modules,
+    )
+
+
+def _folded(nodes: Sequence[tuple[int, int]]) -> Iterator[NodeRange]:
+    """Runs of neighbouring nids with the same number of slots, in the job's order."""
+    numbered = enumerate(nodes)
+    for _, run in itertools.groupby(numbered, key=lambda item: (item[1][0] - item[0], item[1][1])):
+        members = [node for _, node in run]
+        yield NodeRange(members[0][0], members[-1][0], members[0][1])
+
+
+def _render_node_files(site: SiteConfig, request: JobRequest, facts: Facts) -> Iterator[tuple[str, str]]:
+    """Each template of `templates/node`, or the site's own of the same name, as (file name, text)."""
+    environment = node_templates(site)
+    context = {
+        "user": request.user,
+        "groups": [(gid, group_name(gid)) for gid in request.user.groups],
+        "etc": site.etc,
+        "environment": [match.groups() for text in facts.env if (match := _VARIABLE.fullmatch(text))],
+        "entrypoint": facts.entrypoint + facts.cmd,
+        "workdir": facts.workdir or "/",
+    }
+    for template in sorted(environment.list_templates(extensions=["j2"])):
+        name = template.removesuffix(".j2")
+        if not _ETC_NAME.fullmatch(name):
+            raise ConfigError(f"template {printable(template)}: not a name for a file of /etc")
+        try:
+            yield name, environment.get_template(template).render(context)
+        except jinja2.TemplateError as error:
+            raise ConfigError(f"template {template} cannot be rendered: {printable(error)}") from error
+
+
+def node_templates(site: SiteConfig) -> jinja2.Environment:
+    """Our node templates, those of the site's own folder first. Raises ConfigError where others may write that."""
+    loaders: list[jinja2.BaseLoader] = [jinja2.PackageLoader("templates", "node")]
+    folder = site.etc.templates
+    if folder:
+        try:
+            status = os.stat(folder)
+        except OSError as error:
+            raise ConfigError(f"etc.templates: {folder}: {error.strerror}") from error
+        if status.st_uid != 0 or status.st_mode & 0o022:
+            raise ConfigError(f"etc.templates: {folder} must be root's and writable by nobody else")
+        loaders.insert(0, jinja2.FileSystemLoader(folder))
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(loaders),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 - these are files of /etc and a shell script, each with its own quoting
+    )
+    environment.filters["shell"] = lambda value: shlex.quote(str(value))
+    environment.filters["field"] = _field
+    return environment
+
+
+def _field(value: object) -> str:
+    """A field of a passwd or group line: `:` and line ends would forge another."""
+    text = str(value)
+    if any(c in text for c in ":\n\r\0"):
+        raise jinja2.TemplateRuntimeError(f"{printable(text)!r} cannot stand in a passwd or group line")
+    return text

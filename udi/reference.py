@@ -1,0 +1,67 @@
+"""Image references: what a user calls an image, parsed once by Docker's own grammar.
+
+`debian`, `debian:12`, `registry.example.org:5000/team/app:v1`, `app@sha256:…`, and `id:` with 64 hex digits for an
+image by its id.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from udiroot.errors import UsageError, printable
+
+MAX_LENGTH = 400
+"""Characters that a reference may have."""
+
+_DOMAIN = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*(?::[0-9]{1,5})?"
+_COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_REFERENCE = re.compile(
+    rf"(?:(?P<registry>{_DOMAIN})/)?(?P<name>{_COMPONENT}(?:/{_COMPONENT})*)"
+    r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+_ID = re.compile(r"id:(?P<id>[0-9a-f]{64})")
+_GRAMMAR = "an image is NAME[:TAG][@sha256:...] in lower case, or id: and 64 hex digits"
+
+
+@dataclass(frozen=True, order=True)
+class ImageReference:
+    """A parsed reference. Either `id` is set and nothing else, or `name` is."""
+
+    registry: str = ""
+    name: str = ""
+    tag: str = ""
+    digest: str = ""
+    id: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> ImageReference:
+        """The reference that `text` spells; the tag is `latest` where neither tag nor digest is given.
+
+        Raises UsageError for all else, with the text made printable.
+        """
+        if len(text) > MAX_LENGTH:
+            raise UsageError(f"image name of {len(text)} characters: {printable(text, 40)}", _GRAMMAR)
+        if by_id := _ID.fullmatch(text):
+            return cls(id=by_id["id"])
+        match = _REFERENCE.fullmatch(text)
+        if not match:
+            raise UsageError(f"not an image name: {printable(text)!r}", _GRAMMAR)
+        registry, name = match["registry"] or "", match["name"]
+        if registry and not _is_registry(registry):
+            if not re.fullmatch(_COMPONENT, registry):
+                raise UsageError(f"not an image name: {printable(text)!r}", _GRAMMAR)
+            registry, name = "", f"{registry}/{name}"
+        tag, digest = match["tag"] or "", match["digest"] or ""
+        return cls(registry, name, tag or ("" if digest else "latest"), digest)
+
+    def __str__(self) -> str:
+        if self.id:
+            return f"id:{self.id}"
+        text = f"{self.registry}/{self.name}" if self.registry else self.name
+        return text + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
+
+
+def _is_registry(word: str) -> bool:
+    """Docker's rule for the first word before a slash: a host has a dot or a port, or is `localhost`."""
+    return "." in word or ":" in word or word == "localhost"

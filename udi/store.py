@@ -1,0 +1,137 @@
+"""Reading the image store: files on the parallel file system, no service needed.
+
+    images/<id>.<format>                 the image file, 0444, or 0400 where no public reference names it
+    images/<id>.json                     its Facts, same mode
+    refs/<quoted reference>.json         a public reference
+    refs/<quoted reference>~<uid>.json   that user's own, found before the public one
+    plans/                               node plans of running jobs (0711, so that a name must be known)
+
+Only the store's account writes here (`gateway.store`, and the prologue for plans). Root may be squashed on the file
+system, so privileged readers read with that account's file rights (`udiroot.rights.FileRights`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from udi.facts import Facts, Ref
+from udi.reference import ImageReference
+from udiroot.errors import ImageInvalid, NotFound, UpstreamFailed, printable
+
+_MAX_JSON = 16 << 20
+"""Bytes that a facts file may have: an image's environment and labels are bounded by the gateway well below this."""
+
+
+@dataclass(frozen=True)
+class StoreLayout:
+    """Where things are under the store's path, as one party sees it."""
+
+    path: str
+
+    @property
+    def images(self) -> str:
+        return f"{self.path}/images"
+
+    @property
+    def refs(self) -> str:
+        return f"{self.path}/refs"
+
+    @property
+    def plans(self) -> str:
+        return f"{self.path}/plans"
+
+    def image(self, image_id: str, image_format: str) -> str:
+        """The image file."""
+        return f"{self.images}/{image_id}.{image_format}"
+
+    def facts(self, image_id: str) -> str:
+        """The image's facts."""
+        return f"{self.images}/{image_id}.json"
+
+    def ref(self, reference: ImageReference, owner: int | None) -> str:
+        """The file of a reference, public or (with `owner`) of one user."""
+        name = quote(str(reference), safe=":@")
+        return f"{self.refs}/{name}.json" if owner is None else f"{self.refs}/{name}~{owner}.json"
+
+
+class StoreReader:
+    """Look-ups for one caller: what is not visible to `uid` does not exist here."""
+
+    def __init__(self, layout: StoreLayout, uid: int) -> None:
+        self.layout = layout
+        self.uid = uid
+
+    def resolve(self, reference: ImageReference) -> str:
+        """The id of the image that `reference` stands for now, the caller's own before a public one.
+
+        Raises NotFound, with the nearest name that the caller may see as the hint.
+        """
+        if reference.id:
+            return self._visible_id(reference.id)
+        for owner in (self.uid, None):
+            ref = self._ref(self.layout.ref(reference, owner))
+            if ref and ref.is_visible_to(self.uid):
+                return ref.id
+        raise self._no_such(str(reference))
+
+    def facts(self, image_id: str) -> Facts:
+        """Facts of an image that the caller may use. Raises NotFound, ImageInvalid."""
+        self._visible_id(image_id)
+        text = _read(self.layout.facts(image_id))
+        if text is None:
+            raise ImageInvalid(f"image {image_id} has a reference but no facts in the store", "pull it again")
+        facts = Facts.from_json(text)
+        if facts.id != image_id:
+            raise ImageInvalid(f"the facts of image {image_id} are those of {facts.id}", "pull it again")
+        return facts
+
+    def visible(self) -> list[Ref]:
+        """Every reference that the caller may see, by name."""
+        return sorted((r for r in self._all() if r.is_visible_to(self.uid)), key=lambda r: (r.reference, r.owners))
+
+    def _visible_id(self, image_id: str) -> str:
+        if any(ref.id == image_id and ref.is_visible_to(self.uid) for ref in self._all()):
+            return image_id
+        raise self._no_such(f"id:{image_id}")
+
+    def _all(self) -> Iterator[Ref]:
+        try:
+            names = sorted(os.listdir(self.layout.refs))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise UpstreamFailed(f"image store {self.layout.path}: {error.strerror}") from error
+        for name in names:
+            if name.endswith(".json") and not name.startswith("."):
+                ref = self._ref(f"{self.layout.refs}/{name}")
+                if ref:
+                    yield ref
+
+    @staticmethod
+    def _ref(path: str) -> Ref | None:
+        text = _read(path)
+        return Ref.from_json(text) if text is not None else None
+
+    def _no_such(self, wanted: str) -> NotFound:
+        near = difflib.get_close_matches(wanted, [r.reference for r in self.visible()], n=1, cutoff=0.7)
+        hint = f"did you mean {near[0]}?" if near else "udi images lists what you may use; udi pull brings an image in"
+        return NotFound(f"no image {printable(wanted)!r} that you may use", hint)
+
+
+def _read(path: str) -> bytes | None:
+    """The bytes of a small store file; None where there is none, or where it is not ours to read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (FileNotFoundError, PermissionError):
+        return None
+    except OSError as error:
+        raise UpstreamFailed(f"image store: {path}: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as stream:
+        text = stream.read(_MAX_JSON + 1)
+    if len(text) > _MAX_JSON:
+        raise ImageInvalid(f"image store: {path} is larger than {_MAX_JSON} bytes")
+    return text

@@ -1,0 +1,190 @@
+"""`setupRoot`, `unsetupRoot` and `check`: what the fan-out starts on a node.
+
+    setupRoot   [--run DIR] [--nid-file FILE] PLAN-FILE SHA256 NONCE
+    unsetupRoot [--root DIR] [--run DIR] [--nid-file FILE] [--deadline SECONDS] --job ID NONCE
+    check       [--root DIR] [--run DIR] [--nid-file FILE] [--nonce NONCE]
+
+Each answers with one line, a NodeReport (but `check` without a nonce: a sentence); its exit code is 0 or the error's.
+An argument parser from the library would cost more than all the mounts.
+"""
+
+import os
+import sys
+import time
+
+from udiroot.errors import NotPermitted, SetupFailed, TimedOut, UdiError, UsageError, printable
+from udiroot.report import NodeReport
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+_OPTIONS = {
+    "root": "/var/udi",
+    "run": "/var/run/udi",
+    "nid-file": "/proc/cray_xt/nid",
+    "deadline": "60",
+    "job": "",
+    "nonce": "",
+}
+_MAX_PLAN = 8 << 20
+
+
+def main() -> "NoReturn":
+    """Run the command that sys.argv names; the process ends here, without the interpreter's own clearing up."""
+    code = run(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def run(arguments: "list[str]") -> int:
+    """Run one command; its exit code."""
+    began = time.monotonic()
+    os.umask(0o022)
+    try:
+        command, *rest = arguments or [""]
+        options, words = _parse(rest)
+        if command == "setupRoot" and len(words) == 3:
+            path, sha256, nonce = words
+            return _answer(began, options, nonce, lambda nid: _set_up(path, sha256, nid))
+        if command == "unsetupRoot" and len(words) == 1 and options["job"]:
+            return _answer(began, options, words[0], lambda nid: _tear_down(options, nid))
+        if command == "check" and not words:
+            from nodehealth.check import check
+
+            if options["nonce"]:
+                return _answer(
+                    began, options, options["nonce"], lambda nid: check(options["root"], options["run"], nid)
+                )
+            return _say_check(options)
+        raise UsageError(f"not understood: {printable(' '.join(arguments))}", "see udiroot/commands.py")
+    except UdiError as error:
+        sys.stderr.write(f"{error.message}\n{error.hint}\n")
+        return error.exit_code
+
+
+def _answer(began: float, options: "dict[str, str]", nonce: str, step: "Callable[[int], str]") -> int:
+    """Do one step, and report how it went; a fault of ours is reported too, with its trace in the log."""
+    nid = 0
+    try:
+        nid = _read_nid(options["nid-file"])
+        words = step(nid)
+        report = NodeReport(nid, 0, _milliseconds(began), words)
+    except UdiError as error:
+        report = NodeReport.of_error(nid, _milliseconds(began), error)
+    except Exception as error:  # noqa: BLE001 - a node must answer whatever happens, or it counts as dead
+        sys.excepthook(type(error), error, error.__traceback__)
+        where = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else repr(error)
+        report = NodeReport.of_error(nid, _milliseconds(began), SetupFailed(where))
+    report.send(nonce)
+    return report.code
+
+
+def _set_up(path: str, sha256: str, nid: int) -> str:
+    from udiroot.plan import NodePlan
+    from udiroot.setup import set_up
+
+    plan = NodePlan.parse(_read_plan(path, sha256))
+    _set_alarm(plan.deadline)
+    return set_up(plan, nid, time.monotonic() + plan.deadline)
+
+
+def _tear_down(options: "dict[str, str]", nid: int) -> str:
+    from udiroot.record import RunFolder
+    from udiroot.teardown import lock_for_teardown, tear_down
+
+    job, seconds = options["job"], int(options["deadline"])
+    deadline = time.monotonic() + seconds
+    _set_alarm(seconds)
+    with RunFolder(options["run"]) as folder:
+        if not lock_for_teardown(job, folder, deadline):
+            other = folder.read()
+            raise TimedOut(f"another set-up or teardown runs here, for {other.job if other else 'an unknown job'}")
+        words = tear_down(job, options["root"], folder, nid, deadline)
+        if not folder.raw():
+            folder.remove()
+        return words
+
+
+def _say_check(options: "dict[str, str]") -> int:
+    from nodehealth.check import check
+
+    try:
+        sentence = check(options["root"], options["run"], _read_nid(options["nid-file"]))
+    except UdiError as error:
+        print(f"udi: {error.message}")
+        return 1
+    print(f"udi: {sentence}")
+    return 0
+
+
+def _read_plan(path: str, sha256: str) -> bytes:
+    """The plan's bytes, read with the rights of the file's own owner, since root may be squashed on the store.
+
+    What proves them is the sha256, which came with the command.
+    """
+    from udiroot.rights import FileRights
+
+    try:
+        status = os.stat(path, follow_symlinks=False)
+        with FileRights(status.st_uid, status.st_gid):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise SetupFailed(f"plan {path}: {error.strerror}") from error
+    with open(descriptor, "rb") as stream:
+        data = stream.read(_MAX_PLAN)
+    if _sha256(data) != sha256:
+        raise NotPermitted(f"plan {path} is not the one that was sent: its sha256 differs")
+    return data
+
+
+def _sha256(data: bytes) -> str:
+    """By the interpreter's own module: hashlib would load the whole of libcrypto."""
+    try:
+        from _sha256 import sha256  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:  # Python 3.12 and later
+        from hashlib import sha256
+    return str(sha256(data).hexdigest())
+
+
+def _read_nid(path: str) -> int:
+    try:
+        with open(path) as stream:
+            return int(stream.read(32))
+    except (OSError, ValueError) as error:
+        raise SetupFailed(
+            f"no nid in {path}: {printable(error)}", "node.nid_file says where a node's nid is"
+        ) from error
+
+
+def _set_alarm(seconds: int) -> None:
+    """A step that hangs in a call is ended by the kernel's alarm; `signal` would cost `enum` and all that it needs."""
+    import _signal  # type: ignore[import-not-found, unused-ignore]
+
+    def late(number: int, frame: object) -> None:
+        raise TimedOut(f"not done within {seconds} seconds")
+
+    _signal.signal(_signal.SIGALRM, late)
+    _signal.alarm(seconds)
+
+
+def _parse(words: "list[str]") -> "tuple[dict[str, str], list[str]]":
+    options, rest = dict(_OPTIONS), []
+    given = iter(words)
+    for word in given:
+        if not word.startswith("--"):
+            rest.append(word)
+            continue
+        value = next(given, None)
+        if word[2:] not in options or value is None:
+            raise UsageError(f"not understood: {printable(word)}")
+        options[word[2:]] = value
+    if not options["deadline"].isdecimal():
+        raise UsageError(f"not a number of seconds: {printable(options['deadline'])}")
+    return options, rest
+
+
+def _milliseconds(began: float) -> int:
+    return round((time.monotonic() - began) * 1000)

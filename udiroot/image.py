@@ -1,0 +1,74 @@
+"""The image of a job: opened once with the store account's rights, judged on its descriptor, mounted from it.
+
+A file that the user could write would feed the kernel's file systems whatever the user likes; so it must be the store's
+own, writable by nobody else, of the kind and format that the plan says.
+"""
+
+import os
+import stat
+
+from udiroot import loop
+from udiroot.errors import ImageInvalid, SetupFailed
+from udiroot.kernel import MS_BIND, MS_NODEV, MS_NOSUID, MS_RDONLY, MS_REMOUNT, mount
+from udiroot.plan import NodePlan
+from udiroot.rights import FileRights
+
+_MAGIC = {"squashfs": (0, b"hsqs"), "ext4": (1080, b"\x53\xef")}
+"""Where each format's magic number stands in the file, in bytes from its start."""
+_OPTIONS = {"squashfs": "", "ext4": "noload"}
+"""ext4: the journal is not replayed, since the device is read-only."""
+FLAGS = MS_RDONLY | MS_NOSUID | MS_NODEV
+
+
+def mount_image(plan: NodePlan, nid: int, target: str) -> None:
+    """Mount the plan's image on the folder `target`, read-only, without set-uid programs and devices.
+
+    Raises SetupFailed where the file cannot be had, ImageInvalid where it is not what the plan says.
+    """
+    descriptor = _open(plan)
+    try:
+        if plan.image_format == "directory":
+            mount(f"/proc/self/fd/{descriptor}", target, flags=MS_BIND)
+            mount("", target, flags=MS_BIND | MS_REMOUNT | FLAGS)
+            return
+        device, path = loop.attach(descriptor, loop.label(nid, plan.job))
+        try:
+            mount(path, target, plan.image_format, FLAGS, _OPTIONS[plan.image_format])
+        except OSError as error:
+            raise ImageInvalid(f"image {plan.image_id[:12]} cannot be mounted: {error.strerror}") from error
+        finally:
+            os.close(device)
+    finally:
+        os.close(descriptor)
+
+
+def _open(plan: NodePlan) -> int:
+    folder = plan.image_format == "directory"
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_DIRECTORY if folder else 0)
+    try:
+        with FileRights(plan.store_uid, plan.store_gid):
+            descriptor = os.open(plan.image_path, flags)
+    except OSError as error:
+        raise SetupFailed(f"image {plan.image_path}: {error.strerror}") from error
+    fault = _fault(plan, descriptor)
+    if fault:
+        os.close(descriptor)
+        raise ImageInvalid(f"image {plan.image_path}: {fault}")
+    return descriptor
+
+
+def _fault(plan: NodePlan, descriptor: int) -> str:
+    """What is wrong with the opened image; nothing, if it is as the plan says."""
+    status = os.fstat(descriptor)
+    if status.st_uid != plan.store_uid:
+        return f"owned by uid {status.st_uid}, must be the store's {plan.store_uid}"
+    if status.st_mode & 0o022:
+        return f"mode {stat.S_IMODE(status.st_mode):04o} lets others write it"
+    if plan.image_format == "directory":
+        return ""
+    if not stat.S_ISREG(status.st_mode):
+        return "not a regular file"
+    offset, magic = _MAGIC[plan.image_format]
+    if os.pread(descriptor, len(magic), offset) != magic:
+        return f"not a {plan.image_format} file system"
+    return ""

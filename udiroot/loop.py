@@ -1,0 +1,157 @@
+"""Loop devices, by ioctl: bound read-only to a descriptor, named so that the kernel tells whose they are, and freed by
+the kernel when their last user goes (autoclear).
+
+LOOP_CONFIGURE does all in one step since kernel 5.8. Older ones need LOOP_SET_FD and LOOP_SET_STATUS64, and before 3.1
+there is no control device, so that a free one is found by asking each. Somebody else may take the device in between:
+that is tried again, with a bound.
+"""
+
+import errno
+import fcntl
+import os
+import struct
+import time
+
+from udiroot.errors import SetupFailed
+
+_SET_FD, _CLR_FD, _SET_STATUS64, _GET_STATUS64 = 0x4C00, 0x4C01, 0x4C04, 0x4C05
+_CONFIGURE, _CTL_GET_FREE = 0x4C0A, 0x4C82
+_READ_ONLY, _AUTOCLEAR = 1, 4
+_INFO = struct.Struct("5Q4I64s64s32s2Q")
+"""struct loop_info64: device, inode, rdevice, offset, sizelimit; number, encrypt type, key size, flags; file name, …"""
+_FLAGS_AT, _NAME_AT = 8, 9
+_CONFIG_HEAD = struct.Struct("2I")
+_CONFIG_TAIL = b"\0" * 64
+_TRIES = 50
+_TAKEN = (errno.EBUSY, errno.EAGAIN, errno.ENXIO, errno.ENODEV, errno.ENOENT)
+"""Another program was faster, or the device's node is not there yet."""
+
+
+def label(nid: int, job: str) -> str:
+    """The name that our loop devices carry: 63 bytes at the most."""
+    return f"udi:{nid}:{job}"[:63]
+
+
+def attach(backing: int, name: str) -> "tuple[int, str]":
+    """Bind a free loop device to the descriptor `backing`; its own descriptor and its path.
+
+    The device lives as long as that descriptor or a mount of it does. Raises SetupFailed when none can be had.
+    """
+    last = ""
+    for attempt in range(_TRIES):
+        number = _free_number(attempt)
+        path = f"/dev/loop{number}"
+        try:
+            device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            last = f"{path}: {error.strerror}"
+            if error.errno not in _TAKEN:
+                break
+        else:
+            try:
+                _bind(device, backing, name)
+                return device, path
+            except OSError as error:
+                os.close(device)
+                last = f"{path}: {error.strerror}"
+                if error.errno not in _TAKEN:
+                    break
+        time.sleep(0.001 * min(attempt, 20))
+    raise SetupFailed(f"no loop device could be had: {last}")
+
+
+def names() -> "dict[str, tuple[str, str]]":
+    """Every bound loop device of this kernel: its path → the name that it carries, and the path of its file."""
+    found = {}
+    for entry in os.listdir("/sys/block"):
+        if not entry.startswith("loop"):
+            continue
+        try:
+            with open(f"/sys/block/{entry}/loop/backing_file", "rb") as stream:
+                backing = os.fsdecode(stream.read().rstrip(b"\n"))
+            path = f"/dev/{entry}"
+            device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in _TAKEN:
+                continue
+            raise
+        try:
+            info = _INFO.unpack(fcntl.ioctl(device, _GET_STATUS64, bytes(_INFO.size)))
+            found[path] = (os.fsdecode(info[_NAME_AT].rstrip(b"\0")), backing)
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+        finally:
+            os.close(device)
+    return found
+
+
+def detach(path: str) -> None:
+    """Free a device that is bound but not in use; one in use is freed by the kernel when its last user goes."""
+    device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(device, _CLR_FD)
+    except OSError as error:
+        if error.errno not in _TAKEN:
+            raise
+    finally:
+        os.close(device)
+
+
+def _bind(device: int, backing: int, name: str) -> None:
+    info = _INFO.pack(*(0,) * 8, _READ_ONLY | _AUTOCLEAR, os.fsencode(name), b"", b"", 0, 0)
+    try:
+        fcntl.ioctl(device, _CONFIGURE, _CONFIG_HEAD.pack(backing, 0) + info + _CONFIG_TAIL)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTTY):
+            raise
+        _bind_in_two_steps(device, backing, info)
+
+
+def _bind_in_two_steps(device: int, backing: int, info: bytes) -> None:
+    """As kernels before 5.8 need it. The second step failing leaves the device bound, so it is freed here."""
+    fcntl.ioctl(device, _SET_FD, backing)
+    try:
+        for attempt in range(_TRIES):
+            try:
+                fcntl.ioctl(device, _SET_STATUS64, info)
+                return
+            except OSError as error:
+                if error.errno != errno.EAGAIN or attempt == _TRIES - 1:
+                    raise
+                time.sleep(0.001)
+    except OSError:
+        fcntl.ioctl(device, _CLR_FD)
+        raise
+
+
+def _free_number(attempt: int) -> int:
+    """A device that is free at this moment, by the control device where the kernel has one."""
+    try:
+        control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return _scan(attempt)
+    try:
+        return fcntl.ioctl(control, _CTL_GET_FREE)
+    finally:
+        os.close(control)
+
+
+def _scan(attempt: int) -> int:
+    """The first device that says it is not bound (ENXIO); with later attempts, one further on."""
+    free = 0
+    for number in range(256):
+        try:
+            device = os.open(f"/dev/loop{number}", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            break
+        try:
+            fcntl.ioctl(device, _GET_STATUS64, bytes(_INFO.size))
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                if free >= attempt % 8:
+                    return number
+                free += 1
+        finally:
+            os.close(device)
+    raise SetupFailed("no free loop device among /dev/loop*", "is the loop module loaded, with enough devices?")

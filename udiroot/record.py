@@ -1,0 +1,197 @@
+"""The node's record of a job: written before the first change, removed after the last.
+
+It says what the kernel can't tell: which boot it is of, which process sets up, and since when. It is put in place
+whole, by link(2), which also makes it the claim on the node: there is one at a time. The folder's own lock keeps set-up
+and teardown apart.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+import time
+
+from udiroot.errors import SetupFailed, TeardownIncomplete
+from udiroot.plan import escape, unescape
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_NAME = "job"
+_HEAD = "udi-record 1"
+_MAX_BYTES = 65536
+
+
+class Record:
+    """Whose root a node holds. `pid` and `start` name the set-up process; `since` is in seconds since the epoch."""
+
+    __slots__ = ("boot", "image", "job", "modules", "pid", "root", "since", "start", "uid")
+
+    def __init__(
+        self,
+        *,
+        job: str,
+        uid: int,
+        root: str,
+        image: str,
+        pid: int,
+        start: int,
+        since: int,
+        boot: str,
+        modules: "tuple[str, ...]" = (),
+    ) -> None:
+        self.job, self.uid, self.root, self.image = job, uid, root, image
+        self.pid, self.start, self.since, self.boot, self.modules = pid, start, since, boot, modules
+
+    def text(self) -> str:
+        rows = [
+            ("job", self.job), ("uid", self.uid), ("root", self.root), ("image", self.image), ("pid", self.pid),
+            ("start", self.start), ("since", self.since), ("boot", self.boot),
+        ]  # fmt: skip
+        rows += [("module", name) for name in self.modules]
+        return "\n".join((_HEAD, *(f"{name} {escape(str(value))}" for name, value in rows), "end", ""))
+
+    @classmethod
+    def parse(cls, data: bytes) -> "Record | None":
+        """The record that `data` holds, or None where it is cut or not one: then the kernel alone must tell."""
+        try:
+            lines = data.decode("ascii").split("\n")
+            if lines[0] != _HEAD or lines[-2:] != ["end", ""]:
+                return None
+            pairs = [line.split(" ", 1) for line in lines[1:-2]]
+            values = {name: unescape(value) for name, value in pairs}
+            return cls(
+                job=values["job"],
+                uid=int(values["uid"]),
+                root=values["root"],
+                image=values["image"],
+                pid=int(values["pid"]),
+                start=int(values["start"]),
+                since=int(values["since"]),
+                boot=values["boot"],
+                modules=tuple(unescape(value) for name, value in pairs if name == "module"),
+            )
+        except (ValueError, KeyError):
+            return None
+
+
+class RunFolder:
+    """/var/run/udi: the record and the staging folder. `with` makes it, where it is missing, and holds its lock.
+
+    The folder is ours alone: it is root's, closed to all others, and `remove` takes it away again.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._descriptor = -1
+
+    @property
+    def stage(self) -> str:
+        """Where a root is composed."""
+        return self.path + "/stage"
+
+    def lock(self, seconds: float) -> bool:
+        """Take the lock, waiting for at most `seconds`; False when another process still holds it then."""
+        end = time.monotonic() + seconds
+        while True:
+            descriptor = self._open()
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+            else:
+                if self._is_in_place(descriptor):
+                    self._descriptor = descriptor
+                    return True
+                os.close(descriptor)
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.005)
+
+    def unlock(self) -> None:
+        """Give the lock back."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def read(self) -> "Record | None":
+        """The record of this boot; None where there is none, or none that can be understood."""
+        record = Record.parse(self.raw() or b"")
+        return record if record is not None and record.boot == boot_id() else None
+
+    def raw(self) -> "bytes | None":
+        """The record's bytes, whatever they are; None where there is no such file."""
+        try:
+            descriptor = os.open(f"{self.path}/{_NAME}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        with open(descriptor, "rb") as stream:
+            return stream.read(_MAX_BYTES)
+
+    def write(self, record: Record) -> None:
+        """Put the record in place, whole. Raises SetupFailed where there is one already."""
+        unfinished = f"{self.path}/{_NAME}.{os.getpid()}"
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.write(descriptor, record.text().encode("ascii"))
+        finally:
+            os.close(descriptor)
+        try:
+            os.link(unfinished, f"{self.path}/{_NAME}")
+        except FileExistsError as error:
+            raise SetupFailed(f"the node already has a record in {self.path}") from error
+        finally:
+            os.unlink(unfinished)
+
+    def remove(self) -> None:
+        """Take away the record, what a killed writer left, and the folder, which must then be empty."""
+        try:
+            names = os.listdir(self.path)
+        except FileNotFoundError:
+            return
+        for name in names:
+            if name == _NAME or name.startswith(_NAME + "."):
+                os.unlink(f"{self.path}/{name}")
+        try:
+            os.rmdir(self.path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EBUSY):
+                raise TeardownIncomplete(f"{self.path} holds something that is not ours") from error
+            raise
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(
+        self, kind: "type[BaseException] | None", error: "BaseException | None", trace: "TracebackType | None"
+    ) -> None:
+        self.unlock()
+
+    def _open(self) -> int:
+        try:
+            os.mkdir(self.path, 0o700)
+        except FileExistsError:
+            pass
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        status = os.fstat(descriptor)
+        if status.st_uid != 0 or stat.S_IMODE(status.st_mode) & 0o077:
+            os.close(descriptor)
+            raise SetupFailed(f"{self.path} must be root's and closed to all others", f"chmod 700 {self.path}")
+        return descriptor
+
+    def _is_in_place(self, descriptor: int) -> bool:
+        """Whether the folder that we locked is still the one at our path: a teardown may have removed it."""
+        try:
+            there = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(os.fstat(descriptor), there)
+
+
+def boot_id() -> str:
+    """The kernel's name for this boot."""
+    with open("/proc/sys/kernel/random/boot_id") as stream:
+        return stream.read().strip()

@@ -1,0 +1,54 @@
+"""Opening files with another account's rights, without giving up our own.
+
+The kernel checks file access by the file-system uid and gid and by the supplementary groups. Those three are changed
+for the length of one step and put back; a failure to put them back ends the process, since nothing after it could be
+trusted.
+"""
+
+import ctypes
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.setfsuid.argtypes = (ctypes.c_uint,)
+_libc.setfsgid.argtypes = (ctypes.c_uint,)
+_NOBODY_CHANGES = 0xFFFFFFFF
+"""An id that no account has: setting it changes nothing and tells the present one (setfsuid(2))."""
+
+
+class FileRights:
+    """`with FileRights(uid, gid, groups):` every path inside is opened as that account would open it.
+
+    Uses process-wide groups, so it is for single-threaded programs. Raises PermissionError when the rights can't be
+    taken.
+    """
+
+    def __init__(self, uid: int, gid: int, groups: "tuple[int, ...]" = ()) -> None:
+        self._wanted = (uid, gid, groups)
+
+    def __enter__(self) -> None:
+        uid, gid, groups = self._wanted
+        self._before = (_libc.setfsuid(_NOBODY_CHANGES), _libc.setfsgid(_NOBODY_CHANGES), tuple(os.getgroups()))
+        os.setgroups(groups)
+        self._set(uid, gid)
+
+    def __exit__(
+        self, kind: "type[BaseException] | None", error: "BaseException | None", trace: "TracebackType | None"
+    ) -> None:
+        uid, gid, groups = self._before
+        try:
+            self._set(uid, gid)
+            os.setgroups(groups)
+        except OSError:
+            os.abort()
+
+    @staticmethod
+    def _set(uid: int, gid: int) -> None:
+        """Take both ids and look whether they were taken, since setfsuid(2) has no error return."""
+        _libc.setfsgid(gid)
+        _libc.setfsuid(uid)
+        if _libc.setfsuid(_NOBODY_CHANGES) != uid or _libc.setfsgid(_NOBODY_CHANGES) != gid:
+            raise PermissionError(f"file rights of uid {uid} and gid {gid} could not be taken")

@@ -1,0 +1,69 @@
+"""Setting up a job's root on a node: record, compose, publish; undone at once where a step fails."""
+
+import os
+import time
+
+from udiroot import ledger, processes
+from udiroot.compose import compose, publish
+from udiroot.errors import SetupFailed, UdiError
+from udiroot.mountinfo import Label
+from udiroot.plan import NodePlan
+from udiroot.record import Record, RunFolder, boot_id
+from udiroot.teardown import tear_down
+
+
+def set_up(plan: NodePlan, nid: int, deadline: float) -> str:
+    """Make the node ready for the plan's job; words about it. `deadline` is a time of time.monotonic().
+
+    What the same job left earlier is removed first. Raises SetupFailed where another job's root is here or another
+    set-up runs, and whatever error a step ended in, after undoing all.
+    """
+    with RunFolder(plan.run) as run:
+        if not run.lock(0):
+            other = run.read()
+            raise SetupFailed(f"another set-up runs on this node, for {other.job if other else 'an unknown job'}")
+        _clear_earlier(plan, run, nid, deadline)
+        made_root = not os.path.lexists(plan.root)
+        run.write(_record(plan))
+        try:
+            label = Label(plan.job, plan.user.uid, made_root).text()
+            publish(compose(plan, nid, run.stage, label), plan.root, run.stage)
+        except (UdiError, OSError) as error:
+            _undo(plan, run, nid, deadline, error)
+            raise
+    return f"root of {plan.job} ready"
+
+
+def _clear_earlier(plan: NodePlan, run: RunFolder, nid: int, deadline: float) -> None:
+    found = ledger.survey(plan.root, run, nid, foreign=False)
+    if found.clean:
+        return
+    others = found.jobs - {plan.job}
+    if others or not found.jobs:
+        raise SetupFailed(f"the node is not clean: {found.sentence()}", "udi-admin recover cleans it")
+    tear_down(plan.job, plan.root, run, nid, deadline)
+    if not run.lock(0):
+        raise SetupFailed("another set-up began on this node")
+
+
+def _undo(plan: NodePlan, run: RunFolder, nid: int, deadline: float, error: "UdiError | OSError") -> None:
+    """Take everything away again; where that fails too, the node is dirty, and both are said."""
+    try:
+        tear_down(plan.job, plan.root, run, nid, max(deadline, time.monotonic() + 5))
+    except (UdiError, OSError) as second:
+        raise SetupFailed(f"{error}; and undoing it failed: {second}") from error
+
+
+def _record(plan: NodePlan) -> Record:
+    pid = os.getpid()
+    return Record(
+        job=plan.job,
+        uid=plan.user.uid,
+        root=plan.root,
+        image=plan.image_path,
+        pid=pid,
+        start=processes.start_time(pid),
+        since=int(time.time()),
+        boot=boot_id(),
+        modules=plan.modules,
+    )

@@ -1,0 +1,113 @@
+"""Taking a job's root off a node: the node is then as it was before.
+
+It starts from the kernel's tables and not from what set-up meant to do, so it mends what a kill at any instant left; it
+may run any number of times; it never unmounts lazily; and it ends by looking at the node again. Another job's root is
+not touched.
+"""
+
+import errno
+import os
+import time
+
+from udiroot import ledger, loop, processes
+from udiroot.errors import TeardownIncomplete
+from udiroot.kernel import umount
+from udiroot.ledger import Survey
+from udiroot.record import RunFolder
+
+_ROUNDS = 5
+"""How often holders are ended and the mounts tried again: each round may uncover one stacked below."""
+
+
+def tear_down(job: str, root: str, run: RunFolder, nid: int, deadline: float) -> str:
+    """Remove everything of `job` from the node; words about what had to be done. The caller holds the folder's lock.
+
+    `deadline` is a time of time.monotonic(). Raises TeardownIncomplete with what is left and why.
+    """
+    found = ledger.survey(root, run, nid, job=job, foreign=False)
+    if any(owner is not None and owner.job != job for owner in (found.record, found.label)):
+        return f"nothing of {job} here; the node holds {', '.join(sorted(found.jobs))}"
+    uid = found.record.uid if found.record else found.label.uid if found.label else -1
+    made_root = found.label is not None and found.label.made
+    ended: list[str] = []
+    stubborn = _unmount_all(job, root, run, nid, uid, deadline, ended)
+    _free_loops(job, root, run, nid, uid, deadline, ended)
+    if not stubborn:
+        _remove_folders(root, run, made_root)
+    left = ledger.survey(root, run, nid, job=job)
+    if not left.clean:
+        why = f"; held by {', '.join(map(str, stubborn[:3]))}" if stubborn else ""
+        raise TeardownIncomplete(left.sentence() + why)
+    return f"ended {len(ended)} processes: {', '.join(ended[:3])}" if ended else "clean"
+
+
+def lock_for_teardown(job: str, run: RunFolder, deadline: float) -> bool:
+    """Take the folder's lock, ending this job's own set-up if that still runs; False where another holds it."""
+    if run.lock(0):
+        return True
+    record = run.read()
+    if record and record.job == job:
+        processes.kill(record.pid, record.start, deadline)
+    return run.lock(max(0.0, deadline - time.monotonic()))
+
+
+def _unmount_all(
+    job: str, root: str, run: RunFolder, nid: int, uid: int, deadline: float, ended: "list[str]"
+) -> "list[processes.Process]":
+    """Unmount from the last to the first, ending holders where a mount is busy; the holders that could not be ended."""
+    stubborn: list[processes.Process] = []
+    for attempt in range(_ROUNDS):
+        found = ledger.survey(root, run, nid, job=job, foreign=False)
+        held = ledger.held_by(found, root, run.stage, job)
+        holders = processes.holders(held, deep=attempt > 0)
+        stubborn = processes.end(holders, uid, deadline)
+        ended += [str(p) for p in holders if p.uid == uid and uid > 0]
+        if not _unmount(found) and not _has_mounts(root, run, nid, job):
+            return [p for p in stubborn if processes.is_running(p.pid, p.start)]
+        if time.monotonic() >= deadline:
+            break
+    return stubborn
+
+
+def _unmount(found: Survey) -> bool:
+    """One pass over the mounts, the latest first; whether any is still busy."""
+    busy = False
+    for mount in reversed(found.mounts):
+        try:
+            umount(mount.point)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOENT):
+                busy = True
+    return busy
+
+
+def _has_mounts(root: str, run: RunFolder, nid: int, job: str) -> bool:
+    return bool(ledger.survey(root, run, nid, job=job, foreign=False).mounts)
+
+
+def _free_loops(job: str, root: str, run: RunFolder, nid: int, uid: int, deadline: float, ended: "list[str]") -> None:
+    """The kernel frees our devices with their last user; one that was bound and never mounted is freed here."""
+    patience = min(deadline, time.monotonic() + 2.0)
+    while True:
+        found = ledger.survey(root, run, nid, job=job)
+        if not found.loops:
+            return
+        still = processes.end(found.foreign, uid, deadline)
+        ended += [str(p) for p in found.foreign if p not in still]
+        for path in found.loops:
+            loop.detach(path)
+        if time.monotonic() >= patience:
+            return
+        time.sleep(0.002)
+
+
+def _remove_folders(root: str, run: RunFolder, made_root: bool) -> None:
+    """The folders that we made, and last of all the record."""
+    for path in (*(f"{run.stage}/{name}" for name in ("image", "root")), run.stage, *((root,) if made_root else ())):
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise TeardownIncomplete(f"{path} cannot be removed: {error.strerror}") from error
+    run.remove()

@@ -1,0 +1,117 @@
+"""Site file systems and user volumes in a root that is being composed.
+
+A user's source is opened with that user's own rights and mounted through the descriptor, so that what was checked is
+what is mounted. Targets are resolved inside the root; the tree there can't change under us, since the image is
+read-only and the rest is root's, and no target may lie in something that was mounted before.
+"""
+
+import errno
+import os
+import stat
+
+from udiroot.errors import NotPermitted, SetupFailed, UsageError, printable
+from udiroot.inroot import Place, resolve
+from udiroot.kernel import MS_BIND, MS_NODEV, MS_NOSUID, MS_RDONLY, MS_REC, MS_REMOUNT, mount
+from udiroot.plan import NodePlan, PlanMount
+from udiroot.rights import FileRights
+from udiroot.rules import is_forbidden, is_within
+
+
+def mount_sites(plan: NodePlan, root: str) -> None:
+    """Bind each site file system, with all that is mounted below it. Raises SetupFailed: the site must act."""
+    for site in plan.sites:
+        try:
+            mode = os.stat(site.source).st_mode
+        except OSError as error:
+            raise SetupFailed(f"site file system {site.source}: {error.strerror}") from error
+        if not stat.S_ISDIR(mode):
+            raise SetupFailed(f"site file system {site.source}: not a folder")
+        place = _site_target(root, site)
+        mount(site.source, place.handle, flags=MS_BIND | MS_REC)
+        if site.read_only:
+            mount("", root + place.path, flags=MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
+        place.close()
+
+
+def mount_volumes(plan: NodePlan, root: str) -> None:
+    """Bind each user volume. Raises UsageError and NotPermitted: the user must change something."""
+    mounted = [site.target for site in plan.sites]
+    for volume in plan.volumes:
+        name = f"volume {printable(volume.source)}:{printable(volume.target)}"
+        source = _open_source(plan, volume, name)
+        try:
+            place = _volume_target(root, volume, name)
+            if is_forbidden(place.path, mounted):
+                raise NotPermitted(f"{name}: no volume may be mounted on {printable(place.path)}")
+            mount(f"/proc/self/fd/{source}", place.handle, flags=MS_BIND)
+            read_only = MS_RDONLY if volume.read_only else 0
+            mount("", root + place.path, flags=MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NODEV | read_only)
+            mounted.append(place.path)
+            place.close()
+        finally:
+            os.close(source)
+
+
+def _open_source(plan: NodePlan, volume: PlanMount, name: str) -> int:
+    """The source as the user can open it, inside what the site allows once all links are followed."""
+    user = plan.user
+    try:
+        with FileRights(user.uid, user.gid, user.groups):
+            descriptor = os.open(volume.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        reason = "not a folder" if error.errno == errno.ENOTDIR else error.strerror
+        raise UsageError(f"{name}: {printable(volume.source)}: {reason}") from error
+    real = os.readlink(f"/proc/self/fd/{descriptor}")
+    ours = is_within(real, plan.root) or is_within(real, plan.run)
+    if ours or not any(is_within(real, folder) for folder in plan.allowed):
+        os.close(descriptor)
+        raise NotPermitted(f"{name}: {printable(real)} is outside what the site allows")
+    return descriptor
+
+
+def _volume_target(root: str, volume: PlanMount, name: str) -> Place:
+    """A folder that the image has, or a new one at the top level."""
+    try:
+        place = resolve(root, volume.target)
+    except FileNotFoundError as error:
+        if volume.target.count("/") > 1:
+            raise UsageError(
+                f"{name}: the image has no folder {printable(volume.target)}",
+                "mount it on a folder of the image, or on a new name at the top level",
+            ) from error
+        os.mkdir(root + volume.target, 0o755)
+        place = resolve(root, volume.target)
+    except OSError as error:
+        raise UsageError(f"{name}: {printable(volume.target)}: {error.strerror}") from error
+    if not stat.S_ISDIR(os.fstat(place.descriptor).st_mode):
+        place.close()
+        raise UsageError(f"{name}: {printable(volume.target)} is not a folder in the image")
+    return place
+
+
+def _site_target(root: str, site: PlanMount) -> Place:
+    """The folder for a site file system; made where the root's own tmpfs can hold it."""
+    made = ""
+    for part in site.target.split("/")[1:]:
+        made += "/" + part
+        try:
+            place = resolve(root, made)
+        except FileNotFoundError:
+            try:
+                parent = resolve(root, made.rpartition("/")[0] or "/")
+                try:
+                    os.mkdir(part, 0o755, dir_fd=parent.descriptor)
+                finally:
+                    parent.close()
+                place = resolve(root, made)
+            except OSError as error:
+                raise SetupFailed(
+                    f"site file system {site.source}: {printable(made)} cannot be made in the root: {error.strerror}"
+                ) from error
+        except OSError as error:
+            raise SetupFailed(f"site file system {site.source}: {printable(made)}: {error.strerror}") from error
+        if made != site.target:
+            place.close()
+    if not stat.S_ISDIR(os.fstat(place.descriptor).st_mode):
+        raise SetupFailed(f"site file system {site.source}: {printable(site.target)} is not a folder in the image")
+    return place
