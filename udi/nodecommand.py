@@ -38,17 +38,17 @@ def teardown_command(site: SiteConfig, job: str, nonce: str) -> str:
 def check_command(site: SiteConfig, nonce: str = "") -> str:
     """The cleanliness check: one line for a person, or with `nonce` a NodeReport."""
     words = ("--nonce", nonce) if nonce else ()
-    return _line(site, "check", *_places(site), *words)
+    return _line(site, "check", *_places(site), *words, module="nodehealth.check")
 
 
 def _places(site: SiteConfig) -> tuple[str, ...]:
     return ("--root", site.node.root, "--run", site.node.run, "--nid-file", site.node.nid_file)
 
 
-def _line(site: SiteConfig, *words: str) -> str:
+def _line(site: SiteConfig, *words: str, module: str = "udiroot.commands") -> str:
     archive = site.node.zip
     _require(_PLAIN_WORD, archive, "node.zip")
-    start = f"import sys; sys.path.insert(0, {archive!r}); from udiroot.commands import main; main()"
+    start = f"import sys; sys.path.insert(0, {archive!r}); from {module} import main; main()"
     return " ".join(shlex.quote(word) for word in (*site.node.python, "-I", "-S", "-c", start, *words))
 
 

@@ -1,11 +1,10 @@
-"""`setupRoot`, `unsetupRoot` and `check`: what the fan-out starts on a node.
+"""`setupRoot` and `unsetupRoot`: what the fan-out starts on a node.
 
     setupRoot   [--run DIR] [--nid-file FILE] PLAN-FILE SHA256 NONCE
     unsetupRoot [--root DIR] [--run DIR] [--nid-file FILE] [--deadline SECONDS] --job ID NONCE
-    check       [--root DIR] [--run DIR] [--nid-file FILE] [--nonce NONCE]
 
-Each answers with one line, a NodeReport (but `check` without a nonce: a sentence); its exit code is 0 or the error's.
-An argument parser from the library would cost more than all the mounts.
+Each answers with one line, a NodeReport, and exits with 0 or the error's code. `nodehealth.check` is the third such
+command. An argument parser from the library would cost more than all the mounts.
 """
 
 import os
@@ -33,7 +32,11 @@ _MAX_PLAN = 8 << 20
 
 def main() -> "NoReturn":
     """Run the command that sys.argv names; the process ends here, without the interpreter's own clearing up."""
-    code = run(sys.argv[1:])
+    leave(run(sys.argv[1:]))
+
+
+def leave(code: int) -> "NoReturn":
+    """End the process with what it has printed, and without the interpreter's own clearing up."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -45,31 +48,26 @@ def run(arguments: "list[str]") -> int:
     os.umask(0o022)
     try:
         command, *rest = arguments or [""]
-        options, words = _parse(rest)
+        options, words = parse(rest)
         if command == "setupRoot" and len(words) == 3:
             path, sha256, nonce = words
-            return _answer(began, options, nonce, lambda nid: _set_up(path, sha256, nid))
+            return answer(began, options, nonce, lambda nid: _set_up(path, sha256, nid))
         if command == "unsetupRoot" and len(words) == 1 and options["job"]:
-            return _answer(began, options, words[0], lambda nid: _tear_down(options, nid))
-        if command == "check" and not words:
-            from nodehealth.check import check
-
-            if options["nonce"]:
-                return _answer(
-                    began, options, options["nonce"], lambda nid: check(options["root"], options["run"], nid)
-                )
-            return _say_check(options)
+            return answer(began, options, words[0], lambda nid: _tear_down(options, nid))
         raise UsageError(f"not understood: {printable(' '.join(arguments))}", "see udiroot/commands.py")
     except UdiError as error:
         sys.stderr.write(f"{error.message}\n{error.hint}\n")
         return error.exit_code
 
 
-def _answer(began: float, options: "dict[str, str]", nonce: str, step: "Callable[[int], str]") -> int:
-    """Do one step, and report how it went; a fault of ours is reported too, with its trace in the log."""
+def answer(began: float, options: "dict[str, str]", nonce: str, step: "Callable[[int], str]") -> int:
+    """Do one step, and report how it went; a fault of ours is reported too, with its trace in the log.
+
+    `began` is a time of time.monotonic(); `step` gets the nid, and gives words or raises.
+    """
     nid = 0
     try:
-        nid = _read_nid(options["nid-file"])
+        nid = read_nid(options["nid-file"])
         words = step(nid)
         report = NodeReport(nid, 0, _milliseconds(began), words)
     except UdiError as error:
@@ -108,18 +106,6 @@ def _tear_down(options: "dict[str, str]", nid: int) -> str:
         return words
 
 
-def _say_check(options: "dict[str, str]") -> int:
-    from nodehealth.check import check
-
-    try:
-        sentence = check(options["root"], options["run"], _read_nid(options["nid-file"]))
-    except UdiError as error:
-        print(f"udi: {error.message}")
-        return 1
-    print(f"udi: {sentence}")
-    return 0
-
-
 def _read_plan(path: str, sha256: str) -> bytes:
     """The plan's bytes, read with the rights of the file's own owner, since root may be squashed on the store.
 
@@ -149,7 +135,8 @@ def _sha256(data: bytes) -> str:
     return str(sha256(data).hexdigest())
 
 
-def _read_nid(path: str) -> int:
+def read_nid(path: str) -> int:
+    """The node's own nid. Raises SetupFailed."""
     try:
         with open(path) as stream:
             return int(stream.read(32))
@@ -170,7 +157,8 @@ def _set_alarm(seconds: int) -> None:
     _signal.alarm(seconds)
 
 
-def _parse(words: "list[str]") -> "tuple[dict[str, str], list[str]]":
+def parse(words: "list[str]") -> "tuple[dict[str, str], list[str]]":
+    """Options (`--name value`, all with a default) and the other words. Raises UsageError."""
     options, rest = dict(_OPTIONS), []
     given = iter(words)
     for word in given:

@@ -8,12 +8,19 @@ import errno
 import os
 import stat
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
 _MAX_LINKS = 40
 _WALK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Place:
-    """A file or folder inside the root: an O_PATH descriptor, and its `path` from the root, free of links."""
+    """A file or folder inside the root: an O_PATH descriptor, and its `path` from the root, free of links.
+
+    `with` closes it: an open descriptor of ours would keep a root busy that must be undone.
+    """
 
     __slots__ = ("descriptor", "path")
 
@@ -27,6 +34,14 @@ class Place:
 
     def close(self) -> None:
         os.close(self.descriptor)
+
+    def __enter__(self) -> "Place":
+        return self
+
+    def __exit__(
+        self, kind: "type[BaseException] | None", error: "BaseException | None", trace: "TracebackType | None"
+    ) -> None:
+        self.close()
 
 
 def resolve(root: str, path: str) -> Place:

@@ -24,9 +24,10 @@ _MAX_BYTES = 65536
 
 
 class Record:
-    """Whose root a node holds. `pid` and `start` name the set-up process; `since` is in seconds since the epoch."""
+    """Whose root a node holds. `pid` and `start` name the set-up process; `since` is in seconds since the epoch; `made`
+    tells whether the folder that the root is mounted on is ours."""
 
-    __slots__ = ("boot", "image", "job", "modules", "pid", "root", "since", "start", "uid")
+    __slots__ = ("boot", "image", "job", "made", "modules", "pid", "root", "since", "start", "uid")
 
     def __init__(
         self,
@@ -39,15 +40,17 @@ class Record:
         start: int,
         since: int,
         boot: str,
+        made: bool,
         modules: "tuple[str, ...]" = (),
     ) -> None:
         self.job, self.uid, self.root, self.image = job, uid, root, image
-        self.pid, self.start, self.since, self.boot, self.modules = pid, start, since, boot, modules
+        self.pid, self.start, self.since, self.boot = pid, start, since, boot
+        self.made, self.modules = made, modules
 
     def text(self) -> str:
         rows = [
             ("job", self.job), ("uid", self.uid), ("root", self.root), ("image", self.image), ("pid", self.pid),
-            ("start", self.start), ("since", self.since), ("boot", self.boot),
+            ("start", self.start), ("since", self.since), ("boot", self.boot), ("made", int(self.made)),
         ]  # fmt: skip
         rows += [("module", name) for name in self.modules]
         return "\n".join((_HEAD, *(f"{name} {escape(str(value))}" for name, value in rows), "end", ""))
@@ -70,6 +73,7 @@ class Record:
                 start=int(values["start"]),
                 since=int(values["since"]),
                 boot=values["boot"],
+                made=values["made"] == "1",
                 modules=tuple(unescape(value) for name, value in pairs if name == "module"),
             )
         except (ValueError, KeyError):

@@ -5,7 +5,7 @@ import time
 
 from udiroot import ledger, processes
 from udiroot.compose import compose, publish
-from udiroot.errors import SetupFailed, UdiError
+from udiroot.errors import SetupFailed, TeardownIncomplete, UdiError
 from udiroot.mountinfo import Label
 from udiroot.plan import NodePlan
 from udiroot.record import Record, RunFolder, boot_id
@@ -22,10 +22,10 @@ def set_up(plan: NodePlan, nid: int, deadline: float) -> str:
         if not run.lock(0):
             other = run.read()
             raise SetupFailed(f"another set-up runs on this node, for {other.job if other else 'an unknown job'}")
-        _clear_earlier(plan, run, nid, deadline)
-        made_root = not os.path.lexists(plan.root)
-        run.write(_record(plan))
         try:
+            _clear_earlier(plan, run, nid, deadline)
+            made_root = not os.path.lexists(plan.root)
+            run.write(_record(plan, made_root))
             label = Label(plan.job, plan.user.uid, made_root).text()
             publish(compose(plan, nid, run.stage, label), plan.root, run.stage)
         except (UdiError, OSError) as error:
@@ -51,10 +51,10 @@ def _undo(plan: NodePlan, run: RunFolder, nid: int, deadline: float, error: "Udi
     try:
         tear_down(plan.job, plan.root, run, nid, max(deadline, time.monotonic() + 5))
     except (UdiError, OSError) as second:
-        raise SetupFailed(f"{error}; and undoing it failed: {second}") from error
+        raise TeardownIncomplete(f"{error}; and undoing it failed: {second}") from error
 
 
-def _record(plan: NodePlan) -> Record:
+def _record(plan: NodePlan, made_root: bool) -> Record:
     pid = os.getpid()
     return Record(
         job=plan.job,
@@ -65,5 +65,6 @@ def _record(plan: NodePlan) -> Record:
         start=processes.start_time(pid),
         since=int(time.time()),
         boot=boot_id(),
+        made=made_root,
         modules=plan.modules,
     )

@@ -13,6 +13,7 @@ from udiroot import ledger, loop, processes
 from udiroot.errors import TeardownIncomplete
 from udiroot.kernel import umount
 from udiroot.ledger import Survey
+from udiroot.mountinfo import Mount
 from udiroot.record import RunFolder
 
 _ROUNDS = 5
@@ -28,11 +29,11 @@ def tear_down(job: str, root: str, run: RunFolder, nid: int, deadline: float) ->
     if any(owner is not None and owner.job != job for owner in (found.record, found.label)):
         return f"nothing of {job} here; the node holds {', '.join(sorted(found.jobs))}"
     uid = found.record.uid if found.record else found.label.uid if found.label else -1
-    made_root = found.label is not None and found.label.made
+    made_root = any(owner is not None and owner.made for owner in (found.record, found.label))
     ended: list[str] = []
     stubborn = _unmount_all(job, root, run, nid, uid, deadline, ended)
     _free_loops(job, root, run, nid, uid, deadline, ended)
-    if not stubborn:
+    if not _mounts(root, run, nid, job):
         _remove_folders(root, run, made_root)
     left = ledger.survey(root, run, nid, job=job)
     if not left.clean:
@@ -62,27 +63,26 @@ def _unmount_all(
         holders = processes.holders(held, deep=attempt > 0)
         stubborn = processes.end(holders, uid, deadline)
         ended += [str(p) for p in holders if p.uid == uid and uid > 0]
-        if not _unmount(found) and not _has_mounts(root, run, nid, job):
-            return [p for p in stubborn if processes.is_running(p.pid, p.start)]
+        _unmount(found)
+        if not _mounts(root, run, nid, job):
+            return []
         if time.monotonic() >= deadline:
             break
     return stubborn
 
 
-def _unmount(found: Survey) -> bool:
-    """One pass over the mounts, the latest first; whether any is still busy."""
-    busy = False
+def _unmount(found: Survey) -> None:
+    """One pass over the mounts, the latest first. A busy one stays in the table, where the next look finds it."""
     for mount in reversed(found.mounts):
         try:
             umount(mount.point)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOENT):
-                busy = True
-    return busy
+            if error.errno not in (errno.EBUSY, errno.EINVAL, errno.ENOENT):
+                raise
 
 
-def _has_mounts(root: str, run: RunFolder, nid: int, job: str) -> bool:
-    return bool(ledger.survey(root, run, nid, job=job, foreign=False).mounts)
+def _mounts(root: str, run: RunFolder, nid: int, job: str) -> "list[Mount]":
+    return ledger.survey(root, run, nid, job=job, foreign=False).mounts
 
 
 def _free_loops(job: str, root: str, run: RunFolder, nid: int, uid: int, deadline: float, ended: "list[str]") -> None:

@@ -26,11 +26,10 @@ def mount_sites(plan: NodePlan, root: str) -> None:
             raise SetupFailed(f"site file system {site.source}: {error.strerror}") from error
         if not stat.S_ISDIR(mode):
             raise SetupFailed(f"site file system {site.source}: not a folder")
-        place = _site_target(root, site)
-        mount(site.source, place.handle, flags=MS_BIND | MS_REC)
-        if site.read_only:
-            mount("", root + place.path, flags=MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
-        place.close()
+        with _site_target(root, site) as place:
+            mount(site.source, place.handle, flags=MS_BIND | MS_REC)
+            if site.read_only:
+                mount("", root + place.path, flags=MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
 
 
 def mount_volumes(plan: NodePlan, root: str) -> None:
@@ -40,14 +39,13 @@ def mount_volumes(plan: NodePlan, root: str) -> None:
         name = f"volume {printable(volume.source)}:{printable(volume.target)}"
         source = _open_source(plan, volume, name)
         try:
-            place = _volume_target(root, volume, name)
-            if is_forbidden(place.path, mounted):
-                raise NotPermitted(f"{name}: no volume may be mounted on {printable(place.path)}")
-            mount(f"/proc/self/fd/{source}", place.handle, flags=MS_BIND)
-            read_only = MS_RDONLY if volume.read_only else 0
-            mount("", root + place.path, flags=MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NODEV | read_only)
-            mounted.append(place.path)
-            place.close()
+            with _volume_target(root, volume, name) as place:
+                if is_forbidden(volume.target, mounted) or is_forbidden(place.path, mounted):
+                    raise NotPermitted(f"{name}: no volume may be mounted on {printable(place.path)}")
+                mount(f"/proc/self/fd/{source}", place.handle, flags=MS_BIND)
+                read_only = MS_RDONLY if volume.read_only else 0
+                mount("", root + place.path, flags=MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NODEV | read_only)
+                mounted.append(place.path)
         finally:
             os.close(source)
 
@@ -98,11 +96,8 @@ def _site_target(root: str, site: PlanMount) -> Place:
             place = resolve(root, made)
         except FileNotFoundError:
             try:
-                parent = resolve(root, made.rpartition("/")[0] or "/")
-                try:
+                with resolve(root, made.rpartition("/")[0] or "/") as parent:
                     os.mkdir(part, 0o755, dir_fd=parent.descriptor)
-                finally:
-                    parent.close()
                 place = resolve(root, made)
             except OSError as error:
                 raise SetupFailed(
@@ -113,5 +108,6 @@ def _site_target(root: str, site: PlanMount) -> Place:
         if made != site.target:
             place.close()
     if not stat.S_ISDIR(os.fstat(place.descriptor).st_mode):
+        place.close()
         raise SetupFailed(f"site file system {site.source}: {printable(site.target)} is not a folder in the image")
     return place

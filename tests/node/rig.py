@@ -1,0 +1,191 @@
+"""One compute node of xcsim, an image store, and the node software as a site would start it there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import subprocess
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from udi import nodecommand, nodezip
+from udi.config import SiteConfig, parse
+from udiroot.plan import NodePlan, NodeRange, PlanFile, PlanMount, PlanUser
+from udiroot.report import NodeReport
+from xcsim.initramfs import NodeMount
+from xcsim.node import ComputeNode, NodeFiles
+from xcsim.picture import NodePicture
+
+ALICE = PlanUser("alice", 1001, 1001, (1001, 2001), "/home/alice", "/bin/sh")
+BOB = PlanUser("bob", 1002, 1002, (1002,), "/home/bob", "/bin/sh")
+STORE_UID = 990
+NID = 12
+IMAGE_ID = "ab" * 32
+SITE = """
+[store]
+path = "/lus/udi"
+[node]
+zip = "/lus/software/udi.zip"
+nid_file = "/etc/xcsim/nid"
+deadline = 20
+"""
+
+
+def make_tree(folder: Path) -> None:
+    """A tiny image: busybox, the folders that every distribution has, a few links and accounts."""
+    for name in (
+        "bin",
+        "etc/app",
+        "usr/lib",
+        "var/lib/app",
+        "opt/app",
+        "home",
+        "proc",
+        "sys",
+        "dev",
+        "tmp",
+        "data",
+        "work",
+    ):
+        (folder / name).mkdir(parents=True)
+    shutil.copy("/bin/busybox", folder / "bin/busybox")
+    for applet in ("sh", "cat", "ls", "sleep", "id", "mount", "touch", "grep", "mkdir", "tail", "sed"):
+        (folder / "bin" / applet).symlink_to("busybox")
+    (folder / "lib").symlink_to("usr/lib")
+    (folder / "etc/os-release").write_text("NAME=tiny\n")
+    (folder / "etc/app/conf").write_text("x=1\n")
+    (folder / "etc/passwd").write_text(
+        "root:x:0:0::/root:/bin/sh\ndaemon:!:1:1::/:/bin/false\nmallory:x:1001:0::/:/bin/sh\n"
+    )
+    (folder / "etc/group").write_text("root:x:0:\ndaemon:x:1:\n")
+    (folder / "etc/resolv.conf").symlink_to("/run/systemd/resolve/stub.conf")
+    (folder / "var/run").symlink_to("/run")
+    (folder / "run").mkdir()
+    (folder / "entry").write_text("#!/bin/sh\necho entered\n")
+    (folder / "entry").chmod(0o755)
+
+
+@dataclass
+class Rig:
+    """A node with everything that set-up needs; `folder` is the host's side of its file systems."""
+
+    folder: Path
+    node: ComputeNode = field(init=False)
+    site: SiteConfig = field(init=False)
+    image: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name in ("store/images", "store/plans", "software", "scratch/alice", "scratch2", "projects", "home"):
+            (self.folder / name).mkdir(parents=True)
+        self.folder.chmod(0o755)
+        os.chown(self.folder / "scratch/alice", ALICE.uid, ALICE.gid)
+        self.site = parse(SITE, "udi.toml")
+        nodezip.build(self.site, str(self.folder / "software/udi.zip"))
+        make_tree(self.folder / "tree")
+        self.image = self.make_image("squashfs")
+        mounts = [("store", "/lus/udi"), ("software", "/lus/software")]
+        mounts += [(name, f"/{name}") for name in ("scratch", "scratch2", "projects", "home")]
+        files = NodeFiles(
+            state=self.folder / "nodes",
+            mounts=tuple(NodeMount(str(self.folder / name), target) for name, target in mounts),
+        )
+        self.node = ComputeNode(NID, files).start()
+
+    def close(self) -> None:
+        self.node.stop()
+
+    def make_image(self, kind: str, name: str = IMAGE_ID, tree: Path | None = None) -> Path:
+        """An image file of the store, owned by its account and not writable."""
+        path = self.folder / f"store/images/{name}.{kind}"
+        source = tree or self.folder / "tree"
+        if kind == "directory":
+            shutil.copytree(source, path, symlinks=True)
+            subprocess.run(["chown", "-R", str(STORE_UID), path], check=True)
+            return path
+        if kind == "squashfs":
+            subprocess.run(
+                ["mksquashfs", source, path, "-noappend", "-quiet", "-no-progress"], check=True, capture_output=True
+            )
+        else:
+            with path.open("wb") as stream:
+                stream.truncate(16 << 20)
+            subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", source, path], check=True, capture_output=True)
+        os.chown(path, STORE_UID, STORE_UID)
+        path.chmod(0o444)
+        return path
+
+    def plan(self, job: str = "123.sdb", user: PlanUser = ALICE, **changes: Any) -> NodePlan:
+        """A plan with two site file systems, one volume and the usual files; `changes` replace parts."""
+        values: dict[str, Any] = {
+            "job": job,
+            "user": user,
+            "store_uid": STORE_UID,
+            "store_gid": STORE_UID,
+            "root": self.site.node.root,
+            "run": self.site.node.run,
+            "image_format": "squashfs",
+            "image_path": f"/lus/udi/images/{IMAGE_ID}.squashfs",
+            "image_id": IMAGE_ID,
+            "tmp_bytes": 16 << 20,
+            "deadline": 20,
+            "sites": (PlanMount("/scratch", "/scratch", False), PlanMount("/projects", "/projects", True)),
+            "allowed": ("/scratch",),
+            "volumes": (PlanMount("/scratch/alice", "/output", False),),
+            "etc": (
+                PlanFile(
+                    "passwd", 0o644, f"root:x:0:0::/root:/bin/sh\n{user.name}:x:{user.uid}:{user.gid}::/home:/bin/sh\n"
+                ),
+                PlanFile("group", 0o644, f"root:x:0:\n{user.name}:x:{user.gid}:\n"),
+                PlanFile("resolv.conf", 0o644, "nameserver 192.0.2.1\n"),
+            ),
+            "files": (PlanFile("/opt/udi/bin/udi-run", 0o755, '#!/bin/sh\nexec "$@"\n'),),
+            "nodes": (NodeRange(12, 13, 2), NodeRange(100020, 100020, 1)),
+        }
+        return NodePlan(**(values | changes))
+
+    def send(self, plan: NodePlan | str) -> tuple[str, str]:
+        """Put a plan into the store; its path on the node, and its sha256."""
+        text = plan if isinstance(plan, str) else plan.text()
+        path = self.folder / f"store/plans/{secrets.token_hex(8)}"
+        path.write_text(text)
+        path.chmod(0o400)
+        os.chown(path, STORE_UID, STORE_UID)
+        return f"/lus/udi/plans/{path.name}", hashlib.sha256(text.encode()).hexdigest()
+
+    def set_up(self, plan: NodePlan | str) -> NodeReport:
+        path, sha256 = self.send(plan)
+        nonce = secrets.token_hex(16)
+        return self.answer(nodecommand.setup_command(self.site, path, sha256, nonce), nonce)
+
+    def tear_down(self, job: str = "123.sdb") -> NodeReport:
+        nonce = secrets.token_hex(16)
+        return self.answer(nodecommand.teardown_command(self.site, job, nonce), nonce)
+
+    def check(self) -> tuple[int, str]:
+        """Exit code and line of the health check."""
+        done = self.node.run(["/bin/sh", "-c", nodecommand.check_command(self.site)])
+        return done.returncode, done.stdout.strip() + done.stderr
+
+    def answer(self, command: str, nonce: str) -> NodeReport:
+        """Run a command line on the node as xtxqtcmd does, in a shell of the initramfs, and read the report."""
+        done = self.node.run(["/bin/sh", "-c", command])
+        reports = [report for line in done.stdout.splitlines() if (report := NodeReport.parse(line, nonce))]
+        assert len(reports) == 1, f"{done.stdout}\n{done.stderr}"
+        assert reports[0].code == done.returncode
+        if "Traceback" in done.stderr:
+            raise AssertionError(done.stderr)
+        return reports[0]
+
+    def inside(self, script: str, user: PlanUser = ALICE) -> subprocess.CompletedProcess[str]:
+        """Run a shell script in the root as the job's user, as aprun does."""
+        return self.node.run(
+            ["/bin/sh", "-c", script], uid=user.uid, gid=user.gid, groups=user.groups, root=self.site.node.root
+        )
+
+    def picture(self) -> NodePicture:
+        """The node's picture, with the loop devices of this rig's files alone: others may use some meanwhile."""
+        taken = self.node.snapshot()
+        return replace(taken, loops=tuple(line for line in taken.loops if str(self.folder) in line))

@@ -1,0 +1,99 @@
+"""What a job's user sees in the root, and what is powerless there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.node.rig import ALICE, Rig
+from udiroot.plan import PlanMount
+
+
+@pytest.fixture
+def ready(rig: Rig) -> Iterator[Rig]:
+    """A node with alice's root set up, and clean again afterwards."""
+    before = rig.picture()
+    done = rig.set_up(rig.plan())
+    assert done.ok, done.words
+    yield rig
+    assert rig.tear_down().ok
+    assert before.difference(rig.picture()) == []
+
+
+def test_image_and_our_files(ready: Rig) -> None:
+    assert ready.inside("cat /etc/os-release /etc/app/conf; ls -d /lib /data").stdout == "NAME=tiny\nx=1\n/data\n/lib\n"
+    assert ready.inside("ls -l /lib | sed 's/.* //'").stdout == "usr/lib\n"
+    assert ready.inside("cat /var/nodelist").stdout == "nid00012\nnid00012\nnid00013\nnid00013\nnid100020\n"
+    assert ready.inside("/opt/udi/bin/udi-run cat /etc/os-release").stdout == "NAME=tiny\n"
+    assert ready.inside("/entry; ls /opt").stdout == "entered\napp\nudi\n"
+
+
+def test_dangling_resolv_conf_of_the_image_is_replaced_not_followed(ready: Rig) -> None:
+    assert ready.inside("cat /etc/resolv.conf").stdout == "nameserver 192.0.2.1\n"
+
+
+def test_accounts_are_the_job_s_and_the_image_s_system_ones(ready: Rig) -> None:
+    lines = ready.inside("cat /etc/passwd").stdout.splitlines()
+    assert lines == ["root:x:0:0::/root:/bin/sh", "alice:x:1001:1001::/home:/bin/sh", "daemon:x:1:1::/:/bin/false"]
+    assert ready.inside("id -un").stdout == "alice\n"
+
+
+def test_every_mount_is_nosuid_and_nodev_but_for_dev(ready: Rig) -> None:
+    lines = ready.inside("cat /proc/self/mountinfo").stdout.splitlines()
+    assert len(lines) > 15
+    for line in lines:
+        point, options = line.split()[4], line.split()[5].split(",")
+        assert "nosuid" in options, line
+        if point != "/dev" and not point.startswith("/dev/"):
+            assert "nodev" in options, line
+
+
+def test_writing_fails_in_the_image_and_the_root_but_not_in_tmp(ready: Rig) -> None:
+    for place in (
+        "/bin/x",
+        "/etc/x",
+        "/etc/app/x",
+        "/x",
+        "/opt/udi/x",
+        "/opt/udi/bin/udi-run",
+        "/var/x",
+        "/projects/x",
+    ):
+        tried = ready.node.run(["/bin/sh", "-c", f"echo >> {place}"], root="/var/udi")
+        assert "Read-only file system" in tried.stderr, place
+    assert ready.inside("echo 1 > /tmp/x && echo 2 > /var/tmp/x && cat /tmp/x /var/tmp/x").stdout == "1\n2\n"
+
+
+def test_volume_and_site_file_systems(ready: Rig) -> None:
+    assert ready.inside("echo hello > /output/result").returncode == 0
+    result = ready.folder / "scratch/alice/result"
+    assert result.read_text() == "hello\n"
+    assert result.stat().st_uid == ALICE.uid
+    assert ready.inside("cat /scratch/alice/result").stdout == "hello\n"
+    result.unlink()
+
+
+def test_set_uid_programs_are_powerless(rig: Rig) -> None:
+    """A copy of busybox that is set-uid root in the image still runs as the user."""
+    tree = rig.folder / "suid-tree"
+    if not tree.exists():
+        from tests.node.rig import make_tree
+
+        make_tree(tree)
+        (tree / "bin/busybox-suid").write_bytes((tree / "bin/busybox").read_bytes())
+        (tree / "bin/busybox-suid").chmod(0o4755)
+        (tree / "bin/id").unlink()
+        rig.make_image("squashfs", "cd" * 32, tree)
+    assert rig.set_up(rig.plan(image_path=f"/lus/udi/images/{'cd' * 32}.squashfs")).ok
+    assert rig.inside("/bin/busybox-suid id -u").stdout == f"{ALICE.uid}\n"
+    assert rig.tear_down().ok
+
+
+def test_volume_through_a_link_of_the_image_lands_inside_the_root(rig: Rig) -> None:
+    """/lib -> usr/lib: the target is resolved in the root, and the node's own /usr/lib is not touched."""
+    plan = rig.plan(volumes=(PlanMount("/scratch/alice", "/lib/mine", False),))
+    refused = rig.set_up(plan)
+    assert refused.code == 2, refused.words
+    assert "the image has no folder /lib/mine" in refused.words
+    assert rig.check() == (0, "udi: clean")

@@ -1,0 +1,176 @@
+"""Teardown when it is hard: holders of every kind, other jobs, lost records, and what cannot be mended."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.node.rig import ALICE, BOB, Rig
+from udiroot.plan import PlanUser
+from xcsim.entering import Entry
+from xcsim.node import kill_program
+
+
+@contextmanager
+def running(
+    rig: Rig, argv: list[str], user: PlanUser = ALICE, root: str = "/var/udi", cwd: str = "/"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that goes on while the body runs."""
+    entry = Entry(uid=user.uid, gid=user.gid, groups=user.groups, root=root, cwd=cwd)
+    process = rig.node.popen(argv, entry=entry, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(0.3)
+    try:
+        yield process
+    finally:
+        kill_program(process)
+        process.wait()
+
+
+HOLDERS = {
+    "root": ("sleep 1000", "/var/udi", "/"),
+    "working folder": ("exec sleep 1000", "/", "/var/udi/output"),
+    "open file": ("exec sleep 1000 < /var/udi/etc/os-release", "/", "/"),
+    "deaf": ("trap '' TERM; while :; do sleep 1; done", "/var/udi", "/"),
+    "file in tmp": ("exec sleep 1000 > /var/udi/tmp/x", "/", "/"),
+}
+
+
+@pytest.mark.parametrize("kind", HOLDERS)
+def test_the_user_s_holders_are_ended_and_named(rig: Rig, kind: str) -> None:
+    before = rig.picture()
+    script, root, cwd = HOLDERS[kind]
+    assert rig.set_up(rig.plan()).ok
+    with running(rig, ["/bin/sh", "-c", script], root=root, cwd=cwd) as process:
+        report = rig.tear_down()
+        assert report.ok, report.words
+        assert "ended" in report.words
+        assert f"uid {ALICE.uid}" in report.words
+        process.wait(timeout=5)
+    assert before.difference(rig.picture()) == []
+
+
+def test_a_mount_namespace_of_the_user_s_own(rig: Rig) -> None:
+    """unshare in a user namespace keeps copies of all mounts, while no link of the process leads into the root."""
+    before = rig.picture()
+    assert rig.set_up(rig.plan()).ok
+    triplet = rig.site.node.python[0].rpartition("/")[0]
+    words = [*rig.site.node.python[:2], triplet, "/dsl/usr/bin/unshare", "--user", "--mount", "/bin/sleep", "1000"]
+    with running(rig, words, root="/") as process:
+        report = rig.tear_down()
+        assert report.ok, report.words
+        process.wait(timeout=5)
+    assert before.difference(rig.picture()) == []
+
+
+def test_another_user_s_holder_is_named_and_not_touched(rig: Rig) -> None:
+    before = rig.picture()
+    assert rig.set_up(rig.plan()).ok
+    with running(rig, ["/bin/sh", "-c", "exec sleep 1000 < /var/udi/etc/os-release"], user=BOB, root="/") as process:
+        report = rig.tear_down()
+        assert report.code == 8
+        assert f"uid {BOB.uid}" in report.words
+        assert process.poll() is None
+        code, line = rig.check()
+        assert code == 1
+        assert "of 123.sdb left since 20" in line
+    assert rig.tear_down().ok
+    assert before.difference(rig.picture()) == []
+
+
+def test_another_job_s_root_is_left_alone(rig: Rig) -> None:
+    assert rig.set_up(rig.plan("77.sdb")).ok
+    held = rig.picture()
+    report = rig.tear_down("7.sdb")
+    assert report.ok
+    assert "nothing of 7.sdb here" in report.words
+    assert held.difference(rig.picture()) == []
+    refused = rig.set_up(rig.plan("7.sdb"))
+    assert refused.code == 7
+    assert "77.sdb" in refused.words
+    assert held.difference(rig.picture()) == []
+    assert rig.tear_down("77.sdb").ok
+
+
+@pytest.mark.parametrize("record", ["lost", "cut", "of another boot"])
+def test_the_kernel_tells_when_the_record_does_not(rig: Rig, record: str) -> None:
+    before = rig.picture()
+    assert rig.set_up(rig.plan()).ok
+    path = "/var/run/udi/job"
+    script = {
+        "lost": f"rm {path}",
+        "cut": f"head -c 30 {path} > {path}.x && mv {path}.x {path}",
+        "of another boot": f"sed -i 's/^boot .*/boot 00000000/' {path}",
+    }[record]
+    assert rig.node.run(["/bin/sh", "-c", script]).returncode == 0
+    code, line = rig.check()
+    assert (code, "123.sdb" in line) == (1, True)
+    assert rig.tear_down("99.sdb").ok
+    assert rig.check()[0] == 1
+    assert rig.tear_down().ok
+    assert before.difference(rig.picture()) == []
+
+
+def test_a_mount_stacked_on_the_root_and_one_made_by_the_job(rig: Rig) -> None:
+    before = rig.picture()
+    assert rig.set_up(rig.plan()).ok
+    for target in ("/var/udi/data", "/var/udi"):
+        assert rig.node.run(["/bin/mount", "-t", "tmpfs", "later", target]).returncode == 0
+    assert rig.tear_down().ok
+    assert before.difference(rig.picture()) == []
+
+
+def test_the_image_file_gone_while_mounted(rig: Rig) -> None:
+    before = rig.picture()
+    copy = rig.folder / "store/images/gone.squashfs"
+    copy.write_bytes(rig.image.read_bytes())
+    copy.chmod(0o444)
+    import os
+
+    os.chown(copy, 990, 990)
+    assert rig.set_up(rig.plan(image_path="/lus/udi/images/gone.squashfs")).ok
+    copy.chmod(0o644)
+    with copy.open("r+b") as stream:
+        stream.truncate(0)
+    copy.unlink()
+    assert rig.tear_down().ok
+    assert before.difference(rig.picture()) == []
+
+
+def test_a_folder_for_the_root_that_was_there_before_stays(rig: Rig) -> None:
+    rig.node.run(["/bin/mkdir", "/var/udi"])
+    before = rig.picture()
+    assert rig.set_up(rig.plan()).ok
+    assert rig.tear_down().ok
+    assert before.difference(rig.picture()) == []
+    rig.node.run(["/bin/rmdir", "/var/udi"])
+
+
+def test_teardown_of_a_clean_node_twice(rig: Rig) -> None:
+    before = rig.picture()
+    assert rig.tear_down().ok
+    assert rig.tear_down().ok
+    assert before.difference(rig.picture()) == []
+
+
+def test_set_up_twice_for_one_job(rig: Rig) -> None:
+    before = rig.picture()
+    assert rig.set_up(rig.plan()).ok
+    assert rig.set_up(rig.plan()).ok
+    assert rig.inside("cat /etc/os-release").stdout == "NAME=tiny\n"
+    assert rig.tear_down().ok
+    assert before.difference(rig.picture()) == []
+
+
+def test_another_program_s_loop_device_and_mount_are_not_our_dirt(rig: Rig) -> None:
+    """Even one of our own image file, bound by somebody else."""
+    done = subprocess.run(
+        ["losetup", "--find", "--show", "--read-only", rig.image], capture_output=True, text=True, check=True
+    )
+    try:
+        assert rig.check() == (0, "udi: clean")
+    finally:
+        subprocess.run(["losetup", "--detach", done.stdout.strip()], check=True)

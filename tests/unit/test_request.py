@@ -1,0 +1,157 @@
+"""User text at the edge: image references, volumes, pins, job ids."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from udi.accounts import Account
+from udi.config import VolumesConfig
+from udi.reference import ImageReference
+from udi.request import Pin, Volume, find_pin, is_requested, job_id, job_request, parse_volumes, with_pin
+from udiroot.errors import NotPermitted, UdiError, UsageError
+
+ALICE = Account("alice", 1001, 1001, (1001,), "/home/alice", "/bin/bash")
+RULES = VolumesConfig(allowed=("/scratch", "/home"))
+DIGEST = "sha256:" + "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("text", "full"),
+    [
+        ("debian", "debian:latest"),
+        ("docker:24", "docker:24"),
+        ("team/app:v1.0_x", "team/app:v1.0_x"),
+        ("localhost/app", "localhost/app:latest"),
+        ("registry.example.org:5000/team/app:v1", "registry.example.org:5000/team/app:v1"),
+        (f"app@{DIGEST}", f"app@{DIGEST}"),
+        (f"app:1@{DIGEST}", f"app:1@{DIGEST}"),
+        ("id:" + "0f" * 32, "id:" + "0f" * 32),
+    ],
+)
+def test_references(text: str, full: str) -> None:
+    reference = ImageReference.parse(text)
+    assert str(reference) == full
+    assert ImageReference.parse(full) == reference
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "Debian", "a:b:c", "$(reboot)", "a:`id`", 'a"b', "a'b", "a\nb", "a:1\n", "(complete)", "a b", "../x",
+     "/x", "x/", "a//b", "a:" + "t" * 129, "a@sha256:12", "x" * 500, "a:1 -v /x:/y", "é", "a\0"],
+)  # fmt: skip
+def test_what_is_no_reference_is_named_in_one_line(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        ImageReference.parse(text)
+    assert "\n" not in caught.value.message
+    assert caught.value.message.isascii()
+
+
+@given(st.text())
+def test_any_text_is_a_reference_or_refused(text: str) -> None:
+    try:
+        reference = ImageReference.parse(text)
+    except UdiError:
+        return
+    assert ImageReference.parse(str(reference)) == reference
+
+
+def test_volumes() -> None:
+    assert parse_volumes("") == ()
+    assert parse_volumes("/scratch/a:/out; /home/b/:/in:ro;") == (
+        Volume("/scratch/a", "/out"),
+        Volume("/home/b", "/in", read_only=True),
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["/a", "/a:/b:rx", "a:/b", "/a:b", "/a/../b:/c", "/a//b:/c", "/a:/b:/c:/d", ":", "/a:", "/a\n:/b"]
+)
+def test_bad_volumes(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_volumes(text)
+
+
+@given(st.text())
+def test_any_text_is_volumes_or_refused(text: str) -> None:
+    try:
+        volumes = parse_volumes(text)
+    except UsageError:
+        return
+    assert parse_volumes(";".join(map(str, volumes))) == volumes
+
+
+@pytest.mark.parametrize(
+    ("volumes", "ok"),
+    [
+        ("/scratch/x:/out", True),
+        ("/scratch2/x:/out", False),
+        ("/scratch:/out", True),
+        ("/etc:/out", False),
+        ("/scratch/x:/etc", False),
+        ("/scratch/x:/etc/app", False),
+        ("/scratch/x:/usr", False),
+        ("/scratch/x:/usr/share/app", True),
+        ("/scratch/x:/var", False),
+        ("/scratch/x:/var/lib/app", True),
+        ("/scratch/x:/opt/udi/x", False),
+        ("/scratch/x:/opt/app", True),
+        ("/scratch/x:/proc/x", False),
+    ],
+)
+def test_what_the_site_and_the_root_allow(volumes: str, ok: bool) -> None:
+    variables = {"UDI": "debian", "UDI_VOLUMES": volumes}
+    if ok:
+        assert job_request("1.sdb", ALICE, variables, None, RULES).volumes == parse_volumes(volumes)
+    else:
+        with pytest.raises(NotPermitted):
+            job_request("1.sdb", ALICE, variables, None, RULES)
+
+
+def test_too_many_volumes() -> None:
+    many = ";".join(f"/scratch/{n}:/v{n}" for n in range(33))
+    with pytest.raises(NotPermitted, match="33 volumes"):
+        job_request("1.sdb", ALICE, {"UDI": "debian", "UDI_VOLUMES": many}, None, RULES)
+
+
+def test_an_empty_variable_is_no_request() -> None:
+    assert not is_requested({})
+    assert not is_requested({"UDI": " "})
+    assert is_requested({"UDI": "x"})
+
+
+@pytest.mark.parametrize("text", ["123.sdb", "1", "12[3].sdb", "64[].vm"])
+def test_job_ids(text: str) -> None:
+    assert job_id(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "x", "1;2", "../1", "1.sdb/..", "1 2", "1.$(x)", "1\n"])
+def test_no_job_ids(text: str) -> None:
+    with pytest.raises(UsageError):
+        job_id(text)
+
+
+PIN = Pin(ImageReference.parse("team/app:1"), "ab" * 32)
+
+
+@given(st.binary())
+def test_a_pin_survives_any_script_and_the_script_survives_the_pin(script: bytes) -> None:
+    pinned = with_pin(script, PIN)
+    assert find_pin(pinned) == PIN
+    assert with_pin(pinned, PIN) == pinned
+    if find_pin(script) is None and not script.startswith(b"#!"):
+        assert pinned.endswith(script)
+    if script.startswith(b"#!"):
+        assert pinned.startswith(b"#!")
+
+
+@pytest.mark.parametrize("line", ["#UDI pinned ", "#UDI pinned x", "#UDI pinned x y", f"#UDI pinned $(x) {'ab' * 32}"])
+def test_bad_pins_are_none(line: str) -> None:
+    assert find_pin(line.encode()) is None
+
+
+def test_a_pin_for_another_reference_does_not_count() -> None:
+    request = job_request("1.sdb", ALICE, {"UDI": "team/app:2"}, PIN, RULES)
+    assert request.pin is None
+    assert job_request("1.sdb", ALICE, {"UDI": "team/app:1"}, PIN, RULES).pin == PIN

@@ -1,0 +1,82 @@
+"""Reading the image store: who sees what, and what is said of what is not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from udi.facts import Facts, Ref
+from udi.reference import ImageReference
+from udi.store import StoreLayout, StoreReader
+from udiroot.errors import ImageInvalid, NotFound
+
+ALICE, BOB = 1001, 1002
+PUBLIC, PRIVATE = "ab" * 32, "cd" * 32
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> StoreLayout:
+    made = StoreLayout(str(tmp_path))
+    for folder in (made.images, made.refs):
+        Path(folder).mkdir()
+    for image_id in (PUBLIC, PRIVATE):
+        facts = Facts(id=image_id, format="squashfs", size=1, sha256="00" * 32, env=("A=b",))
+        Path(made.facts(image_id)).write_text(facts.to_json())
+    _name(made, "debian:12", PUBLIC)
+    _name(made, "app:1", PRIVATE, ALICE)
+    return made
+
+
+def _name(layout: StoreLayout, text: str, image_id: str, owner: int | None = None) -> None:
+    reference = ImageReference.parse(text)
+    owners = () if owner is None else (owner,)
+    ref = Ref(reference=str(reference), id=image_id, owners=owners, created=1)
+    Path(layout.ref(reference, owner)).write_text(ref.to_json())
+
+
+def _resolve(layout: StoreLayout, uid: int, text: str) -> str:
+    return StoreReader(layout, uid).resolve(ImageReference.parse(text))
+
+
+def test_public_and_own(layout: StoreLayout) -> None:
+    assert _resolve(layout, BOB, "debian:12") == PUBLIC
+    assert _resolve(layout, ALICE, "app:1") == PRIVATE
+    assert StoreReader(layout, ALICE).facts(PRIVATE).env == ("A=b",)
+    assert _resolve(layout, ALICE, f"id:{PRIVATE}") == PRIVATE
+
+
+@pytest.mark.parametrize("text", ["app:1", f"id:{PRIVATE}"])
+def test_an_image_of_another_user_does_not_exist(layout: StoreLayout, text: str) -> None:
+    with pytest.raises(NotFound) as private:
+        _resolve(layout, BOB, text)
+    assert private.value.message == f"no image '{text}' that you may use"
+    assert "app" not in private.value.hint
+    with pytest.raises(NotFound):
+        StoreReader(layout, BOB).facts(PRIVATE)
+    assert [ref.reference for ref in StoreReader(layout, BOB).visible()] == ["debian:12"]
+
+
+def test_own_comes_before_public(layout: StoreLayout) -> None:
+    _name(layout, "debian:12", PRIVATE, ALICE)
+    assert _resolve(layout, ALICE, "debian:12") == PRIVATE
+    assert _resolve(layout, BOB, "debian:12") == PUBLIC
+
+
+def test_the_nearest_name_is_hinted(layout: StoreLayout) -> None:
+    with pytest.raises(NotFound) as caught:
+        _resolve(layout, BOB, "debain:12")
+    assert caught.value.hint == "did you mean debian:12?"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"id": 5}', '{"reference": "X Y", "id": "00"}'])
+def test_a_broken_reference_file_is_an_error_and_not_a_lie(layout: StoreLayout, text: str) -> None:
+    Path(layout.ref(ImageReference.parse("debian:12"), None)).write_text(text)
+    with pytest.raises(ImageInvalid):
+        _resolve(layout, BOB, "debian:12")
+
+
+def test_facts_of_another_image(layout: StoreLayout) -> None:
+    Path(layout.facts(PUBLIC)).write_text(Path(layout.facts(PRIVATE)).read_text())
+    with pytest.raises(ImageInvalid, match="are those of"):
+        StoreReader(layout, BOB).facts(PUBLIC)
