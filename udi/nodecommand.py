@@ -12,6 +12,7 @@ import re
 import shlex
 
 from udi.config import SiteConfig
+from udi.nodezip import start_line
 from udi.request import job_id
 from udiroot.errors import ConfigError, printable
 
@@ -48,7 +49,7 @@ def _places(site: SiteConfig) -> tuple[str, ...]:
 def _line(site: SiteConfig, *words: str, module: str = "udiroot.commands") -> str:
     archive = site.node.zip
     _require(_PLAIN_WORD, archive, "node.zip")
-    start = f"import sys; sys.path.insert(0, {archive!r}); from {module} import main; main()"
+    start = start_line(archive, module)
     return " ".join(shlex.quote(word) for word in (*site.node.python, "-I", "-S", "-c", start, *words))
 
 

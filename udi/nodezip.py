@@ -1,13 +1,14 @@
 """The node software as one precompiled zip.
 
-A node imports from a parallel file system, where each path that is looked up is a round trip; from a zip it opens one
-file. It holds compiled files alone, made by the Python that nodes run (another version would refuse them), which spares
-a node the compiling: a zip of sources takes twice the time of one of compiled files.
+A node imports from a parallel file system, where each path that is looked up is a round trip. The zip holds two
+entries: the compiled code of all modules as one table, and `bundle`, which imports from it. They are compiled by the
+Python that nodes run, since another version would refuse them.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import tempfile
 import zipfile
@@ -15,18 +16,36 @@ from pathlib import Path
 
 from udi.command import run
 from udi.config import SiteConfig
+from udiroot import bundle
 from udiroot.errors import ConfigError
 
 _MODULES = {"udiroot": None, "nodehealth": ("__init__.py", "check.py")}
 """Packages of the zip: all their files, or those named."""
+_START = "bundle"
+"""The module by which the start line of a node begins."""
 
 _COMPILE = """
-import py_compile, sys
-source, target, name = sys.argv[1:]
+import json, marshal, py_compile, sys
+order = json.load(sys.stdin)
+table = {}
+for name, (package, path) in order["modules"].items():
+    with open(path, "rb") as stream:
+        table[name] = package, compile(stream.read(), name, "exec", dont_inherit=True, optimize=2)
+with open(order["table"], "wb") as stream:
+    marshal.dump(table, stream)
 mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-py_compile.compile(source, cfile=target, dfile=name, doraise=True, optimize=2, invalidation_mode=mode)
+start, target = order["start"], order["start_to"]
+py_compile.compile(start, cfile=target, dfile="bundle", doraise=True, optimize=2, invalidation_mode=mode)
 """
 _SECONDS = 60
+
+
+def start_line(archive: str, module: str) -> str:
+    """The Python text that a node runs: `main` of `module`, out of the zip at `archive`."""
+    return (
+        f"import sys; sys.path.insert(0, {archive!r}); import {_START}; {_START}.install({archive!r}); "
+        f"from {module} import main; main()"
+    )
 
 
 def build(site: SiteConfig, path: str) -> None:
@@ -37,25 +56,32 @@ def build(site: SiteConfig, path: str) -> None:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".udi-zip-") as folder:
-        unfinished = Path(folder) / "udi.zip"
+        table, start, unfinished = (Path(folder) / name for name in ("table", "start", "udi.zip"))
+        order = {
+            "modules": _modules(),
+            "table": str(table),
+            "start": str(Path(bundle.__file__ or "")),
+            "start_to": str(start),
+        }
+        run(
+            [site.install.python, "-I", "-S", "-c", _COMPILE], seconds=_SECONDS, stdin=json.dumps(order).encode()
+        ).require_success()
         with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
-            for name, source in sorted(_sources().items()):
-                compiled = Path(folder) / "module.pyc"
-                argv = [site.install.python, "-I", "-S", "-c", _COMPILE, str(source), str(compiled), name]
-                run(argv, seconds=_SECONDS).require_success()
-                archive.writestr(zipfile.ZipInfo(name + "c", (1980, 1, 1, 0, 0, 0)), compiled.read_bytes())
+            for name, file in ((f"{_START}.pyc", start), (bundle.TABLE, table)):
+                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), file.read_bytes())
         unfinished.chmod(0o644)
         os.replace(unfinished, target)
 
 
-def _sources() -> dict[str, Path]:
-    """Name in the zip (with `.py`) → source file."""
-    found: dict[str, Path] = {}
+def _modules() -> dict[str, tuple[bool, str]]:
+    """Module name → (whether it is a package, its source file)."""
+    found: dict[str, tuple[bool, str]] = {}
     for package, names in _MODULES.items():
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
             raise ConfigError(f"package {package} is not installed")
         folder = Path(spec.submodule_search_locations[0])
-        files = [folder / name for name in names] if names else sorted(folder.glob("*.py"))
-        found |= {f"{package}/{file.name}": file for file in files}
+        for file in [folder / name for name in names] if names else sorted(folder.glob("*.py")):
+            is_package = file.stem == "__init__"
+            found[package if is_package else f"{package}.{file.stem}"] = is_package, str(file)
     return found

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 
+from udiroot import smallfile
 from udiroot.errors import NotPermitted, SetupFailed, TimedOut, UdiError, UsageError, printable
 from udiroot.report import NodeReport
 
@@ -138,8 +139,7 @@ def _sha256(data: bytes) -> str:
 def read_nid(path: str) -> int:
     """The node's own nid. Raises SetupFailed."""
     try:
-        with open(path) as stream:
-            return int(stream.read(32))
+        return int(smallfile.read(path))
     except (OSError, ValueError) as error:
         raise SetupFailed(
             f"no nid in {path}: {printable(error)}", "node.nid_file says where a node's nid is"

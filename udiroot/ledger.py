@@ -54,8 +54,7 @@ def survey(root: str, run: RunFolder, nid: int, *, job: str = "", foreign: bool 
 
     `foreign` also looks into other processes' mount namespaces.
     """
-    table = mountinfo.read()
-    mounts = [m for m in table if _is_ours(m, root, run.stage, job)]
+    mounts = our_mounts(root, run, job)
     raw = run.raw()
     record = run.read()
     loops = _loops(nid, job, record)
@@ -68,6 +67,11 @@ def survey(root: str, run: RunFolder, nid: int, *, job: str = "", foreign: bool 
         held = held_by(found, root, run.stage, job)
         found.foreign = [p for p in processes.holders(held, deep=False) if p.why == "mount namespace"]
     return found
+
+
+def our_mounts(root: str, run: RunFolder, job: str) -> "list[Mount]":
+    """Our mounts on the node, in the order of mounting."""
+    return [mount for mount in mountinfo.read() if _is_ours(mount, root, run.stage, job)]
 
 
 def held_by(found: Survey, root: str, stage: str, job: str) -> processes.Held:

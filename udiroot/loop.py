@@ -12,6 +12,7 @@ import os
 import struct
 import time
 
+from udiroot import smallfile
 from udiroot.errors import SetupFailed
 
 _SET_FD, _CLR_FD, _SET_STATUS64, _GET_STATUS64 = 0x4C00, 0x4C01, 0x4C04, 0x4C05
@@ -67,8 +68,7 @@ def names() -> "dict[str, tuple[str, str]]":
         if not entry.startswith("loop"):
             continue
         try:
-            with open(f"/sys/block/{entry}/loop/backing_file", "rb") as stream:
-                backing = os.fsdecode(stream.read().rstrip(b"\n"))
+            backing = os.fsdecode(smallfile.read(f"/sys/block/{entry}/loop/backing_file").rstrip(b"\n"))
             path = f"/dev/{entry}"
             device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:

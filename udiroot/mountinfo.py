@@ -6,6 +6,8 @@ and whether the folder that the root is mounted on was there before us, even whe
 
 import os
 
+from udiroot import smallfile
+
 _MARK = "udi:"
 
 
@@ -41,8 +43,7 @@ class Label:
 def read(pid: "int | str" = "self") -> "list[Mount]":
     """The mounts that a process sees, in the order of mounting. A process that is gone sees none."""
     try:
-        with open(f"/proc/{pid}/mountinfo", "rb") as stream:
-            data = stream.read()
+        data = smallfile.read(f"/proc/{pid}/mountinfo")
     except (FileNotFoundError, ProcessLookupError):
         return []
     except OSError as error:

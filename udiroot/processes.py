@@ -8,7 +8,7 @@ user's and ours alone: TERM, then KILL. Another's process is named, so that a pe
 import os
 import time
 
-from udiroot import mountinfo
+from udiroot import mountinfo, smallfile
 from udiroot.errors import printable
 
 _TERM, _KILL = 15, 9
@@ -98,8 +98,7 @@ def kill(pid: int, start: int, deadline: float) -> bool:
 def start_time(pid: int) -> int:
     """When a process started, in clock ticks since boot; -1 where there is none, or only its remains (a zombie)."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as stream:
-            fields = stream.read().rpartition(b")")[2].split()
+        fields = smallfile.read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return -1
     return -1 if fields[0] in (b"Z", b"X") else int(fields[19])
@@ -136,13 +135,12 @@ def _signal(process: Process, number: int) -> None:
 def _identify(pid: int, why: str) -> "Process | None":
     start = start_time(pid)
     uid, name = -1, ""
-    with open(f"/proc/{pid}/status", "rb") as stream:
-        for line in stream:
-            if line.startswith(b"Name:"):
-                name = os.fsdecode(line[5:].strip())
-            elif line.startswith(b"Uid:"):
-                uid = int(line.split()[1])
-                break
+    for line in smallfile.read(f"/proc/{pid}/status").split(b"\n"):
+        if line.startswith(b"Name:"):
+            name = os.fsdecode(line[5:].strip())
+        elif line.startswith(b"Uid:"):
+            uid = int(line.split()[1])
+            break
     return Process(pid, start, uid, name, why) if start >= 0 else None
 
 
@@ -178,8 +176,7 @@ def _holds_link(path: str, held: Held) -> bool:
 
 def _holds_mapping(folder: str, held: Held) -> bool:
     try:
-        with open(f"{folder}/maps", "rb") as stream:
-            lines = stream.read().split(b"\n")
+        lines = smallfile.read(f"{folder}/maps").split(b"\n")
     except OSError:  # a process that is ending, or a kernel thread
         return False
     for line in lines:

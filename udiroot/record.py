@@ -11,6 +11,7 @@ import os
 import stat
 import time
 
+from udiroot import smallfile
 from udiroot.errors import SetupFailed, TeardownIncomplete
 from udiroot.plan import escape, unescape
 
@@ -197,5 +198,4 @@ class RunFolder:
 
 def boot_id() -> str:
     """The kernel's name for this boot."""
-    with open("/proc/sys/kernel/random/boot_id") as stream:
-        return stream.read().strip()
+    return smallfile.read("/proc/sys/kernel/random/boot_id").decode("ascii").strip()

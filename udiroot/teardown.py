@@ -31,14 +31,12 @@ def tear_down(job: str, root: str, run: RunFolder, nid: int, deadline: float) ->
     uid = found.record.uid if found.record else found.label.uid if found.label else -1
     made_root = any(owner is not None and owner.made for owner in (found.record, found.label))
     ended: list[str] = []
-    stubborn = _unmount_all(job, root, run, nid, uid, deadline, ended)
-    _free_loops(job, root, run, nid, uid, deadline, ended)
-    if not _mounts(root, run, nid, job):
-        _remove_folders(root, run, made_root)
-    left = ledger.survey(root, run, nid, job=job)
-    if not left.clean:
+    stubborn = _unmount_all(found, job, root, run, uid, deadline, ended)
+    left = _free_loops(job, root, run, nid, uid, deadline, ended)
+    if left.mounts or left.loops or left.foreign:
         why = f"; held by {', '.join(map(str, stubborn[:3]))}" if stubborn else ""
         raise TeardownIncomplete(left.sentence() + why)
+    _remove_folders(root, run, made_root)
     return f"ended {len(ended)} processes: {', '.join(ended[:3])}" if ended else "clean"
 
 
@@ -53,27 +51,26 @@ def lock_for_teardown(job: str, run: RunFolder, deadline: float) -> bool:
 
 
 def _unmount_all(
-    job: str, root: str, run: RunFolder, nid: int, uid: int, deadline: float, ended: "list[str]"
+    found: Survey, job: str, root: str, run: RunFolder, uid: int, deadline: float, ended: "list[str]"
 ) -> "list[processes.Process]":
     """Unmount from the last to the first, ending holders where a mount is busy; the holders that could not be ended."""
+    held = ledger.held_by(found, root, run.stage, job)
+    mounts = found.mounts
     stubborn: list[processes.Process] = []
     for attempt in range(_ROUNDS):
-        found = ledger.survey(root, run, nid, job=job, foreign=False)
-        held = ledger.held_by(found, root, run.stage, job)
         holders = processes.holders(held, deep=attempt > 0)
         stubborn = processes.end(holders, uid, deadline)
-        ended += [str(p) for p in holders if p.uid == uid and uid > 0]
-        _unmount(found)
-        if not _mounts(root, run, nid, job):
-            return []
-        if time.monotonic() >= deadline:
+        ended += [str(process) for process in holders if process not in stubborn]
+        _unmount(mounts)
+        mounts = ledger.our_mounts(root, run, job)
+        if not mounts or time.monotonic() >= deadline:
             break
     return stubborn
 
 
-def _unmount(found: Survey) -> None:
+def _unmount(mounts: "list[Mount]") -> None:
     """One pass over the mounts, the latest first. A busy one stays in the table, where the next look finds it."""
-    for mount in reversed(found.mounts):
+    for mount in reversed(mounts):
         try:
             umount(mount.point)
         except OSError as error:
@@ -81,23 +78,21 @@ def _unmount(found: Survey) -> None:
                 raise
 
 
-def _mounts(root: str, run: RunFolder, nid: int, job: str) -> "list[Mount]":
-    return ledger.survey(root, run, nid, job=job, foreign=False).mounts
+def _free_loops(job: str, root: str, run: RunFolder, nid: int, uid: int, deadline: float, ended: "list[str]") -> Survey:
+    """What is left once the kernel has freed our devices with their last user.
 
-
-def _free_loops(job: str, root: str, run: RunFolder, nid: int, uid: int, deadline: float, ended: "list[str]") -> None:
-    """The kernel frees our devices with their last user; one that was bound and never mounted is freed here."""
+    A mount namespace that still holds one is ended with its process, and a device that was bound and never mounted is
+    freed here.
+    """
     patience = min(deadline, time.monotonic() + 2.0)
     while True:
-        found = ledger.survey(root, run, nid, job=job)
-        if not found.loops:
-            return
-        still = processes.end(found.foreign, uid, deadline)
-        ended += [str(p) for p in found.foreign if p not in still]
-        for path in found.loops:
+        left = ledger.survey(root, run, nid, job=job)
+        if not (left.loops or left.foreign) or time.monotonic() >= patience:
+            return left
+        still = processes.end(left.foreign, uid, deadline)
+        ended += [str(process) for process in left.foreign if process not in still]
+        for path in left.loops:
             loop.detach(path)
-        if time.monotonic() >= patience:
-            return
         time.sleep(0.002)
 
 

@@ -19,6 +19,8 @@ from udiroot.report import NodeReport
 _SHIM = """
 import os, sys
 sys.path.insert(0, {archive!r})
+import bundle
+bundle.install({archive!r})
 import fcntl
 import udiroot.kernel as kernel
 point, mode, number = {point}, {mode!r}, {number}

@@ -1,0 +1,151 @@
+"""`udi-admin` and `udi-nodehealth`: dirty nodes from their marking to their return."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from jobs import admin_cli
+from jobs.state import READY, JobFolder, JobState
+from jobs.status import read_status
+from jobs.takedown import take_down
+from nodehealth import cli as nodehealth_cli
+from nodehealth.admindown import mark_admindown
+from nodehealth.records import dirty_nodes
+from tests.unit.cray_standins import StandIns
+from udi.command import Deadline
+from udiroot.errors import TimedOut, UpstreamFailed, UsageError
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the configuration must be root's")
+
+
+@pytest.fixture
+def cray(tmp_path: Path) -> StandIns:
+    return StandIns(tmp_path)
+
+
+def admin(cray: StandIns, *words: str) -> int:
+    return admin_cli.main(["--config", str(cray.config_path), *words])
+
+
+def state(cray: StandIns, job: str = "123.sdb") -> JobState:
+    return JobState(job, "alice", "debian:12", "ab" * 32, 524, (12, 13), f"{cray.store}/plans/{job}.x", READY, 1)
+
+
+def test_dirty_node_from_marking_to_return(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
+    mark_admindown(cray.site, "123.sdb", {12: "loop device left"}, Deadline(5))
+    assert admin(cray, "status") == 0
+    shown = capsys.readouterr().out
+    assert "nid00012: admindown, dirty since" in shown and "job 123.sdb: loop device left" in shown
+    cray.tell("check.12", "failed 1 8 mounts left of job 123.sdb")
+    assert admin(cray, "recover", "nid[00012-00013]") == 8
+    out, err = capsys.readouterr()
+    assert "nid00012: mounts left of job 123.sdb\nnid00013: not marked by us" in out
+    assert "nid[00012-00013] not brought back" in err
+    assert (cray.bin / "state.12").read_text() == "admindown\n"
+    (cray.bin / "check.12").unlink()
+    assert admin(cray, "recover", "12") == 0
+    assert capsys.readouterr().out == "nid00012: clean and up\n"
+    assert (cray.bin / "state.12").read_text() == "up\n"
+    assert dirty_nodes(cray.site) == []
+    assert cray.calls("xtxqtcmd")[-2:] == ["unsetupRoot nid00012 ", "check nid00012 "]
+
+
+def test_silent_node_is_not_brought_back(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
+    mark_admindown(cray.site, "123.sdb", {12: "no answer"}, Deadline(5))
+    cray.tell("check.12", "silent")
+    assert admin(cray, "recover", "12") == 8
+    assert "nid00012: no answer" in capsys.readouterr().out
+
+
+def test_record_stays_where_the_node_cannot_be_set_up(cray: StandIns) -> None:
+    mark_admindown(cray.site, "123.sdb", {12: "x"}, Deadline(5))
+    cray.tell("xtprocadmin.exit", "1")
+    assert admin(cray, "recover", "12") == 6
+    assert [node.nid for node in dirty_nodes(cray.site)] == [12]
+
+
+def test_second_job_keeps_the_first_ones_record(cray: StandIns) -> None:
+    mark_admindown(cray.site, "1.sdb", {12: "first"}, Deadline(5))
+    mark_admindown(cray.site, "2.sdb", {12: "second"}, Deadline(5))
+    assert [(node.jobs, node.reason) for node in dirty_nodes(cray.site)] == [(("1.sdb", "2.sdb"), "second")]
+
+
+def test_reason_is_kept_where_marking_fails(cray: StandIns) -> None:
+    cray.tell("xtprocadmin.exit", "1")
+    with pytest.raises(UpstreamFailed):
+        mark_admindown(cray.site, "1.sdb", {12: "why"}, Deadline(5))
+    assert dirty_nodes(cray.site)[0].reason == "why"
+
+
+def test_status_for_programs(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
+    JobFolder(cray.site, "123.sdb").save(state(cray))
+    mark_admindown(cray.site, "9.sdb", {12: "why"}, Deadline(5))
+    cray.tell("xtprocadmin.exit", "1")
+    assert admin(cray, "status", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["jobs"][0]["nids"] == [12, 13]
+    assert document["nodes"][0]["state"] == "unknown" and "no database" in document["troubles"][0]
+
+
+def test_empty_status(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
+    assert admin(cray, "status") == 0
+    assert capsys.readouterr().out == "no jobs with images here, no dirty nodes\n"
+
+
+def test_check_config(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
+    assert admin(cray, "check-config") == 0
+    (cray.bin / "qhold").unlink()
+    assert admin(cray, "check-config") == 2
+    assert "torque.qhold" in capsys.readouterr().err
+
+
+def test_render(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
+    assert admin(cray, "render", "--output", str(cray.folder / "out")) == 0
+    paths = capsys.readouterr().out.splitlines()
+    assert all(os.path.isfile(path) for path in paths) and len(paths) == 14
+
+
+def test_admindown_by_hand(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--config", str(cray.config_path), "admindown", "12-13", "--reason", "looks odd"]
+    assert nodehealth_cli.main(words) == 0
+    assert "nid[00012-00013] admindown: looks odd" in capsys.readouterr().out
+    assert nodehealth_cli.main(["--config", str(cray.config_path), "recover", "12-13"]) == 0
+
+
+def test_takedown_of_a_job_that_is_not_there(cray: StandIns) -> None:
+    assert take_down(cray.site, "1.sdb", Deadline(5)).is_clean
+    assert not os.path.exists(cray.site.jobs.state)
+    with pytest.raises(UsageError):
+        take_down(cray.site, "../x", Deadline(5))
+
+
+def test_takedown_waits_for_the_one_who_works_on_the_job(cray: StandIns) -> None:
+    folder = JobFolder(cray.site, "123.sdb")
+    folder.save(state(cray))
+    with folder.locked(Deadline(1)), pytest.raises(TimedOut, match="another hook"):
+        take_down(cray.site, "123.sdb", Deadline(0.3))
+    assert take_down(cray.site, "123.sdb", Deadline(5)).is_clean
+    assert not folder.exists
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"phase": 1}', "[]", "{"])
+def test_broken_state_is_told_and_kept(cray: StandIns, text: str) -> None:
+    folder = JobFolder(cray.site, "123.sdb")
+    folder.save(state(cray))
+    Path(folder.path, "state.json").write_text(text)
+    with pytest.raises(UpstreamFailed, match=r"state\.json"):
+        take_down(cray.site, "123.sdb", Deadline(5))
+    assert folder.exists
+    assert "state.json cannot be read" in read_status(cray.site).as_text()
+
+
+def test_missing_fanout_tool_counts_as_dirty(cray: StandIns) -> None:
+    JobFolder(cray.site, "123.sdb").save(state(cray))
+    (cray.bin / "xtxqtcmd").unlink()
+    done = take_down(cray.site, "123.sdb", Deadline(5))
+    assert sorted(done.dirty) == [12, 13] and done.trouble is None
+    assert [node.nid for node in dirty_nodes(cray.site)] == [12, 13]

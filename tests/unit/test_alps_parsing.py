@@ -1,0 +1,183 @@
+"""What Cray's commands print, and what they might."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alps.apstat import ReservationRow, node_slots, reservation_rows
+from alps.basil import BasilRefused, find_in_inventory
+from alps.batchid import is_same_job
+from alps.nids import folded, parse_nodes
+from alps.nodestates import parse_states
+from tests.unit.cray_standins import DETAIL, ROWS
+from udiroot.errors import UpstreamFailed, UsageError
+
+DATA = Path(__file__).parent / "data"
+
+
+def test_rows() -> None:
+    assert reservation_rows(ROWS) == [ReservationRow(524, "123"), ReservationRow(525, "1234")]
+
+
+def test_rows_of_an_empty_machine() -> None:
+    assert reservation_rows("") == reservation_rows("No reservations are present\n") == []
+
+
+def test_detail() -> None:
+    assert node_slots(DETAIL) == {12: 2, 13: 2}
+
+
+_NIDS = st.lists(st.integers(0, 200_000), min_size=1, max_size=60)
+
+
+@given(_NIDS, st.integers(0, 6), st.booleans())
+def test_any_detail(nids: list[int], indent: int, comma: bool) -> None:
+    end = ", CPU 0x1, map 0x1" if comma else ""
+    lines = [f"{' ' * indent}PE {n},  cmd 0,   nid {nid}{end}" for n, nid in enumerate(nids)]
+    assert node_slots("Reservation detail\n" + "\nPEs: 3, nid 9\n".join(lines)) == Counter(nids)
+
+
+@given(st.text())
+def test_any_text_is_read(text: str) -> None:
+    reservation_rows(text)
+    node_slots(text)
+    parse_states(text)
+
+
+@pytest.mark.parametrize(
+    ("shown", "job", "same"),
+    [
+        ("123.sdb", "123.sdb", True),
+        ("123", "123.sdb", True),
+        ("123.sdb", "123.sdb.site.org", True),
+        ("1234.sdb", "123.sdb", False),
+        ("123.other", "123.sdb", False),
+        ("123[4].sdb", "123[4].sdb", True),
+        ("123[4].sdb", "123[5].sdb", False),
+        ("", "123.sdb", False),
+    ],
+)
+def test_batch_ids(shown: str, job: str, same: bool) -> None:
+    assert is_same_job(shown, job) is same
+
+
+def _answer(inside: str, protocol: str = "1.3") -> bytes:
+    return (
+        f'<?xml version="1.0"?><BasilResponse protocol="{protocol}">'
+        f'<ResponseData status="SUCCESS" method="QUERY">{inside}</ResponseData></BasilResponse>'
+    ).encode()
+
+
+_OLD = (
+    '<Message severity="DEBUG">words</Message><Inventory><NodeArray>'
+    '<Node node_id="32"><!-- c --><ProcessorArray><Processor ordinal="0"><ProcessorAllocation reservation_id="897"/>'
+    '</Processor><Processor ordinal="1"><ProcessorAllocation reservation_id="897"/></Processor></ProcessorArray></Node>'
+    '<Node node_id="33">stray<ProcessorArray><Processor><ProcessorAllocation reservation_id="8"/></Processor>'
+    "</ProcessorArray></Node></NodeArray><ReservationArray>"
+    '<Reservation reservation_id="8" batch_id="12.sdb"/><Reservation reservation_id="897" batch_id="123"/>'
+    "</ReservationArray></Inventory>"
+)
+_DEEP = (
+    '<Inventory><NodeArray><Node node_id="100020"><SocketArray><Socket><SegmentArray><Segment><ComputeUnitArray>'
+    '<ComputeUnit><ProcessorArray><Processor><ProcessorAllocation reservation_id="7"/></Processor></ProcessorArray>'
+    "</ComputeUnit></ComputeUnitArray></Segment></SegmentArray></Socket></SocketArray></Node></NodeArray>"
+    '<ReservationArray><Reservation reservation_id="7" batch_id="123.sdb"/></ReservationArray></Inventory>'
+)
+_RANGES = (
+    '<Inventory><ReservationArray><Reservation reservation_id="7" batch_id="123.sdb"><ApplicationArray><Application>'
+    '<CommandArray><Command nppn="4" cmd="BASIL"/></CommandArray></Application></ApplicationArray>'
+    "<ReservedNodes>1-3,7</ReservedNodes></Reservation></ReservationArray></Inventory>"
+)
+
+
+@pytest.mark.parametrize(
+    ("inside", "protocol", "reservation", "slots"),
+    [
+        (_OLD, "1.0", 897, {32: 2}),
+        (_DEEP, "1.3", 7, {100020: 1}),
+        (_RANGES, "1.7", 7, {1: 4, 2: 4, 3: 4, 7: 4}),
+    ],
+)
+def test_inventories(inside: str, protocol: str, reservation: int, slots: dict[int, int]) -> None:
+    found = find_in_inventory(_answer(inside, protocol), "123.sdb")
+    assert found is not None and (found.id, found.slots) == (reservation, slots)
+
+
+def test_inventory_without_the_job() -> None:
+    assert find_in_inventory((DATA / "basil-inventory-1.3.xml").read_bytes(), "123.sdb") is None
+    assert find_in_inventory(_answer(_OLD), "89.sdb") is None
+
+
+def test_newest_of_two_reservations() -> None:
+    two = _DEEP.replace("<ReservationArray>", '<ReservationArray><Reservation reservation_id="6" batch_id="123.sdb"/>')
+    found = find_in_inventory(_answer(two), "123.sdb")
+    assert found is not None and found.id == 7
+
+
+def _failure(extra: str) -> bytes:
+    return f'<BasilResponse protocol=""><ResponseData status="FAILURE" method="UNDEFINED" {extra}>'.encode() + (
+        b"<Message>ALPS error: no\x20luck</Message></ResponseData></BasilResponse>"
+    )
+
+
+def test_failures() -> None:
+    with pytest.raises(BasilRefused, match="no luck"):
+        find_in_inventory(_failure('error_class="PERMANENT"'), "1.sdb")
+    for transient in (_failure('error_class="TRANSIENT"'), _failure(""), b"", b"<a>", b"<BasilResponse/>", b"\xff\xfe"):
+        with pytest.raises(UpstreamFailed) as raised:
+            find_in_inventory(transient, "1.sdb")
+        assert not isinstance(raised.value, BasilRefused)
+
+
+@given(st.binary(max_size=200))
+def test_any_answer(raw: bytes) -> None:
+    with pytest.raises(UpstreamFailed):
+        find_in_inventory(raw, "1.sdb")
+
+
+def test_entities_are_not_resolved() -> None:
+    raw = b'<!DOCTYPE d [<!ENTITY e SYSTEM "file:///etc/passwd">]>' + _answer(_OLD).split(b"?>", 1)[1].replace(
+        b"stray", b"&e;"
+    )
+    found = find_in_inventory(raw, "123.sdb")
+    assert found is not None and found.slots == {32: 2}
+
+
+def test_node_states() -> None:
+    text = """\
+Connected to the database
+   NID    (HEX)    NODENAME     TYPE    STATUS        MODE
+     4      0x4  c0-0c0s1n0  compute        up       batch
+100020  0x186b4  c0-0c0s1n1  compute admindown interactive
+total 2
+"""
+    states = parse_states(text)
+    assert [(s.nid, s.status, s.mode) for s in states.values()] == [
+        (4, "up", "batch"),
+        (100020, "admindown", "interactive"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "nids"),
+    [("12-13,17", (12, 13, 17)), ("nid[00012-00013]", (12, 13)), ("nid00012,nid00014", (12, 14)), ("5", (5,))],
+)
+def test_nodes_of_an_operator(text: str, nids: tuple[int, ...]) -> None:
+    assert parse_nodes(text) == nids
+
+
+@pytest.mark.parametrize("text", ["", "x12", "nid[1-", "12-", "nid12;id", "@all", "13-12", "nid00001,login1"])
+def test_what_is_no_list_of_nodes(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_nodes(text)
+
+
+def test_folding() -> None:
+    assert folded([13, 12, 14]) == "nid[00012-00014]"
+    assert folded([5]) == "nid00005"
+    assert folded([100020, 7]) == "nid[00007,100020]"

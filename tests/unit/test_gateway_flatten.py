@@ -1,0 +1,428 @@
+"""Flattening, without a packer: each image bug that other tools had is a test here (field notes 2.5 and 3.1)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+import tempfile
+from collections.abc import Sequence
+
+import pytest
+
+from gateway.flatten import Limits, flatten
+from gateway.layers import Layer
+from gateway.sources.blob import Blob
+from tests.gateway import archives
+from tests.gateway.archives import BASE, Entry, compressed, file, folder, hardlink, layer_tar, opaque, symlink, whiteout
+from udiroot.errors import ImageInvalid
+
+LIMITS = Limits(max_bytes=1 << 30, max_entries=100_000, max_ratio=1000)
+
+
+class Result:
+    """The stream that a packer would get, read by the standard library."""
+
+    def __init__(self, layers: Sequence[archives.Layer], how: str = "plain", limits: Limits = LIMITS) -> None:
+        with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as target:
+            found: list[Layer] = []
+            for number, layer in enumerate(layers, 1):
+                plain = layer if isinstance(layer, bytes) else layer_tar(layer)
+                stored = compressed(plain, how)
+                blob = Blob(source.fileno(), source.tell(), len(stored))
+                source.write(stored)
+                found.append(Layer(blob, f"sha256:{hashlib.sha256(plain).hexdigest()}", number))
+            source.flush()
+            self.flat = flatten(found, limits, lambda count: None)
+            # sendfile needs no pipe, so a file takes the place of the packer
+            self.flat.write(target.fileno(), lambda count: None)
+            target.seek(0)
+            self.stream = target.read()
+            target.seek(0)
+            with tarfile.open(fileobj=target, encoding="utf-8") as archive:
+                self.members = {os.fsencode(member.name): member for member in archive.getmembers()}
+                self.content = {
+                    name: (archive.extractfile(member) or target).read()
+                    for name, member in self.members.items()
+                    if member.isreg()
+                }
+
+    def __contains__(self, name: str | bytes) -> bool:
+        return os.fsencode(name) in self.members
+
+    def __getitem__(self, name: str | bytes) -> tarfile.TarInfo:
+        return self.members[os.fsencode(name)]
+
+    def data(self, name: str | bytes) -> bytes:
+        member = self[name]
+        return self.content[os.fsencode(member.linkname if member.islnk() else member.name)]
+
+    def below(self, name: str) -> set[str]:
+        start = os.fsencode(name) + b"/"
+        return {os.fsdecode(path) for path in self.members if path.startswith(start)}
+
+
+def flat(*layers: Sequence[Entry]) -> Result:
+    return Result([BASE, *layers])
+
+
+def refused(*layers: Sequence[Entry] | bytes) -> str:
+    with pytest.raises(ImageInvalid) as caught:
+        Result([BASE, *layers])
+    return caught.value.message
+
+
+# Whiteouts
+
+
+def test_whiteouts_of_a_file_and_of_a_directory() -> None:
+    result = flat([file("a"), file("d/x/y")], [whiteout("a"), whiteout("d/x")])
+    assert "a" not in result
+    assert "d" in result
+    assert not result.below("d")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_whiteout_beside_what_its_own_layer_makes_anew(order: int) -> None:
+    upper = [whiteout("a"), file("a/new")][::order]
+    result = flat([folder("a", 0o700), file("a/old"), file("a/sub/old")], upper)
+    assert result.below("a") == {"a/new"}
+    assert result["a"].mode == 0o755, "the lower directory is hidden with its attributes"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_whiteout_beside_the_same_name(order: int) -> None:
+    result = flat([file("a", b"old")], [whiteout("a"), file("a", b"new")][::order])
+    assert result.data("a") == b"new"
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_an_opaque_marker_anywhere_in_its_layer_hides_lower_layers_only(place: int) -> None:
+    upper = [folder("d", 0o711), file("d/new"), file("d/sub/new")]
+    upper.insert(place, opaque("d"))
+    result = flat([folder("d"), file("d/old"), file("d/sub/old"), folder("d/sub", 0o700)], upper)
+    assert result.below("d") == {"d/new", "d/sub", "d/sub/new"}
+    assert result["d"].mode == 0o711
+    assert result["d/sub"].mode == 0o755
+
+
+def test_an_opaque_root() -> None:
+    result = flat([file("old")], [opaque(""), *BASE, file("new")])
+    assert "new" in result
+    assert "old" not in result
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_an_opaque_marker_through_a_lower_symlink_spares_its_target(place: int) -> None:
+    upper = [folder("link"), file("link/new")]
+    upper.insert(place, opaque("link"))
+    result = flat([file("target/keep"), symlink("link", "/target")], upper)
+    assert result.below("target") == {"target/keep"}
+    assert result["link"].isdir()
+    assert result.below("link") == {"link/new"}
+
+
+def test_whiteouts_of_what_is_not_there() -> None:
+    assert "new" in flat([file("a")], [whiteout("b"), whiteout("no/such/thing"), opaque("nowhere"), file("new")])
+
+
+@pytest.mark.parametrize("name", [".wh.", "a/.wh.", ".wh..wh.plnk", ".wh..wh.orph/x", ".wh..", ".wh..."])
+def test_odd_whiteouts_hide_nothing_and_are_no_files(name: str) -> None:
+    result = flat([file("a/b")], [file(name, b"")])
+    assert result.below("a") == {"a/b"}
+    assert not any(b".wh." in path for path in result.members)
+
+
+def test_a_whiteout_stored_as_a_hard_link_is_a_whiteout() -> None:
+    result = flat([file("a"), file("b")], [hardlink(".wh.a", ".wh..wh.plnk/1")])
+    assert "a" not in result
+    assert "b" in result
+
+
+def test_a_whiteout_and_a_directory_again_in_three_layers() -> None:
+    result = flat([file("d/one")], [whiteout("d")], [file("d/two")])
+    assert result.below("d") == {"d/two"}
+
+
+def test_many_markers_are_not_quadratic() -> None:
+    lower = [file(f"d/{number}", b"") for number in range(5000)]
+    upper = [folder(f"d/new{number}") for number in range(5000)]
+    markers = [entry for number in range(5000) for entry in (opaque("d"), whiteout(f"d/{number}"))]
+    result = flat(lower, [*upper, *markers])
+    assert len(result.below("d")) == 5000
+
+
+# Types
+
+
+KINDS = {
+    "file": [file("x", b"new")],
+    "folder": [folder("x", 0o700), file("x/new")],
+    "symlink": [symlink("x", "new")],
+}
+OLD = {"file": [file("x", b"old")], "folder": [folder("x"), file("x/old/deep")], "symlink": [symlink("x", "bin")]}
+
+
+@pytest.mark.parametrize("new", KINDS)
+@pytest.mark.parametrize("old", OLD)
+def test_all_nine_type_changes(old: str, new: str) -> None:
+    result = flat(OLD[old], KINDS[new])
+    member = result["x"]
+    assert {"file": member.isreg(), "folder": member.isdir(), "symlink": member.issym()}[new]
+    kept = {"x/old", "x/old/deep"} if old == new == "folder" else set()
+    assert result.below("x") == kept | ({"x/new"} if new == "folder" else set())
+    assert result.below("bin") == {"bin/sh"}
+
+
+def test_an_entry_below_a_file_replaces_it_by_a_directory() -> None:
+    result = flat([file("a")], [file("a/b")])
+    assert result["a"].isdir()
+    assert "a/b" in result
+
+
+def test_device_nodes_are_dropped_and_fifos_kept_wherever_they_are() -> None:
+    result = flat(
+        [
+            file("x/file"),
+            Entry(b"x/c", tarfile.CHRTYPE),
+            Entry(b"dev/b", tarfile.BLKTYPE),
+            Entry(b"f", tarfile.FIFOTYPE),
+        ],
+        [Entry(b"x/file", tarfile.CHRTYPE)],
+    )
+    assert not result.below("x")
+    assert "dev/b" not in result
+    assert result["f"].isfifo()
+
+
+# Hard links
+
+
+def test_hard_links_within_and_across_layers() -> None:
+    result = flat([file("a", b"1"), hardlink("b", "a")], [hardlink("c", "b")])
+    assert {name for name in ("a", "b", "c") if result[name].islnk()} == {"b", "c"}
+    assert result["b"].linkname == result["c"].linkname == "a"
+    assert result.flat.inodes == result.flat.entries - 2
+
+
+def test_a_hard_link_is_bound_to_the_inode_not_to_the_name() -> None:
+    result = flat([file("a", b"old"), hardlink("b", "a"), hardlink("c", "a")], [file("a", b"new")])
+    assert result.data("a") == b"new"
+    assert result.data("b") == b"old"
+    assert result["c"].linkname == "b"
+
+
+def test_a_hard_link_whose_target_is_removed_stays() -> None:
+    result = flat([file("d/a", b"old", mode=0o640), hardlink("b", "d/a")], [whiteout("d")])
+    assert result.data("b") == b"old"
+    assert result["b"].isreg()
+    assert result["b"].mode == 0o640
+
+
+@pytest.mark.parametrize("target", ["/d/a", "d/../d/a", "../../d/a", "link/a"])
+def test_hard_link_targets_are_resolved_against_the_root(target: str) -> None:
+    result = flat([file("d/a", b"1"), symlink("link", "/d"), hardlink("x/b", target)])
+    assert result["x/b"].linkname == "d/a"
+
+
+def test_a_hard_link_to_a_symlink_is_a_symlink() -> None:
+    assert flat([symlink("a", "/nowhere"), hardlink("b", "a")])["b"].linkname == "a"
+
+
+def test_a_hard_link_to_itself_changes_nothing() -> None:
+    assert flat([file("a", b"1"), hardlink("a", "a")]).data("a") == b"1"
+
+
+def test_a_hard_link_to_a_dropped_device_is_dropped() -> None:
+    assert "b" not in flat([Entry(b"a", tarfile.CHRTYPE), hardlink("b", "a")])
+
+
+@pytest.mark.parametrize("target", ["missing", "bin", "", "/"])
+def test_a_hard_link_to_nothing_or_to_a_directory_is_refused(target: str) -> None:
+    assert "is a hard link to" in refused([hardlink("b", target)])
+
+
+# Names
+
+
+def test_implicit_parents_are_0755_also_those_of_hard_links() -> None:
+    result = flat([file("a/b/c", mode=0o600), hardlink("x/y/z", "a/b/c")])
+    assert {result[name].mode for name in ("a", "a/b", "x", "x/y")} == {0o755}
+    assert result["x"].uid == 0
+
+
+def test_a_directory_described_after_its_contents() -> None:
+    result = flat([file("d/x"), folder("d", 0o511, uid=7, gid=8)])
+    assert (result["d"].mode, result["d"].uid, result["d"].gid) == (0o511, 7, 8)
+    assert "d/x" in result
+
+
+def test_of_duplicate_entries_the_last_wins() -> None:
+    assert flat([file("a", b"1"), file("a", b"2", mode=0o600)]).data("a") == b"2"
+
+
+def test_duplicate_layers() -> None:
+    layer = [file("a", b"1"), hardlink("b", "a")]
+    assert flat(layer, layer)["b"].linkname == "a"
+
+
+@pytest.mark.parametrize("name", ["/etc/x", "../etc/x", "../../etc/x", "./etc//x", "a/../etc/x", "/../etc/./x"])
+def test_names_never_leave_the_root(name: str) -> None:
+    result = flat([file(name, b"inside")])
+    assert result.data("etc/x") == b"inside"
+    assert not any(b".." in path.split(b"/") for path in result.members)
+
+
+@pytest.mark.parametrize("target", ["/etc", "../../etc", "etc", "/../etc", "loop/../etc"])
+def test_names_through_a_symlink_stay_inside_the_root(target: str) -> None:
+    result = flat([folder("etc"), symlink("link", target)], [file("link/x", b"1")])
+    assert result.data("etc/x") == b"1"
+    assert result["link"].issym()
+
+
+def test_names_through_a_dangling_symlink_make_its_target() -> None:
+    assert flat([symlink("link", "/no/where")], [file("link/x", b"1")]).data("no/where/x") == b"1"
+
+
+def test_symlinks_in_a_circle_are_refused() -> None:
+    assert "circle" in refused([symlink("a", "b"), symlink("b", "a"), file("a/x")])
+
+
+def test_symlink_targets_are_data() -> None:
+    assert flat([symlink("a", "/../../x"), symlink("b", "../" * 40)])["a"].linkname == "/../../x"
+
+
+@pytest.mark.parametrize("name", ["/", ".", "./", "a/.."])
+def test_an_entry_for_the_root_may_only_be_a_directory(name: str) -> None:
+    assert flat([folder(name, 0o711, uid=5)])["."].mode == 0o711
+    assert "replace the root" in refused([symlink(name, "/etc")])
+
+
+def test_an_entry_without_a_name_is_passed_over() -> None:
+    assert "a" in flat([file("", b""), file("a")])
+
+
+def test_names_that_hold_dots_are_names() -> None:
+    result = flat([file("foo..bar"), file("..x"), file("...")])
+    assert "foo..bar" in result
+    assert "..x" in result
+    assert "..." in result
+
+
+def test_names_that_are_not_utf8() -> None:
+    result = flat([file(b"d/\xff\xfe", b"1"), symlink(b"d/l", b"\xe9"), hardlink(b"d/h", b"d/\xff\xfe")])
+    assert result.data(b"d/\xff\xfe") == b"1"
+    assert os.fsencode(result["d/l"].linkname) == b"\xe9"
+    assert os.fsencode(result["d/h"].linkname) == b"d/h" or os.fsencode(result[b"d/\xff\xfe"].linkname) == b"d/h"
+
+
+def test_long_names_and_link_targets() -> None:
+    name = "/".join(["d" * 250] * 16)
+    result = flat([file(name, b"1"), symlink("l", "t" * 4000), hardlink("h", name)])
+    assert result.data("h") == b"1"
+    assert result["l"].linkname == "t" * 4000
+
+
+@pytest.mark.parametrize("name", ["n" * 256, "d/" + "n" * 300])
+def test_a_component_above_255_bytes_is_refused(name: str) -> None:
+    assert "255" in refused([file(name)])
+
+
+def test_owners_modes_and_times_are_numbers_and_kept() -> None:
+    member = flat([file("a", mode=0o4755, uid=3_000_000, gid=4_000_000_000, mtime=1)])["a"]
+    assert (member.mode, member.uid, member.gid, member.mtime) == (0o4755, 3_000_000, 4_000_000_000, 1)
+
+
+def test_times_outside_of_what_squashfs_knows_are_brought_inside() -> None:
+    result = flat([file("a", mtime=-5), file("b", mtime=1 << 40)])
+    assert (result["a"].mtime, result["b"].mtime) == (0, (1 << 32) - 1)
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o077])
+def test_the_umask_does_not_leak(mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        assert flat([file("a", mode=0o666), folder("d", 0o777)])["d"].mode == 0o777
+    finally:
+        os.umask(before)
+
+
+def test_xattrs_are_kept_but_for_security() -> None:
+    result = flat([file("a", xattrs={"user.x": b"\0\xff=\n", "security.capability": b"1", "system.acl": b"2"})])
+    assert b"SCHILY.xattr.user.x=\0\xff=\n\n" in result.stream
+    assert b"security." not in result.stream
+    assert b"system." not in result.stream
+
+
+# What a node could not use
+
+
+@pytest.mark.parametrize("name", ["a b", "-a", "a:b", "etc/a\nb", "var/ä", "opt/a,b", "x;y"])
+def test_names_that_a_node_would_refuse_are_named(name: str) -> None:
+    assert "a node cannot mount the name /" in refused([file(name)])
+
+
+def test_such_names_are_fine_deeper_down_and_behind_links() -> None:
+    assert "var/lib/a:b" in flat([file("var/lib/a:b"), folder("real"), file("real/a:b"), symlink("opt", "real")])
+
+
+def test_an_image_needs_a_shell() -> None:
+    with pytest.raises(ImageInvalid, match="no /bin/sh"):
+        Result([[file("a")]])
+    with pytest.raises(ImageInvalid, match="no /bin/sh"):
+        Result([[symlink("bin", "/usr/bin"), symlink("usr/bin/sh", "dash")]])
+
+
+def test_a_shell_behind_links_is_a_shell() -> None:
+    assert Result(
+        [
+            [
+                symlink("bin", "usr/bin"),
+                symlink("usr/bin/sh", "/etc/alt"),
+                symlink("etc/alt", "../usr/bin/d"),
+                file("usr/bin/d"),
+            ]
+        ]
+    )
+
+
+# Layers
+
+
+@pytest.mark.parametrize("how", ["plain", "gzip", "zstd", "gzip-members"])
+def test_all_compressions_give_the_same_stream(how: str) -> None:
+    layers = [BASE, [file("big", os.urandom(1000) * 900), file("small", b"x")], [file("more", b"y" * 100_000)]]
+    assert Result(layers, how).stream == Result(layers).stream
+
+
+def test_a_layer_that_is_not_what_the_configuration_says() -> None:
+    with tempfile.TemporaryFile() as source:
+        data = layer_tar(BASE)
+        source.write(data)
+        source.flush()
+        layer = Layer(Blob(source.fileno(), 0, len(data)), "sha256:" + "0" * 64, 1)
+        with pytest.raises(ImageInvalid, match="layer 1 is not what the image configuration says"):
+            flatten([layer], LIMITS, lambda count: None)
+
+
+@pytest.mark.parametrize("how", ["gzip", "zstd"])
+@pytest.mark.parametrize("cut", [0.3, 0.9])
+def test_a_compressed_layer_that_is_cut_off(how: str, cut: float) -> None:
+    plain = layer_tar([*BASE, file("a", os.urandom(200_000))])
+    stored = compressed(plain, how)
+    with tempfile.TemporaryFile() as source:
+        source.write(stored[: int(len(stored) * cut)])
+        source.flush()
+        blob = Blob(source.fileno(), 0, int(len(stored) * cut))
+        with pytest.raises(ImageInvalid, match="layer 1"):
+            flatten([Layer(blob, f"sha256:{hashlib.sha256(plain).hexdigest()}", 1)], LIMITS, lambda count: None)
+
+
+def test_limits_of_bytes_entries_and_ratio() -> None:
+    big = [BASE, [file("a", b"\0" * (80 << 20))]]
+    with pytest.raises(ImageInvalid, match="more than 1000 bytes"):
+        Result(big, limits=Limits(1000, 100, 1000))
+    with pytest.raises(ImageInvalid, match="times its size"):
+        Result(big, "zstd", limits=Limits(1 << 30, 100, 10))
+    with pytest.raises(ImageInvalid, match="more than 3 entries"):
+        Result([BASE, [file("a/b/c/d")]], limits=Limits(1 << 30, 3, 1000))

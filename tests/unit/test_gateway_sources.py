@@ -1,0 +1,193 @@
+"""What users name as a source, and what archives and layouts may hold."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.sources.manifest import ImageConfig, SourceImage
+from gateway.sources.opened import open_source
+from gateway.sources.spec import SourceSpec, parse_source
+from tests.gateway.archives import BASE, file, layer_tar, make_archive, make_oci_layout
+from udiroot.errors import ImageInvalid, NotFound, UdiError, UsageError
+
+LAYERS = [BASE, [file("a")], BASE]
+
+
+def image_of(source: str, limit: int = 1 << 20) -> SourceImage:
+    opened = open_source(parse_source(source), "amd64", limit)
+    try:
+        image = opened.read("amd64", limit)
+        assert [layer.read_at(0, 1) != b"" for layer in image.layers] == [True] * len(image.layers)
+        return image
+    finally:
+        opened.close()
+
+
+def saved(path: Path, files: dict[str, Any]) -> str:
+    """An archive of these files; what is not bytes becomes JSON."""
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            data = content if isinstance(content, bytes) else json.dumps(content).encode()
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return f"docker-archive:{path}"
+
+
+def test_spellings(tmp_path: Path) -> None:
+    assert parse_source("docker-archive:/x/y.tar:app:1") == SourceSpec("docker-archive", "/x/y.tar", "app:1")
+    assert parse_source("oci:dir:12") == SourceSpec("oci", "dir", "12")
+    odd = tmp_path / "a:b.tar"
+    odd.touch()
+    assert parse_source(f"docker-archive:{odd}") == SourceSpec("docker-archive", str(odd))
+
+
+@pytest.mark.parametrize("text", ["docker://debian:12", "docker-daemon:debian:12"])
+def test_sources_of_later_versions_are_refused_with_those_of_this_one(text: str) -> None:
+    with pytest.raises(UsageError, match="this version") as caught:
+        parse_source(text)
+    assert "docker-archive:FILE" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["", "debian", "tar:/x", "docker-archive:", "oci", "docker-archive:a\0b"])
+def test_what_is_no_source(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_source(text)
+
+
+@pytest.mark.parametrize("style", ["blobs", "hashes"])
+def test_both_formats_of_docker_save(tmp_path: Path, style: str) -> None:
+    image_id = make_archive(tmp_path / "i.tar", LAYERS, style=style, tags=["app:1", "app:2"])
+    image = image_of(f"docker-archive:{tmp_path}/i.tar")
+    assert (image.id, image.name, len(image.layers)) == (image_id, "app:1", 3)
+    assert image.layers[0] == image.layers[2], "a link to a layer is that layer"
+    assert image_of(f"docker-archive:{tmp_path}/i.tar:app:2").name == "app:2"
+    with pytest.raises(NotFound, match="app:3"):
+        image_of(f"docker-archive:{tmp_path}/i.tar:app:3")
+
+
+def test_an_oci_layout_and_an_oci_archive(tmp_path: Path) -> None:
+    image_id = make_oci_layout(tmp_path / "oci", LAYERS, how="zstd", tag="12")
+    with tarfile.open(tmp_path / "oci.tar", "w") as archive:
+        archive.add(tmp_path / "oci", ".")
+    for source in (f"oci:{tmp_path}/oci", f"oci:{tmp_path}/oci:12", f"oci-archive:{tmp_path}/oci.tar:12"):
+        assert image_of(source).id == image_id
+    with pytest.raises(NotFound, match="tagged '13'"):
+        image_of(f"oci:{tmp_path}/oci:13")
+    with pytest.raises(ImageInvalid, match=r"no manifest\.json") as caught:
+        image_of(f"docker-archive:{tmp_path}/oci.tar")
+    assert "oci-archive:" in caught.value.hint
+
+
+def test_an_oci_index_of_several_architectures(tmp_path: Path) -> None:
+    make_oci_layout(tmp_path / "oci", LAYERS)
+    index = json.loads((tmp_path / "oci" / "index.json").read_text())
+    [entry] = index["manifests"]
+    other = {**entry, "digest": "sha256:" + "0" * 64, "platform": {"architecture": "arm64", "os": "linux"}}
+    index["manifests"] = [other, {**entry, "platform": {"architecture": "amd64", "os": "linux"}}]
+    (tmp_path / "oci" / "index.json").write_text(json.dumps(index))
+    assert image_of(f"oci:{tmp_path}/oci").digest == entry["digest"]
+    index["manifests"] = [other, other]
+    (tmp_path / "oci" / "index.json").write_text(json.dumps(index))
+    with pytest.raises(ImageInvalid, match="no version for amd64"):
+        image_of(f"oci:{tmp_path}/oci")
+
+
+def test_a_manifest_or_configuration_that_is_not_its_digest(tmp_path: Path) -> None:
+    for number in range(2):
+        folder = tmp_path / f"oci{number}"
+        make_oci_layout(folder, LAYERS)
+        manifest = json.loads((folder / "index.json").read_text())["manifests"][0]["digest"]
+        path = folder / "blobs" / "sha256" / manifest[7:]
+        if number:
+            path = folder / "blobs" / "sha256" / json.loads(path.read_text())["config"]["digest"][7:]
+        path.write_bytes(path.read_bytes() + b" ")
+        with pytest.raises(ImageInvalid, match="is not what its digest says"):
+            image_of(f"oci:{folder}")
+
+
+@pytest.mark.parametrize("digest", ["sha256:../../../../etc/passwd", "sha256:ABC", "md5:" + "0" * 32, 7, None])
+def test_a_digest_is_checked_before_it_becomes_a_path(tmp_path: Path, digest: object) -> None:
+    folder = tmp_path / "oci"
+    folder.mkdir()
+    (folder / "index.json").write_text(json.dumps({"manifests": [{"digest": digest}]}))
+    with pytest.raises(ImageInvalid, match="not sha256: and 64 hex digits"):
+        image_of(f"oci:{folder}")
+
+
+def test_several_images_in_one_archive(tmp_path: Path) -> None:
+    layer = layer_tar(BASE)
+    digest = f"sha256:{hashlib.sha256(layer).hexdigest()}"
+    one = {"Config": "c", "Layers": ["l"], "RepoTags": ["one:1"]}
+    two = {"Config": "c", "Layers": ["l"], "RepoTags": ["two:latest"]}
+    source = saved(
+        tmp_path / "i.tar", {"c": {"rootfs": {"diff_ids": [digest]}}, "l": layer, "manifest.json": [one, two]}
+    )
+    with pytest.raises(UsageError, match="2 images: one:1, two:latest"):
+        image_of(source)
+    assert image_of(f"{source}:two").name == "two"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "no manifest.json"),
+        ({"manifest.json": b"{"}, "not JSON"),
+        ({"manifest.json": b"[" * 5000}, "not JSON"),
+        ({"manifest.json": {}}, "not a list"),
+        ({"manifest.json": []}, "lists no image"),
+        ({"manifest.json": [{"Layers": []}]}, "names no configuration"),
+        ({"manifest.json": [{"Config": "c", "Layers": []}]}, "no member 'c'"),
+        ({"manifest.json": [{"Config": "c", "Layers": 3}], "c": {}}, "names no layers"),
+        ({"manifest.json": [{"Config": "c", "Layers": ["l\x1b"]}], "c": {}}, r"no member 'l\\x1b'"),
+        ({"manifest.json": [{"Config": "c", "Layers": [], "RepoTags": 3}], "c": {}}, "RepoTags"),
+        ({"manifest.json": b" " * 2000}, "the limit is"),
+    ],
+)
+def test_archives_that_hold_no_image(tmp_path: Path, files: dict[str, Any], said: str) -> None:
+    with pytest.raises(ImageInvalid) as caught:
+        image_of(saved(tmp_path / "i.tar", files), limit=1900 if said == "the limit is" else 1 << 20)
+    assert said in caught.value.message
+
+
+def test_links_in_a_circle(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "i.tar", "w") as archive:
+        for name, target in (("manifest.json", "b"), ("b", "manifest.json")):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            archive.addfile(info)
+    with pytest.raises(ImageInvalid, match="circle"):
+        image_of(f"docker-archive:{tmp_path}/i.tar")
+
+
+def test_what_cannot_be_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for source in (f"docker-archive:{tmp_path}/none", f"docker-archive:{tmp_path}", f"docker-archive:{tmp_path}/fifo"):
+        with pytest.raises(UdiError):
+            image_of(source)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        [],
+        {},
+        {"rootfs": {"diff_ids": ["x"]}},
+        {"rootfs": {"diff_ids": []}, "config": 3},
+        {"rootfs": {"diff_ids": []}, "config": {"Env": [3]}},
+        {"rootfs": {"diff_ids": []}, "config": {"Labels": {"a": 3}}},
+        {"rootfs": {"diff_ids": []}, "config": {"WorkingDir": 3}},
+        {"rootfs": {"diff_ids": []}, "config": {"Volumes": []}, "architecture": 3},
+    ],
+)
+def test_configurations_that_are_none(document: object) -> None:
+    with pytest.raises(ImageInvalid):
+        ImageConfig.parse(json.dumps(document).encode())

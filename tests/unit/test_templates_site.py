@@ -1,0 +1,231 @@
+"""The site's files: rendered, put in place, and run as a shell runs them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from jobs.installing import install, render_below
+from jobs.sitefiles import SiteFile, site_files
+from tests.unit.cray_standins import StandIns
+from udi.config import SiteConfig
+from udiroot.errors import NotPermitted
+
+
+@pytest.fixture
+def cray(tmp_path: Path) -> StandIns:
+    return StandIns(tmp_path)
+
+
+def rendered(cray: StandIns, site: SiteConfig | None = None) -> Path:
+    folder = cray.folder / "rendered"
+    render_below(str(folder), site_files(site or cray.site, str(cray.config_path)))
+    return folder
+
+
+def find(folder: Path, name: str) -> Path:
+    return next(path for path in folder.rglob(name) if path.is_file())
+
+
+def with_python(cray: StandIns, path: Path, said: str = "python") -> Path:
+    """The script with a program that only says its last arguments in Python's place."""
+    fake = cray.folder / "fake python"
+    fake.write_text(f'#!/bin/sh\nshift 3\necho "{said} $*"\n')
+    fake.chmod(0o755)
+    changed = path.with_suffix(".changed")
+    changed.write_text(re.sub(r"^exec \S+", f"exec '{fake}'", path.read_text(), flags=re.MULTILINE))
+    changed.chmod(0o755)
+    return changed
+
+
+def sh(*words: object, **environment: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [str(word) for word in words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={"PATH": "/usr/bin:/bin"} | environment,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+def test_every_shell_file_is_valid_and_quoted(cray: StandIns) -> None:
+    odd = "/odd $(touch owned) 'quoted'"
+    site = dataclasses.replace(
+        cray.site,
+        torque=dataclasses.replace(cray.site.torque, qstat=odd),
+        jobs=dataclasses.replace(cray.site.jobs, state=odd),
+        node=dataclasses.replace(cray.site.node, root=odd, run=odd),
+    )
+    folder = rendered(cray, site)
+    scripts = [
+        p for p in folder.rglob("*") if p.is_file() and (p.read_text().startswith("#!/bin/sh") or p.suffix == ".sh")
+    ]
+    assert len(scripts) == 9
+    for path in scripts:
+        assert sh("/bin/sh", "-n", path) == (0, ""), path
+    assert sh("/bin/sh", find(folder, "epilogue"), "1.vm") == (0, "")
+    assert not (Path.cwd() / "owned").exists()
+
+
+def test_modes(cray: StandIns) -> None:
+    folder = rendered(cray)
+    modes = {name: find(folder, name).stat().st_mode & 0o7777 for name in ("prologue", "epilogue", "udi", "udi.sh")}
+    assert modes == {"prologue": 0o555, "epilogue": 0o555, "udi": 0o755, "udi.sh": 0o644}
+
+
+ARGUMENTS = ("123.sdb", "u", "g", "name", "nodes=1", "batch", "")
+
+
+def test_prologue_ends_before_python(cray: StandIns) -> None:
+    script = with_python(cray, find(rendered(cray), "prologue"))
+    body = cray.folder / "123.SC"
+    body.write_text("#!/bin/sh\nhostname\n")
+    cray.qstat_job("PBS_O_HOME=/home/u")
+    assert sh(script, *ARGUMENTS, body) == (0, "")
+    assert sh(script, *ARGUMENTS) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "doubt", ["wanted", "pinned", "qstat fails", "qstat empty", "qstat cut", "arguments", "unreadable"]
+)
+def test_prologue_hands_doubts_on(cray: StandIns, doubt: str) -> None:
+    script = with_python(cray, find(rendered(cray), "prologue"))
+    body = cray.folder / "123.SC"
+    body.write_text("#!/bin/sh\nhostname\n")
+    cray.qstat_job("PBS_O_HOME=/home/u,UDI=debian:12" if doubt == "wanted" else "PBS_O_HOME=/home/u")
+    words = [*ARGUMENTS, str(body)]
+    match doubt:
+        case "pinned":
+            body.write_bytes(b"\0#!/bin/sh\n#UDI pinned x y\n")
+        case "qstat fails":
+            cray.tell("qstat.exit", "1")
+        case "qstat empty":
+            cray.tell("qstat.out", "")
+        case "qstat cut":
+            cray.tell("qstat.out", "<Data><Job>")
+        case "arguments":
+            words = words[:3]
+        case "unreadable":
+            body.unlink()
+            body.mkdir()
+    code, said = sh(script, *words)
+    assert code == 0 and said.startswith(f"python --config {cray.config_path} 123.sdb")
+
+
+def test_epilogue_ends_before_python(cray: StandIns) -> None:
+    script = with_python(cray, find(rendered(cray), "epilogue"))
+    for job in ("123.sdb", "../jobs", "", "..", "a/b", "12 3", "$(id)", "*"):
+        assert sh(script, job) == (0, "")
+    for job in ("123.sdb", "123[4].sdb"):
+        (cray.folder / f"spool/jobs/{job}").mkdir(parents=True)
+        assert sh(script, job, "u") == (0, f"python --config {cray.config_path} {job} u\n")
+
+
+def test_profile(cray: StandIns) -> None:
+    snippet = find(rendered(cray), "udi.sh")
+    for value, root in (("debian:12", "UDI"), ("", "DSL")):
+        line = f'set -eu; . {snippet}; echo "$CRAY_ROOTFS"'
+        assert sh("/bin/sh", "-c", line, UDI=value, CRAY_ROOTFS="DSL") == (0, f"{root}\n")
+    assert sh("/bin/sh", "-c", f"set -eu; . {snippet}; env | grep -c CRAY_ROOTFS") == (1, "0\n")
+    csh = shutil.which("tcsh") or shutil.which("csh")
+    if csh:
+        line = f"source {find(rendered(cray), 'udi.csh')}; echo $CRAY_ROOTFS"
+        assert sh(csh, "-f", "-c", line, UDI='a" b', CRAY_ROOTFS="DSL") == (0, "UDI\n")
+
+
+PLUGIN = "/opt/cray/nodehealth/default/bin/libplugin.sh"
+
+
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash --posix", "busybox sh", "ksh"])
+@pytest.mark.parametrize(
+    ("library", "program", "code", "words"),
+    [
+        ("", "echo noise; echo udi: clean", 0, "udi: clean"),
+        ("", "echo udi: mounts left; exit 1", 1, "udi: mounts left"),
+        ("", "echo broken; exit 77", 1, "broken"),
+        ("", "kill -9 $$", 1, "udi: the check ended with 137"),
+        ("", "exit 127", 0, "udi: nothing seen, but the check cannot be started"),
+        ('log_output() { echo "logged: $1"; }', "echo udi: mounts left; exit 1", 1, "logged: udi: mounts left"),
+        ("noise() { :; }; echo noise", "echo udi: clean", 0, "noise\nudi: clean"),
+        ("exit 0", "echo udi: mounts left; exit 1", 1, "udi: mounts left"),
+        ("if fi (", "echo udi: mounts left; exit 1", 1, "udi: mounts left"),
+    ],
+)
+def test_nodehealth_check(cray: StandIns, shell: str, library: str, program: str, code: int, words: str) -> None:
+    interpreter, *options = shell.split()
+    found = shutil.which(interpreter)
+    if not found:
+        pytest.skip(f"no {interpreter} here")
+    fake = cray.folder / "python3"
+    fake.write_text(f"#!/bin/sh\n{program}\n")
+    fake.chmod(0o755)
+    plugin = cray.folder / "libplugin.sh"
+    if library:
+        plugin.write_text(library + "\n")
+    site = dataclasses.replace(cray.site, node=dataclasses.replace(cray.site.node, python=(str(fake),)))
+    script = find(rendered(cray, site), "nodehealth-check")
+    script.write_text(script.read_text().replace(PLUGIN, str(plugin)))
+    assert sh(found, *options, script) == (code, f"{words}\n")
+
+
+def test_nodehealth_check_without_python_still_sees_the_record(cray: StandIns) -> None:
+    run = cray.folder / "run udi"
+    run.mkdir()
+    node = dataclasses.replace(cray.site.node, python=("/no/python",), run=str(run))
+    script = find(rendered(cray, dataclasses.replace(cray.site, node=node)), "nodehealth-check")
+    assert sh("/bin/sh", script)[0] == 0
+    (run / "job").touch()
+    code, words = sh("/bin/sh", script)
+    assert code == 1 and f"{run}/job is left" in words
+
+
+def test_installing_twice_changes_nothing(cray: StandIns) -> None:
+    root = cray.folder / "root"
+    files = site_files(cray.site, str(cray.config_path))
+    assert len(install(str(root), files)) == len(files)
+    assert install(str(root), files) == []
+
+
+def test_shared_files_keep_what_is_not_ours(cray: StandIns) -> None:
+    root = cray.folder / "root"
+    health = Path(f"{root}{cray.site.install.nodehealth_conf}")
+    roots = Path(f"{root}{cray.site.install.roots_conf}")
+    for path, text in ((health, "connecttime: 60\n[plugin]\nCommand: /theirs"), (roots, "DSL=/dsl\nUDI=/old\nX=/x")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    install(str(root), site_files(cray.site, str(cray.config_path)))
+    assert roots.read_text() == "DSL=/dsl\nX=/x\nUDI=/var/udi\n"
+    text = health.read_text()
+    assert text.startswith("connecttime: 60\n[plugin]\nCommand: /theirs\n# >>> shifter-xc >>>\n")
+    assert "Sets: Reservation\n# <<< shifter-xc <<<\n" in text
+    moved = dataclasses.replace(cray.site, install=dataclasses.replace(cray.site.install, node_prefix="/other"))
+    install(str(root), site_files(moved, str(cray.config_path)))
+    assert health.read_text().count("# >>> shifter-xc >>>") == 1
+    assert "Command: /other/opt/udi/node/nodehealth-check\n" in health.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("mom_priv/prologue", "#!/bin/sh\ntheirs\n"), ("torque/torque.cfg", "SUBMITFILTER /theirs\n")]
+)
+def test_what_is_not_ours_stops_before_anything_changes(cray: StandIns, name: str, text: str) -> None:
+    root = cray.folder / "root"
+    theirs = Path(f"{root}{cray.folder}/{name}")
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text(text)
+    with pytest.raises(NotPermitted, match=r"theirs|not ours"):
+        install(str(root), site_files(cray.site, str(cray.config_path)))
+    assert [path for path in root.rglob("*") if path.is_file()] == [theirs]
+
+
+def test_one_line_kind() -> None:
+    file = SiteFile("/torque.cfg", 0o644, "SUBMITFILTER /opt/udi/bin/udi-submit-filter\n", "line", "SUBMITFILTER")
+    assert os.path.basename(file.text.strip()) == "udi-submit-filter"

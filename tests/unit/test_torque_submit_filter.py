@@ -1,0 +1,152 @@
+"""The submit filter as qsub runs it: arguments, the script in, the script out, the user's line."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cray_standins import IMAGE_ID, StandIns
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the configuration must be root's")
+
+SCRIPT = b"#!/bin/sh\naprun -n 2 hostname\n"
+PIN = f"#UDI pinned debian:12 {IMAGE_ID}\n".encode()
+
+
+@pytest.fixture
+def cray(tmp_path: Path) -> StandIns:
+    return StandIns(tmp_path)
+
+
+@contextmanager
+def gateway(cray: StandIns, *answer: object) -> Iterator[list[bytes]]:
+    """A service that gives each caller the same answer, or none at all."""
+    seen: list[bytes] = []
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(cray.site.gateway.socket)
+    listener.listen()
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                seen.append(connection.recv(65536))
+                for event in answer:
+                    connection.sendall(json.dumps(event).encode() + b"\n")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(5)
+
+
+FOUND = {"event": "done", "id": IMAGE_ID}
+
+
+def run(cray: StandIns, *arguments: str, script: bytes = SCRIPT, **environment: str) -> tuple[int, bytes, str]:
+    code = "import sys; from torque_hooks.submit_filter import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, "--config", str(cray.config_path), *arguments],
+        input=script,
+        capture_output=True,
+        env={"PATH": "/bin:/usr/bin"} | environment,
+        cwd=cray.folder,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr.decode()
+
+
+def test_pin(cray: StandIns) -> None:
+    with gateway(cray, FOUND) as seen:
+        code, out, err = run(cray, "-l", "nodes=2", "-v", "UDI=debian:12", "job.sh")
+    assert (code, err) == (0, "")
+    assert out == b"#!/bin/sh\n" + PIN + b"aprun -n 2 hostname\n"
+    assert b"debian:12" in seen[0]
+
+
+@pytest.mark.parametrize("script", [b"", b"\0\xff\r\nbinary", b"#!/bin/sh", b"echo\n" * 100_000])
+def test_every_script_comes_out_whole(cray: StandIns, script: bytes) -> None:
+    assert run(cray, script=script) == (0, script, "")
+    with gateway(cray, FOUND):
+        code, out, err = run(cray, "-v", "UDI=debian:12", script=script)
+    assert (code, err) == (0, "")
+    assert sorted(out.replace(PIN, b"").split(b"\n")) in (
+        sorted(script.split(b"\n")),
+        sorted((script + b"\n").split(b"\n")),
+    )
+
+
+def test_directive_of_the_script(cray: StandIns) -> None:
+    script = b"#!/bin/sh\n#PBS -v UDI=debian:12\naprun x\n"
+    with gateway(cray, FOUND):
+        assert PIN in run(cray, script=script)[1]
+        assert run(cray, "-v", "OTHER=1", script=script)[1] == script
+
+
+@pytest.mark.parametrize(
+    ("listed", "words"),
+    [
+        ("UDI=Debian:12", "not an image name"),
+        ("UDI=debian:$(reboot)", "not an image name: 'debian:$(reboot)'"),
+        ("UDI=debian:12,UDI_VOLUMES=/home/x:/output", "outside what the site allows"),
+        ("UDI=debian:12,UDI_VOLUMES=/scratch/x", "is not understood"),
+    ],
+)
+def test_refusal_is_one_line(cray: StandIns, listed: str, words: str) -> None:
+    code, out, err = run(cray, "-v", listed)
+    assert code == 255 and out == b"" and words in err and err.count("\n") == 1
+
+
+def test_no_such_image(cray: StandIns) -> None:
+    answer = {
+        "event": "error",
+        "kind": "NotFound",
+        "code": 3,
+        "exit_code": 3,
+        "message": "no image 'debian:12'",
+        "hint": "",
+    }
+    with gateway(cray, answer):
+        code, out, err = run(cray, "-v", "UDI=debian:12")
+    assert code == 255 and out == b"" and "no image" in err and err.count("\n") == 1
+
+
+def test_without_gateway_the_job_goes_on_unpinned(cray: StandIns) -> None:
+    code, out, err = run(cray, "-v", "UDI=debian:12")
+    assert (code, out) == (0, SCRIPT) and err.count("\n") == 1 and "will be when the job starts" in err
+
+
+@pytest.mark.parametrize("answers", [(), ("nonsense",), ({"event": "done"},)])
+def test_gateway_that_talks_nonsense(cray: StandIns, answers: tuple[object, ...]) -> None:
+    with gateway(cray, *answers):
+        code, out, err = run(cray, "-v", "UDI=debian:12")
+    assert (code, out) == (0, SCRIPT) and err.count("\n") == 1
+
+
+def test_broken_configuration_loses_no_script(cray: StandIns) -> None:
+    cray.config_path.write_text("nonsense")
+    code, out, err = run(cray, "-v", "UDI=debian:12")
+    assert (code, out) == (0, SCRIPT) and "not valid TOML" in err
+
+
+def test_interactive_is_checked_and_left_alone(cray: StandIns) -> None:
+    with gateway(cray, FOUND):
+        assert run(cray, "-I", "-v", "UDI=debian:12", script=b"\n\n") == (0, b"\n\n", "")
+    assert run(cray, "-I", "-v", "UDI=Bad Name", script=b"\n\n")[0] == 255

@@ -1,0 +1,42 @@
+"""Imports the node software out of one entry of its zip.
+
+`zipimport` opens the archive twice for every module that it loads, and unmarshals it twice; on a parallel file system
+each open is a round trip. So the zip holds the compiled code of all modules as one marshalled table, and this module,
+the only one that `zipimport` itself has to load.
+"""
+
+import marshal
+import sys
+from _frozen_importlib import ModuleSpec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType, ModuleType
+
+TABLE = "modules.marshal"
+"""Entry of the zip: a dict of module name → (whether it is a package, its code)."""
+
+
+class Bundle:
+    """A finder and loader of the modules of the table."""
+
+    def __init__(self, table: "dict[str, tuple[bool, CodeType]]") -> None:
+        self._table = table
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> "ModuleSpec | None":
+        if name not in self._table:
+            return None
+        return ModuleSpec(name, self, is_package=self._table[name][0])  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> "ModuleType | None":
+        return None
+
+    def exec_module(self, module: "ModuleType") -> None:
+        exec(self._table[module.__name__][1], module.__dict__)  # noqa: S102 - this is what a loader does
+
+
+def install(archive: str) -> None:
+    """Make the modules of the zip at `archive` importable."""
+    from zipimport import zipimporter
+
+    sys.meta_path.insert(0, Bundle(marshal.loads(zipimporter(archive).get_data(TABLE))))  # noqa: S302
