@@ -12,6 +12,7 @@ from jobs import admin_cli
 from jobs.state import READY, JobFolder, JobState
 from jobs.status import read_status
 from jobs.takedown import take_down
+from jobs.tries import hold_after_tries, holds
 from nodehealth import cli as nodehealth_cli
 from nodehealth.admindown import mark_admindown
 from nodehealth.records import dirty_nodes
@@ -149,3 +150,30 @@ def test_missing_fanout_tool_counts_as_dirty(cray: StandIns) -> None:
     done = take_down(cray.site, "123.sdb", Deadline(5))
     assert sorted(done.dirty) == [12, 13] and done.trouble is None
     assert [node.nid for node in dirty_nodes(cray.site)] == [12, 13]
+
+
+def test_takedown_by_hand(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
+    JobFolder(cray.site, "123.sdb").save(state(cray))
+    cray.tell("unsetupRoot.13", "failed 1 8 mount busy")
+    assert admin(cray, "takedown", "123.sdb") == 8
+    assert "nid00013 not clean, and set admindown" in capsys.readouterr().err
+    assert admin(cray, "takedown", "123.sdb") == 0
+    assert capsys.readouterr().out == "nothing is left of job 123.sdb\n"
+
+
+class _Manager:
+    """A workload manager that takes every hold."""
+
+    def hold(self, job: str) -> None:
+        """Fine."""
+
+
+def test_old_holds_go_as_new_ones_come(cray: StandIns) -> None:
+    fault = UpstreamFailed("alps is away")
+    assert not hold_after_tries(cray.site, _Manager(), "1.sdb", 2, 3, fault)
+    assert not hold_after_tries(cray.site, _Manager(), "1.sdb", 9, 3, UsageError("the user's own"))
+    assert hold_after_tries(cray.site, _Manager(), "1.sdb", 3, 3, fault)
+    kept = cray.folder / "spool/held/1.sdb.json"
+    kept.write_text(kept.read_text().replace('"since": ', '"since": -'))
+    assert hold_after_tries(cray.site, _Manager(), "2.sdb", 3, 3, fault)
+    assert [hold.job for hold in holds(cray.site)] == ["2.sdb"]

@@ -202,7 +202,11 @@ def test_shared_files_keep_what_is_not_ours(cray: StandIns) -> None:
     for path, text in ((health, "connecttime: 60\n[plugin]\nCommand: /theirs"), (roots, "DSL=/dsl\nUDI=/old\nX=/x")):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    roots.rename(roots.with_name("real"))
+    roots.symlink_to("real")
+    health.chmod(0o600)
     install(str(root), site_files(cray.site, str(cray.config_path)))
+    assert roots.is_symlink() and health.stat().st_mode & 0o777 == 0o600
     assert roots.read_text() == "DSL=/dsl\nX=/x\nUDI=/var/udi\n"
     text = health.read_text()
     assert text.startswith("connecttime: 60\n[plugin]\nCommand: /theirs\n# >>> shifter-xc >>>\n")

@@ -1,0 +1,126 @@
+"""How long an image takes to become one file: ours, the packer alone on an unpacked tree, and the usual way.
+
+    python -m benchmarks.convert [--archive FILE] [--rounds 3]
+
+(a) ours, from a docker-archive; (b) mksquashfs on the tree already unpacked, which is the limit; (c) skopeo copy,
+umoci unpack, mksquashfs. All to squashfs with zstd level 3, in one run, and the medians of the rounds. Without
+--archive, an image of this machine's own /usr in four layers is made. Needs root, since umoci unpacks owners.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from tests.gateway.archives import BASE, layer_tar, make_archive
+
+_COMPRESSION = ["-comp", "zstd", "-Xcompression-level", "3"]
+_LAYERS = (("usr/bin", "usr/sbin"), ("usr/lib",), ("usr/share",), ("usr/include",))
+
+
+def make_image(path: str, how: str, limit: int) -> None:
+    """A docker-archive of this machine's programs, of at most `limit` bytes of files a layer."""
+    make_archive(path, [layer_tar(BASE), *(_layer(folders, limit) for folders in _LAYERS)], how=how)
+
+
+def _layer(folders: tuple[str, ...], limit: int) -> bytes:
+    left = limit
+    dropped: set[str] = set()
+
+    def keep(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        nonlocal left
+        if (info.isreg() and info.size > left) or (info.islnk() and info.linkname in dropped):
+            dropped.add(info.name)
+            return None
+        left -= info.size
+        return info
+
+    with tempfile.TemporaryFile() as stream:
+        with tarfile.open(fileobj=stream, mode="w") as archive:
+            for folder in folders:
+                if os.path.isdir(f"/{folder}"):
+                    archive.add(f"/{folder}", folder, filter=keep)
+        stream.seek(0)
+        return stream.read()
+
+
+def ours(archive: str, work: str, image_format: str = "squashfs", compression: str = "zstd:3") -> None:
+    program = [sys.executable, "-c", "from gateway.service_cli import main; main()"]
+    options = ["--json", "--format", image_format, "--compression", compression]
+    _run([*program, "convert", *options, f"docker-archive:{archive}", f"{work}/ours"])
+
+
+def packer_alone(tree: str, work: str) -> None:
+    _run(["mksquashfs", tree, f"{work}/alone", "-noappend", "-no-progress", *_COMPRESSION])
+
+
+def usual_way(archive: str, work: str) -> None:
+    _run(["skopeo", "copy", "--quiet", "--insecure-policy", f"docker-archive:{archive}", f"oci:{work}/oci:x"])
+    _run(["umoci", "unpack", "--image", f"{work}/oci:x", f"{work}/bundle"])
+    packer_alone(f"{work}/bundle/rootfs", work)
+
+
+def _run(argv: list[str]) -> None:
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=3600)
+
+
+def _timed(step: Callable[[str], None], folder: str) -> float:
+    work = tempfile.mkdtemp(dir=folder)
+    try:
+        os.sync()
+        start = time.monotonic()
+        step(work)
+        return time.monotonic() - start
+    finally:
+        shutil.rmtree(work)
+
+
+@click.command()
+@click.option("--archive", help="A docker-archive to use.")
+@click.option(
+    "--layers", "how", default="plain", type=click.Choice(["plain", "gzip", "zstd"]), help="Of the made image."
+)
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--megabytes", default=250, show_default=True, help="Limit of each layer of the made image.")
+@click.option("--folder", default=None, help="Where to work; a local disk.")
+def main(archive: str | None, how: str, rounds: int, megabytes: int, folder: str | None) -> None:
+    """Print a table of medians."""
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        if archive is None:
+            archive = f"{work}/image.tar"
+            make_image(archive, how, megabytes << 20)
+        os.mkdir(f"{work}/tree")
+        usual_way(archive, f"{work}/tree")
+        tree = f"{work}/tree/bundle/rootfs"
+        ways: dict[str, Callable[[str], None]] = {
+            "(a) ours, zstd:3": lambda at: ours(archive, at),
+            "(b) mksquashfs on the unpacked tree, zstd:3": lambda at: packer_alone(tree, at),
+            "(c) skopeo copy, umoci unpack, mksquashfs, zstd:3": lambda at: usual_way(archive, at),
+            "ours, gzip:1 (the default)": lambda at: ours(archive, at, compression="gzip:1"),
+            "ours, ext4": lambda at: ours(archive, at, image_format="ext4"),
+        }
+        times = {name: statistics.median(_timed(way, work) for _ in range(rounds)) for name, way in ways.items()}
+        size = os.path.getsize(archive) / (1 << 20)
+    limit = times["(b) mksquashfs on the unpacked tree, zstd:3"]
+    table = Table("way", "median s", "times (b)", title=f"archive of {size:.0f} MiB, {rounds} rounds")
+    for name, seconds in times.items():
+        table.add_row(name, f"{seconds:.2f}", f"{seconds / limit:.2f}")
+    Console().print(table)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
+    Console().print(f"largest process of all ways: {peak} MiB")
+
+
+if __name__ == "__main__":
+    main()

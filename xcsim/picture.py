@@ -1,0 +1,97 @@
+"""A picture of a node, for "the node is exactly as it was": mounts, loop devices, processes, files.
+
+Numbers that the kernel hands out anew each time (mount ids, pids, inode numbers, times) are left out, so two pictures
+are equal when nothing is left over and nothing is missing.
+"""
+
+import contextlib
+import glob
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from xcsim.processes import members, namespace_of
+
+WATCHED = ("/var", "/tmp", "/run")
+
+
+@dataclass(frozen=True)
+class NodePicture:
+    """Every field is sorted text, one thing a line."""
+
+    mounts: tuple[str, ...]
+    loops: tuple[str, ...]
+    processes: tuple[str, ...]
+    files: tuple[str, ...]
+
+    def difference(self, later: "NodePicture") -> list[str]:
+        """What `later` has more (`+`) or less (`-`) than this one."""
+        lines = []
+        for part in fields(self):
+            before, after = list(getattr(self, part.name)), list(getattr(later, part.name))
+            lines += [f"- {part.name}: {line}" for line in _without(before, after)]
+            lines += [f"+ {part.name}: {line}" for line in _without(after, before)]
+        return lines
+
+
+def _without(some: list[str], others: list[str]) -> list[str]:
+    rest = list(others)
+    missing = []
+    for line in some:
+        if line in rest:
+            rest.remove(line)
+        else:
+            missing.append(line)
+    return missing
+
+
+def take(pid: int) -> NodePicture:
+    """The picture of the node whose init has this pid here."""
+    return NodePicture(
+        mounts=tuple(mounts_of(pid)),
+        loops=tuple(sorted(bound_loops())),
+        processes=tuple(sorted(_processes(namespace_of(pid, "pid")))),
+        files=tuple(sorted(line for top in WATCHED for line in _files(f"/proc/{pid}/root", top))),
+    )
+
+
+def mounts_of(pid: int | str) -> list[str]:
+    """mountinfo of a process without mount ids and peer groups, in the kernel's order."""
+    lines = []
+    for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        lines.append(" ".join(before.split()[2:6]) + " - " + after)
+    return lines
+
+
+def bound_loops() -> Iterator[str]:
+    """Loop devices in use anywhere on this machine, with their backing files."""
+    for backing in glob.glob("/sys/block/loop*/loop/backing_file"):
+        with contextlib.suppress(FileNotFoundError, OSError):
+            yield f"{backing.split('/')[3]} {Path(backing).read_text().strip()}"
+
+
+def _processes(namespace: str) -> Iterator[str]:
+    for pid in members("pid", namespace):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            yield f"uid {os.stat(f'/proc/{pid}').st_uid} {words}"
+
+
+def _files(root: str, top: str) -> Iterator[str]:
+    for folder, folders, names in os.walk(root + top, followlinks=False):
+        inside = folder[len(root) :]
+        yield _line(folder, inside)
+        links = [name for name in folders if os.path.islink(f"{folder}/{name}")]
+        for name in (*names, *links):
+            with contextlib.suppress(FileNotFoundError):
+                yield _line(f"{folder}/{name}", f"{inside}/{name}")
+
+
+def _line(path: str, inside: str) -> str:
+    found = os.lstat(path)
+    size = found.st_size if stat.S_ISREG(found.st_mode) else 0
+    target = " -> " + os.readlink(path) if stat.S_ISLNK(found.st_mode) else ""
+    return f"{inside} {stat.filemode(found.st_mode)} {found.st_uid}:{found.st_gid} {size}{target}"

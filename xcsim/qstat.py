@@ -1,0 +1,92 @@
+"""`qstat`: the plain table, `-f`, and `-x` on one line with both of Torque's escapings (T40 to T46)."""
+
+import textwrap
+
+from xcsim.job import Job
+from xcsim.settings import Settings
+
+UNKNOWN_JOB = 153  # 15001 modulo 256 (T46)
+_XML = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;"}
+
+
+def run(arguments: list[str], jobs: dict[int, Job], settings: Settings) -> tuple[int, str, str]:
+    """Exit code, output and errors of one call."""
+    flags = "".join(word[1:] for word in arguments if word.startswith("-"))
+    wanted, code, errors = _wanted([word for word in arguments if not word.startswith("-")], jobs, settings)
+    if not wanted:
+        return code, "", errors
+    if "x" in flags:
+        return code, _xml(wanted, settings), errors
+    if "f" in flags:
+        return code, "\n".join(_full(job, settings, wrap="1" not in flags) for job in wanted), errors
+    return code, _table(wanted), errors
+
+
+def find(name: str, jobs: dict[int, Job], settings: Settings) -> Job | None:
+    """The job of that id, with or without the server's name."""
+    number, _, server = name.partition(".")
+    if not number.isdigit() or server not in ("", settings.server_name):
+        return None
+    return jobs.get(int(number))
+
+
+def full_id(name: str, settings: Settings) -> str:
+    return name if "." in name else f"{name}.{settings.server_name}"
+
+
+def _wanted(names: list[str], jobs: dict[int, Job], settings: Settings) -> tuple[list[Job], int, str]:
+    if not names:
+        return [jobs[number] for number in sorted(jobs)], 0, ""
+    found, errors = [], ""
+    for name in names:
+        job = find(name, jobs, settings)
+        if job is None:
+            errors += f"qstat: Unknown Job Id Error {full_id(name, settings)}\n"
+        else:
+            found.append(job)
+    return found, UNKNOWN_JOB if errors else 0, errors
+
+
+def _table(jobs: list[Job]) -> str:
+    lines = [
+        "Job ID                    Name             User            Time Use S Queue",
+        "------------------------- ---------------- --------------- -------- - -----",
+    ]
+    for job in jobs:
+        used = job.used["walltime"] if job.started else "0"
+        lines.append(f"{job.id:<26} {job.name[:16]:<16} {job.user[:15]:<15} {used:>8} {job.state} {job.queue:<15}")
+    return "\n".join(lines) + "\n"
+
+
+def _xml(jobs: list[Job], settings: Settings) -> str:
+    """One line after the declaration."""
+    body = ""
+    for job in jobs:
+        body += f"<Job><Job_Id>{job.id}</Job_Id>"
+        for name, value in job.attributes(settings):
+            if isinstance(value, dict):
+                inner = "".join(f"<{part}>{_escape(text)}</{part}>" for part, text in value.items())
+                body += f"<{name}>{inner}</{name}>"
+            else:
+                body += f"<{name}>{_escape(value)}</{name}>"
+        body += "</Job>"
+    return f'<?xml version="1.0"?>\n<Data>{body}</Data>\n'
+
+
+def _escape(text: str) -> str:
+    return "".join(_XML.get(char, char) for char in text)
+
+
+def _full(job: Job, settings: Settings, *, wrap: bool) -> str:
+    lines = [f"Job Id: {job.id}"]
+    for name, value in job.attributes(settings):
+        pairs = value.items() if isinstance(value, dict) else [("", value)]
+        for part, text in pairs:
+            line = f"    {name}{'.' if part else ''}{part} = {text}"
+            lines.append(_wrapped(line) if wrap else line)
+    return "\n".join(lines) + "\n"
+
+
+def _wrapped(line: str) -> str:
+    """Long values go on after a newline and a tab (T45)."""
+    return "\n\t".join(textwrap.wrap(line, 78, break_on_hyphens=False, drop_whitespace=False, initial_indent=""))

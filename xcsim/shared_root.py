@@ -1,0 +1,198 @@
+"""What the machine's shared root holds before any site software is installed: accounts, folders, the stand-ins.
+
+Everything is written from outside through `/proc/<pid>/root`, at the path where Cray's and Torque's own lie
+(cray-reference sections 1 to 5), so a hook finds its tools where a site's configuration says.
+"""
+
+import os
+import shutil
+import stat
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import udiroot
+import xcsim
+
+SOFTWARE = "/opt/xcsim"
+DAEMON = f"{SOFTWARE}/bin/xcsimd"
+VENV = "/opt/udi/venv"
+MOM_PRIV = "/var/spool/torque/mom_priv"
+
+STANDINS = {
+    "/opt/cray/alps/default/bin": ("apstat", "apbasil", "aprun"),
+    "/opt/cray/nodehealth/default/bin": ("xtxqtcmd",),
+    "/opt/cray/sdb/default/bin": ("xtprocadmin",),
+    "/usr/bin": ("qstat", "qhold", "qrls", "qdel", "apbasil", "aprun"),
+}
+_FOLDERS = (
+    f"{MOM_PRIV}/jobs",
+    "/var/spool/torque/spool",
+    "/var/spool/torque/aux",
+    "/var/spool/torque/undelivered",
+    "/etc/opt/cray/nodehealth",
+    "/etc/opt/cray/cnrte",
+    "/etc/udi",
+)
+
+
+@dataclass(frozen=True)
+class Account:
+    """A person, or a service, of the machine."""
+
+    name: str
+    uid: int
+    home: str
+    shell: str = "/bin/bash"
+    groups: tuple[str, ...] = ()
+
+
+STATE_FOLDERS = ("nodes", "log", "gateway", "lustre/udi", "lustre/shared", "home")
+"""What `lay_out_state` makes; with a few files beside them, all that a machine leaves on the host's disk."""
+
+PROJECT_GROUPS = {"physics": 2001, "climate": 2002}
+ACCOUNTS = (
+    Account("alice", 1001, "/home/alice", groups=("physics",)),
+    Account("bob", 1002, "/home/bob", groups=("climate",)),
+    Account("udi", 990, "/var/lib/udi-gateway", "/usr/sbin/nologin"),
+)
+
+
+def account(name: str) -> Account | None:
+    """The account of that name, root's among them."""
+    if name == "root":
+        return Account("root", 0, "/root")
+    return next((known for known in ACCOUNTS if known.name == name), None)
+
+
+def groups_of(person: Account) -> tuple[int, ...]:
+    """All groups of an account, its own first."""
+    return (person.uid, *(PROJECT_GROUPS[group] for group in person.groups))
+
+
+def python_inside() -> str:
+    """The interpreter that carries our libraries, as the login node sees it."""
+    return f"{VENV}/bin/python" if sys.prefix != sys.base_prefix else sys.executable
+
+
+def furnish(root: Path) -> None:
+    """Put everything in place; `root` is the shared root as seen from here."""
+    _accounts(root)
+    for folder in _FOLDERS:
+        (root / folder[1:]).mkdir(parents=True, exist_ok=True)
+    (root / MOM_PRIV[1:]).chmod(0o751)
+    (root / MOM_PRIV[1:] / "jobs").chmod(0o751)
+    (root / "var/spool/torque/spool").chmod(0o1777)
+    (root / "var/spool/torque/server_name").write_text("sdb\n")
+    (root / "var/spool/torque/torque.cfg").touch()
+    (root / "etc/opt/cray/cnrte/roots.conf").write_text("DSL=/dsl\n")
+    (root / "etc/opt/cray/nodehealth/nodehealth.conf").write_text("runtests: always\nconnecttime: 60\n")
+    (root / "etc/xthostname").write_text("xcsim\n")
+    _name_servers(root)
+    _path_of_users(root)
+    _standins(root)
+
+
+def _accounts(root: Path) -> None:
+    people = [f"{who.name}:x:{who.uid}:{who.uid}:{who.name}:{who.home}:{who.shell}" for who in ACCOUNTS]
+    groups = [f"{who.name}:x:{who.uid}:" for who in ACCOUNTS]
+    for name, gid in PROJECT_GROUPS.items():
+        groups.append(f"{name}:x:{gid}:" + ",".join(who.name for who in ACCOUNTS if name in who.groups))
+    _replace(root / "etc/passwd", people)
+    _replace(root / "etc/group", groups)
+    _replace(root / "etc/shadow", [f"{who.name}:!:19000:0:99999:7:::" for who in ACCOUNTS])
+
+
+def _replace(path: Path, lines: list[str]) -> None:
+    """Add lines keyed by their first field, in the place of any the host had under the same key."""
+    keys = {line.split(":", 1)[0] for line in lines}
+    kept = [line for line in path.read_text().splitlines() if line.split(":", 1)[0] not in keys]
+    path.write_text("\n".join([*kept, *lines]) + "\n")
+
+
+def _name_servers(root: Path) -> None:
+    """The host's, where its resolv.conf is a link into /run, which the login node does not share."""
+    host, ours = Path("/etc/resolv.conf"), root / "etc/resolv.conf"
+    if host.is_symlink() and host.exists():
+        text = host.read_text()
+        ours.unlink()
+        ours.write_text(text)
+
+
+def _path_of_users(root: Path) -> None:
+    profile = root / "etc/profile.d/xcsim-alps.sh"
+    profile.parent.mkdir(exist_ok=True)
+    profile.write_text('PATH="$PATH:/opt/cray/alps/default/bin:/opt/cray/sdb/default/bin:/opt/udi/bin"\nexport PATH\n')
+
+
+def _standins(root: Path) -> None:
+    library = root / SOFTWARE[1:] / "lib"
+    for package in (xcsim, udiroot):
+        copy_package(package.__path__[0], library)
+    client = root / SOFTWARE[1:] / "bin/standin"
+    client.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(Path(xcsim.__path__[0]) / "standin.py", client)
+    client.chmod(0o755)
+    for own in ("fault", "look"):  # the machine's own questions: its faults, and jobs whatever fault qstat has
+        _link(f"{SOFTWARE}/bin/standin", root / SOFTWARE[1:] / "bin" / own)
+    for folder, names in STANDINS.items():
+        (root / folder[1:]).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            _link(f"{SOFTWARE}/bin/standin", root / folder[1:] / name)
+    library_inside, bare = f"{SOFTWARE}/lib", "/usr/bin/python3 -IS"
+    program(root, "/usr/bin/qsub", "xcsim.qsub", library=library_inside, python=bare)
+    program(root, f"{SOFTWARE}/bin/pbs_mom_starter", "xcsim.starter", library=library_inside, python=bare)
+    program(root, DAEMON, "xcsim.service", library=library_inside, python=f"{python_inside()} -I")
+
+
+def _link(target: str, path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+
+
+def copy_package(source: str, library: Path) -> None:
+    """Copy one Python package (sources and data, no caches), readable by all."""
+    target = library / os.path.basename(source)
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"), dirs_exist_ok=True)
+    for folder, _, names in os.walk(target):
+        os.chmod(folder, 0o755)  # noqa: S103
+        for name in names:
+            os.chmod(f"{folder}/{name}", stat.S_IMODE(os.stat(f"{folder}/{name}").st_mode) | 0o444)
+
+
+def program(root: Path, path: str, module: str, *, library: str, python: str, function: str = "main") -> None:
+    """An executable that runs one function of an installed package and nothing from the environment."""
+    place = root / path[1:]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.unlink(missing_ok=True)
+    place.write_text(
+        f"#!{python}\nimport sys\n\nsys.path.insert(0, {library!r})\nfrom {module} import {function}\n\n"
+        f"sys.exit({function}())\n"
+    )
+    place.chmod(0o755)
+
+
+def give(path: Path, owner: Account) -> None:
+    """Make it that account's."""
+    os.chown(path, owner.uid, owner.uid)
+
+
+def lay_out_state(state: Path) -> None:
+    """The folders of the host's disk that are Lustre and /home, owned as on a site."""
+    state.mkdir(parents=True, exist_ok=True)
+    state.chmod(0o700)
+    for folder in STATE_FOLDERS:
+        (state / folder).mkdir(parents=True, exist_ok=True)
+    for folder in ("lustre", "lustre/shared", "home"):
+        (state / folder).chmod(0o755)
+    for who in ACCOUNTS:
+        places = ["lustre/udi"] if who.name == "udi" else [f"lustre/{who.name}", f"home/{who.name}"]
+        for place in places:
+            own = state / place
+            own.mkdir(exist_ok=True)
+            give(own, who)
+            own.chmod(0o755 if who.name == "udi" else 0o750)
+    gateway = account("udi")
+    assert gateway is not None
+    give(state / "gateway", gateway)
+    (state / "gateway").chmod(0o700)

@@ -1,0 +1,129 @@
+"""The site on the machine: our own software, installed as an administrator would by the project's own commands.
+
+The packages are those of this very checkout; `udi-admin install` renders hooks, profile snippets, roots.conf and the
+NHC stanza and puts them where `udi.toml` says; the gateway runs as the store's account.
+"""
+
+import importlib
+import json
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from udiroot.errors import NotFound, SetupFailed
+from xcsim import shared_root
+from xcsim.initramfs import NID_FILE
+from xcsim.processes import wait_until
+
+if TYPE_CHECKING:
+    from xcsim.machine import Machine
+
+INSTALLED = "/opt/udi/.xcsim-installed"
+LIBRARY = "/opt/udi/lib"
+CONFIGURATION = "/etc/udi/udi.toml"
+PACKAGES = ("udiroot", "udi", "alps", "gateway", "nodehealth", "jobs", "torque_hooks", "templates")
+GATEWAY_SECONDS = 20.0
+
+Tables = Mapping[str, Mapping[str, object]]
+
+TABLES: Tables = {
+    "store": {"path": "/scratch/udi", "node_path": "/lus/udi", "account": "udi"},
+    "gateway": {"socket": "/run/udi/gateway.sock", "state": "/var/lib/udi-gateway"},
+    "node": {"nid_file": NID_FILE, "filesystems": [{"source": "/scratch"}, {"source": "/home"}]},
+    "volumes": {"allowed": ["/scratch", "/home"]},
+    "alps": {"reservation_wait": 5},
+}
+"""What the site of an xcsim machine sets; all else is the project's default."""
+
+
+def configure(machine: "Machine", changes: Tables) -> None:
+    """Write `udi.toml`: the machine's own settings with these changes. Hooks read it anew at each run."""
+    tables = {name: {**TABLES.get(name, {}), **changes.get(name, {})} for name in ({**TABLES, **changes})}
+    lines = []
+    for name, table in tables.items():
+        lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items()), ""]
+    path = machine.path(CONFIGURATION)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines))
+    path.chmod(0o644)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml(one) for one in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def install(machine: "Machine", changes: Tables) -> None:
+    """Packages, configuration, `udi-admin install`, gateway; what of it is there already stays."""
+    if not machine.path(INSTALLED).exists():
+        _install_software(machine, changes)
+        machine.path(INSTALLED).touch()
+    if not gateway_answers(machine):
+        start_gateway(machine)
+
+
+def _install_software(machine: "Machine", changes: Tables) -> None:
+    root = machine.path("/")
+    put_packages(root)
+    configure(machine, changes)
+    admin = "import sys; from jobs.admin_cli import main; sys.exit(main())"
+    words = ["--config", CONFIGURATION, "install", "--root", "/"]
+    done = machine.run_as("root", [shared_root.python_inside(), "-I", "-c", admin, *words])
+    if done.returncode != 0:
+        last = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]
+        raise SetupFailed(f"the site's software was not installed: {last}")
+
+
+def put_packages(root: Path) -> None:
+    """Our packages, from where this process imports them, into the Python that the hooks run with.
+
+    What a development installation left in that Python is taken out of the node's copy of it, so nothing reads the
+    checkout, which users of the machine need not be able to see.
+    """
+    for name in PACKAGES:
+        shared_root.copy_package(importlib.import_module(name).__path__[0], root / LIBRARY[1:])
+    purelib = Path(sysconfig.get_paths()["purelib"])
+    if sys.prefix != sys.base_prefix:
+        purelib = Path(shared_root.VENV) / purelib.relative_to(sys.prefix)
+    packages = root / str(purelib)[1:]
+    for left in packages.glob("__editable__*"):
+        left.unlink()
+    (packages / "shifter-xc.pth").write_text(f"{LIBRARY}\n")
+
+
+def gateway_answers(machine: "Machine") -> bool:
+    """Whether something accepts on the gateway's socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(machine.path("/run/udi/gateway.sock")))
+        except OSError:
+            return False
+    return True
+
+
+def start_gateway(machine: "Machine") -> None:
+    """The image gateway, as the store's account; returns when its socket is there."""
+    owner = shared_root.account("udi")
+    if owner is None:
+        raise NotFound("no account udi on this machine")
+    folder = machine.path("/run/udi")
+    folder.mkdir(mode=0o755, exist_ok=True)
+    shared_root.give(folder, owner)
+    with open(machine.state / "log/gateway.log", "ab") as log:
+        process = machine.popen_as(
+            "udi",
+            ["/opt/udi/bin/udi-gateway", "--config", CONFIGURATION, "serve"],
+            stdin=subprocess.DEVNULL,
+            stdout=log.fileno(),
+            stderr=log.fileno(),
+        )
+    there = wait_until(lambda: process.poll() is not None or gateway_answers(machine), GATEWAY_SECONDS, 0.05)
+    if not there or process.poll() is not None:
+        raise SetupFailed("the image gateway did not start", f"see {machine.state}/log/gateway.log")

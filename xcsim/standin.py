@@ -1,0 +1,53 @@
+#!/usr/bin/python3 -IS
+"""The stand-in for one Cray or Torque command, named by how it was called: it asks the machine's daemon.
+
+It sends its name, folder, arguments and environment with its three descriptors; the daemon writes to those itself and
+answers with the exit status. `_socket` and no more is imported, since hooks call these commands many times.
+"""
+
+import _socket
+import os
+import sys
+
+SOCKET = "/run/xcsim.sock"
+_SIGNALS = (1, 2, 3, 6, 10, 12, 15)  # HUP INT QUIT ABRT USR1 USR2 TERM (cray-reference A8)
+
+
+def ask(name: str, arguments: list[str], environment: list[bytes]) -> int:
+    """Send one request, wait for its end, and give back the exit status."""
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        connection.connect(SOCKET)
+    except OSError as error:
+        sys.stderr.write(f"{name}: cannot reach the machine: {error.strerror}\n")
+        return 1
+    words = [os.fsencode(word) for word in (name, os.getcwd(), str(len(arguments)), *arguments)] + environment
+    body = b"".join(len(word).to_bytes(4, "big") + word for word in words)
+    three = b"".join(number.to_bytes(4, sys.byteorder) for number in (0, 1, 2))
+    connection.sendmsg([len(body).to_bytes(4, "big")], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, three)])
+    connection.sendall(body)
+    if name == "aprun":
+        _pass_signals_on(connection)
+    answer = b""
+    while not answer.endswith(b"\n"):
+        got = connection.recv(16)
+        if not got:
+            sys.stderr.write(f"{name}: the machine went away\n")
+            return 1
+        answer += got
+    return int(answer)
+
+
+def _pass_signals_on(connection: _socket.socket) -> None:
+    import signal
+
+    def pass_on(number: int, _: object) -> None:
+        connection.sendall(bytes([number]))
+
+    for number in _SIGNALS:
+        signal.signal(number, pass_on)
+
+
+if __name__ == "__main__":
+    environment = [name + b"=" + value for name, value in os.environb.items()]
+    sys.exit(ask(os.path.basename(sys.argv[0]), sys.argv[1:], environment))

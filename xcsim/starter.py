@@ -1,0 +1,135 @@
+"""pbs_mom's starter of one job: reserve, confirm, prologue; then it becomes the job's own shell.
+
+Its pid is the job's session, the process aggregate of the reservation and the prologue's parent, as on a Cray
+(torque-reference g). It reads the job as JSON on stdin and reports on the descriptor that its argument names, one JSON
+line a step.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+from xcsim import hooks
+from xcsim.hooks import JobPlace
+
+REPORT = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+# What a start ends with when it does not lead to a job (torque-reference b).
+ABORTED, RETRY, NO_RESERVATION = -2, -14, -3
+
+_APBASIL = "/usr/bin/apbasil"
+_BARE = {"PATH": "/bin:/usr/bin", "LANG": "C.UTF-8"}
+
+
+def main() -> int:
+    """Start one job. Comes back only when the job does not start."""
+    told = json.loads(sys.stdin.readline())
+    place = JobPlace(**told["place"])
+    os.set_inheritable(REPORT, False)
+    reservation = 0
+    if place.nids:
+        reservation = _reserve(place, told["release_delay"])
+        if not reservation:
+            return _fail(NO_RESERVATION)
+        _report(reserved=reservation)
+    _report(prologue="started")
+    code = hooks.run(place.call("prologue", place.prologue_arguments(), 0o077, kill_after=told["kill_after"]))
+    if code == 0:
+        code = hooks.run(place.call("prologue.user", place.prologue_arguments(), 0o077))
+    if code != 0:
+        _fail(ABORTED if code == 1 else RETRY, hook=code)
+        if reservation:
+            release(reservation, told["release_delay"], tries=2)
+        return 254
+    _report(started=True)
+    if sys.stdin.readline() != "go\n":
+        return 254
+    _become_job(place, told)
+    return 255
+
+
+def _report(**step: object) -> None:
+    os.write(REPORT, json.dumps(step).encode() + b"\n")
+
+
+def _fail(status: int, hook: int | None = None) -> int:
+    _report(failed=status, hook=hook)
+    return 254
+
+
+def _basil(attributes: str, body: str = "") -> str:
+    """One request through a shell pipe, as pbs_mom makes it (B3)."""
+    request = f"<?xml version='1.0'?><BasilRequest protocol='1.3' {attributes}"
+    request += f">{body}</BasilRequest>" if body else "/>"
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'echo "{request}" | {_APBASIL}'],
+        env=_BARE,
+        cwd=hooks.MOM_PRIV,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    return done.stdout.decode(errors="replace")
+
+
+def _reserve(place: JobPlace, delay: float) -> int:
+    """Reserve and confirm; 0 where ALPS refuses."""
+    width, nodes = place.node_count * place.per_node, ",".join(str(nid) for nid in place.nids)
+    body = (
+        f"<ReserveParamArray user_name='{place.user}' batch_id='{place.id}'>"
+        f"<ReserveParam architecture='XT' width='{width}' nppcu='1' nppn='{place.per_node}'>"
+        f"<NodeParamArray><NodeParam>{nodes}</NodeParam></NodeParamArray></ReserveParam></ReserveParamArray>"
+    )
+    for _ in range(10):
+        answer = _basil("method='RESERVE'", body)
+        found = re.search(r"<Reserved reservation_id=[\"'](\d+)", answer)
+        if found:
+            number = int(found[1])
+            confirmed = _basil(f"method='CONFIRM' reservation_id='{number}' pagg_id='{os.getpid()}'")
+            if "SUCCESS" in confirmed:
+                return number
+            release(number, delay, tries=2)
+            return 0
+        if "PERMANENT" in answer:
+            return 0
+    return 0
+
+
+def release(number: int, delay: float, tries: int = 11) -> bool:
+    """RELEASE until ALPS says that it is gone; the pause doubles (B51)."""
+    pause = delay
+    for left in range(tries, 0, -1):
+        answer = _basil(f"method='RELEASE' reservation_id='{number}'")
+        if "PERMANENT" in answer:
+            return True
+        if left > 1:
+            time.sleep(pause)
+            pause = min(pause * 2, 64 * delay)
+    return False
+
+
+def _become_job(place: JobPlace, told: dict[str, object]) -> None:
+    """The login shell of the user, which reads the path of the script from its stdin."""
+    reader, writer = os.pipe()
+    os.write(writer, f"{place.script}\n".encode())
+    os.close(writer)
+    os.dup2(reader, 0)
+    for number, path in ((1, place.output), (2, place.error)):
+        spool = os.open(path, os.O_WRONLY | os.O_APPEND)
+        os.dup2(spool, number)
+        os.close(spool)
+    os.close(reader)
+    os.umask(0o022)
+    os.setgroups(place.groups)
+    os.setresgid(place.gid, place.gid, place.gid)
+    os.setresuid(place.uid, place.uid, place.uid)
+    os.chdir(place.home if os.path.isdir(place.home) else "/")
+    environment = told["environment"]
+    assert isinstance(environment, dict)
+    os.execve(place.shell, [f"-{os.path.basename(place.shell)}"], environment)  # noqa: S606
+
+
+if __name__ == "__main__":
+    sys.exit(main())
