@@ -26,7 +26,8 @@ times = [[] for _ in commands]
 for _ in range(rounds):
     for number, argv in enumerate(commands):
         began = time.perf_counter()
-        child = os.posix_spawn(argv[0], argv, os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)])
+        quiet = [(os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)]
+        child = os.posix_spawn(argv[0], argv, os.environ, file_actions=quiet)
         status = os.waitpid(child, 0)[1]
         times[number].append(time.perf_counter() - began)
         if status:

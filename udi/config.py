@@ -213,7 +213,7 @@ def _trusted_text(path: str) -> str:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", "udi-admin check-config tells what is wrong") from error
+        raise ConfigError(f"{path}: {error.strerror}", "--config names another file") from error
     with os.fdopen(descriptor, "rb") as stream:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

@@ -76,6 +76,15 @@ def test_every_shell_file_is_valid_and_quoted(cray: StandIns) -> None:
     assert not (Path.cwd() / "owned").exists()
 
 
+def test_shellcheck_is_content(cray: StandIns) -> None:
+    found = shutil.which("shellcheck")
+    if not found:
+        pytest.skip("needs shellcheck")
+    for path in rendered(cray).rglob("*"):
+        if path.is_file() and (path.read_text().startswith("#!/bin/sh") or path.suffix == ".sh"):
+            assert sh(found, "-s", "sh", path) == (0, ""), path
+
+
 def test_modes(cray: StandIns) -> None:
     folder = rendered(cray)
     modes = {name: find(folder, name).stat().st_mode & 0o7777 for name in ("prologue", "epilogue", "udi", "udi.sh")}
@@ -153,6 +162,7 @@ PLUGIN = "/opt/cray/nodehealth/default/bin/libplugin.sh"
         ("", "echo udi: mounts left; exit 1", 1, "udi: mounts left"),
         ("", "echo broken; exit 77", 1, "broken"),
         ("", "kill -9 $$", 1, "udi: the check ended with 137"),
+        ("", "echo ModuleNotFoundError: x; exit 1", 0, "udi: nothing seen, but the check cannot be started"),
         ("", "exit 127", 0, "udi: nothing seen, but the check cannot be started"),
         ('log_output() { echo "logged: $1"; }', "echo udi: mounts left; exit 1", 1, "logged: udi: mounts left"),
         ("noise() { :; }; echo noise", "echo udi: clean", 0, "noise\nudi: clean"),

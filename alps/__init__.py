@@ -1,0 +1,1 @@
+"""What Cray's commands do: reservations, fan-out to nodes, node states."""

@@ -1,0 +1,55 @@
+"""Reading what `apstat` prints: reservation rows, and the nodes of one reservation.
+
+Nothing of `apstat` stands at fixed columns (cray-reference S8): rows are told by their blank-separated fields, and
+lines of any other form are passed over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+_PE = re.compile(r"\s*PE\s+[0-9]+\s*,(?:.*,)?\s*nid\s+([0-9]{1,9})\s*(?:,.*)?")
+_BATCH_ID = re.compile(r"\s*Batch System ID\s*=\s*(\S+)\s*")
+
+
+@dataclass(frozen=True)
+class ReservationRow:
+    """A confirmed reservation of a batch job: ALPS's own id, and what stands after `batch:`."""
+
+    id: int
+    batch: str
+
+
+def reservation_rows(text: str) -> list[ReservationRow]:
+    """The confirmed batch reservations that `apstat -r` lists.
+
+    Rows of claims begin with `A` (S2); an unconfirmed one is `unbound` and shows its time left, such as `230Sec.`, in
+    place of an ApId (S7). Both are none of ours.
+    """
+    rows = []
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) < 4 or not _is_number(fields[0]) or not _is_number(fields[1]) or "unbound" in fields[-1]:
+            continue
+        if fields[2].startswith("batch:"):
+            rows.append(ReservationRow(int(fields[0]), fields[2].removeprefix("batch:")))
+    return rows
+
+
+def node_slots(text: str) -> dict[int, int]:
+    """How many places each node has in the one reservation that `apstat -rvvv -R` was asked for.
+
+    One line a place, a node once for each of its places, in no order (cray-reference 2.2).
+    """
+    return dict(Counter(int(match[1]) for match in map(_PE.fullmatch, text.splitlines()) if match))
+
+
+def batch_ids(text: str) -> list[str]:
+    """The full batch ids that the detail names, where this ALPS prints them."""
+    return [match[1] for match in map(_BATCH_ID.fullmatch, text.splitlines()) if match]
+
+
+def _is_number(field: str) -> bool:
+    return field.isascii() and field.isdecimal() and len(field) < 19

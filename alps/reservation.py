@@ -1,0 +1,134 @@
+"""A batch job's reservation: its id and its nodes, by `apstat` or by BASIL, in the order that the site says.
+
+Just-made reservations may not be listed yet (cray-reference S9), so a look-up is repeated until the wait is over. A
+source that fails hands on to the next one; an answer without nodes is a failure, never an empty list.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from alps.apstat import ReservationRow, batch_ids, node_slots, reservation_rows
+from alps.basil import BasilRefused, find_in_inventory, inventory_request
+from alps.batchid import bare_number_of, is_same_job, number_of
+from udi.command import Deadline, run
+from udi.config import SiteConfig
+from udiroot.errors import NotFound, UdiError, UpstreamFailed, printable
+
+_PAUSE = 0.5
+_BASIL_ATTEMPTS = 10
+"""How often a transient failure is asked again: as often as Torque does (B50)."""
+
+
+@dataclass(frozen=True)
+class NodeSlots:
+    """A node of a reservation, and the places for ranks that it has there."""
+
+    nid: int
+    slots: int
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """A confirmed reservation; its nodes are in the order of their nids, each once, and never none."""
+
+    id: int
+    nodes: tuple[NodeSlots, ...]
+
+    @classmethod
+    def of(cls, reservation_id: int, slots: dict[int, int], source: str) -> Reservation:
+        """The reservation with these nodes. Raises UpstreamFailed where there are none."""
+        if not slots:
+            raise UpstreamFailed(f"{source} lists no nodes for reservation {reservation_id}")
+        return cls(reservation_id, tuple(NodeSlots(nid, slots[nid]) for nid in sorted(slots)))
+
+
+def find_reservation(site: SiteConfig, job: str, deadline: Deadline, wait: float | None = None) -> Reservation:
+    """The reservation of batch job `job`, waited for up to `wait` seconds (default: as the site says).
+
+    The first source is asked again and again, the others where it fails, and once more when the wait is over. Raises
+    NotFound where no source lists the job, UpstreamFailed (or its TimedOut) where none could answer.
+    """
+    patience = Deadline(deadline.left(site.alps.reservation_wait if wait is None else wait))
+    while True:
+        found, failure = _ask(site, job, deadline, everyone=patience.passed)
+        if found:
+            return found
+        if patience.passed:
+            if failure:
+                raise failure
+            raise NotFound(f"ALPS lists no reservation of job {printable(job)}")
+        time.sleep(min(_PAUSE, patience.left()))
+
+
+def _ask(site: SiteConfig, job: str, deadline: Deadline, everyone: bool) -> tuple[Reservation | None, UdiError | None]:
+    """One round: the reservation, or the failure where no source could say anything at all."""
+    failure: UdiError | None = None
+    answered = False
+    for name in site.alps.sources:
+        try:
+            found = _SOURCES[name](site, job, deadline)
+        except UdiError as error:
+            failure = failure or error
+            continue
+        if found or not everyone:
+            return found, None
+        answered = True
+    return None, None if answered else failure
+
+
+def _by_apstat(site: SiteConfig, job: str, deadline: Deadline) -> Reservation | None:
+    rows = reservation_rows(_apstat(site, ["-r"], deadline))
+    ours = [row for row in rows if row.batch in (number_of(job), job)]
+    guessed = [] if ours else [row for row in rows if row.batch == bare_number_of(job)]
+    # A reservation that was released while an application still ran stays listed (2.4), so the newest is the job's.
+    for row in sorted(ours or guessed, key=lambda row: -row.id):
+        detail = _apstat(site, ["-rvvv", "-R", str(row.id)], deadline)
+        if _is_of(job, row, detail, len(guessed)):
+            return Reservation.of(row.id, node_slots(detail), "apstat")
+    return None
+
+
+def _is_of(job: str, row: ReservationRow, detail: str, rivals: int) -> bool:
+    """Whether a listed reservation is the job's: as its detail says, where it says anything.
+
+    How the tasks of a job array are listed is not known (S5): where all of them go by the bare number, only the detail
+    can tell them apart, and another task's nodes must never be taken.
+    """
+    named = batch_ids(detail)
+    if named:
+        return any(is_same_job(name, job) or name == bare_number_of(job) for name in named)
+    if rivals > 1:
+        raise UpstreamFailed(f"apstat lists several reservations as batch:{row.batch}, and not which is of {job}")
+    return True
+
+
+def _apstat(site: SiteConfig, arguments: list[str], deadline: Deadline) -> str:
+    seconds = deadline.left(site.alps.command_deadline)
+    return run([site.alps.apstat, *arguments], seconds=seconds).require_success().stdout.decode("utf-8", "replace")
+
+
+def _by_basil(site: SiteConfig, job: str, deadline: Deadline) -> Reservation | None:
+    """By the inventory, asked again a few times while the failure is transient. The exit status says nothing (B4)."""
+    for attempt in range(_BASIL_ATTEMPTS):
+        seconds = deadline.left(site.alps.command_deadline)
+        done = run([site.alps.apbasil], seconds=seconds, stdin=inventory_request(site.alps.basil_protocol))
+        try:
+            found = find_in_inventory(done.stdout, job)
+        except BasilRefused:
+            raise
+        except UpstreamFailed:
+            if attempt == _BASIL_ATTEMPTS - 1 or deadline.left() < _PAUSE:
+                raise
+            time.sleep(_PAUSE)
+            continue
+        return Reservation.of(found.id, found.slots, "BASIL") if found else None
+    raise AssertionError("the last attempt returns or raises")
+
+
+_SOURCES: dict[str, Callable[[SiteConfig, str, Deadline], Reservation | None]] = {
+    "apstat": _by_apstat,
+    "basil": _by_basil,
+}

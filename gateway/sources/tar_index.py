@@ -1,0 +1,52 @@
+"""The members of an outer archive by name, found in one pass: `docker save` and OCI archives, entries in any order."""
+
+from __future__ import annotations
+
+import posixpath
+
+from gateway import tar_reader
+from gateway.layers import BlobStream, compression_of
+from gateway.sources.blob import Blob
+from udiroot.errors import ImageInvalid, printable
+
+_MAX_MEMBERS = 100_000
+_MAX_HOPS = 8
+
+
+class TarIndex:
+    """Names of an archive to blobs in it. Links are followed by name, within the archive only."""
+
+    def __init__(self, archive: Blob, what: str) -> None:
+        if compression_of(archive) != "plain":
+            raise ImageInvalid(f"{what} is compressed as a whole", "decompress it first: gunzip, zstd -d")
+        self._blobs: dict[str, Blob] = {}
+        self._links: dict[str, str] = {}
+        for count, member in enumerate(tar_reader.members(BlobStream(archive, what), what)):
+            if count >= _MAX_MEMBERS:
+                raise ImageInvalid(f"{what} has more than {_MAX_MEMBERS} members, so it holds no saved image")
+            self._add(archive, member)
+
+    def _add(self, archive: Blob, member: tar_reader.Member) -> None:
+        name, target = _clean(member.name), member.linkname.decode("utf-8", "surrogateescape")
+        self._blobs.pop(name, None)
+        self._links.pop(name, None)
+        if member.kind == tar_reader.REGULAR and member.sparse is None:
+            self._blobs[name] = Blob(archive.descriptor, archive.offset + member.data, member.size)
+        elif member.kind == tar_reader.SYMLINK:
+            self._links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
+        elif member.kind == tar_reader.LINK:
+            self._links[name] = _clean(member.linkname)
+
+    def find(self, name: str) -> Blob | None:
+        """The blob called `name`; a symbolic link stands for another layer's file in archives of older Dockers."""
+        for _ in range(_MAX_HOPS):
+            if name in self._blobs:
+                return self._blobs[name]
+            if name not in self._links:
+                return None
+            name = self._links[name]
+        raise ImageInvalid(f"links in the archive lead in a circle at {printable(name)!r}")
+
+
+def _clean(name: bytes) -> str:
+    return posixpath.normpath(name.decode("utf-8", "surrogateescape").lstrip("/"))

@@ -1,0 +1,59 @@
+"""A private copy of what a user handed over.
+
+The service reads a layer twice: to check it, and to pack it. The user could change the file in between, and the image's
+id would name what it is not, for everybody who uses the image. So the service works on a copy that nobody else can
+reach: files without a name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+from gateway.sources.opened import OpenedSource
+from udiroot.errors import ImageInvalid, UpstreamFailed
+
+_PIECE = 8 << 20
+_NOT_HERE = (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
+"""What copy_file_range(2) answers where these two files cannot be copied by the kernel alone."""
+
+
+def spool(source: OpenedSource, folder: str, limit: int, advance: Callable[[int], None]) -> OpenedSource:
+    """A copy of all files of `source` in `folder`, with no names. Raises ImageInvalid above `limit` bytes in all."""
+    copy = OpenedSource(source.kind, source.tag)
+    try:
+        for name, descriptor in source.files.items():
+            limit -= os.fstat(descriptor).st_size
+            if limit < 0:
+                raise ImageInvalid("image is larger than gateway.max_image_bytes allows")
+            copy.files[name] = target = os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+            _copy(descriptor, target, os.fstat(descriptor).st_size, advance)
+    except OSError as error:
+        copy.close()
+        raise UpstreamFailed(f"image cannot be copied to {folder}: {(error.strerror or '').lower()}") from error
+    except BaseException:
+        copy.close()
+        raise
+    return copy
+
+
+def _copy(source: int, target: int, size: int, advance: Callable[[int], None]) -> None:
+    """At most the size that the file had, so that one that grows cannot fill the disk."""
+    done = 0
+    by_kernel = True
+    while done < size:
+        if by_kernel:
+            try:
+                count = os.copy_file_range(source, target, min(_PIECE, size - done), done, done)
+            except OSError as error:
+                if error.errno not in _NOT_HERE:
+                    raise
+                by_kernel = False
+                continue
+        else:
+            count = os.pwrite(target, os.pread(source, min(_PIECE, size - done), done), done)
+        if not count:
+            return  # the file became shorter; reading it tells
+        done += count
+        advance(count)

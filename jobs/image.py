@@ -1,0 +1,67 @@
+"""Which image a job gets: the one that its pin names, where that may be used, else what its reference means now."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+
+from udi.accounts import store_owner
+from udi.config import SiteConfig
+from udi.facts import Facts
+from udi.request import JobRequest, Pin
+from udi.store import StoreLayout, StoreReader
+from udiroot.errors import ImageInvalid, NotFound, UpstreamFailed
+from udiroot.rights import FileRights
+
+_log = logging.getLogger("udi.jobs")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The image's facts, and what the user should know about the choice."""
+
+    facts: Facts
+    notice: str = ""
+
+
+def choose_image(site: SiteConfig, request: JobRequest) -> Choice:
+    """The image for a request, as far as its user may use it. Files only; no gateway is asked.
+
+    Raises NotFound, ImageInvalid; UpstreamFailed when the store cannot be read.
+    """
+    layout = StoreLayout(site.store.path)
+    reader = StoreReader(layout, request.user.uid)
+    try:
+        with FileRights(*store_owner(site.store.account)):
+            choice = _choice(reader, request)
+            if not os.path.isfile(layout.image(choice.facts.id, choice.facts.format)):
+                raise ImageInvalid(f"image {request.reference} has facts but no file in the store", "pull it again")
+    except OSError as error:
+        raise UpstreamFailed(f"image store {layout.path}: {error.strerror}") from error
+    return choice
+
+
+def _choice(reader: StoreReader, request: JobRequest) -> Choice:
+    """A pin is user text: it is believed only where the reference allows it and the user may use that image anyway."""
+    pinned = _pinned(reader, request, request.pin) if request.pin else None
+    if pinned:
+        return Choice(pinned)
+    facts = reader.facts(reader.resolve(request.reference))
+    if request.pin is None or request.pin.id == facts.id:
+        return Choice(facts)
+    notice = f"the image that {request.reference} was at submission is gone; the job runs in what it is now"
+    _log.info("%s", notice)
+    return Choice(facts, notice)
+
+
+def _pinned(reader: StoreReader, request: JobRequest, pin: Pin) -> Facts | None:
+    if request.reference.id and request.reference.id != pin.id:
+        return None
+    try:
+        facts = reader.facts(pin.id)
+    except NotFound:
+        return None
+    if request.reference.digest and facts.digest != request.reference.digest:
+        return None
+    return facts

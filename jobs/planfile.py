@@ -1,0 +1,57 @@
+"""The plan in the image store: written and removed with the store account's rights, as root may be squashed there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+
+from udi.accounts import store_owner
+from udi.config import SiteConfig
+from udi.store import StoreLayout
+from udiroot.errors import UpstreamFailed
+from udiroot.plan import NodePlan
+from udiroot.rights import FileRights
+
+
+def new_plan_path(site: SiteConfig, job: str) -> str:
+    """Where the job's plan will be, as the MOM node sees it; nobody can guess the name."""
+    return f"{StoreLayout(site.store.path).plans}/{job}.{secrets.token_hex(16)}"
+
+
+def as_node_sees(site: SiteConfig, path: str) -> str:
+    """The same file, as a compute node sees it."""
+    return f"{StoreLayout(site.node_store_path).plans}/{os.path.basename(path)}"
+
+
+def write_plan(site: SiteConfig, path: str, plan: NodePlan) -> str:
+    """Write the plan, complete and on the disk, and return the sha256 of its bytes. Raises UpstreamFailed."""
+    raw = plan.text().encode("ascii")
+    try:
+        with FileRights(*store_owner(site.store.account)):
+            _make_folder(os.path.dirname(path))
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(raw)
+                stream.flush()
+                os.fsync(descriptor)
+    except OSError as error:
+        raise UpstreamFailed(f"the plan cannot be written to the image store: {path}: {error.strerror}") from error
+    return hashlib.sha256(raw).hexdigest()
+
+
+def remove_plan(site: SiteConfig, path: str) -> None:
+    """Remove the plan; none is fine. Raises UpstreamFailed."""
+    try:
+        with FileRights(*store_owner(site.store.account)), contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    except OSError as error:
+        raise UpstreamFailed(f"the plan cannot be removed from the image store: {path}: {error.strerror}") from error
+
+
+def _make_folder(path: str) -> None:
+    """0711: whoever knows a name may open it, nobody can list them."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o711)
+        os.chmod(path, 0o711)  # noqa: S103 - names are secrets there

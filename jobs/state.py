@@ -1,0 +1,143 @@
+"""What the MOM node knows of a running job: one small JSON file in a folder of the job's own, root's alone.
+
+Written before each step that it describes, so that whoever comes later (the epilogue, the next prologue, an operator)
+needs nothing else: not the workload manager, not ALPS, not the plan.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from nodehealth.durable import make_folder, read_text, remove, sync_folder, write_text
+from udi.command import Deadline
+from udi.config import SiteConfig
+from udi.request import job_id
+from udiroot.errors import TimedOut, UdiError, UpstreamFailed, printable
+
+PLANNED = "planned"
+"""The plan's path and the nodes are known; no node was touched."""
+SETTING_UP = "setting up"
+READY = "ready"
+TAKING_DOWN = "taking down"
+_PHASES = (PLANNED, SETTING_UP, READY, TAKING_DOWN)
+_LOCK_PAUSE = 0.05
+
+
+@dataclass(frozen=True)
+class JobState:
+    """A job as it stands. `plan` is the plan's path as the MOM node sees it; `since` in epoch seconds."""
+
+    job: str
+    user: str
+    image: str
+    image_id: str
+    reservation: int
+    nids: tuple[int, ...]
+    plan: str
+    phase: str
+    since: int
+
+
+class JobFolder:
+    """The folder of one job under `jobs.state`. Raises UsageError for an id that is none."""
+
+    def __init__(self, site: SiteConfig, job: str) -> None:
+        self.path = f"{site.jobs.state}/{job_id(job)}"
+        self._file = f"{self.path}/state.json"
+
+    @property
+    def exists(self) -> bool:
+        return os.path.isdir(self.path)
+
+    def save(self, state: JobState) -> None:
+        """Keep the state, on the disk before anything else happens."""
+        write_text(self._file, json.dumps(dataclasses.asdict(state), sort_keys=True) + "\n")
+
+    def load(self) -> JobState | None:
+        """The state; None where the job got no further than its folder. Raises UpstreamFailed for a broken one."""
+        try:
+            fields: dict[str, Any] = json.loads(read_text(self._file))
+            fields["nids"] = tuple(int(nid) for nid in fields["nids"])
+            state = JobState(**fields)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UpstreamFailed(f"{self._file} cannot be read: {printable(error)}") from error
+        if state.phase not in _PHASES:
+            raise UpstreamFailed(f"{self._file} names a phase that is none: {printable(state.phase)!r}")
+        return state
+
+    def forget(self) -> None:
+        """Nothing of the job is left anywhere."""
+        remove(self._file)
+
+    def remove(self) -> None:
+        """The job is over. For the holder of the lock."""
+        shutil.rmtree(self.path)
+        sync_folder(os.path.dirname(self.path))
+
+    def remove_if_over(self) -> None:
+        """The same, unless the job has a state."""
+        if not os.path.exists(self._file):
+            self.remove()
+
+    @contextlib.contextmanager
+    def locked(self, deadline: Deadline) -> Iterator[None]:
+        """Alone with the job: an epilogue that comes while its prologue still undoes waits for it.
+
+        The lock goes with the process that held it, however that ended. Raises TimedOut.
+        """
+        descriptor = self._open()
+        try:
+            while not (_take(descriptor) and self._is_still(descriptor)):
+                if deadline.passed:
+                    raise TimedOut(f"job {os.path.basename(self.path)} is still being worked on by another hook")
+                time.sleep(_LOCK_PAUSE)
+                os.close(descriptor)
+                descriptor = self._open()
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _is_still(self, descriptor: int) -> bool:
+        """Whether the folder that was locked is the one that stands there: the last holder may have removed it."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(descriptor), os.stat(self.path))
+        return False
+
+    def _open(self) -> int:
+        try:
+            make_folder(self.path)
+            return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise UpstreamFailed(f"{self.path} cannot be made: {error.strerror}") from error
+
+
+def jobs_with_state(site: SiteConfig) -> list[JobFolder]:
+    """Every job that has a folder here."""
+    try:
+        names = sorted(os.listdir(site.jobs.state))
+    except FileNotFoundError:
+        return []
+    folders = []
+    for name in names:
+        with contextlib.suppress(UdiError):  # a name that is no job id is no job of ours
+            folders.append(JobFolder(site, name))
+    return folders
+
+
+def _take(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

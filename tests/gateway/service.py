@@ -1,0 +1,140 @@
+"""A gateway service as a site would run it, for tests: its own account, a store, users with uids of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from udi import config
+
+ACCOUNT = 1500
+ANNA, BERT = 1000, 1001
+NOBODY = 65534
+"""A publisher."""
+
+_PACKER = """#!/bin/sh
+# tar2sqfs, with faults on demand: the word in the file FAULT
+case "$(cat @FAULT@)" in
+exit) cat >/dev/null; echo "it broke" >&2; exit 3;;
+early) exit 3;;
+kill) head -c 2000 >/dev/null; kill -9 $$;;
+garbage) cat >/dev/null; for last; do :; done; echo junk >"$last"; exit 0;;
+nothing) cat >/dev/null; exit 0;;
+wait) while [ "$(cat @FAULT@)" = wait ]; do sleep 0.05; done;;
+esac
+exec /usr/bin/tar2sqfs "$@"
+"""
+
+
+class Service:
+    """`udi-gateway serve` in `folder`, which becomes readable for all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.chmod(0o755)
+        self.own = folder / "own"
+        self.own.mkdir()
+        os.chown(self.own, ACCOUNT, ACCOUNT)
+        self.store = self.own / "store"
+        self._fault = folder / "fault"
+        self.fault("")
+        packer = folder / "packer"
+        packer.write_text(_PACKER.replace("@FAULT@", str(self._fault)))
+        packer.chmod(0o755)
+        self.config = folder / "udi.toml"
+        self.config.write_text(
+            f'store.path = "{self.store}"\nstore.account = "{ACCOUNT}"\n[gateway]\n'
+            f'socket = "{self.own}/gateway.sock"\nstate = "{self.own}/state"\ntar2sqfs = "{packer}"\n'
+            'publishers = ["nobody"]\n'
+        )
+        self.config.chmod(0o644)
+        self.log = folder / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def site(self) -> config.SiteConfig:
+        return config.load(str(self.config))
+
+    def fault(self, word: str) -> None:
+        """What the packer does from now on; empty: its work."""
+        temporary = self._fault.with_suffix(".new")
+        temporary.write_text(word)
+        temporary.rename(self._fault)
+
+    def start(self) -> None:
+        program = [sys.executable, "-c", "from gateway.service_cli import main; main()"]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*program, "--config", str(self.config), "serve"],
+                stderr=log,
+                user=ACCOUNT,
+                group=ACCOUNT,
+                extra_groups=[],
+            )
+        ready = f"serving on {self.own}/gateway.sock"
+        started = self.log.read_text().count(ready)
+        deadline = time.monotonic() + 20
+        while self.log.read_text().count(ready) == started and not self._alive():
+            assert time.monotonic() < deadline, self.log.read_text()
+            assert self._process.poll() is None, self.log.read_text()
+            time.sleep(0.02)
+
+    def _alive(self) -> bool:
+        try:
+            return bool(self.ask(0, "images"))
+        except AssertionError:
+            return False
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        if self._process:
+            self._process.send_signal(number)
+            self._process.wait(10)
+            self._process = None
+
+    def command(self, *words: str) -> list[str]:
+        """The words that start the user's program."""
+        return [
+            sys.executable,
+            "-c",
+            "from gateway.client_cli import main; main()",
+            "--config",
+            str(self.config),
+            *words,
+        ]
+
+    def udi(self, uid: int, *words: str) -> subprocess.CompletedProcess[str]:
+        """The user's program, run by `uid`."""
+        return subprocess.run(
+            self.command(*words),
+            user=uid,
+            group=uid,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def ask(self, uid: int, *words: str) -> dict[str, Any]:
+        """The answer of a command that must go well."""
+        done = self.udi(uid, *words, "--json")
+        assert done.returncode == 0, done.stderr
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def names(self, uid: int) -> set[str]:
+        return {row["reference"] for row in self.ask(uid, "images")["images"]}
+
+    def files(self) -> set[str]:
+        """Names of image files in the store, those in the making included."""
+        return set(os.listdir(self.store / "images"))
+
+    def conversions(self, image_id: str) -> int:
+        """How often an image was made."""
+        return self.log.read_text().count(f"image {image_id} is in the store")

@@ -1,0 +1,160 @@
+"""`udi-gateway convert`, and conversions that cannot end well."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.formats import packer
+from gateway.formats.squashfs import parse_compression
+from tests.gateway.archives import BASE, file, image_config, layer_tar, make_archive
+from tests.gateway.support import convert_source, needs_root
+from udiroot.errors import ConfigError, ImageInvalid, TimedOut, UdiError, UpstreamFailed
+
+LAYERS = [[*BASE, file("data", b"1" * 100_000)]]
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> str:
+    make_archive(tmp_path / "image.tar", LAYERS)
+    return f"docker-archive:{tmp_path}/image.tar"
+
+
+def run(*words: str, uid: int | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from gateway.service_cli import main; main()", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        user=uid,
+        check=False,
+    )
+
+
+def test_convert_makes_a_file_and_prints_the_id_or_the_facts(tmp_path: Path, archive: str) -> None:
+    output = tmp_path / "out.squashfs"
+    plain = run("convert", archive, str(output), "--compression", "zstd:3")
+    assert plain.returncode == 0, plain.stderr
+    as_json = run("convert", archive, str(output), "--json")
+    facts = json.loads(as_json.stdout)
+    assert facts["id"] == plain.stdout.strip()
+    assert facts["size"] == output.stat().st_size
+    assert as_json.stderr == ""
+    assert os.listdir(tmp_path) == ["image.tar", "out.squashfs"] or len(os.listdir(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["convert", "docker://debian", "OUT"], 2, "does not take images from docker:"),
+        (["convert", "docker-archive:/none", "OUT"], 3, "/none: no such file or directory"),
+        (["convert", "ARCHIVE", "OUT", "--compression", "zip"], 2, "no such compression: 'zip'"),
+        (["convert", "ARCHIVE", "OUT", "--compression", "gzip:10"], 2, "no such compression"),
+        (["convert", "ARCHIVE", "OUT", "--format", "cramfs"], 2, "no such format: 'cramfs'"),
+        (["convert", "ARCHIVE", "/none/out"], 6, "no such file or directory"),
+        (["convert", "ARCHIVE"], 2, "OUTPUT"),
+        (["conver"], 2, "conver"),
+    ],
+)
+def test_errors_are_one_line_and_a_hint(tmp_path: Path, archive: str, words: list[str], code: int, said: str) -> None:
+    places = {"ARCHIVE": archive, "OUT": str(tmp_path / "out")}
+    done = run(*(places.get(word, word) for word in words))
+    assert done.returncode == code, done.stderr
+    lines = [line for line in done.stderr.splitlines() if not line.startswith(("reading", "packing"))]
+    assert lines[0].startswith("udi-gateway: ")
+    assert said in lines[0].lower() or said in lines[0]
+    assert len(lines) <= 2
+    assert os.listdir(tmp_path) == ["image.tar"]
+
+
+@needs_root
+def test_ext4_without_root_is_one_clear_line(tmp_path: Path) -> None:
+    folder = Path("/tmp") / tmp_path.name
+    folder.mkdir(mode=0o777)
+    try:
+        make_archive(folder / "image.tar", LAYERS)
+        folder.chmod(0o777)
+        done = run("convert", f"docker-archive:{folder}/image.tar", f"{folder}/out", "--format", "ext4", uid=1000)
+        assert done.returncode == 4
+        assert "an ext4 image can only be made by root" in done.stderr
+        assert not (folder / "out").exists()
+    finally:
+        (folder / "image.tar").unlink()
+        folder.rmdir()
+
+
+@pytest.mark.parametrize("image_format", ["squashfs", pytest.param("ext4", marks=needs_root)])
+def test_a_wrong_diff_id_leaves_nothing(tmp_path: Path, image_format: str) -> None:
+    other = image_config([layer_tar([*BASE, file("other")])])
+    make_archive(tmp_path / "image.tar", LAYERS, config=other)
+    with pytest.raises(ImageInvalid, match="layer 1 is not what the image configuration says"):
+        convert_source(f"docker-archive:{tmp_path}/image.tar", tmp_path / "out", format=image_format)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_of_another_architecture_or_with_other_layers(tmp_path: Path) -> None:
+    make_archive(tmp_path / "arm.tar", LAYERS, config={"architecture": "arm64"})
+    with pytest.raises(ImageInvalid, match="image is for arm64, compute nodes are amd64"):
+        convert_source(f"docker-archive:{tmp_path}/arm.tar", tmp_path / "out")
+    make_archive(tmp_path / "two.tar", [*LAYERS, BASE], config=image_config([layer_tar(LAYERS[0])]))
+    with pytest.raises(ImageInvalid, match="2 layers, its configuration names 1"):
+        convert_source(f"docker-archive:{tmp_path}/two.tar", tmp_path / "out")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", folder], check=True, timeout=10)
+    yield folder
+    subprocess.run(["umount", folder], check=True, timeout=10)
+
+
+@needs_root
+@pytest.mark.parametrize("image_format", ["squashfs", "ext4"])
+def test_a_full_disk(tmp_path: Path, small_disk: Path, image_format: str) -> None:
+    make_archive(tmp_path / "image.tar", [[*BASE, file("noise", os.urandom(8 << 20))]])
+    with pytest.raises(UdiError) as caught:
+        convert_source(f"docker-archive:{tmp_path}/image.tar", small_disk / "out", format=image_format)
+    assert caught.value.exit_code == UpstreamFailed.exit_code, caught.value.message
+    assert os.listdir(small_disk) == []
+    make_archive(tmp_path / "image.tar", LAYERS)
+    assert convert_source(f"docker-archive:{tmp_path}/image.tar", small_disk / "out").size
+
+
+def test_a_packer_that_is_not_there(tmp_path: Path, archive: str) -> None:
+    with pytest.raises(UpstreamFailed, match="cannot be run"):
+        convert_source(archive, tmp_path / "out", tar2sqfs="/none/tar2sqfs")
+
+
+def test_a_packer_that_hangs_is_ended(tmp_path: Path, archive: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packer, "_STANDSTILL", 0.2)
+    with pytest.raises(TimedOut):
+        packer.pack(["/bin/sleep", "60"], lambda descriptor, wrote: None, lambda count: None)
+
+    def endless(descriptor: int, wrote: object) -> None:
+        while os.write(descriptor, bytes(1 << 16)):
+            pass
+
+    with pytest.raises(TimedOut, match="took no input"):
+        packer.pack(["/bin/sleep", "60"], endless, lambda count: None)
+
+
+def test_what_a_packer_said_is_printable() -> None:
+    with pytest.raises(UpstreamFailed, match=r"exit code 3: a; b\\x1b\[31m") as caught:
+        packer.pack(
+            ["/bin/sh", "-c", "printf 'a\\nb\\033[31m\\n'; exit 3"], lambda descriptor, wrote: None, lambda count: None
+        )
+    assert "\x1b" not in caught.value.message
+
+
+@pytest.mark.parametrize("text", ["", "gzip:", "gzip:0", "lz4:1", "zstd:99", "gzip -1", "zstd:3;rm"])
+def test_compressions_that_squashfs_has_not(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_compression(text)
