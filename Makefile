@@ -3,7 +3,7 @@
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := python3 python3-venv busybox-static debootstrap debian-archive-keyring e2fsprogs iproute2 procps \
+PACKAGES := python3 python3-venv busybox-static debootstrap debian-archive-keyring e2fsprogs iproute2 ksh procps \
             shellcheck skopeo squashfs-tools squashfs-tools-ng umoci util-linux
 
 .PHONY: help setup demo test test-fast test-faults check format bench clean

@@ -34,7 +34,7 @@ def parse_nodes(text: str) -> tuple[int, ...]:
             if len(nids) != len(names):
                 raise ValueError("not all of them are nids")
     except (NodeSetException, RangeSetParseError, ValueError) as error:
-        raise UsageError(f"not a list of nodes: {printable(text)!r}", "nid[00012-00013] or 12-13,17") from error
+        raise UsageError(f"not a list of nodes: '{printable(text)}'", "nid[00012-00013] or 12-13,17") from error
     if not nids or len(nids) > _MOST:
-        raise UsageError(f"not a list of nodes: {printable(text)!r}", "nid[00012-00013] or 12-13,17")
+        raise UsageError(f"not a list of nodes: '{printable(text)}'", "nid[00012-00013] or 12-13,17")
     return tuple(sorted(nids))

@@ -51,7 +51,7 @@ def main() -> None:
             rig.close()
     bare = statistics.median(times["bare interpreter"])
     print(
-        f"{options.rounds} rounds; median, least and most in milliseconds, and the median as a multiple of the bare one's"
+        f"{options.rounds} rounds: median, least and most in milliseconds; the median as a multiple of the bare start's"
     )
     for name, values in times.items():
         middle = statistics.median(values)

@@ -39,7 +39,7 @@ def convert(image: SourceImage, output: str, settings: GatewayConfig, progress: 
     Leaves no file behind when it raises: ImageInvalid, UpstreamFailed, TimedOut, ConfigError.
     """
     if settings.format not in FORMATS:
-        raise ConfigError(f"no such format: {printable(settings.format)!r}", f"formats are {', '.join(FORMATS)}")
+        raise ConfigError(f"no such format: '{printable(settings.format)}'", f"formats are {', '.join(FORMATS)}")
     config = ImageConfig.parse(image.config)
     layers = _layers(image, config, settings.architecture)
     progress.stage("reading", _bytes_to_read(layers))

@@ -115,14 +115,14 @@ def storable(text: str) -> ImageReference:
     """The reference that an image is stored under. Raises UsageError for one that is bound to a content already."""
     reference = ImageReference.parse(text)
     if reference.id or reference.digest:
-        raise UsageError(f"an image cannot be stored as {printable(text)!r}", "give NAME:TAG")
+        raise UsageError(f"an image cannot be stored as '{printable(text)}'", "give NAME:TAG")
     return reference
 
 
 def _source(request: dict[str, Any], descriptors: list[int]) -> OpenedSource:
     kind, files = _text(request, "kind"), request.get("files")
     if kind not in TAKEN:
-        raise UsageError(f"no such kind of source: {printable(kind)!r}", f"this service takes {', '.join(TAKEN)}")
+        raise UsageError(f"no such kind of source: '{printable(kind)}'", f"this service takes {', '.join(TAKEN)}")
     if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
         raise UsageError("request names no files")
     if len(files) != len(descriptors) or len(set(files)) != len(files) or not files:

@@ -146,7 +146,7 @@ def _member(
     if member.kind == REGULAR and flag == b"\0" and member.name.endswith(b"/"):
         member.kind = DIRECTORY  # archives older than POSIX have no type for folders
     if member.kind not in _KNOWN:
-        raise ImageInvalid(f"{what}: {_shown(member.name)} is of unknown type {printable(flag.decode('latin-1'))!r}")
+        raise ImageInvalid(f"{what}: {_shown(member.name)} is of unknown type '{printable(flag.decode('latin-1'))}'")
     if member.kind != REGULAR:
         member.size = member.stored = 0
     _check(member, what)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from alps.nids import folded
 from jobs.installing import install, render_below
-from jobs.log import start_log
 from jobs.sitefiles import site_files
 from jobs.status import read_status
 from jobs.takedown import take_down
@@ -18,6 +17,7 @@ from udi import nodezip
 from udi.accounts import store_owner
 from udi.command import Deadline
 from udi.config import DEFAULT_PATH, SiteConfig, load
+from udi.log import start_log
 from udi.planning import node_templates
 from udiroot.errors import ConfigError, TeardownIncomplete, UdiError, UsageError, complain
 

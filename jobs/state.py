@@ -73,7 +73,7 @@ class JobFolder:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UpstreamFailed(f"{self._file} cannot be read: {printable(error)}") from error
         if state.phase not in _PHASES:
-            raise UpstreamFailed(f"{self._file} names a phase that is none: {printable(state.phase)!r}")
+            raise UpstreamFailed(f"{self._file} names a phase that is none: '{printable(state.phase)}'")
         return state
 
     def forget(self) -> None:

@@ -14,9 +14,9 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from jobs.log import plain
 from nodehealth.durable import read_text, remove, write_text
 from udi.config import SiteConfig
+from udi.log import plain
 from udi.request import job_id
 from udiroot.errors import ImageInvalid, NotFound, NotPermitted, UdiError, UpstreamFailed, UsageError, printable
 

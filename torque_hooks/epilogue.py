@@ -11,13 +11,13 @@ import sys
 from collections.abc import Sequence
 
 from alps.nids import folded
-from jobs.log import start_log
 from jobs.takedown import Takedown, take_down
 from torque_hooks.arguments import config_and_rest, epilogue_call
 from torque_hooks.process import clean_process, ignore_ends, notice_ends
 from torque_hooks.userline import sentence, tell
 from udi.command import Deadline
 from udi.config import load
+from udi.log import start_log
 from udiroot.errors import TeardownIncomplete, UdiError
 
 PROGRAM = "udi-epilogue"

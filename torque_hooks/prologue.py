@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Sequence
 
-from jobs.log import start_log
 from jobs.prepare import prepare
 from jobs.tries import forget_hold, hold_after_tries
 from torque_hooks.arguments import PrologueCall, config_and_rest, prologue_call
@@ -25,6 +24,7 @@ from torque_hooks.userline import append_for, sentence, tell
 from udi.accounts import Account, account_of
 from udi.command import Deadline
 from udi.config import SiteConfig, load
+from udi.log import start_log
 from udi.request import Pin, find_pin, is_requested, job_request
 from udiroot.errors import NotFound, UdiError, UpstreamFailed, UsageError
 

@@ -14,9 +14,9 @@ import signal
 import stat
 import time
 
-from jobs.log import plain
 from torque_hooks.qstat import TorqueJob
 from udi.accounts import Account
+from udi.log import plain
 from udiroot.errors import UdiError, printable
 
 _log = logging.getLogger("udi.torque")

@@ -27,7 +27,7 @@ def account_of(name: str) -> Account:
     try:
         return _account(pwd.getpwnam(name))
     except KeyError as error:
-        raise NotFound(f"no account {printable(name)!r} on this node") from error
+        raise NotFound(f"no account '{printable(name)}' on this node") from error
 
 
 def account_of_uid(uid: int) -> Account:
@@ -52,7 +52,7 @@ def store_owner(text: str) -> tuple[int, int]:
     try:
         entry = pwd.getpwnam(text)
     except KeyError as error:
-        raise ConfigError(f"store.account: no account {printable(text)!r} on this node") from error
+        raise ConfigError(f"store.account: no account '{printable(text)}' on this node") from error
     return entry.pw_uid, entry.pw_gid
 
 

@@ -9,6 +9,7 @@ can be missing after `wait`.)
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import selectors
 import signal
@@ -23,6 +24,8 @@ from udiroot.errors import TimedOut, UpstreamFailed, printable
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C", "LC_ALL": "C"}
 """What a command of the site gets, whoever called us."""
 
+_libc = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
 _MAX_OUTPUT = 64 << 20
 """Bytes of output that are kept: a machine-wide inventory has some tens of megabytes."""
 
@@ -94,6 +97,7 @@ def run(
             env=ENVIRONMENT,
             cwd="/",
             start_new_session=True,
+            preexec_fn=_die_with_caller,
         )
     except OSError as error:
         raise UpstreamFailed(
@@ -181,6 +185,11 @@ class _Watch:
             lines, self._unfinished = [self._unfinished], b""
         self._unfinished = self._unfinished[-65536:]
         return not any(self._on_line(line.decode("utf-8", "replace")) for line in lines)
+
+
+def _die_with_caller() -> None:
+    """In the child: a hook that is killed must not leave, say, a fan-out behind that goes on setting up nodes."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _end_session(process: subprocess.Popen[bytes]) -> None:

@@ -285,7 +285,7 @@ def _check(site: SiteConfig, path: str) -> None:
     }
     for key, value in absolute.items():
         if not value.startswith("/") or os.path.normpath(value) != value or value == "/":
-            raise ConfigError(f"{path}: {key} must be a plain absolute path, not {printable(value)!r}")
+            raise ConfigError(f"{path}: {key} must be a plain absolute path, not '{printable(value)}'")
     if site.gateway.format not in ("squashfs", "ext4"):
         raise ConfigError(f"{path}: gateway.format must be squashfs or ext4, not {printable(site.gateway.format)}")
     for source in site.alps.sources:

@@ -50,7 +50,7 @@ class Facts:
         facts = cls(**_fields(cls, text, "image facts"))
         if not _ID.fullmatch(facts.id) or not _ID.fullmatch(facts.sha256) or facts.format not in _FORMATS:
             raise ImageInvalid(
-                f"image facts do not name an image: {printable(facts.id)!r}, {printable(facts.format)!r}"
+                f"image facts do not name an image: '{printable(facts.id)}', '{printable(facts.format)}'"
             )
         return facts
 
@@ -89,7 +89,7 @@ class Ref:
         except UsageError as error:
             raise ImageInvalid(f"reference file: {error.message}") from error
         if not _ID.fullmatch(ref.id):
-            raise ImageInvalid(f"reference {printable(ref.reference)} names no image id: {printable(ref.id)!r}")
+            raise ImageInvalid(f"reference {printable(ref.reference)} names no image id: '{printable(ref.id)}'")
         return ref
 
 

@@ -55,4 +55,4 @@ def _line(site: SiteConfig, *words: str, module: str = "udiroot.commands") -> st
 
 def _require(grammar: re.Pattern[str], word: str, what: str) -> None:
     if not grammar.fullmatch(word):
-        raise ConfigError(f"{what} {printable(word)!r} cannot stand in a node's command line")
+        raise ConfigError(f"{what} '{printable(word)}' cannot stand in a node's command line")

@@ -113,5 +113,5 @@ def _field(value: object) -> str:
     """A field of a passwd or group line: `:` and line ends would forge another."""
     text = str(value)
     if any(c in text for c in ":\n\r\0"):
-        raise jinja2.TemplateRuntimeError(f"{printable(text)!r} cannot stand in a passwd or group line")
+        raise jinja2.TemplateRuntimeError(f"'{printable(text)}' cannot stand in a passwd or group line")
     return text

@@ -46,11 +46,11 @@ class ImageReference:
             return cls(id=by_id["id"])
         match = _REFERENCE.fullmatch(text)
         if not match:
-            raise UsageError(f"not an image name: {printable(text)!r}", _GRAMMAR)
+            raise UsageError(f"not an image name: '{printable(text)}'", _GRAMMAR)
         registry, name = match["registry"] or "", match["name"]
         if registry and not _is_registry(registry):
             if not re.fullmatch(_COMPONENT, registry):
-                raise UsageError(f"not an image name: {printable(text)!r}", _GRAMMAR)
+                raise UsageError(f"not an image name: '{printable(text)}'", _GRAMMAR)
             registry, name = "", f"{registry}/{name}"
         tag, digest = match["tag"] or "", match["digest"] or ""
         return cls(registry, name, tag or ("" if digest else "latest"), digest)

@@ -46,7 +46,7 @@ class Volume:
         elif len(parts) == 2:
             mode = "rw"
         else:
-            raise UsageError(f"volume {printable(text)!r} is not understood", _VOLUME_GRAMMAR)
+            raise UsageError(f"volume '{printable(text)}' is not understood", _VOLUME_GRAMMAR)
         source, target = (_plain_path(part, text) for part in parts)
         return cls(source, target, mode == "ro")
 
@@ -102,7 +102,7 @@ def job_request(
 def job_id(text: str) -> str:
     """A batch job's id as Torque writes it, such as `123.sdb` or `12[3].sdb`. Raises UsageError."""
     if not _JOB_ID.fullmatch(text):
-        raise UsageError(f"not a job id: {printable(text)!r}")
+        raise UsageError(f"not a job id: '{printable(text)}'")
     return text
 
 
@@ -159,11 +159,11 @@ def _plain_path(part: str, whole: str) -> str:
     """An absolute path that says one thing only; a trailing slash is forgiven (it changes nothing for a folder)."""
     path = part.rstrip("/") if len(part) > 1 else part
     if not path.startswith("/") or len(path) > _MAX_PATH:
-        raise UsageError(f"volume {printable(whole)!r}: {printable(part)!r} is not an absolute path", _VOLUME_GRAMMAR)
+        raise UsageError(f"volume '{printable(whole)}': '{printable(part)}' is not an absolute path", _VOLUME_GRAMMAR)
     if any(name in ("", ".", "..") for name in path.split("/")[1:]):
         raise UsageError(
-            f"volume {printable(whole)!r}: {printable(part)!r} may hold no '.', '..' or '//'", _VOLUME_GRAMMAR
+            f"volume '{printable(whole)}': '{printable(part)}' may hold no '.', '..' or '//'", _VOLUME_GRAMMAR
         )
     if any(c < " " or c == "\x7f" for c in path):
-        raise UsageError(f"volume {printable(whole)!r}: {printable(part)!r} holds a control character")
+        raise UsageError(f"volume '{printable(whole)}': '{printable(part)}' holds a control character")
     return path

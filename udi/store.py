@@ -119,7 +119,7 @@ class StoreReader:
     def _no_such(self, wanted: str) -> NotFound:
         near = difflib.get_close_matches(wanted, [r.reference for r in self.visible()], n=1, cutoff=0.7)
         hint = f"did you mean {near[0]}?" if near else "udi images lists what you may use; udi pull brings an image in"
-        return NotFound(f"no image {printable(wanted)!r} that you may use", hint)
+        return NotFound(f"no image '{printable(wanted)}' that you may use", hint)
 
 
 def _read(path: str) -> bytes | None:

@@ -87,7 +87,7 @@ def _set_up(path: str, sha256: str, nid: int) -> str:
 
     plan = NodePlan.parse(_read_plan(path, sha256))
     _set_alarm(plan.deadline)
-    return set_up(plan, nid, time.monotonic() + plan.deadline)
+    return set_up(plan, path, nid, time.monotonic() + plan.deadline)
 
 
 def _tear_down(options: "dict[str, str]", nid: int) -> str:

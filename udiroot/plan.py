@@ -199,7 +199,7 @@ def _rows(data: bytes) -> "tuple[dict[str, list[str]], dict[str, list[list[str]]
     except UnicodeDecodeError as error:
         raise SetupFailed("plan: not ASCII") from error
     if lines[0] != f"udi-plan {VERSION}":
-        raise SetupFailed(f"plan: begins with {printable(lines[0], 60)!r}, this node reads 'udi-plan {VERSION}'")
+        raise SetupFailed(f"plan: begins with '{printable(lines[0], 60)}', this node reads 'udi-plan {VERSION}'")
     if lines[-2:] != ["end", ""]:
         raise SetupFailed("plan: cut off, its last line is not 'end'")
     once: dict[str, list[str]] = {}
@@ -238,7 +238,7 @@ def _absolute(path: str) -> str:
     """A path that says one thing only: from the root, without `.`, `..`, doubled or trailing slashes, or NUL."""
     parts = path.split("/")
     if parts[0] or len(parts) < 2 or any(part in ("", ".", "..") for part in parts[1:]) or "\0" in path:
-        raise SetupFailed(f"plan: not a plain absolute path: {printable(path)!r}")
+        raise SetupFailed(f"plan: not a plain absolute path: '{printable(path)}'")
     return path
 
 

@@ -25,7 +25,7 @@ def check_name(name: str, where: str) -> None:
     """Whether a name directly in `/`, `/etc`, `/var` or `/opt` of an image is taken. Raises ImageInvalid."""
     if not name or name in (".", "..") or name[0] not in _FIRST or not _REST.issuperset(name):
         raise ImageInvalid(
-            f"the image has the name {printable(name)!r} in {where}, which the rules of the root refuse",
+            f"the image has the name '{printable(name)}' in {where}, which the rules of the root refuse",
             "names there are of letters, digits and _ . + -, and do not begin with -",
         )
 

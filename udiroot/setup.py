@@ -12,17 +12,18 @@ from udiroot.record import Record, RunFolder, boot_id
 from udiroot.teardown import tear_down
 
 
-def set_up(plan: NodePlan, nid: int, deadline: float) -> str:
+def set_up(plan: NodePlan, plan_path: str, nid: int, deadline: float) -> str:
     """Make the node ready for the plan's job; words about it. `deadline` is a time of time.monotonic().
 
-    What the same job left earlier is removed first. Raises SetupFailed where another job's root is here or another
-    set-up runs, and whatever error a step ended in, after undoing all.
+    What the same job left earlier is removed first. Raises SetupFailed where another job's root is here, another set-up
+    runs, or the plan was withdrawn meanwhile, and whatever error a step ended in, after undoing all.
     """
     with RunFolder(plan.run) as run:
         if not run.lock(0):
             other = run.read()
             raise SetupFailed(f"another set-up runs on this node, for {other.job if other else 'an unknown job'}")
         try:
+            _require_wanted(plan_path)
             _clear_earlier(plan, run, nid, deadline)
             made_root = not os.path.lexists(plan.root)
             run.write(_record(plan, made_root))
@@ -32,6 +33,14 @@ def set_up(plan: NodePlan, nid: int, deadline: float) -> str:
             _undo(plan, run, nid, deadline, error)
             raise
     return f"root of {plan.job} ready"
+
+
+def _require_wanted(plan_path: str) -> None:
+    """A late set-up must not follow its own teardown: that takes the plan away first, and then waits for our lock."""
+    try:
+        os.stat(plan_path, follow_symlinks=False)
+    except FileNotFoundError as error:
+        raise SetupFailed("the plan was withdrawn: the job has ended") from error
 
 
 def _clear_earlier(plan: NodePlan, run: RunFolder, nid: int, deadline: float) -> None:

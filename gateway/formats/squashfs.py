@@ -28,12 +28,12 @@ def parse_compression(text: str) -> tuple[str, int | None]:
     """`gzip:1` → ("gzip", 1). Raises ConfigError for what squashfs has not."""
     match = _COMPRESSION.fullmatch(text)
     if not match or match[1] not in _LEVELS:
-        raise ConfigError(f"no such compression: {printable(text)!r}", f"NAME[:LEVEL], of {', '.join(_LEVELS)}")
+        raise ConfigError(f"no such compression: '{printable(text)}'", f"NAME[:LEVEL], of {', '.join(_LEVELS)}")
     name, level = match[1], int(match[2]) if match[2] else None
     span = _LEVELS[name]
     if level is not None and (span is None or not span[0] <= level <= span[1]):
         allowed = f"levels of {name} are {span[0]} to {span[1]}" if span else f"{name} has no levels here"
-        raise ConfigError(f"no such compression: {printable(text)!r}", allowed)
+        raise ConfigError(f"no such compression: '{printable(text)}'", allowed)
     return name, level
 
 

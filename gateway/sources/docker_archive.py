@@ -45,7 +45,7 @@ def _choose(manifest: Any, wanted: str) -> dict[str, Any]:
         same = _normal(wanted)
         found = [entry for entry in entries if any(_normal(tag) == same for tag in _tags(entry))]
         if not found:
-            raise NotFound(f"archive has no image {printable(wanted)!r}", f"it has: {names}")
+            raise NotFound(f"archive has no image '{printable(wanted)}'", f"it has: {names}")
         return found[0]
     if len(entries) > 1:
         raise UsageError(f"archive has {len(entries)} images: {names}", "say which: docker-archive:FILE:NAME:TAG")
@@ -72,5 +72,5 @@ def _member(index: TarIndex, name: object, what: str) -> Blob:
         raise ImageInvalid(f"manifest.json names no {what}")
     blob = index.find(name)
     if blob is None:
-        raise ImageInvalid(f"archive has no member {printable(name)!r}, its {what}", "it may be cut off: save it again")
+        raise ImageInvalid(f"archive has no member '{printable(name)}', its {what}", "it may be cut off: save it again")
     return blob

@@ -94,7 +94,7 @@ def json_value(text: bytes, what: str) -> Any:
 def check_digest(text: object, what: str) -> str:
     """`text`, when it is a sha256 digest in full; its grammar is checked before it becomes part of any name."""
     if not isinstance(text, str) or not _DIGEST.fullmatch(text):
-        raise ImageInvalid(f"{what} is not sha256: and 64 hex digits: {printable(text)!r}")
+        raise ImageInvalid(f"{what} is not sha256: and 64 hex digits: '{printable(text)}'")
     return text
 
 

@@ -72,7 +72,7 @@ def _choose(entries: list[dict[str, Any]], wanted: str, arch: str) -> dict[str, 
             if wanted in (name, _annotation(entry, _FULL_NAME)):
                 return entry
         known = ", ".join(printable(name) for name in names if name) or "none has a tag"
-        raise NotFound(f"OCI layout has no image tagged {printable(wanted)!r}", f"it has: {known}")
+        raise NotFound(f"OCI layout has no image tagged '{printable(wanted)}'", f"it has: {known}")
     if not entries:
         raise ImageInvalid("OCI layout has no image")
     if len(entries) > 1 and len(set(names)) > 1:

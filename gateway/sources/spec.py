@@ -28,9 +28,9 @@ def parse_source(text: str) -> SourceSpec:
     if kind in _LATER and colon:
         raise UsageError(f"this version does not take images from {kind}: yet", f"it takes {_FORMS}")
     if kind not in TAKEN or not rest:
-        raise UsageError(f"not an image source: {printable(text)!r}", f"it takes {_FORMS}")
+        raise UsageError(f"not an image source: '{printable(text)}'", f"it takes {_FORMS}")
     if "\0" in rest:
-        raise UsageError(f"not an image source: {printable(text)!r}", "a path holds no NUL byte")
+        raise UsageError(f"not an image source: '{printable(text)}'", "a path holds no NUL byte")
     path, tag = _split(rest)
     return SourceSpec(kind, path, tag)
 

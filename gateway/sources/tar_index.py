@@ -45,7 +45,7 @@ class TarIndex:
             if name not in self._links:
                 return None
             name = self._links[name]
-        raise ImageInvalid(f"links in the archive lead in a circle at {printable(name)!r}")
+        raise ImageInvalid(f"links in the archive lead in a circle at '{printable(name)}'")
 
 
 def _clean(name: bytes) -> str:

@@ -132,3 +132,19 @@ def test_a_link_at_every_place_where_an_image_could_put_one(rig: Rig) -> None:
     assert done.ok, done.words
     assert rig.inside("ls /etc; ls /opt").stdout == "group\npasswd\nresolv.conf\nudi\n"
     assert rig.tear_down().ok
+
+
+def test_plan_that_was_withdrawn_before_the_node_came_to_it(rig: Rig) -> None:
+    """A set-up that is late, because its prologue was killed, must not follow the teardown that took the plan away."""
+    path, sha256 = rig.send(rig.plan())
+    from udi import nodecommand
+
+    nonce = "ab" * 16
+    command = nodecommand.setup_command(rig.site, path, sha256, nonce)
+    withdraw = (
+        "import main; import os, udiroot.commands as c; read = c._read_plan; "
+        "c._read_plan = lambda path, sha256: (read(path, sha256), os.unlink(path))[0]; main()"
+    )
+    late = command.replace("import main; main()", withdraw)
+    report = rig.answer(late, nonce)
+    assert (report.code, "the plan was withdrawn" in report.words) == (7, True)

@@ -9,15 +9,16 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
+
+from lxml import etree
 
 from tests.system import images
 from xcsim.machine import Machine
 from xcsim.picture import NodePicture
 from xcsim.processes import wait_until
 from xcsim.settings import Settings
-from xcsim.site import TABLES, Tables
+from xcsim.site import Tables
 
 MOM_PRIV = "/var/spool/torque/mom_priv"
 TORQUE_CFG = "/var/spool/torque/torque.cfg"
@@ -74,16 +75,13 @@ class Cray:
     before: dict[int, NodePicture] = field(default_factory=dict)
     _token: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
-    @classmethod
-    def up(cls, state: Path, settings: Settings) -> Cray:
+    def up(self, settings: Settings) -> None:
         """Bring the machine up, with alice's image tiny:1, bob's private secret:1 and everybody's tools:1."""
-        cray = cls(Machine(state))
-        cray.machine.up(settings, site_changes=merged(SITE))
-        cray.pull("alice", "tiny:1")
-        cray.pull("bob", "secret:1")
-        cray.pull("root", "tools:1", "--public")
-        cray.before = cray.pictures()
-        return cray
+        self.machine.up(settings, site_changes=SITE)
+        self.pull("alice", "tiny:1")
+        self.pull("bob", "secret:1")
+        self.pull("root", "tools:1", "--public")
+        self.before = self.pictures()
 
     # -- images and configuration ------------------------------------------------------------------------------
 
@@ -115,12 +113,11 @@ class Cray:
     @contextmanager
     def configured(self, changes: Tables) -> Iterator[None]:
         """The site's configuration with these changes, for a while."""
-        here: dict[str, dict[str, object]] = {name: dict(TABLES.get(name, {})) for name in changes}
-        self.machine.configure_site(merged(SITE, here, SITE, changes))
+        self.machine.configure_site(merged(SITE, changes))
         try:
             yield
         finally:
-            self.machine.configure_site(merged(SITE))
+            self.machine.configure_site(SITE)
 
     @contextmanager
     def without_filter(self) -> Iterator[None]:
@@ -152,7 +149,7 @@ class Cray:
         return ours
 
     def _number_of_jobs(self) -> int:
-        return self.machine.run_as("root", ["/opt/xcsim/bin/look", "-x"]).stdout.count("<Job>")
+        return self._look().count("<Job>")
 
     def run(self, user: str, script: str = "", *options: str, timeout: float = 40.0, **more: Any) -> Ended:
         """A job from its submission to its end, or until it is held."""
@@ -201,6 +198,11 @@ class Cray:
         found = {nid: self.before[nid].difference(now[nid]) for nid in nids or now}
         return {nid: lines for nid, lines in found.items() if lines}
 
+    def roots(self) -> list[int]:
+        """Nodes where a root is published."""
+        nodes = self.machine.nodes().items()
+        return [nid for nid, one in nodes if any(" /var/udi " in line for line in one.snapshot().mounts)]
+
     def assert_clean(self, *nids: int) -> None:
         """Nodes look as before the first job, and the MOM node and the store keep nothing of any job."""
         wait_until(lambda: not self.differences(*nids), 5, 0.05)  # Cray's own checker may still be at work there
@@ -227,10 +229,11 @@ class Cray:
     def reset(self) -> None:
         """Whatever a test left: faults, jobs, nodes out of service."""
         self.machine.clear_faults()
-        for job in re.findall(r"<Job_Id>(.*?)</Job_Id>", self._look()):
-            if self.machine.job(job)["job_state"] != "C":
-                self.machine.run_as("root", ["qdel", job])
-                self.machine.wait_job(job)
+        for job in etree.fromstring(self._look().encode()).iter("Job"):
+            if job.findtext("job_state") != "C":
+                name = job.findtext("Job_Id", "")
+                self.machine.run_as("root", ["qdel", name])
+                self.machine.wait_job(name)
         dirty = [nid for nid, state in self.statuses().items() if state != "up"]
         if dirty:
             listed = ",".join(map(str, dirty))
@@ -238,7 +241,7 @@ class Cray:
             self.machine.run_as("root", ["xtprocadmin", "-k", "s", "up", "-n", listed], check=True)
 
     def _look(self) -> str:
-        return self.machine.run_as("root", ["/opt/xcsim/bin/look", "-x"]).stdout
+        return self.machine.run_as("root", ["/opt/xcsim/bin/look", "-x"]).stdout or "<Data/>"
 
 
 def home_of(user: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -74,3 +76,14 @@ def test_what_cannot_be_run_and_what_a_signal_ended() -> None:
 def test_deadline() -> None:
     assert Deadline(-1).passed
     assert Deadline(100).left(5) == 5
+
+
+def test_a_killed_caller_leaves_no_command_behind(tmp_path: Path) -> None:
+    mark = tmp_path / "alive"
+    code = f"from udi.command import run; run(['/bin/sh', '-c', 'sleep 1; touch {mark}'], seconds=60)"
+    caller = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    time.sleep(0.5)
+    caller.kill()
+    caller.wait()
+    time.sleep(1.2)
+    assert not mark.exists()
