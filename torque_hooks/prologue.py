@@ -33,7 +33,8 @@ _log = logging.getLogger("udi.torque")
 _MAX_SCRIPT_BYTES = 1 << 20
 _BACKSTOP_SECONDS = 5
 """How long after the deadline the alarm rings, should something not have heeded the deadline."""
-_REQUEUE_PAUSE = 5.0
+_REQUEUE_PAUSE = 3.0
+"""Before a requeue of a job that is not held in the end: Torque would start it again within a quarter of a second."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,9 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         call = prologue_call(arguments)
     except UdiError as error:
         tell(PROGRAM, sentence(error))
+        time.sleep(_REQUEUE_PAUSE)
         return REQUEUE
     except Exception as error:  # noqa: BLE001 - Python's own exit code is 1, by which Torque would delete the job
         tell(PROGRAM, f"internal error: {type(error).__name__}")
+        time.sleep(_REQUEUE_PAUSE)
         return REQUEUE
     notice_ends(site.torque.prologue_deadline + _BACKSTOP_SECONDS)
     return _Start(site, call).run()
@@ -107,8 +110,7 @@ class _Start:
         starts = self._job.starts if self._job else 0
         if hold_after_tries(self._site, Torque(self._site), self._call.job, starts, most, error):
             return f"a fault of the site: the job is held after {starts} starts"
-        if starts >= most:
-            # Torque would start it again within a quarter of a second.
+        if self._job is None or starts >= most:
             time.sleep(_REQUEUE_PAUSE)
         return "a fault of the site: the job will be tried again"
 
