@@ -223,8 +223,16 @@ class Cray:
 
     def assert_clean(self, *nids: int) -> None:
         """Nodes look as before the first job, and the MOM node and the store keep nothing of any job."""
-        wait_until(lambda: not self.differences(*nids), 5, 0.05)  # Cray's own checker may still be at work there
-        assert self.differences(*nids) == {}
+        found: dict[int, list[str]] = {}
+
+        def gone() -> bool:
+            """Cray's own checker may still be at work there, or begin at any moment."""
+            found.clear()
+            found.update(self.differences(*nids))
+            return not found
+
+        wait_until(gone, 10, 0.05)
+        assert found == {}
         assert self.plans() == []
 
     def plans(self) -> list[str]:

@@ -48,7 +48,7 @@ def test_a_set_up_that_hangs_is_ended_in_its_time(cray: Cray) -> None:
 
 def test_a_held_job_runs_once_the_site_releases_it(cray: Cray) -> None:
     with killed(cray, B, 40, "after", max_starts=2):
-        job = cray.qsub("alice", ranks())
+        job = cray.qsub("alice", ranks(4), nodes=4)
         ended = cray.ended(job)
         assert (ended.state, ended.starts, ended.codes) == ("H", 2, [2, 2])
     assert cray.machine.job(job)["Hold_Types"] == "s"
@@ -56,6 +56,6 @@ def test_a_held_job_runs_once_the_site_releases_it(cray: Cray) -> None:
     cray.machine.run_as("root", ["qrls", "-h", "s", job], check=True)
     ended = cray.ended(job, "C")
     assert ended.status == "0"
-    assert sorted(ended.output.splitlines()) == expected(cray.marker("tiny:1"), ALICE)
+    assert sorted(ended.output.splitlines()) == expected(cray.marker("tiny:1"), ALICE, 4)
     assert job not in cray.admin("status")
     cray.assert_clean()
