@@ -17,6 +17,7 @@ from typing import Any
 from lxml import etree
 
 from tests.system import images
+from tests.system.scripts import ranks
 from udi import nodecommand
 from udi.config import SiteConfig, load
 from xcsim.job import RUNNING
@@ -44,11 +45,6 @@ SITE: Tables = {
     "jobs": {"syslog": False},
 }
 """What differs from xcsim's own site: deadlines that a test can wait for, and a hold after the second start."""
-
-RANKS = """aprun -q -n {ranks} -N 2 -b sh -c '{command}'
-echo code $?
-"""
-LOOK = "echo rank $ALPS_APP_PE in $(cat /etc/marker 2>/dev/null || echo NO IMAGE) as $(id -u)"
 
 
 def merged(*tables: Tables) -> dict[str, dict[str, object]]:
@@ -304,13 +300,3 @@ class Cray:
 
 def home_of(user: str) -> str:
     return f"/home/{user}"
-
-
-def ranks(nodes: int = 2, command: str = LOOK) -> str:
-    """A script of one aprun with two ranks a node, and its exit status."""
-    return RANKS.format(ranks=2 * nodes, command=command)
-
-
-def expected(marker: str, uid: int, nodes: int = 2) -> list[str]:
-    """What `ranks` prints where all is well, sorted."""
-    return sorted(["code 0", *(f"rank {rank} in {marker} as {uid}" for rank in range(2 * nodes))])

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from tests.system.cray import A, B, Cray, Ended, expected, ranks
+from tests.system.cray import A, B, Cray, Ended
 from tests.system.endings import held_with
+from tests.system.scripts import expected, ranks
 from xcsim.processes import wait_until
 
 ALICE = 1001

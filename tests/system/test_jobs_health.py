@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 
-from tests.system.cray import NHC_LOG, STATE, A, B, C, Cray, expected, ranks
+from tests.system.cray import NHC_LOG, STATE, A, B, C, Cray
+from tests.system.scripts import expected, ranks
 from xcsim.processes import wait_until
 
 ALICE = 1001

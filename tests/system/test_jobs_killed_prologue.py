@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.system.cray import B, Cray, expected, ranks
+from tests.system.cray import B, Cray
+from tests.system.scripts import expected, ranks
 
 ALICE = 1001
 LOOK = "cat /etc/xcsim/nid; ls /dsl | head -3; echo rank $ALPS_APP_PE in $(cat /etc/marker || echo OUTSIDE) as $(id -u)"

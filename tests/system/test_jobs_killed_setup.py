@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.system.cray import A, B, Cray, expected, ranks
+from tests.system.cray import A, B, Cray
 from tests.system.killing import killed
+from tests.system.scripts import expected, ranks
 
 ALICE = 1001
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.system.cray import A, B, C, Cray, expected, ranks
+from tests.system.cray import A, B, C, Cray
+from tests.system.scripts import expected, ranks
 from xcsim.machine import Machine
 
 ALICE, BOB = 1001, 1002

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tests.system.cray import Cray, expected, ranks
+from tests.system.cray import Cray
 from tests.system.endings import deleted_with
+from tests.system.scripts import expected, ranks
 
 ALICE = 1001
 

@@ -9,8 +9,9 @@ import pytest
 
 from tests.gateway.archives import file, folder, layer_tar, make_archive
 from tests.system import images
-from tests.system.cray import A, Cray, expected, ranks
+from tests.system.cray import A, Cray
 from tests.system.endings import deleted_with
+from tests.system.scripts import expected, ranks
 
 GRAMMAR = "(an image is NAME[:TAG][@sha256:...] in lower case, or id: and 64 hex digits)"
 BAD_TAGS = [

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tests.system.cray import MOM_PRIV, A, B, Cray, expected, ranks
+from tests.system.cray import MOM_PRIV, A, B, Cray
+from tests.system.scripts import expected, ranks
 from xcsim.processes import wait_until
 
 ALICE = 1001

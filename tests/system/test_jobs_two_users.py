@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tests.system.cray import A, B, C, Cray, D, expected, ranks
+from tests.system.cray import A, B, C, Cray, D
+from tests.system.scripts import expected, ranks
 
 ALICE, BOB = 1001, 1002
 INSIDE = """
