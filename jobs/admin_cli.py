@@ -12,6 +12,7 @@ from jobs.installing import install, render_below
 from jobs.sitefiles import site_files
 from jobs.status import read_status
 from jobs.takedown import take_down
+from jobs.tries import forget_hold
 from nodehealth.cli import recover_nodes
 from udi import nodezip
 from udi.accounts import store_owner
@@ -93,6 +94,7 @@ def _takedown(site: SiteConfig, options: argparse.Namespace) -> int:
         raise done.trouble
     if done.dirty:
         raise TeardownIncomplete(f"{folded(done.dirty)} not clean, and set admindown", "udi-admin status tells why")
+    forget_hold(site, options.job)
     _say(f"nothing is left of job {options.job}")
     return 0
 
@@ -122,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     put.add_argument("--root", default="/", metavar="DIR", help="the root that they go below")
     status = commands.add_parser("status", help="jobs, held jobs, and nodes that are out of service")
     status.add_argument("--json", action="store_true", help="one JSON object")
-    down = commands.add_parser("takedown", help="take a job down whose epilogue never ran, or did not end")
+    down = commands.add_parser("takedown", help="take a job down whose epilogue never ran, and forget why it was held")
     down.add_argument("job", metavar="JOB")
     back = commands.add_parser("recover", help="clean, check and bring back nodes that we took out of service")
     back.add_argument("nodes", metavar="NODES", help="nid[00012-00013] or 12-13,17")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 
 from tests.system.cray import NHC_LOG, STATE, A, B, C, Cray
@@ -58,7 +60,8 @@ def test_nodes_that_no_epilogue_cleaned_go_out_of_service(cray: Cray) -> None:
     cray.machine.path("/scratch/alice/go").unlink(missing_ok=True)
     cray.running(job)
     folder = cray.machine.path(f"{STATE}/jobs/{job}")
-    folder.rename(folder.with_name("kept"))
+    cray.machine.path(json.loads((folder / "state.json").read_text())["plan"]).unlink()
+    shutil.rmtree(folder)
     cray.machine.path("/scratch/alice/go").touch()
     assert cray.ended(job).status == "0"
     assert wait_until(lambda: {cray.statuses()[nid] for nid in (A, B)} == {"admindown"}, 10, 0.1)
@@ -67,11 +70,20 @@ def test_nodes_that_no_epilogue_cleaned_go_out_of_service(cray: Cray) -> None:
     assert len(told) == 2 and all(": plugin: udi: " in line for line in told)
     assert sorted(line.partition("FAILURES: ")[2].split(":")[0] for line in told) == [f"nid{A:05d}", f"nid{B:05d}"]
 
-    folder.with_name("kept").rename(folder)
-    words = [job, "alice", "alice", "STDIN", "1", "nodes=2", "", "batch", "", "0"]
-    cray.machine.run_as("root", ["/var/spool/torque/mom_priv/epilogue", *words], check=True)
+    said = cray.admin("recover", f"{A},{B}")
+    assert said == f"nid{A:05d}: clean and up\nnid{B:05d}: clean and up\n"
     assert check(cray, A) == check(cray, B) == (0, "plugin: udi: clean\n")
     cray.assert_clean()
+
+
+def test_recovery_leaves_a_running_job_s_node_alone(cray: Cray) -> None:
+    job = cray.qsub("alice", "while [ ! -e /scratch/alice/go ]; do sleep 0.05; done\n")
+    cray.machine.path("/scratch/alice/go").unlink(missing_ok=True)
+    cray.running(job)
+    assert "not ours to bring back" in cray.admin("recover", str(A), code=8)
+    assert A in cray.roots()
+    cray.machine.path("/scratch/alice/go").touch()
+    assert cray.ended(job).status == "0"
 
 
 def test_what_another_program_left_is_not_our_dirt(cray: Cray) -> None:
