@@ -3,15 +3,19 @@
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := python3 python3-venv busybox-static debootstrap debian-archive-keyring e2fsprogs iproute2 ksh procps \
-            shellcheck skopeo squashfs-tools squashfs-tools-ng umoci util-linux
+SSHD := .cache/sshd
+PACKAGES := python3 python3-venv busybox-static debootstrap debian-archive-keyring dpkg-dev e2fsprogs gcc iproute2 ksh make \
+            musl-tools openssh-client patch procps shellcheck skopeo squashfs-tools squashfs-tools-ng strace \
+            umoci util-linux
 
-.PHONY: help setup demo test test-fast test-faults check format bench clean
+.PHONY: help setup sshd demo test test-fast test-faults check format bench clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.packages $(VENV)/.installed ## install Debian packages and a virtual environment, and nothing else
+setup: $(VENV)/.packages $(VENV)/.installed sshd ## install Debian packages, a virtual environment and the private sshd
+
+sshd: $(SSHD)/bin ## build the static private sshd from Debian's source package, once
 
 demo: root setup ## bring up a one-machine Cray XC and run jobs inside a Debian image on it
 	$(BIN)/python -m xcsim.demo
@@ -23,7 +27,7 @@ test-fast: setup ## run the tests that need no root
 	$(BIN)/python -m pytest tests/unit
 
 test-faults: root setup ## kill and fail the node software at every point, not only at the seeded ones
-	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest tests/node/test_interrupted.py
+	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest -rP tests/node/test_interrupted.py tests/node/test_together.py
 
 check: setup ## ruff and mypy --strict
 	$(BIN)/ruff check .
@@ -36,6 +40,8 @@ format: setup ## let ruff put the code in order
 
 bench: root setup ## print the figures that the README quotes
 	$(BIN)/python -m benchmarks.setup
+	$(BIN)/python -m benchmarks.setup --cold
+	$(BIN)/python -m benchmarks.ssh
 	$(BIN)/python -m benchmarks.convert
 
 clean: ## remove the virtual environment and caches
@@ -50,6 +56,9 @@ $(VENV)/.packages: Makefile
 	mkdir -p $(VENV)
 	dpkg-query -W $(PACKAGES) >/dev/null 2>&1 || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES); }
 	touch $@
+
+$(SSHD)/bin: sshd/build.sh sshd/job-only.patch sshd/localoptions.h | $(VENV)/.packages
+	sshd/build.sh $(SSHD)
 
 $(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/.packages
 	$(PYTHON) -m venv $(VENV)

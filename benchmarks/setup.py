@@ -1,7 +1,8 @@
-"""Times setupRoot and unsetupRoot on a node, beside the start of a bare interpreter, in one run.
+"""Times setupRoot and unsetupRoot on a node, beside a bare interpreter and their system calls without Python.
 
-A Debian image in squashfs, three site file systems, two volumes. The three commands take turns, each started from
-inside the node, so neither a shell nor the way into the node is in any figure.
+A Debian image in squashfs, three site file systems, two volumes. The five programs take turns, each started from inside
+the node, so neither a shell nor the way into the node is in any figure. With `--cold`, the software is on a file system
+on which each operation takes a millisecond (benchmarks/cold.py).
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import statistics
 import tempfile
 from pathlib import Path
 
+from benchmarks import cold, replay
 from tests.node.rig import Rig
 from udi import nodecommand
-from udiroot.plan import PlanMount
+from udiroot.plan import NodePlan, PlanMount
 from xcsim.debian import debian_tree
 
 _TIMER = """
@@ -34,50 +36,85 @@ for _ in range(rounds):
             sys.exit("failed: %s" % argv)
 print(json.dumps(times))
 """
+_STEPS = ("setupRoot", "unsetupRoot")
 
 
 def main() -> None:
-    """Print the medians, and each as a multiple of the bare interpreter's."""
+    """Print the medians, and each step as a multiple of a bare interpreter and the step's own system calls."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--cache", type=Path, default=Path(".cache"))
+    parser.add_argument("--cold", action="store_true", help="the software on a slow file system")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="udi-bench-") as folder:
         Path(folder).chmod(0o755)
         rig = Rig(Path(folder) / "rig")
         try:
-            times = _measure(rig, debian_tree(options.cache), options.rounds)
+            if options.cold:
+                cold.measure(rig, min(options.rounds, 10))
+            else:
+                _show(_measure(rig, debian_tree(options.cache), options.rounds), options.rounds)
         finally:
             rig.close()
-    bare = statistics.median(times["bare interpreter"])
-    print(
-        f"{options.rounds} rounds: median, least and most in milliseconds; the median as a multiple of the bare start's"
-    )
+
+
+def _show(times: dict[str, list[float]], rounds: int) -> None:
+    print(f"{rounds} rounds; median, least and most in milliseconds")
     for name, values in times.items():
-        middle = statistics.median(values)
-        row = f"{middle * 1000:7.1f} {min(values) * 1000:7.1f} {max(values) * 1000:7.1f} {middle / bare:6.2f}"
-        print(f"{name:18} {row}")
+        print(f"{name:34}{''.join(f'{v * 1000:8.1f}' for v in (statistics.median(values), min(values), max(values)))}")
+    for step in _STEPS:
+        ratios = [
+            choose(times[step]) / (choose(times["bare interpreter"]) + choose(times[_calls_of(step)]))
+            for choose in (statistics.median, min)
+        ]
+        print(
+            f"{step} takes {ratios[0]:.2f} times a bare interpreter and its system calls ({ratios[1]:.2f} by the least)"
+        )
+
+
+def _calls_of(step: str) -> str:
+    return f"system calls of {step}, in C"
 
 
 def _measure(rig: Rig, tree: Path, rounds: int) -> dict[str, list[float]]:
+    steps = dict(zip(_STEPS, _commands(rig, _plan(rig, tree)), strict=True))
+    commands = {"bare interpreter": [*rig.site.node.python, "-I", "-S", "-c", "pass"], **steps}
+    for step, argv in steps.items():
+        program = rig.folder / f"software/{step}"
+        replay.compile_replay(_trace(rig, argv), program)
+        commands[_calls_of(step)] = [f"/lus/software/{step}"]
+    timer = [*rig.site.node.python, "-I", "-c", _TIMER]
+    done = rig.node.run(timer, input=json.dumps([rounds + 2, list(commands.values())]), timeout=600)
+    assert done.returncode == 0, done.stderr
+    return {name: values[2:] for name, values in zip(commands, json.loads(done.stdout), strict=True)}
+
+
+def _plan(rig: Rig, tree: Path) -> NodePlan:
     name = "de" * 32
     rig.make_image("squashfs", name, tree)
     (rig.folder / "scratch/alice/in").mkdir()
-    plan = rig.plan(
+    return rig.plan(
         image_path=f"/lus/udi/images/{name}.squashfs",
         sites=tuple(PlanMount(path, path, False) for path in ("/scratch", "/projects", "/home")),
         volumes=(PlanMount("/scratch/alice", "/output", False), PlanMount("/scratch/alice/in", "/mnt", True)),
     )
+
+
+def _commands(rig: Rig, plan: NodePlan) -> tuple[list[str], list[str]]:
     path, sha256 = rig.send(plan)
     nonce = secrets.token_hex(16)
-    commands = {
-        "bare interpreter": [*rig.site.node.python, "-I", "-S", "-c", "pass"],
-        "setupRoot": shlex.split(nodecommand.setup_command(rig.site, path, sha256, nonce)),
-        "unsetupRoot": shlex.split(nodecommand.teardown_command(rig.site, plan.job, nonce)),
-    }
-    timer = [*rig.site.node.python, "-I", "-c", _TIMER]
-    done = rig.node.run(timer, input=json.dumps([rounds + 2, list(commands.values())]), timeout=600, check=True)
-    return {name: values[2:] for name, values in zip(commands, json.loads(done.stdout), strict=True)}
+    return (
+        shlex.split(nodecommand.setup_command(rig.site, path, sha256, nonce)),
+        shlex.split(nodecommand.teardown_command(rig.site, plan.job, nonce)),
+    )
+
+
+def _trace(rig: Rig, argv: list[str]) -> str:
+    """What strace, which is on the shared root, sees a step do."""
+    seen = rig.folder / "software/trace"
+    words = [*rig.site.node.python[:-1], "/dsl/usr/bin/strace", *replay.STRACE, "-o", "/lus/software/trace"]
+    rig.node.run([*words, *argv], check=True)
+    return seen.read_text()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from alps.nids import folded
-from jobs.installing import install, render_below
+from jobs.installing import install, install_sshd, render_below
 from jobs.sitefiles import site_files
 from jobs.status import read_status
 from jobs.takedown import take_down
@@ -48,6 +48,7 @@ def _check_config(site: SiteConfig, options: argparse.Namespace) -> int:
         "torque.qstat": site.torque.qstat,
         "torque.qhold": site.torque.qhold,
         "install.python": site.install.python,
+        **({"install.ssh": f"{site.install.ssh}/sshkey"} if site.ssh.enabled else {}),
         **({"alps.apstat": site.alps.apstat} if "apstat" in site.alps.sources else {}),
         **({"alps.apbasil": site.alps.apbasil} if "basil" in site.alps.sources else {}),
     }
@@ -72,6 +73,8 @@ def _install(site: SiteConfig, options: argparse.Namespace) -> int:
     root = os.path.abspath(options.root).rstrip("/")
     changed = install(root, site_files(site, options.config))
     nodezip.build(site, root + site.install.zip)
+    if site.ssh.enabled or os.path.isdir(site.install.ssh_built):
+        changed += install_sshd(site.install.ssh_built, root + site.install.ssh)
     for path in [*changed, root + site.install.zip]:
         _say(path)
     return 0

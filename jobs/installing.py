@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Sequence
 
 from jobs.sitefiles import OURS, SiteFile
-from udiroot.errors import NotPermitted, UpstreamFailed
+from udiroot.errors import ConfigError, NotPermitted, UpstreamFailed
 
 _BEGIN = f"# >>> {OURS} >>>"
 _END = f"# <<< {OURS} <<<"
+SSHD_PROGRAMS = ("sshd", "ssh", "sshkey")
+"""What `make sshd` builds: the server, its client, and the maker of keys."""
 _BLOCK = re.compile(rf"^{re.escape(_BEGIN)}$.*?^{re.escape(_END)}$\n?", re.MULTILINE | re.DOTALL)
 
 
@@ -31,6 +34,24 @@ def install(root: str, files: Sequence[SiteFile]) -> list[str]:
     prefix = root.rstrip("/")
     merged = [(*_place(prefix, file), _merged(file, _present(prefix + file.path))) for file in files]
     return [_write(path, text, mode) for path, mode, text in merged if _differs(path, text, mode)]
+
+
+def install_sshd(built: str, folder: str) -> list[str]:
+    """Copy the private sshd's programs from where they were built; their paths. Raises ConfigError, UpstreamFailed."""
+    done = []
+    for name in SSHD_PROGRAMS:
+        path = f"{folder}/{name}"
+        try:
+            os.makedirs(folder, mode=0o755, exist_ok=True)
+            shutil.copyfile(f"{built}/{name}", f"{path}.new")
+            os.chmod(f"{path}.new", 0o755)  # noqa: S103 - every user runs it, as root alone may change it
+            os.rename(f"{path}.new", path)
+        except FileNotFoundError as error:
+            raise ConfigError(f"install.ssh_built: no {built}/{name}", "make sshd builds it") from error
+        except OSError as error:
+            raise UpstreamFailed(f"{path} cannot be written: {error.strerror}") from error
+        done.append(path)
+    return done
 
 
 def _place(prefix: str, file: SiteFile) -> tuple[str, int]:

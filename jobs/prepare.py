@@ -24,6 +24,7 @@ from udi.config import SiteConfig
 from udi.nodecommand import setup_command
 from udi.planning import make_plan
 from udi.request import JobRequest
+from udi.sshkeys import make_keys
 from udiroot.errors import ImageInvalid, NotFound, NotPermitted, SetupFailed, UdiError, UpstreamFailed, UsageError
 from udiroot.plan import NodePlan
 
@@ -89,7 +90,8 @@ def _set_up(
     folder: JobFolder,
     deadline: Deadline,
 ) -> Prepared:
-    plan = make_plan(site, request, choice.facts, [(node.nid, node.slots) for node in reservation.nodes])
+    keys = make_keys(site, folder.path) if site.ssh.enabled and request.user.uid else None
+    plan = make_plan(site, request, choice.facts, [(node.nid, node.slots) for node in reservation.nodes], keys)
     state = JobState(
         job=request.job,
         user=request.user.name,

@@ -13,6 +13,7 @@ from udiroot.commands import answer, leave, parse, read_nid
 from udiroot.errors import TeardownIncomplete, UdiError, UsageError, printable
 from udiroot.ledger import survey
 from udiroot.record import RunFolder
+from udiroot.rules import in_real_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def check(root: str, run: str, nid: int) -> str:
     """`clean`; raises TeardownIncomplete with one line saying what is left, of which job, and since when."""
-    found = survey(root, RunFolder(run), nid)
+    found = survey(in_real_folder(root), RunFolder(in_real_folder(run)), nid)
     if not found.clean:
         raise TeardownIncomplete(found.sentence())
     return "clean"

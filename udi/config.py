@@ -17,8 +17,8 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any
 
+from udi.config_rules import check
 from udiroot.errors import ConfigError, printable
-from udiroot.rules import is_within
 
 DEFAULT_PATH = "/etc/udi/udi.toml"
 """Where a site keeps its configuration."""
@@ -77,6 +77,16 @@ class FilesystemConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepConfig:
+    """Something that a site declares for every root."""
+
+    kind: str = required("folder (make it), link (to source), or bind (source, read-only)")
+    target: str = required("where in the root")
+    source: str = setting("", "what a link says, or the file or folder of the node to bind")
+    when: str = setting("after", "before or after the site file systems are mounted")
+
+
+@dataclass(frozen=True, kw_only=True)
 class NodeConfig:
     """What a compute node looks like, and how our software starts there."""
 
@@ -95,8 +105,21 @@ class NodeConfig:
     nid_file: str = setting("/proc/cray_xt/nid", "where a node reads its own nid")
     tmp_bytes: int = setting(8 << 30, "size that /tmp and /var/tmp of a job may each grow to")
     deadline: int = setting(60, "seconds that set-up or teardown of one node may take")
-    modules: tuple[str, ...] = setting([], "kernel modules that images need, in the order of loading")
+    modules: tuple[str, ...] = setting([], "kernel modules that images need, in the order of loading: squashfs.ko")
+    module_path: str = setting("/dsl/lib/modules/{release}", "folder of the modules on a node; {release}: its kernel's")
+    krsip: str = setting("/proc/sys/net/krsip/request", "switch of realm-specific IP, used where a node has it")
+    steps: tuple[StepConfig, ...] = setting([], "what every root gets besides: folders, links, read-only binds")
     filesystems: tuple[FilesystemConfig, ...] = setting([], "site file systems that every root gets")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SshConfig:
+    """The private sshd of each job, by which its programs start others on its nodes, inside the image."""
+
+    enabled: bool = setting(False, "whether jobs get one")
+    port: int = setting(1204, "port that it listens on, of each node's cluster address")
+    first_address: str = setting("10.128.0.1", "cluster address of nid 0; those of the other nids follow it in order")
+    programs: str = setting("/dsl/opt/udi/node/ssh", "folder of its programs, as a node sees it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +186,8 @@ class InstallConfig:
     bin: str = setting("/opt/udi/bin", "folder of the installed programs")
     zip: str = setting("/opt/udi/node/udi.zip", "the node software, as the MOM node sees it")
     python: str = setting("/usr/bin/python3", "the Python of the shared root, which compiles the node software")
+    ssh: str = setting("/opt/udi/node/ssh", "folder of the private sshd's programs, as the MOM node sees it")
+    ssh_built: str = setting("/opt/udi/lib/sshd", "folder with those programs as `make sshd` built them")
     profile: str = setting("/etc/profile.d", "folder of the shell snippets")
     roots_conf: str = setting("/etc/opt/cray/cnrte/roots.conf", "ALPS's map of root names to folders")
     nodehealth_conf: str = setting("/etc/opt/cray/nodehealth/nodehealth.conf", "Cray NHC's configuration")
@@ -177,6 +202,7 @@ class SiteConfig:
     store: StoreConfig
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     node: NodeConfig = field(default_factory=NodeConfig)
+    ssh: SshConfig = field(default_factory=SshConfig)
     volumes: VolumesConfig = field(default_factory=VolumesConfig)
     etc: EtcConfig = field(default_factory=EtcConfig)
     alps: AlpsConfig = field(default_factory=AlpsConfig)
@@ -205,7 +231,7 @@ def parse(text: str, path: str) -> SiteConfig:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     site: SiteConfig = _table(SiteConfig, document, path, "")
-    _check(site, path)
+    check(site, path)
     return site
 
 
@@ -264,46 +290,3 @@ def _value(hint: Any, value: Any, path: str, where: str) -> Any:
     if hint is str and any(c < " " or c == "\x7f" for c in value):
         raise ConfigError(f"{path}: {where} holds a control character")
     return value
-
-
-def _check(site: SiteConfig, path: str) -> None:
-    """The rules that one key's type cannot say."""
-    absolute = {
-        "store.path": site.store.path,
-        "store.node_path": site.node_store_path,
-        "gateway.socket": site.gateway.socket,
-        "gateway.state": site.gateway.state,
-        "node.root": site.node.root,
-        "node.run": site.node.run,
-        "node.zip": site.node.zip,
-        "node.nid_file": site.node.nid_file,
-        "jobs.state": site.jobs.state,
-        "jobs.nodes": site.jobs.nodes,
-        **{f"volumes.allowed[{n}]": folder for n, folder in enumerate(site.volumes.allowed)},
-        **{f"node.filesystems[{n}].source": fs.source for n, fs in enumerate(site.node.filesystems)},
-        **{f"node.filesystems[{n}].target": fs.target or fs.source for n, fs in enumerate(site.node.filesystems)},
-    }
-    for key, value in absolute.items():
-        if not value.startswith("/") or os.path.normpath(value) != value or value == "/":
-            raise ConfigError(f"{path}: {key} must be a plain absolute path, not '{printable(value)}'")
-    if site.gateway.format not in ("squashfs", "ext4"):
-        raise ConfigError(f"{path}: gateway.format must be squashfs or ext4, not {printable(site.gateway.format)}")
-    for source in site.alps.sources:
-        if source not in ("apstat", "basil"):
-            raise ConfigError(f"{path}: alps.sources may hold apstat and basil, not {printable(source)}")
-    for number, filesystem in enumerate(site.node.filesystems):
-        for ours in (site.node.root, site.node.run):
-            if is_within(ours, filesystem.source):
-                raise ConfigError(f"{path}: node.filesystems[{number}].source holds {ours}, which is ours")
-    for key, seconds in (
-        ("node.deadline", site.node.deadline),
-        ("alps.fanout_deadline", site.alps.fanout_deadline),
-        ("torque.prologue_deadline", site.torque.prologue_deadline),
-        ("torque.epilogue_deadline", site.torque.epilogue_deadline),
-    ):
-        if seconds < 1:
-            raise ConfigError(f"{path}: {key} must be at least 1 second, not {seconds}")
-    if site.node.deadline > site.alps.fanout_deadline or site.alps.fanout_deadline > site.torque.prologue_deadline:
-        raise ConfigError(
-            f"{path}: node.deadline, alps.fanout_deadline and torque.prologue_deadline must each fit in the next",
-        )

@@ -30,7 +30,8 @@ order = json.load(sys.stdin)
 table = {}
 for name, (package, path) in order["modules"].items():
     with open(path, "rb") as stream:
-        table[name] = package, compile(stream.read(), name, "exec", dont_inherit=True, optimize=2)
+        code = compile(stream.read(), name, "exec", dont_inherit=True, optimize=2)
+        table[name] = package, marshal.dumps(code)
 with open(order["table"], "wb") as stream:
     marshal.dump(table, stream)
 mode = py_compile.PycInvalidationMode.UNCHECKED_HASH

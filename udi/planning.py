@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import os
 import re
@@ -14,25 +15,36 @@ from udi.accounts import group_name, store_owner
 from udi.config import SiteConfig
 from udi.facts import Facts
 from udi.request import JobRequest
+from udi.sshkeys import SshKeys, public_key
 from udi.store import StoreLayout
 from udiroot.errors import ConfigError, printable
-from udiroot.plan import NodePlan, NodeRange, PlanFile, PlanMount, PlanUser
+from udiroot.plan import NodePlan, NodeRange, PlanFile, PlanMount, PlanStep, PlanUser
+from udiroot.plan_ssh import PlanSsh, cluster_address
 
 _ETC_NAME = re.compile(r"[A-Za-z0-9_.+][A-Za-z0-9_.+-]*")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
-_UDI_RUN = "udi-run"
-"""The one template of `templates/node` that is a program of /opt/udi/bin and not a file of /etc."""
+_PROGRAMS = ("udi-run", "udi-session", "ssh")
+"""Templates of `templates/node` that are programs of /opt/udi/bin and not files of /etc; all but the first serve the
+private sshd."""
+_SSH_OPTIONS = 'no-port-forwarding,no-agent-forwarding,no-X11-forwarding,command="/opt/udi/bin/udi-session"'
 
 
-def make_plan(site: SiteConfig, request: JobRequest, facts: Facts, nodes: Sequence[tuple[int, int]]) -> NodePlan:
-    """The plan for a job on `nodes`, a sequence of (nid, slots).
+def make_plan(
+    site: SiteConfig,
+    request: JobRequest,
+    facts: Facts,
+    nodes: Sequence[tuple[int, int]],
+    keys: SshKeys | None = None,
+) -> NodePlan:
+    """The plan for a job on `nodes`, a sequence of (nid, slots); with `keys`, each gets a private sshd.
 
     Raises ConfigError where a template of the site cannot be rendered.
     """
     user = request.user
     store_uid, store_gid = store_owner(site.store.account)
-    rendered = dict(_render_node_files(site, request, facts))
-    program = rendered.pop(_UDI_RUN)
+    rendered = dict(_render_node_files(site, request, facts, [nid for nid, _ in nodes] if keys else []))
+    programs = [(name, rendered.pop(name)) for name in _PROGRAMS]
+    files = [PlanFile(f"/opt/udi/bin/{name}", 0o755, text) for name, text in (programs if keys else programs[:1])]
     return NodePlan(
         job=request.job,
         user=PlanUser(user.name, user.uid, user.gid, user.groups, user.home, user.shell),
@@ -49,10 +61,24 @@ def make_plan(site: SiteConfig, request: JobRequest, facts: Facts, nodes: Sequen
         allowed=site.volumes.allowed,
         volumes=tuple(PlanMount(v.source, v.target, v.read_only) for v in request.volumes),
         etc=tuple(PlanFile(name, 0o644, text) for name, text in sorted(rendered.items()) if text.strip()),
-        files=(PlanFile("/opt/udi/bin/udi-run", 0o755, program),),
+        files=(*files, *(_key_files(keys) if keys else ())),
         nodes=tuple(_folded(nodes)),
-        modules=site.node.modules,
+        ssh=_ssh(site, keys) if keys else None,
+        modules=tuple(os.path.normpath(os.path.join(site.node.module_path, name)) for name in site.node.modules),
+        krsip=site.node.krsip,
+        steps=tuple(PlanStep(step.when, step.kind, step.source, step.target) for step in site.node.steps),
     )
+
+
+def _key_files(keys: SshKeys) -> Iterator[PlanFile]:
+    """What everybody may read: who is let in, and whom the client knows: the job's nodes and no other host."""
+    yield PlanFile("/opt/udi/etc/authorized_keys", 0o444, f"{_SSH_OPTIONS} {public_key(keys.user)}\n")
+    yield PlanFile("/opt/udi/etc/known_hosts", 0o444, f"* {public_key(keys.host)}\n")
+
+
+def _ssh(site: SiteConfig, keys: SshKeys) -> PlanSsh:
+    private = (base64.b64encode(key).decode() for key in (keys.user, keys.host))
+    return PlanSsh(site.ssh.programs, site.ssh.port, site.ssh.first_address, *private)
 
 
 def _folded(nodes: Sequence[tuple[int, int]]) -> Iterator[NodeRange]:
@@ -63,13 +89,20 @@ def _folded(nodes: Sequence[tuple[int, int]]) -> Iterator[NodeRange]:
         yield NodeRange(members[0][0], members[-1][0], members[0][1])
 
 
-def _render_node_files(site: SiteConfig, request: JobRequest, facts: Facts) -> Iterator[tuple[str, str]]:
-    """Each template of `templates/node`, or the site's own of the same name, as (file name, text)."""
+def _render_node_files(
+    site: SiteConfig, request: JobRequest, facts: Facts, named: Sequence[int]
+) -> Iterator[tuple[str, str]]:
+    """Each template of `templates/node`, or the site's own of the same name, as (file name, text).
+
+    `named` are the nids that the root's /etc/hosts must know.
+    """
     environment = node_templates(site)
     context = {
         "user": request.user,
         "groups": [(gid, group_name(gid)) for gid in request.user.groups],
         "etc": site.etc,
+        "ssh": site.ssh if named else None,
+        "nodes": [(cluster_address(site.ssh.first_address, nid), f"nid{nid:05d}") for nid in named],
         "environment": [match.groups() for text in facts.env if (match := _VARIABLE.fullmatch(text))],
         "entrypoint": facts.entrypoint + facts.cmd,
         "workdir": facts.workdir or "/",

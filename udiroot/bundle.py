@@ -1,8 +1,8 @@
 """Imports the node software out of one entry of its zip.
 
 `zipimport` opens the archive twice for every module that it loads, and unmarshals it twice; on a parallel file system
-each open is a round trip. So the zip holds the compiled code of all modules as one marshalled table, and this module,
-the only one that `zipimport` itself has to load.
+each open is a round trip. So the zip holds the compiled code of all modules in one table, and this module, the only
+one that `zipimport` itself has to load.
 """
 
 import marshal
@@ -11,16 +11,16 @@ from _frozen_importlib import ModuleSpec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import CodeType, ModuleType
+    from types import ModuleType
 
 TABLE = "modules.marshal"
-"""Entry of the zip: a dict of module name → (whether it is a package, its code)."""
+"""Entry of the zip: a dict of module name → (whether it is a package, its marshalled code)."""
 
 
 class Bundle:
     """A finder and loader of the modules of the table."""
 
-    def __init__(self, table: "dict[str, tuple[bool, CodeType]]") -> None:
+    def __init__(self, table: "dict[str, tuple[bool, bytes]]") -> None:
         self._table = table
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> "ModuleSpec | None":
@@ -32,7 +32,7 @@ class Bundle:
         return None
 
     def exec_module(self, module: "ModuleType") -> None:
-        exec(self._table[module.__name__][1], module.__dict__)  # noqa: S102 - this is what a loader does
+        exec(marshal.loads(self._table[module.__name__][1]), module.__dict__)  # noqa: S102, S302 - a loader does just this
 
 
 def install(archive: str) -> None:

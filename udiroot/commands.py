@@ -14,6 +14,7 @@ import time
 from udiroot import smallfile
 from udiroot.errors import NotPermitted, SetupFailed, TimedOut, UdiError, UsageError, printable
 from udiroot.report import NodeReport
+from udiroot.rules import in_real_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def _set_up(path: str, sha256: str, nid: int) -> str:
     from udiroot.setup import set_up
 
     plan = NodePlan.parse(_read_plan(path, sha256))
+    plan.root, plan.run = in_real_folder(plan.root), in_real_folder(plan.run)
     _set_alarm(plan.deadline)
     return set_up(plan, path, nid, time.monotonic() + plan.deadline)
 
@@ -97,11 +99,11 @@ def _tear_down(options: "dict[str, str]", nid: int) -> str:
     job, seconds = options["job"], int(options["deadline"])
     deadline = time.monotonic() + seconds
     _set_alarm(seconds)
-    with RunFolder(options["run"]) as folder:
+    with RunFolder(in_real_folder(options["run"])) as folder:
         if not lock_for_teardown(job, folder, deadline):
             other = folder.read()
             raise TimedOut(f"another set-up or teardown runs here, for {other.job if other else 'an unknown job'}")
-        words = tear_down(job, options["root"], folder, nid, deadline)
+        words = tear_down(job, in_real_folder(options["root"]), folder, nid, deadline)
         if not folder.raw():
             folder.remove()
         return words

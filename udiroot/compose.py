@@ -6,38 +6,22 @@ between.
 """
 
 import os
+import stat
 
-from udiroot import mountinfo
 from udiroot.accounts import MERGED, merged
+from udiroot.binds import FROZEN, SAFE, bind
 from udiroot.errors import SetupFailed
-from udiroot.image import FLAGS as IMAGE_FLAGS
 from udiroot.image import mount_image
-from udiroot.kernel import (
-    MS_BIND,
-    MS_MOVE,
-    MS_NOATIME,
-    MS_NODEV,
-    MS_NODIRATIME,
-    MS_NOEXEC,
-    MS_NOSUID,
-    MS_PRIVATE,
-    MS_RDONLY,
-    MS_REC,
-    MS_REMOUNT,
-    mount,
-    umount,
-)
+from udiroot.kernel import MS_BIND, MS_MOVE, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_REMOUNT, mount, umount
 from udiroot.plan import NodePlan, PlanFile
 from udiroot.rules import check_name
+from udiroot.steps import take
 from udiroot.toplevel import bind_image
 from udiroot.volumes import mount_sites, mount_volumes
 
-_SAFE = MS_NOSUID | MS_NODEV
 _ROOT_BYTES = 64 << 20
 """What the root's own tmpfs may hold: folders, links and files of /etc."""
 _SOFTWARE = "/opt/udi"
-_KEPT_OPTIONS = {"ro": MS_RDONLY, "noexec": MS_NOEXEC, "noatime": MS_NOATIME, "nodiratime": MS_NODIRATIME,
-                 "nosuid": MS_NOSUID, "nodev": MS_NODEV}  # fmt: skip
 
 
 def compose(plan: NodePlan, nid: int, stage: str, label: str) -> str:
@@ -46,22 +30,23 @@ def compose(plan: NodePlan, nid: int, stage: str, label: str) -> str:
     Raises UdiError for what a person must know, OSError for a system call that failed.
     """
     os.mkdir(stage, 0o700)
-    mount(label, stage, "tmpfs", _SAFE | MS_NOEXEC, "mode=0700,size=1m")
+    mount(label, stage, "tmpfs", SAFE | MS_NOEXEC, "mode=0700,size=1m")
     mount("", stage, flags=MS_PRIVATE)
     image, root = stage + "/image", stage + "/root"
     os.mkdir(image, 0o700)
     mount_image(plan, nid, image)
     os.mkdir(root, 0o755)
-    mount(label, root, "tmpfs", _SAFE, f"mode=0755,size={_ROOT_BYTES}")
+    mount(label, root, "tmpfs", SAFE, f"mode=0755,size={_ROOT_BYTES}")
     etc = {file.path for file in plan.etc}
     bind_image(image, root, {"etc": frozenset(etc), "var": frozenset(("tmp", "nodelist")), "opt": frozenset(("udi",))})
     _mount_kernel_views(root)
     _mount_temporary(plan, root, label)
     _write_files(plan, image, root)
+    take(plan.steps, "before", root)
     mount_sites(plan, root)
+    take(plan.steps, "after", root)
     mount_volumes(plan, root)
-    _enforce_flags(root)
-    mount("", root, flags=MS_BIND | MS_REMOUNT | MS_RDONLY | _SAFE)
+    mount("", root, flags=MS_BIND | MS_REMOUNT | FROZEN)
     umount(image)
     return root
 
@@ -71,7 +56,8 @@ def publish(root: str, target: str, stage: str) -> None:
     try:
         os.mkdir(target, 0o755)
     except FileExistsError:
-        pass
+        if not stat.S_ISDIR(os.stat(target, follow_symlinks=False).st_mode):
+            raise SetupFailed(f"{target} is not a folder") from None
     mount(root, target, flags=MS_MOVE)
     umount(stage)
     os.rmdir(stage)
@@ -81,15 +67,15 @@ def _mount_kernel_views(root: str) -> None:
     """/proc anew, /sys and /dev as the node has them, with what is mounted below."""
     for name in ("proc", "sys", "dev"):
         os.mkdir(f"{root}/{name}", 0o755)
-    mount("proc", root + "/proc", "proc", _SAFE | MS_NOEXEC)
-    mount("/sys", root + "/sys", flags=MS_BIND | MS_REC)
-    mount("/dev", root + "/dev", flags=MS_BIND | MS_REC)
+    mount("proc", root + "/proc", "proc", SAFE | MS_NOEXEC)
+    bind("/sys", root + "/sys", SAFE, recursive=True)
+    bind("/dev", root + "/dev", MS_NOSUID, recursive=True)
 
 
 def _mount_temporary(plan: NodePlan, root: str, label: str) -> None:
     for place in ("/tmp", "/var/tmp"):
         os.mkdir(root + place, 0o755)
-        mount(label, root + place, "tmpfs", _SAFE, f"mode=1777,size={plan.tmp_bytes}")
+        mount(label, root + place, "tmpfs", SAFE, f"mode=1777,size={plan.tmp_bytes}")
 
 
 def _write_files(plan: NodePlan, image: str, root: str) -> None:
@@ -102,8 +88,14 @@ def _write_files(plan: NodePlan, image: str, root: str) -> None:
     os.mkdir(root + _SOFTWARE, 0o755)
     for file in plan.files:
         _write_software(root, file)
-    mount(root + _SOFTWARE, root + _SOFTWARE, flags=MS_BIND)
-    mount("", root + _SOFTWARE, flags=MS_BIND | MS_REMOUNT | IMAGE_FLAGS)
+    if plan.ssh is None:
+        bind(root + _SOFTWARE, root + _SOFTWARE, FROZEN)
+        return
+    from udiroot import ssh  # not on the way of a site without it
+
+    ssh.write_keys(plan, plan.ssh, root)
+    bind(root + _SOFTWARE, root + _SOFTWARE, FROZEN)
+    ssh.mount_programs(plan.ssh, root)
 
 
 def _write_software(root: str, file: PlanFile) -> None:
@@ -124,15 +116,3 @@ def _write(path: str, mode: int, text: str) -> None:
         os.fchmod(descriptor, mode)
     finally:
         os.close(descriptor)
-
-
-def _enforce_flags(root: str) -> None:
-    """No mount of the root may be left without nosuid, and none outside /dev without nodev."""
-    devices = root + "/dev"
-    for mounted in mountinfo.below(mountinfo.read(), root):
-        wanted = MS_NOSUID if mounted.point == devices or mounted.point.startswith(devices + "/") else _SAFE
-        present = 0
-        for option in mounted.options:
-            present |= _KEPT_OPTIONS.get(option, 0)
-        if present & wanted != wanted:
-            mount("", mounted.point, flags=MS_BIND | MS_REMOUNT | present | wanted)

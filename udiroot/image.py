@@ -8,8 +8,9 @@ import os
 import stat
 
 from udiroot import loop
+from udiroot.binds import FROZEN, bind
 from udiroot.errors import ImageInvalid, SetupFailed
-from udiroot.kernel import MS_BIND, MS_NODEV, MS_NOSUID, MS_RDONLY, MS_REMOUNT, mount
+from udiroot.kernel import mount
 from udiroot.plan import NodePlan
 from udiroot.rights import FileRights
 
@@ -17,7 +18,6 @@ _MAGIC = {"squashfs": (0, b"hsqs"), "ext4": (1080, b"\x53\xef")}
 """Where each format's magic number stands in the file, in bytes from its start."""
 _OPTIONS = {"squashfs": "", "ext4": "noload"}
 """ext4: the journal is not replayed, since the device is read-only."""
-FLAGS = MS_RDONLY | MS_NOSUID | MS_NODEV
 
 
 def mount_image(plan: NodePlan, nid: int, target: str) -> None:
@@ -28,12 +28,11 @@ def mount_image(plan: NodePlan, nid: int, target: str) -> None:
     descriptor = _open(plan)
     try:
         if plan.image_format == "directory":
-            mount(f"/proc/self/fd/{descriptor}", target, flags=MS_BIND)
-            mount("", target, flags=MS_BIND | MS_REMOUNT | FLAGS)
+            bind(f"/proc/self/fd/{descriptor}", target, FROZEN)
             return
         device, path = loop.attach(descriptor, loop.label(nid, plan.job))
         try:
-            mount(path, target, plan.image_format, FLAGS, _OPTIONS[plan.image_format])
+            mount(path, target, plan.image_format, FROZEN, _OPTIONS[plan.image_format])
         except OSError as error:
             raise ImageInvalid(f"image {plan.image_id[:12]} cannot be mounted: {error.strerror}") from error
         finally:

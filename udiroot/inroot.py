@@ -1,12 +1,14 @@
 """Paths inside a root that is being composed, resolved without ever leaving it.
 
-The walk opens one component at a time and follows links itself, so that an absolute link, `..`, or a link planted by an
-image leads to a place inside the root. It needs no system call that kernels of 3.0 lack (openat2 came with 5.6).
+An absolute link, `..`, or a link planted by an image leads to a place inside the root. Kernels since 5.6 do it in one
+call; elsewhere a walk opens one component at a time and follows the links itself.
 """
 
 import errno
 import os
 import stat
+
+from udiroot.kernel import open_in_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,9 +51,26 @@ def resolve(root: str, path: str) -> Place:
 
     Raises OSError: ENOENT where a component is missing, ENOTDIR where one is no folder, ELOOP for too many links.
     """
+    top = os.open(root, _WALK | os.O_DIRECTORY)
+    try:
+        descriptor = open_in_root(top, path)
+        inside = os.readlink(f"/proc/self/fd/{descriptor}")[len(os.readlink(f"/proc/self/fd/{top}")) :]
+        return Place(descriptor, inside or "/")
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+    finally:
+        os.close(top)
+    return walk(root, path)
+
+
+def walk(root: str, path: str) -> Place:
+    """What `resolve` does where the kernel has no openat2."""
+    if not path:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     open_folders = [os.open(root, _WALK | os.O_DIRECTORY)]
     names: list[str] = []
-    todo = [name for name in reversed(path.split("/")) if name]
+    todo = _parts(path)
     links = 0
     try:
         while todo:
@@ -75,7 +94,7 @@ def resolve(root: str, path: str) -> Place:
                     for stale in open_folders[1:]:
                         os.close(stale)
                     del open_folders[1:], names[:]
-                todo += [part for part in reversed(target.split("/")) if part]
+                todo += _parts(target)
                 continue
             if todo and not stat.S_ISDIR(mode):
                 os.close(descriptor)
@@ -86,3 +105,9 @@ def resolve(root: str, path: str) -> Place:
     finally:
         for descriptor in open_folders:
             os.close(descriptor)
+
+
+def _parts(path: str) -> "list[str]":
+    """The components of a path, the last first. A slash at the end asks for a folder, as `.` does."""
+    names = [name for name in reversed(path.split("/")) if name]
+    return [".", *names] if path.endswith("/") else names

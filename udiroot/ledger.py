@@ -9,29 +9,35 @@ import time
 
 from udiroot import loop, mountinfo, processes
 from udiroot.mountinfo import Label, Mount
-from udiroot.record import Record, RunFolder
+from udiroot.record import RECORD, Record, RunFolder
 
 
 class Survey:
     """Everything of ours on a node at one moment.
 
     `mounts` in the order of mounting; `loops` are device paths; `foreign` are processes whose own mount namespace
-    holds something of ours. `jobs` are the jobs that labels and record name.
+    holds something of ours. `remains` are names in the run folder. `jobs` are the jobs that labels and record name.
     """
 
-    __slots__ = ("foreign", "has_run_folder", "jobs", "label", "loops", "mounts", "record")
+    __slots__ = ("foreign", "jobs", "label", "loops", "mounts", "record", "remains")
 
     def __init__(
-        self, mounts: "list[Mount]", loops: "list[str]", record: "Record | None", has_run_folder: bool, jobs: "set[str]"
+        self, mounts: "list[Mount]", loops: "list[str]", record: "Record | None", remains: "list[str]", jobs: "set[str]"
     ) -> None:
         self.mounts, self.loops, self.record = mounts, loops, record
-        self.has_run_folder, self.jobs = has_run_folder, jobs
+        self.remains, self.jobs = remains, jobs
         self.label = next((label for m in mounts if (label := Label.parse(m.source))), None)
         self.foreign: list[processes.Process] = []
 
     @property
     def clean(self) -> bool:
-        return not (self.mounts or self.loops or self.has_run_folder or self.foreign)
+        return not (self.mounts or self.loops or self.remains or self.foreign)
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether nothing but files is left: of another boot, or of a writer that is gone with all that it did."""
+        live = self.record is not None and self.record.is_of_this_boot
+        return not (self.mounts or self.loops or self.foreign or live)
 
     def sentence(self) -> str:
         """What is left, of which job, and since when, in one line for a person."""
@@ -42,8 +48,8 @@ class Survey:
             parts.append(f"loop device {', '.join(self.loops)}")
         if self.foreign:
             parts.append(f"a mount namespace of {', '.join(map(str, self.foreign[:3]))}")
-        if self.has_run_folder:
-            parts.append("the record" if self.record else "an unreadable record")
+        if self.remains:
+            parts.append(_record_in_words(self.record, self.remains))
         job = ", ".join(sorted(self.jobs)) or "an unknown job"
         since = f" since {time.strftime('%F %T', time.localtime(self.record.since))}" if self.record else ""
         return f"{'; '.join(parts)} of {job} left{since}"
@@ -55,14 +61,13 @@ def survey(root: str, run: RunFolder, nid: int, *, job: str = "", foreign: bool 
     `foreign` also looks into other processes' mount namespaces.
     """
     mounts = our_mounts(root, run, job)
-    raw = run.raw()
     record = run.read()
     loops = _loops(nid, job, record)
     jobs = {label.job for m in mounts if (label := Label.parse(m.source))}
     jobs |= {name.split(":", 2)[2] for name in loops.values()}
     if record:
         jobs.add(record.job)
-    found = Survey(mounts, sorted(loops), record, raw is not None, jobs)
+    found = Survey(mounts, sorted(loops), record, run.names(), jobs)
     if foreign:
         held = held_by(found, root, run.stage, job)
         found.foreign = [p for p in processes.holders(held, deep=False) if p.why == "mount namespace"]
@@ -78,6 +83,12 @@ def held_by(found: Survey, root: str, stage: str, job: str) -> processes.Held:
     """What no process may hold, for `processes.holders`."""
     devices = {m.device for m in found.mounts if Label.parse(m.source) or m.source.startswith("/dev/loop")}
     return processes.Held((root, stage), devices, job, set(found.loops))
+
+
+def _record_in_words(record: "Record | None", remains: "list[str]") -> str:
+    if record is None:
+        return "an unreadable record" if RECORD in remains else f"{', '.join(remains[:3])} without a record"
+    return "the record" if record.is_of_this_boot else "a record of another boot"
 
 
 def _is_ours(mount: Mount, root: str, stage: str, job: str) -> bool:
@@ -97,6 +108,6 @@ def _loops(nid: int, job: str, record: "Record | None") -> "dict[str, str]":
         named = name == wanted if job else name.startswith(wanted)
         if named:
             found[path] = name
-        elif not name and record and backing == record.image:
+        elif not name and record and backing == record.image and record.is_of_this_boot:
             found[path] = loop.label(nid, record.job)
     return found

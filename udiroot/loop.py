@@ -9,8 +9,8 @@ that is tried again, with a bound.
 import errno
 import fcntl
 import os
-import struct
 import time
+from struct import Struct
 
 from udiroot import smallfile
 from udiroot.errors import SetupFailed
@@ -18,10 +18,10 @@ from udiroot.errors import SetupFailed
 _SET_FD, _CLR_FD, _SET_STATUS64, _GET_STATUS64 = 0x4C00, 0x4C01, 0x4C04, 0x4C05
 _CONFIGURE, _CTL_GET_FREE = 0x4C0A, 0x4C82
 _READ_ONLY, _AUTOCLEAR = 1, 4
-_INFO = struct.Struct("5Q4I64s64s32s2Q")
+_INFO = Struct("5Q4I64s64s32s2Q")
 """struct loop_info64: device, inode, rdevice, offset, sizelimit; number, encrypt type, key size, flags; file name, …"""
 _FLAGS_AT, _NAME_AT = 8, 9
-_CONFIG_HEAD = struct.Struct("2I")
+_CONFIG_HEAD = Struct("2I")
 _CONFIG_TAIL = b"\0" * 64
 _TRIES = 50
 _TAKEN = (errno.EBUSY, errno.EAGAIN, errno.ENXIO, errno.ENODEV, errno.ENOENT)

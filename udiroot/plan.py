@@ -6,6 +6,7 @@ outside a small set is written `%XX`, so no value can forge a line.
 """
 
 from udiroot.errors import SetupFailed, printable
+from udiroot.plan_ssh import PlanSsh
 
 VERSION = "1"
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._:@+=,~-")
@@ -27,11 +28,14 @@ _FIELDS = {
     "etc": 3,
     "file": 3,
     "node": 1,
-    "sshkey": 1,
+    "ssh": 5,
     "module": 1,
+    "krsip": 1,
+    "step": 4,
 }
-_REPEATED = frozenset(("site", "allow", "volume", "etc", "file", "node", "module"))
-_OPTIONAL = _REPEATED | {"sshkey"}
+_REPEATED = frozenset(("site", "allow", "volume", "etc", "file", "node", "module", "step"))
+_OPTIONAL = _REPEATED | {"ssh", "krsip"}
+STEPS = {"when": ("before", "after"), "kind": ("folder", "link", "bind")}
 IMAGE_FORMATS = ("squashfs", "ext4", "directory")
 
 
@@ -62,6 +66,18 @@ class PlanFile:
         self.path, self.mode, self.text = path, mode, text
 
 
+class PlanStep:
+    """What a site declares for every root, before or after its file systems: `folder`, `link` or `bind` at `target`.
+
+    `source` is what a link says, or what is bound; empty for a folder.
+    """
+
+    __slots__ = ("kind", "source", "target", "when")
+
+    def __init__(self, when: str, kind: str, source: str, target: str) -> None:
+        self.when, self.kind, self.source, self.target = when, kind, source, target
+
+
 class NodeRange:
     """Nodes `first` to `last`, both included, each with `slots` places for ranks."""
 
@@ -75,8 +91,8 @@ class NodePlan:
     """A complete plan. Paths are as the node sees them; `tmp_bytes` in bytes, `deadline` in seconds."""
 
     __slots__ = (
-        "allowed", "deadline", "etc", "files", "image_format", "image_id", "image_path", "job", "modules", "nodes",
-        "root", "run", "sites", "ssh_key", "store_gid", "store_uid", "tmp_bytes", "user", "volumes",
+        "allowed", "deadline", "etc", "files", "image_format", "image_id", "image_path", "job", "krsip", "modules",
+        "nodes", "root", "run", "sites", "ssh", "steps", "store_gid", "store_uid", "tmp_bytes", "user", "volumes",
     )  # fmt: skip
 
     def __init__(
@@ -99,8 +115,10 @@ class NodePlan:
         etc: tuple[PlanFile, ...] = (),
         files: tuple[PlanFile, ...] = (),
         nodes: tuple[NodeRange, ...] = (),
-        ssh_key: str = "",
+        ssh: "PlanSsh | None" = None,
         modules: tuple[str, ...] = (),
+        krsip: str = "",
+        steps: tuple[PlanStep, ...] = (),
     ) -> None:
         self.job, self.user, self.store_uid, self.store_gid = job, user, store_uid, store_gid
         self.root, self.run = root, run
@@ -108,7 +126,7 @@ class NodePlan:
         self.tmp_bytes, self.deadline = tmp_bytes, deadline
         self.sites, self.allowed, self.volumes = sites, allowed, volumes
         self.etc, self.files, self.nodes = etc, files, nodes
-        self.ssh_key, self.modules = ssh_key, modules
+        self.ssh, self.modules, self.krsip, self.steps = ssh, modules, krsip, steps
 
     def text(self) -> str:
         """The plan as text, ending in `end`."""
@@ -129,8 +147,10 @@ class NodePlan:
         rows += [("etc", f.path, f"{f.mode:04o}", f.text) for f in self.etc]
         rows += [("file", f.path, f"{f.mode:04o}", f.text) for f in self.files]
         rows += [("node", f"{n.first}-{n.last}/{n.slots}") for n in self.nodes]
-        rows += [("sshkey", self.ssh_key)] if self.ssh_key else []
-        rows += [("module", name) for name in self.modules]
+        rows += [self.ssh.row()] if self.ssh else []
+        rows += [("module", path) for path in self.modules]
+        rows += [("krsip", self.krsip)] if self.krsip else []
+        rows += [("step", s.when, s.kind, s.source, s.target) for s in self.steps]
         lines = [" ".join((str(row[0]), *(escape(str(field)) for field in row[1:]))) for row in rows]
         return "\n".join((f"udi-plan {VERSION}", *lines, "end", ""))
 
@@ -162,8 +182,10 @@ class NodePlan:
                 etc=tuple(PlanFile(row[0], int(row[1], 8), row[2]) for row in many["etc"]),
                 files=tuple(PlanFile(_absolute(row[0]), int(row[1], 8), row[2]) for row in many["file"]),
                 nodes=tuple(_node_range(row[0]) for row in many["node"]),
-                ssh_key=once["sshkey"][0] if "sshkey" in once else "",
-                modules=tuple(row[0] for row in many["module"]),
+                ssh=PlanSsh.of_row([_absolute(once["ssh"][0]), *once["ssh"][1:]]) if "ssh" in once else None,
+                modules=tuple(_absolute(row[0]) for row in many["module"]),
+                krsip=_absolute(once["krsip"][0]) if "krsip" in once else "",
+                steps=tuple(_step(row) for row in many["step"]),
             )
         except ValueError as error:
             raise SetupFailed(f"plan: {printable(error)}") from error
@@ -228,6 +250,13 @@ def _mount(row: "list[str]") -> PlanMount:
     if row[2] not in ("ro", "rw"):
         raise SetupFailed(f"plan: access {printable(row[2])} is neither ro nor rw")
     return PlanMount(_absolute(row[0]), _absolute(row[1]), row[2] == "ro")
+
+
+def _step(row: "list[str]") -> PlanStep:
+    when, kind, source, target = row
+    if when not in STEPS["when"] or kind not in STEPS["kind"] or (kind == "folder") != (source == ""):
+        raise SetupFailed(f"plan: not a step: {printable(' '.join(row), 60)}")
+    return PlanStep(when, kind, _absolute(source) if kind == "bind" else source, _absolute(target))
 
 
 def _access(mount: PlanMount) -> str:

@@ -19,16 +19,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
-_NAME = "job"
+RECORD = "job"
+"""The record's name in the run folder. With a dot and a pid behind it, one that is being written."""
 _HEAD = "udi-record 1"
 _MAX_BYTES = 65536
 
 
 class Record:
     """Whose root a node holds. `pid` and `start` name the set-up process; `since` is in seconds since the epoch; `made`
-    tells whether the folder that the root is mounted on is ours."""
+    tells whether the folder that the root is mounted on is ours. `modules` are files of kernel modules that were absent
+    before us; `krsip` is the switch that we turn on. `sshd` is pid and start time of the private sshd."""
 
-    __slots__ = ("boot", "image", "job", "made", "modules", "pid", "root", "since", "start", "uid")
+    __slots__ = ("boot", "image", "job", "krsip", "made", "modules", "pid", "root", "since", "sshd", "start", "uid")
 
     def __init__(
         self,
@@ -43,17 +45,26 @@ class Record:
         boot: str,
         made: bool,
         modules: "tuple[str, ...]" = (),
+        krsip: str = "",
+        sshd: "tuple[int, int] | None" = None,
     ) -> None:
         self.job, self.uid, self.root, self.image = job, uid, root, image
         self.pid, self.start, self.since, self.boot = pid, start, since, boot
-        self.made, self.modules = made, modules
+        self.made, self.modules, self.krsip, self.sshd = made, modules, krsip, sshd
+
+    @property
+    def is_of_this_boot(self) -> bool:
+        """Otherwise what it tells of processes and modules is over; the files and folders are left to remove."""
+        return self.boot == boot_id()
 
     def text(self) -> str:
         rows = [
             ("job", self.job), ("uid", self.uid), ("root", self.root), ("image", self.image), ("pid", self.pid),
             ("start", self.start), ("since", self.since), ("boot", self.boot), ("made", int(self.made)),
+            ("krsip", self.krsip),
         ]  # fmt: skip
         rows += [("module", name) for name in self.modules]
+        rows += [("sshd", f"{self.sshd[0]}/{self.sshd[1]}")] if self.sshd else []
         return "\n".join((_HEAD, *(f"{name} {escape(str(value))}" for name, value in rows), "end", ""))
 
     @classmethod
@@ -75,6 +86,8 @@ class Record:
                 since=int(values["since"]),
                 boot=values["boot"],
                 made=values["made"] == "1",
+                krsip=values["krsip"],
+                sshd=_process(values["sshd"]) if "sshd" in values else None,
                 modules=tuple(unescape(value) for name, value in pairs if name == "module"),
             )
         except (ValueError, KeyError):
@@ -100,13 +113,16 @@ class RunFolder:
         """Take the lock, waiting for at most `seconds`; False when another process still holds it then."""
         end = time.monotonic() + seconds
         while True:
-            descriptor = self._open()
             try:
+                descriptor = self._open()
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except FileNotFoundError:  # a teardown removed the folder between our two steps
+                pass
             except BlockingIOError:
                 os.close(descriptor)
             else:
                 if self._is_in_place(descriptor):
+                    self.unlock()
                     self._descriptor = descriptor
                     return True
                 os.close(descriptor)
@@ -121,42 +137,52 @@ class RunFolder:
             self._descriptor = -1
 
     def read(self) -> "Record | None":
-        """The record of this boot; None where there is none, or none that can be understood."""
-        record = Record.parse(self.raw() or b"")
-        return record if record is not None and record.boot == boot_id() else None
+        """The record; None where there is none, or none that can be understood."""
+        return Record.parse(self.raw() or b"")
 
     def raw(self) -> "bytes | None":
         """The record's bytes, whatever they are; None where there is no such file."""
         try:
-            descriptor = os.open(f"{self.path}/{_NAME}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = os.open(f"{self.path}/{RECORD}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except (FileNotFoundError, NotADirectoryError):
             return None
         with open(descriptor, "rb") as stream:
             return stream.read(_MAX_BYTES)
 
+    def names(self) -> "list[str]":
+        """What is in the folder; nothing where there is none."""
+        try:
+            return sorted(os.listdir(self.path))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
     def write(self, record: Record) -> None:
         """Put the record in place, whole. Raises SetupFailed where there is one already."""
-        unfinished = f"{self.path}/{_NAME}.{os.getpid()}"
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        unfinished = self._write_unfinished(record)
         try:
-            os.write(descriptor, record.text().encode("ascii"))
-        finally:
-            os.close(descriptor)
-        try:
-            os.link(unfinished, f"{self.path}/{_NAME}")
+            os.link(unfinished, f"{self.path}/{RECORD}")
         except FileExistsError as error:
             raise SetupFailed(f"the node already has a record in {self.path}") from error
         finally:
             os.unlink(unfinished)
 
+    def rewrite(self, record: Record) -> None:
+        """Put the record in the place of the one that the caller wrote, whole at every moment."""
+        os.rename(self._write_unfinished(record), f"{self.path}/{RECORD}")
+
+    def _write_unfinished(self, record: Record) -> str:
+        path = f"{self.path}/{RECORD}.{os.getpid()}"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.write(descriptor, record.text().encode("ascii"))
+        finally:
+            os.close(descriptor)
+        return path
+
     def remove(self) -> None:
         """Take away the record, what a killed writer left, and the folder, which must then be empty."""
-        try:
-            names = os.listdir(self.path)
-        except FileNotFoundError:
-            return
-        for name in names:
-            if name == _NAME or name.startswith(_NAME + "."):
+        for name in self.names():
+            if name == RECORD or name.startswith(RECORD + "."):
                 os.unlink(f"{self.path}/{name}")
         try:
             os.rmdir(self.path)
@@ -194,6 +220,11 @@ class RunFolder:
         except FileNotFoundError:
             return False
         return os.path.samestat(os.fstat(descriptor), there)
+
+
+def _process(text: str) -> "tuple[int, int]":
+    pid, start = text.split("/")
+    return int(pid), int(start)
 
 
 def boot_id() -> str:

@@ -32,12 +32,23 @@ class FileRights:
     def __enter__(self) -> None:
         uid, gid, groups = self._wanted
         self._before = (_libc.setfsuid(_NOBODY_CHANGES), _libc.setfsgid(_NOBODY_CHANGES), tuple(os.getgroups()))
-        os.setgroups(groups)
-        self._set(uid, gid)
+        try:
+            os.setgroups(groups)
+            self._set(uid, gid)
+        except BaseException:
+            self._put_back()
+            raise
 
     def __exit__(
         self, kind: "type[BaseException] | None", error: "BaseException | None", trace: "TracebackType | None"
     ) -> None:
+        try:
+            self._put_back()
+        except BaseException:  # the deadline's alarm, which comes once
+            self._put_back()
+            raise
+
+    def _put_back(self) -> None:
         uid, gid, groups = self._before
         try:
             self._set(uid, gid)

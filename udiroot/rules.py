@@ -3,6 +3,8 @@
 One place for all who must agree: the gateway refuses such an image, the prologue such a volume; the node asks again.
 """
 
+import os
+
 from udiroot.errors import ImageInvalid, printable
 
 OURS = ("/etc", "/proc", "/sys", "/dev", "/opt/udi", "/var/nodelist")
@@ -19,6 +21,12 @@ _REST = _FIRST | {"-"}
 def is_within(path: str, folder: str) -> bool:
     """Whether `path` is `folder` or lies below it, by components: /scratch2 is not within /scratch."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def in_real_folder(path: str) -> str:
+    """The path with no link above its last name, as the kernel's table of mounts has it: /var/run is often a link."""
+    above, _, name = path.rpartition("/")
+    return f"{os.path.realpath(above or '/').rstrip('/')}/{name}"
 
 
 def check_name(name: str, where: str) -> None:

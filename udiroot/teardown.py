@@ -9,15 +9,18 @@ import errno
 import os
 import time
 
-from udiroot import ledger, loop, processes
+from udiroot import krsip, ledger, loop, modules, processes
 from udiroot.errors import TeardownIncomplete
 from udiroot.kernel import umount
 from udiroot.ledger import Survey
 from udiroot.mountinfo import Mount
-from udiroot.record import RunFolder
+from udiroot.record import Record, RunFolder
 
 _ROUNDS = 5
 """How often holders are ended and the mounts tried again: each round may uncover one stacked below."""
+
+_PATIENCE = 2.0
+"""Seconds to wait for another job's set-up or teardown to end."""
 
 
 def tear_down(job: str, root: str, run: RunFolder, nid: int, deadline: float) -> str:
@@ -31,13 +34,24 @@ def tear_down(job: str, root: str, run: RunFolder, nid: int, deadline: float) ->
     uid = found.record.uid if found.record else found.label.uid if found.label else -1
     made_root = any(owner is not None and owner.made for owner in (found.record, found.label))
     ended: list[str] = []
+    _end_sshd(found.record, deadline)
     stubborn = _unmount_all(found, job, root, run, uid, deadline, ended)
     left = _free_loops(job, root, run, nid, uid, deadline, ended)
     if left.mounts or left.loops or left.foreign:
         why = f"; held by {', '.join(map(str, stubborn[:3]))}" if stubborn else ""
         raise TeardownIncomplete(left.sentence() + why)
+    if found.record and found.record.is_of_this_boot:
+        krsip.switch(found.record.krsip, on=False)
+        _unload(found.record, deadline)
     _remove_folders(root, run, made_root)
     return f"ended {len(ended)} processes: {', '.join(ended[:3])}" if ended else "clean"
+
+
+def _end_sshd(record: "Record | None", deadline: float) -> None:
+    """The private sshd by name, so that it does not count as something that the job left. What it started does, and one
+    that no record names: those hold the root, and are found by that."""
+    if record and record.sshd and record.is_of_this_boot:
+        processes.kill(*record.sshd, deadline)
 
 
 def lock_for_teardown(job: str, run: RunFolder, deadline: float) -> bool:
@@ -45,9 +59,11 @@ def lock_for_teardown(job: str, run: RunFolder, deadline: float) -> bool:
     if run.lock(0):
         return True
     record = run.read()
-    if record and record.job == job:
+    if record and record.job != job:
+        return run.lock(min(_PATIENCE, deadline - time.monotonic()))
+    if record and record.is_of_this_boot:
         processes.kill(record.pid, record.start, deadline)
-    return run.lock(max(0.0, deadline - time.monotonic()))
+    return run.lock(deadline - time.monotonic())
 
 
 def _unmount_all(
@@ -94,6 +110,19 @@ def _free_loops(job: str, root: str, run: RunFolder, nid: int, uid: int, deadlin
         for path in left.loops:
             loop.detach(path)
         time.sleep(0.002)
+
+
+def _unload(record: Record, deadline: float) -> None:
+    """Modules leave once the last device or mount that used them is gone, which may be a moment later."""
+    patience = min(deadline, time.monotonic() + 1.0)
+    modules.unload(record.modules)
+    while (idle := modules.unused(record.modules)) and time.monotonic() < patience:
+        time.sleep(0.01)
+        modules.unload(record.modules)
+    if idle:
+        raise TeardownIncomplete(
+            f"kernel module {', '.join(idle)} of {record.job} is used by nobody and cannot be removed"
+        )
 
 
 def _remove_folders(root: str, run: RunFolder, made_root: bool) -> None:

@@ -9,12 +9,13 @@ import errno
 import os
 import stat
 
+from udiroot.binds import FROZEN, SAFE, bind
 from udiroot.errors import NotPermitted, SetupFailed, UsageError, printable
 from udiroot.inroot import Place, resolve
-from udiroot.kernel import MS_BIND, MS_NODEV, MS_NOSUID, MS_RDONLY, MS_REC, MS_REMOUNT, mount
 from udiroot.plan import NodePlan, PlanMount
 from udiroot.rights import FileRights
 from udiroot.rules import is_forbidden, is_within
+from udiroot.steps import folder_in_root
 
 
 def mount_sites(plan: NodePlan, root: str) -> None:
@@ -26,10 +27,8 @@ def mount_sites(plan: NodePlan, root: str) -> None:
             raise SetupFailed(f"site file system {site.source}: {error.strerror}") from error
         if not stat.S_ISDIR(mode):
             raise SetupFailed(f"site file system {site.source}: not a folder")
-        with _site_target(root, site) as place:
-            mount(site.source, place.handle, flags=MS_BIND | MS_REC)
-            if site.read_only:
-                mount("", root + place.path, flags=MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
+        with folder_in_root(root, site.target, f"site file system {site.source}") as place:
+            bind(site.source, place.handle, FROZEN if site.read_only else SAFE, recursive=True)
 
 
 def mount_volumes(plan: NodePlan, root: str) -> None:
@@ -42,9 +41,7 @@ def mount_volumes(plan: NodePlan, root: str) -> None:
             with _volume_target(root, volume, name) as place:
                 if is_forbidden(volume.target, mounted) or is_forbidden(place.path, mounted):
                     raise NotPermitted(f"{name}: no volume may be mounted on {printable(place.path)}")
-                mount(f"/proc/self/fd/{source}", place.handle, flags=MS_BIND)
-                read_only = MS_RDONLY if volume.read_only else 0
-                mount("", root + place.path, flags=MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NODEV | read_only)
+                bind(f"/proc/self/fd/{source}", place.handle, FROZEN if volume.read_only else SAFE)
                 mounted.append(place.path)
         finally:
             os.close(source)
@@ -84,30 +81,4 @@ def _volume_target(root: str, volume: PlanMount, name: str) -> Place:
     if not stat.S_ISDIR(os.fstat(place.descriptor).st_mode):
         place.close()
         raise UsageError(f"{name}: {printable(volume.target)} is not a folder in the image")
-    return place
-
-
-def _site_target(root: str, site: PlanMount) -> Place:
-    """The folder for a site file system; made where the root's own tmpfs can hold it."""
-    made = ""
-    for part in site.target.split("/")[1:]:
-        made += "/" + part
-        try:
-            place = resolve(root, made)
-        except FileNotFoundError:
-            try:
-                with resolve(root, made.rpartition("/")[0] or "/") as parent:
-                    os.mkdir(part, 0o755, dir_fd=parent.descriptor)
-                place = resolve(root, made)
-            except OSError as error:
-                raise SetupFailed(
-                    f"site file system {site.source}: {printable(made)} cannot be made in the root: {error.strerror}"
-                ) from error
-        except OSError as error:
-            raise SetupFailed(f"site file system {site.source}: {printable(made)}: {error.strerror}") from error
-        if made != site.target:
-            place.close()
-    if not stat.S_ISDIR(os.fstat(place.descriptor).st_mode):
-        place.close()
-        raise SetupFailed(f"site file system {site.source}: {printable(site.target)} is not a folder in the image")
     return place

@@ -4,6 +4,7 @@ How it hangs together, from the ground up:
 
 - `kernel`, `processes`, `entering`: namespaces and mounts; which process is ours; how a program gets into a node
 - `initramfs`, `node`, `picture`: one compute node, usable by itself, and a picture of it to compare with a later one
+- `network`: the wire between nodes, a bridge in a network namespace of the machine's own
 - `login`, `shared_root`: the login node, whose root is the shared root that nodes see at `/dsl`; what lies on it
 - `faults`: what the machine can be asked to do wrong
 - `alps`, `basil`, `apstat`, `application`: reservations and what shows and uses them (apbasil, apstat, aprun)

@@ -38,6 +38,18 @@ touch $HOME/ranks-done
 while [ -e $HOME/wait ]; do sleep 0.1; done
 exit $status
 """
+_LAUNCHER = """\
+#!/bin/bash
+#PBS -N launcher
+#PBS -l nodes=4:ppn=2
+aprun -n 1 -N 1 -b /opt/udi/bin/udi-run sh -c '
+rank=0
+for node in $(cat /var/nodelist); do
+    ssh $node ALPS_APP_PE=$rank python3 -I /opt/app/rank.py &
+    rank=$((rank + 1))
+done
+wait'
+"""
 _SITE = {
     "node": {
         "nid_file": "/etc/xcsim/nid",
@@ -87,6 +99,7 @@ class Demo:
         _say(self._command("root", "xtprocadmin"))
         self._pull(cache)
         self._plain_job()
+        self._job_of_a_launcher()
         self._job_with_a_holder()
         self._job_that_leaves_a_dirty_node()
         _step("what is left: nothing")
@@ -117,6 +130,13 @@ class Demo:
         _say(f"in the script: {pinned[0]}")
         before = self._pictures()
         self._finish(self._submit(), before)
+
+    def _job_of_a_launcher(self) -> None:
+        _step("a program inside the image starts eight others on the job's nodes: ssh, with keys of this job alone")
+        self.machine.configure_site({**_SITE, "ssh": {"enabled": True}})
+        before = self._pictures()
+        self._finish(self._submit(_LAUNCHER), before)
+        self.machine.configure_site(_SITE)
 
     def _job_with_a_holder(self) -> None:
         _step("the same job, with a process of alice's left on nid00021 that holds the image and ignores SIGTERM")
@@ -161,14 +181,14 @@ class Demo:
 
     # -- jobs -------------------------------------------------------------------------------------------------------
 
-    def _submit(self, *, waiting: bool = False) -> str:
+    def _submit(self, script: str = _SCRIPT, *, waiting: bool = False) -> str:
         """Submit the demo's job; with `waiting`, come back when its ranks are done and it waits for `_release`."""
         for name in ("wait", "ranks-done"):
             self._home(name).unlink(missing_ok=True)
         if waiting:
             self._home("wait").touch()
         command = ["/usr/bin/qsub", "-v", f"UDI={NAME},UDI_VOLUMES=/scratch/alice:/output"]
-        done = self.machine.run_as("alice", command, input=_SCRIPT)
+        done = self.machine.run_as("alice", command, input=script)
         _require(done.returncode == 0, f"qsub failed: {done.stderr}")
         job = done.stdout.strip()
         _say(f"{job} submitted{'; ' + done.stderr.strip() if done.stderr.strip() else ''}")

@@ -39,11 +39,11 @@ class NodeMount:
     readonly: bool = False
 
 
-def build(root: str, nid: int, mounts: list[tuple[int, NodeMount]], *, libplugin: bool) -> None:
+def build(root: str, nid: int, mounts: list[tuple[int, NodeMount]], *, libplugin: bool, hosts: str = "") -> None:
     """Fill the mounted tmpfs at `root`. `mounts` come with a descriptor of their source, opened before."""
     _folders(root)
     _commands(root)
-    _settings(root, nid, libplugin=libplugin)
+    _settings(root, nid, libplugin=libplugin, hosts=hosts)
     _kernel_file_systems(root)
     for descriptor, site in mounts:
         target = root + site.target
@@ -68,11 +68,11 @@ def _commands(root: str) -> None:
     os.symlink("../bin/busybox", f"{root}/sbin/init")
 
 
-def _settings(root: str, nid: int, *, libplugin: bool) -> None:
+def _settings(root: str, nid: int, *, libplugin: bool, hosts: str) -> None:
     _write(f"{root}{NID_FILE}", f"{nid}\n")
     _write(f"{root}/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
     _write(f"{root}/etc/group", "root:x:0:\n")
-    _write(f"{root}/etc/hosts", "127.0.0.1 localhost\n")
+    _write(f"{root}/etc/hosts", "127.0.0.1 localhost\n" + hosts)
     _write(f"{root}/etc/inittab", "# nothing to start: a node runs what is sent to it\n")
     os.symlink(f"/dsl{ROOTS_CONF}", f"{root}{ROOTS_CONF}")
     if libplugin:

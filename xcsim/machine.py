@@ -15,18 +15,28 @@ from pathlib import Path
 from lxml import etree
 
 from udiroot.errors import NotFound, SetupFailed, TimedOut, UsageError
-from xcsim import loops, shared_root, site
+from xcsim import loops, network, shared_root, site
 from xcsim.entering import Entry
 from xcsim.faults import Fault
 from xcsim.initramfs import BUSYBOX, NodeMount
 from xcsim.login import HostFolder, LoginNode
+from xcsim.network import Network
 from xcsim.node import ComputeNode, NodeFiles
 from xcsim.processes import ProcessId, wait_until
 from xcsim.settings import SOCKET, Settings
 
 LOOK = f"{shared_root.SOFTWARE}/bin/look"
 DEFAULT_STATE = Path("/var/lib/xcsim")
-_FILES = ("settings.json", "login.json", "daemon.json", "faults.json", "sdb.json", "alps.json", "torque.json")
+_FILES = (
+    "settings.json",
+    "network.json",
+    "login.json",
+    "daemon.json",
+    "faults.json",
+    "sdb.json",
+    "alps.json",
+    "torque.json",
+)
 _START_SECONDS = 20.0
 
 
@@ -57,6 +67,7 @@ class Machine:
         self.login.start(self._folders())
         if not furnished:
             shared_root.furnish(self.login.path("/"))
+        Network(self.state).start()
         with ThreadPoolExecutor(len(self.settings.nids)) as pool:
             list(pool.map(ComputeNode.start, self.nodes().values()))
         self.start_daemon()
@@ -91,6 +102,7 @@ class Machine:
         """Leave the host as it was; harmless twice. `keep` leaves the store and the homes on the disk."""
         for record in (self.state / "nodes").glob("nid*.json"):
             ComputeNode(int(record.stem[3:]), NodeFiles(self.state / "nodes")).stop()
+        Network(self.state).stop()
         LoginNode(self.state, "").stop()
         loops.unbind_those_on(self.state)
         if keep or not self.state.exists():
@@ -156,6 +168,8 @@ class Machine:
             ),
             namespace=self.login.pid if self.login.running else None,
             libplugin=self.settings.libplugin,
+            network=Network(self.state),
+            hosts=network.hosts(self.settings.nids),
         )
 
     def _folders(self) -> list[HostFolder]:

@@ -17,6 +17,7 @@ from udiroot.errors import NotFound, SetupFailed
 from xcsim import initramfs, kernel
 from xcsim.entering import Entry, entered
 from xcsim.initramfs import NodeMount as NodeMount
+from xcsim.network import Network
 from xcsim.picture import NodePicture, take
 from xcsim.processes import ProcessId, children, members, namespace_of
 
@@ -29,7 +30,8 @@ class NodeFiles:
     """What the nodes of one machine share.
 
     `state` holds one small file a node. `shared_root` appears read-only at `/dsl`; `mounts` follow in order.
-    All paths are those of the mount namespace of `namespace` (a pid), or of ours where that is None.
+    All paths are those of the mount namespace of `namespace` (a pid), or of ours where that is None. With a `network`,
+    nodes reach each other; `hosts` are further lines of their /etc/hosts.
     """
 
     state: Path
@@ -37,6 +39,8 @@ class NodeFiles:
     mounts: tuple[NodeMount, ...] = ()
     namespace: int | None = None
     libplugin: bool = True
+    network: Network | None = None
+    hosts: str = ""
     stop_seconds: float = field(default=STOP_SECONDS)
 
 
@@ -74,6 +78,12 @@ class ComputeNode:
         temporary = self._record.with_suffix(".new")
         temporary.write_text(json.dumps({"pid": init.pid, "start": init.start}))
         temporary.rename(self._record)
+        if self.files.network:
+            try:
+                self.files.network.join(self.nid, init.pid)
+            except SetupFailed:
+                self.stop()
+                raise
         return self
 
     def stop(self) -> None:
@@ -237,9 +247,9 @@ def _become_init(nid: int, files: NodeFiles, said: int) -> None:
         os.setsid()
         os.umask(0o022)
         kernel.mount("initramfs", root, "tmpfs", kernel.MS_NOSUID, "mode=0755")
-        initramfs.build(root, nid, sources, libplugin=files.libplugin)
+        initramfs.build(root, nid, sources, libplugin=files.libplugin, hosts=files.hosts)
         kernel.enter_root(root)
-        kernel.set_host_name("(none)")
+        kernel.set_host_name(f"nid{nid:05d}")
         kernel.raise_loopback()
         null = os.open("/dev/null", os.O_RDWR)
         for standard in range(3):

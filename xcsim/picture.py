@@ -25,6 +25,7 @@ class NodePicture:
     loops: tuple[str, ...]
     processes: tuple[str, ...]
     files: tuple[str, ...]
+    modules: tuple[str, ...] = ()
 
     def difference(self, later: "NodePicture") -> list[str]:
         """What `later` has more (`+`) or less (`-`) than this one."""
@@ -54,6 +55,7 @@ def take(pid: int) -> NodePicture:
         loops=tuple(sorted(bound_loops())),
         processes=tuple(sorted(_processes(namespace_of(pid, "pid")))),
         files=tuple(sorted(line for top in WATCHED for line in _files(f"/proc/{pid}/root", top))),
+        modules=tuple(sorted(loaded_modules())),
     )
 
 
@@ -73,6 +75,13 @@ def bound_loops() -> Iterator[str]:
             yield f"{backing.split('/')[3]} {Path(backing).read_text().strip()}"
 
 
+def loaded_modules() -> Iterator[str]:
+    """Names of the loaded kernel modules; a kernel may be without any."""
+    with contextlib.suppress(FileNotFoundError):
+        for line in Path("/proc/modules").read_text().splitlines():
+            yield line.split()[0]
+
+
 def _processes(namespace: str) -> Iterator[str]:
     for pid in members("pid", namespace):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -81,13 +90,25 @@ def _processes(namespace: str) -> Iterator[str]:
 
 
 def _files(root: str, top: str) -> Iterator[str]:
+    """Names on one file system: what is mounted below is among the mounts, and may be all of /sys."""
+    device = os.stat(root + top).st_dev
     for folder, folders, names in os.walk(root + top, followlinks=False):
         inside = folder[len(root) :]
         yield _line(folder, inside)
-        links = [name for name in folders if os.path.islink(f"{folder}/{name}")]
-        for name in (*names, *links):
+        own = [name for name in folders if _device(f"{folder}/{name}") == device]
+        links = [name for name in own if os.path.islink(f"{folder}/{name}")]
+        mounted = [name for name in folders if name not in own]
+        folders[:] = own
+        for name in (*names, *links, *mounted):
             with contextlib.suppress(FileNotFoundError):
                 yield _line(f"{folder}/{name}", f"{inside}/{name}")
+
+
+def _device(path: str) -> int:
+    try:
+        return os.lstat(path).st_dev
+    except OSError:  # gone, or a file system that does not answer
+        return -1
 
 
 def _line(path: str, inside: str) -> str:

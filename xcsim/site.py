@@ -6,6 +6,7 @@ NHC stanza and puts them where `udi.toml` says; the gateway runs as the store's 
 
 import importlib
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import udiroot
 from udiroot.errors import NotFound, SetupFailed
 from xcsim import shared_root
 from xcsim.initramfs import NID_FILE
@@ -26,6 +28,8 @@ INSTALLED = "/opt/udi/.xcsim-installed"
 LIBRARY = "/opt/udi/lib"
 CONFIGURATION = "/etc/udi/udi.toml"
 PACKAGES = ("udiroot", "udi", "alps", "gateway", "nodehealth", "jobs", "torque_hooks", "templates")
+SSHD_BUILT = ".cache/sshd/bin"
+"""Where `make sshd` puts its programs in a checkout."""
 GATEWAY_SECONDS = 20.0
 
 Tables = Mapping[str, Mapping[str, object]]
@@ -87,6 +91,9 @@ def put_packages(root: Path) -> None:
     What a development installation left in that Python is taken out of the node's copy of it, so nothing reads the
     checkout, which users of the machine need not be able to see.
     """
+    built = Path(udiroot.__path__[0]).parent / SSHD_BUILT
+    if built.is_dir():
+        shutil.copytree(built, root / LIBRARY[1:] / "sshd", dirs_exist_ok=True)
     for name in PACKAGES:
         shared_root.copy_package(importlib.import_module(name).__path__[0], root / LIBRARY[1:])
     purelib = Path(sysconfig.get_paths()["purelib"])

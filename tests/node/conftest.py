@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.node.pair import PROGRAMS, Pair
 from tests.node.rig import Rig
+from udiroot.plan import NodePlan
+from xcsim.picture import NodePicture
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +21,32 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     made = Rig(tmp_path_factory.mktemp("rig") / "shared")
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def pair(rig: Rig) -> Iterator[Pair]:
+    """Two nodes on a network, for a site with the private sshd."""
+    if not PROGRAMS.is_dir():
+        pytest.skip("needs the private sshd: make sshd")
+    made = Pair(rig)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pictures(pair: Pair) -> dict[int, NodePicture]:
+    return pair.pictures()
+
+
+@pytest.fixture
+def ssh_plan(pair: Pair) -> NodePlan:
+    return pair.plan(pair.keys())
+
+
+@pytest.fixture
+def joined(pair: Pair, pictures: dict[int, NodePicture], ssh_plan: NodePlan) -> Iterator[Pair]:
+    """Both nodes with alice's root, and as before afterwards."""
+    pair.set_up(ssh_plan)
+    yield pair
+    pair.tear_down()
+    assert pair.differences(pictures) == []

@@ -1,20 +1,60 @@
 """Faults in the middle of set-up and teardown.
 
-The node software is started by a line that counts every call that changes the node, and at a chosen one fails it, or
-kills the process just before or just after it.
+The node software is started by a line that counts every call that changes the node, and at a chosen one fails it, stops
+the process there, or kills it just before or just after.
 
-The software itself is the shipped zip, untouched; only the start line differs from the one in production.
+The software itself is the shipped zip, untouched; only the start line differs from the one in production. The same line
+can make the kernel an old one, by refusing the calls that it lacks, and gives it modules, which the kernel of a test
+machine may not have: a file of the form of /proc/modules, changed where the system call would be made.
 """
 
 from __future__ import annotations
 
+import errno
 import secrets
 import shlex
-from dataclasses import dataclass
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.node.rig import Rig
 from udiroot.plan import NodePlan
 from udiroot.report import NodeReport
+
+MODULES = "/etc/xcsim/modules"
+"""The modules of a node's made-up kernel."""
+KRSIP = "/etc/xcsim/krsip"
+"""The node's made-up switch of realm-specific IP."""
+
+KERNELS = {
+    "new": (),
+    "without mount_setattr": ("mount_setattr",),
+    "old": ("open_tree", "mount_setattr", "move_mount", "open_in_root", "LOOP_CONFIGURE", "loop-control", "pidfd_open"),
+}
+"""Name of a kernel → what it lacks."""
+
+ERRNOS = {
+    "umount": (errno.EBUSY, errno.EINVAL, errno.ENOENT, errno.EIO),
+    "ioctl": (errno.EBUSY, errno.EAGAIN, errno.ENXIO, errno.EINVAL, errno.ENOTTY, errno.EIO),
+    "open_tree": (errno.ENOSYS, errno.EIO),
+    "mount_setattr": (errno.ENOSYS, errno.EIO),
+    "move_mount": (errno.ENOSYS, errno.EIO),
+    "open_in_root": (errno.ENOSYS, errno.ENOENT, errno.EIO),
+    "mkdir": (errno.EEXIST, errno.ENOSPC),
+    "rmdir": (errno.ENOENT, errno.ENOTEMPTY, errno.EBUSY, errno.EIO),
+    "link": (errno.EEXIST, errno.EIO),
+    "open": (errno.EEXIST, errno.ENXIO, errno.EIO),
+    "flock": (errno.EWOULDBLOCK,),
+    "load_module": (errno.EEXIST, errno.EIO),
+    "delete_module": (errno.EWOULDBLOCK, errno.ENOENT, errno.EIO),
+    "write": (errno.ENOSPC,),
+}
+"""For each call the errnos that the code treats differently, and one that it does not expect. Others get EIO alone.
+
+Where an errno means that somebody else was faster (EEXIST of mkdir, EINVAL of umount), the call is made, and then fails
+as if it had been somebody else's.
+"""
 
 _SHIM = """
 import os, sys
@@ -23,68 +63,180 @@ import bundle
 bundle.install({archive!r})
 import fcntl
 import udiroot.kernel as kernel
-point, mode, number = {point}, {mode!r}, {number}
-count = 0
+import udiroot.smallfile as smallfile
+point, mode, number, lacks, table, who = {point}, {mode!r}, {number}, {lacks!r}, {table!r}, {who!r}
+names, struck = [], who == "parent"
+faster = dict(umount=(2, 22), mkdir=(17,), rmdir=(2,), open=(17,), link=(17,), load_module=(17,), delete_module=(2,))
+def is_change(name, args):
+    if name == "open":
+        return args[1] & (os.O_CREAT | os.O_RDWR | os.O_WRONLY)
+    if name == "write":
+        return args[0] > 2
+    return name != "ioctl" or args[1] != 0x4C05
+def is_lacking(name, args):
+    if name == "ioctl":
+        return args[1] == 0x4C0A and "LOOP_CONFIGURE" in lacks
+    return name in lacks or name == "open" and args[0] == "/dev/loop-control" and "loop-control" in lacks
 def watched(module, name):
     real = getattr(module, name)
     def call(*args, **kwargs):
-        global count
-        if name == "open" and not args[1] & (os.O_CREAT | os.O_RDWR | os.O_WRONLY):
+        if is_lacking(name, args):
+            lacking = 22 if name == "ioctl" else 2 if name == "open" else 38
+            raise OSError(lacking, os.strerror(lacking), name)
+        if not is_change(name, args):
             return real(*args, **kwargs)
-        count += 1
-        if count != point:
+        names.append(name)
+        if name == "fork":
+            return fork(real)
+        if len(names) != point or not struck:
             return real(*args, **kwargs)
         if mode == "fail":
+            if number in faster.get(name, ()):
+                made = real(*args, **kwargs)
+                if name == "open":
+                    os.close(made)
             raise OSError(number, os.strerror(number), "injected at " + name)
+        if mode == "stop":
+            os.kill(os.getpid(), 19)
+            return real(*args, **kwargs)
         if mode == "before":
             os.kill(os.getpid(), 9)
         result = real(*args, **kwargs)
         os.kill(os.getpid(), 9)
         return result
     setattr(module, name, call)
-for module, names in ((kernel, "mount umount"), (os, "mkdir rmdir link unlink symlink open"), (fcntl, "ioctl")):
-    for name in names.split():
-        watched(module, name)
+def fork(real):
+    global struck
+    here = len(names) == point and struck
+    if here and mode == "fail":
+        raise OSError(number, os.strerror(number), "injected at fork")
+    if here and mode == "before":
+        os.kill(os.getpid(), 9)
+    child = real()
+    if child == 0:
+        names.clear()
+        struck = who == "child"
+    elif here:
+        os.kill(os.getpid(), 9)
+    return child
+def rows():
+    try:
+        return [row for row in real_read(table).decode().split("\\n") if row]
+    except FileNotFoundError:
+        return []
+def put(rows):
+    with open(table, "w") as stream:
+        stream.writelines(row + "\\n" for row in rows)
+def load_module(descriptor, path):
+    name = path.rpartition("/")[2].partition(".")[0].replace("-", "_")
+    if any(row.split()[0] == name for row in rows()):
+        raise OSError(17, "File exists", path)
+    put([name + " 16384 0 - Live 0x0", *rows()])
+def delete_module(name):
+    row = [row for row in rows() if row.split()[0] == name][0]
+    if row.split()[2] != "0":
+        raise OSError(11, "Resource temporarily unavailable", name)
+    put([other for other in rows() if other != row])
+real_read = smallfile.read
+def read(path):
+    return real_read(path) if path != "/proc/modules" else ("\\n".join(rows()) + "\\n").encode()
+smallfile.read, kernel.load_module, kernel.delete_module = read, load_module, delete_module
+for module, words in (
+    (kernel, "mount umount open_tree mount_setattr move_mount open_in_root load_module delete_module"),
+    (os, "mkdir rmdir link unlink symlink rename open write fork posix_spawn pidfd_open"
+    " chroot setresgid setresuid execve"),
+    (fcntl, "ioctl flock"),
+):
+    for word in words.split():
+        watched(module, word)
 import udiroot.commands
 code = udiroot.commands.run(sys.argv[1:])
-sys.stderr.write("POINTS %d\\n" % count)
+sys.stderr.write("POINTS " + " ".join(names) + "\\n")
 sys.stderr.flush()
 os._exit(code)
 """
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a run with a fault ended: the points that were passed (0 when killed), and the report if there was one."""
+class Fault:
+    """What happens at call `point` (0: nothing): it fails with errno `number`, or the process is stopped there, or
+    killed `before` or `after` it. `kernel` is one of KERNELS. `who` is the `parent`, whose child goes on alone, or the
+    `child` that it forks, whose calls are counted anew."""
 
-    points: int
+    point: int = 0
+    mode: str = "none"
+    number: int = 0
+    kernel: str = "new"
+    who: str = "parent"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run with a fault ended: the calls that were passed (none when killed), and the report if there was one."""
+
+    calls: tuple[str, ...]
     report: NodeReport | None
     killed: bool
-    trace: str
+    trace: str = field(repr=False)
 
 
-def set_up(rig: Rig, plan: NodePlan, point: int = 0, mode: str = "none", number: int = 5) -> Outcome:
-    """setupRoot with a fault at call `point` (0: none): `fail` with errno `number`, or a kill `before`/`after`."""
+def faults_of(calls: tuple[str, ...], kernel: str) -> Iterator[Fault]:
+    """Every fault that a run with these calls can meet."""
+    for point, name in enumerate(calls, 1):
+        yield Fault(point, "before", kernel=kernel)
+        yield Fault(point, "after", kernel=kernel)
+        for number in ERRNOS.get(name, (errno.EIO,)):
+            yield Fault(point, "fail", number, kernel)
+
+
+def set_up(rig: Rig, plan: NodePlan, fault: Fault | None = None) -> Outcome:
+    """setupRoot with a fault."""
+    command, nonce = set_up_command(rig, plan, fault)
+    return _run(rig, command, nonce)
+
+
+def set_up_command(rig: Rig, plan: NodePlan, fault: Fault | None = None) -> tuple[list[str], str]:
+    """What starts setupRoot with a fault on the node, and the nonce of its report."""
     path, sha256 = rig.send(plan)
     nonce = secrets.token_hex(16)
     words = ["setupRoot", "--run", plan.run, "--nid-file", rig.site.node.nid_file, path, sha256, nonce]
-    return _run(rig, words, nonce, point, mode, number)
+    return _command(rig, words, fault or Fault()), nonce
 
 
-def tear_down(rig: Rig, job: str, point: int = 0, mode: str = "none", number: int = 5) -> Outcome:
-    """unsetupRoot with a fault, as for `set_up`."""
+def tear_down(rig: Rig, job: str, fault: Fault | None = None) -> Outcome:
+    """unsetupRoot with a fault."""
     nonce = secrets.token_hex(16)
     node = rig.site.node
     words = ["unsetupRoot", "--root", node.root, "--run", node.run, "--nid-file", node.nid_file, "--job", job, nonce]
-    return _run(rig, words, nonce, point, mode, number)
+    return _run(rig, _command(rig, words, fault or Fault()), nonce)
 
 
-def _run(rig: Rig, words: list[str], nonce: str, point: int, mode: str, number: int) -> Outcome:
-    shim = _SHIM.format(archive=rig.site.node.zip, point=point, mode=mode, number=number)
-    command = shlex.join((*rig.site.node.python, "-I", "-S", "-c", shim, *words))
-    done = rig.node.run(["/bin/sh", "-c", command])
+def node_file(rig: Rig, path: str) -> Path:
+    """A file of the node's own root, as the host finds it."""
+    return rig.node.path(path)
+
+
+def _command(rig: Rig, words: list[str], fault: Fault) -> list[str]:
+    shim = _SHIM.format(
+        archive=rig.site.node.zip,
+        point=fault.point,
+        mode=fault.mode,
+        number=fault.number,
+        lacks=KERNELS[fault.kernel],
+        table=MODULES,
+        who=fault.who,
+    )
+    return ["/bin/sh", "-c", shlex.join((*rig.site.node.python, "-I", "-S", "-c", shim, *words))]
+
+
+def _run(rig: Rig, command: list[str], nonce: str) -> Outcome:
+    return outcome(rig.node.run(command), nonce)
+
+
+def outcome(done: subprocess.CompletedProcess[str], nonce: str) -> Outcome:
+    """What a finished run with a fault says."""
     reports = [report for line in done.stdout.splitlines() if (report := NodeReport.parse(line, nonce))]
-    points = [int(line.split()[1]) for line in done.stderr.splitlines() if line.startswith("POINTS ")]
+    calls = [tuple(line.split()[1:]) for line in done.stderr.splitlines() if line.startswith("POINTS ")]
     return Outcome(
-        points[0] if points else 0, reports[0] if reports else None, done.returncode in (-9, 137), done.stderr
+        calls[0] if calls else (), reports[0] if reports else None, done.returncode in (-9, 137), done.stderr
     )

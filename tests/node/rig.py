@@ -22,7 +22,8 @@ from xcsim.picture import NodePicture
 ALICE = PlanUser("alice", 1001, 1001, (1001, 2001), "/home/alice", "/bin/sh")
 BOB = PlanUser("bob", 1002, 1002, (1002,), "/home/bob", "/bin/sh")
 STORE_UID = 990
-NID = 12
+NID = 1000 + os.getpid() % 60000
+"""One of its own for each run of the tests: loop devices are the whole machine's, and are told apart by it."""
 IMAGE_ID = "ab" * 32
 SITE = """
 [store]

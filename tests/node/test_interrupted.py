@@ -1,73 +1,150 @@
 """A set-up or teardown that is killed, or whose call fails, at any point: teardown then leaves the node as it was.
 
-The tiny image makes some eighty points; a seeded part of them is tried, each killed before, killed after, and failing;
-`make test-faults` tries them all.
+Every call that changes the node is a point; at each the process is killed just before and just after, and the call
+fails with each errno that the code treats differently; on kernels that have the newer calls, and on one that has none
+of them. A seeded part of them is tried here, all of them by `make test-faults`.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
 from tests.node import faults
+from tests.node.faults import KRSIP, MODULES, Fault, Outcome
 from tests.node.rig import Rig
+from udiroot.plan import NodePlan, PlanStep
+from xcsim.picture import NodePicture
 
 _SEED = 2015
-_PER_MODE = 1000 if os.environ.get("UDI_ALL_FAULTS") else 16
-_ERRNOS = (errno.EIO, errno.EBUSY, errno.ENOSPC, errno.EAGAIN)
+_SOME = 10**6 if os.environ.get("UDI_ALL_FAULTS") else 24
+"""Faults that are tried for each kernel, for set-up and for teardown."""
+_KERNELS = ("new", "old")
 
 
-def _points(total: int, mode: str) -> Iterator[tuple[int, int]]:
-    """A seeded choice of points, the first and the last always, each with an errno."""
-    chosen = random.Random(f"{_SEED}{mode}")
-    some = {1, total, *chosen.sample(range(1, total + 1), min(_PER_MODE, total))}
-    return ((point, chosen.choice(_ERRNOS)) for point in sorted(some))
+@pytest.fixture
+def plan(rig: Rig) -> Iterator[NodePlan]:
+    """A plan with all that there is: two modules, the krsip switch, steps, an image in squashfs."""
+    for name in ("first-one", "second"):
+        module = rig.folder / f"software/{name}.ko"
+        module.write_text("not a module\n")
+    faults.node_file(rig, KRSIP).write_text("ccm off")
+    yield rig.plan(
+        modules=("/lus/software/first-one.ko", "/lus/software/second.ko"),
+        krsip=KRSIP,
+        steps=(
+            PlanStep("before", "folder", "", "/opt/site"),
+            PlanStep("after", "bind", "/projects", "/opt/site/projects"),
+            PlanStep("after", "link", "site/projects", "/opt/projects"),
+        ),
+    )
+    faults.node_file(rig, KRSIP).unlink()
+    faults.node_file(rig, MODULES).unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("mode", ["before", "after", "fail"])
-def test_set_up_interrupted(rig: Rig, mode: str) -> None:
-    plan = rig.plan()
-    before = rig.picture()
-    total = faults.set_up(rig, plan).points
-    assert rig.tear_down().ok
-    assert total > 50
-    for point, number in _points(total, mode):
-        outcome = faults.set_up(rig, plan, point, mode, number)
-        where = f"{mode} point {point} of {total}, errno {number}: {outcome}"
-        assert outcome.killed == (mode != "fail"), where
-        if mode == "fail" and outcome.report and not outcome.report.ok and outcome.report.code != 8:
-            assert before.difference(rig.picture()) == [], f"not undone: {where}"
-        down = rig.tear_down()
-        assert down.ok, f"{where}: {down.words}"
-        assert before.difference(rig.picture()) == [], where
+def picture(rig: Rig) -> NodePicture:
+    """The node's picture with the modules of its made-up kernel, and its switch."""
+    modules = faults.node_file(rig, MODULES)
+    lines = modules.read_text().splitlines() if modules.exists() else []
+    return replace(rig.picture(), modules=(*lines, faults.node_file(rig, KRSIP).read_text()))
+
+
+def _chosen(calls: tuple[str, ...], kernel: str) -> list[Fault]:
+    """A seeded choice of the faults, the first and the last call always among them."""
+    every = list(faults.faults_of(calls, kernel))
+    some = random.Random(f"{_SEED}{kernel}").sample(every, min(_SOME, len(every)))
+    ends = [fault for fault in every if fault.point in (1, len(calls)) and fault.mode != "fail"]
+    print(f"{len(calls)} points, {len(every)} faults on a kernel that is {kernel}; tried: {len({*some, *ends})}")
+    return sorted({*some, *ends}, key=lambda fault: (fault.point, fault.mode, fault.number))
+
+
+def _strike(rig: Rig, step: Callable[[Fault], Outcome], fault: Fault, job: str, before: NodePicture) -> None:
+    """A step with a fault, then a teardown, after which the node is as before."""
+    outcome = step(fault)
+    where = f"{fault} of {outcome}"
+    assert "Traceback" not in outcome.trace or "injected" in outcome.trace, f"{where}\n{outcome.trace}"
+    again = faults.tear_down(rig, job, Fault(kernel=fault.kernel))
+    assert again.report, f"{where}\n{again.trace}"
+    assert again.report.ok, f"{where}: {again.report.words}"
+    assert before.difference(picture(rig)) == [], where
+
+
+@pytest.mark.parametrize("kernel", _KERNELS)
+def test_set_up_interrupted(rig: Rig, plan: NodePlan, kernel: str) -> None:
+    before = picture(rig)
+    first = faults.set_up(rig, plan, Fault(kernel=kernel))
+    assert first.report, first.trace
+    assert first.report.ok, first.report.words
+    assert faults.node_file(rig, KRSIP).read_text() == "ccm on"
+    assert [line.split()[0] for line in picture(rig).modules[:-1]] == ["second", "first_one"]
+    last = faults.tear_down(rig, plan.job, Fault(kernel=kernel))
+    assert last.report, last.trace
+    assert before.difference(picture(rig)) == []
+
+    def step(fault: Fault) -> Outcome:
+        """A set-up that fails has undone itself, or says that it could not."""
+        outcome = faults.set_up(rig, plan, fault)
+        if outcome.report and not outcome.report.ok and outcome.report.code != 8:
+            assert before.difference(picture(rig)) == [], f"not undone: {fault} of {outcome}"
+        return outcome
+
+    for fault in _chosen(first.calls, kernel):
+        _strike(rig, step, fault, plan.job, before)
     assert rig.check() == (0, "udi: clean")
 
 
-@pytest.mark.parametrize("mode", ["before", "after", "fail"])
-def test_teardown_interrupted(rig: Rig, mode: str) -> None:
-    plan = rig.plan()
-    before = rig.picture()
+@pytest.mark.parametrize("kernel", _KERNELS)
+def test_teardown_interrupted(rig: Rig, plan: NodePlan, kernel: str) -> None:
+    before = picture(rig)
+    quiet = Fault(kernel=kernel)
+
+    def step(fault: Fault) -> Outcome:
+        ready = faults.set_up(rig, plan, quiet)
+        assert ready.report, ready.trace
+        assert ready.report.ok, ready.report.words
+        return faults.tear_down(rig, plan.job, fault)
+
+    for fault in _chosen(step(quiet).calls, kernel):
+        _strike(rig, step, fault, plan.job, before)
+
+
+@pytest.mark.parametrize("kernel", faults.KERNELS)
+def test_every_kernel_gives_the_same_root(rig: Rig, plan: NodePlan, kernel: str) -> None:
+    """The same mounts with the same flags, whichever calls the kernel has."""
+    before = picture(rig)
+    done = faults.set_up(rig, plan, Fault(kernel=kernel))
+    assert done.report, done.trace
+    assert done.report.ok, done.report.words
+    seen = sorted(rig.inside("cut -d' ' -f5,6 /proc/self/mountinfo").stdout.splitlines())
+    assert faults.tear_down(rig, plan.job, Fault(kernel=kernel)).report
     assert rig.set_up(plan).ok
-    total = faults.tear_down(rig, plan.job).points
-    for point, number in _points(total, mode):
-        assert rig.set_up(plan).ok
-        outcome = faults.tear_down(rig, plan.job, point, mode, number)
-        where = f"{mode} point {point} of {total}, errno {number}: {outcome}"
-        again = rig.tear_down()
-        assert again.ok, f"{where}: {again.words}"
-        assert before.difference(rig.picture()) == [], where
+    assert seen == sorted(rig.inside("cut -d' ' -f5,6 /proc/self/mountinfo").stdout.splitlines())
+    assert rig.tear_down().ok
+    faults.node_file(rig, KRSIP).write_text("ccm off")
+    assert before.difference(picture(rig)) == []
 
 
 def test_set_up_again_after_a_killed_one(rig: Rig) -> None:
     """A requeued job finds the remains of its own first try, and is set up all the same."""
     plan = rig.plan()
     before = rig.picture()
-    assert faults.set_up(rig, plan, 30, "after").killed
+    assert faults.set_up(rig, plan, Fault(30, "after")).killed
     assert rig.check()[0] == 1
     assert rig.set_up(plan).ok
     assert rig.tear_down().ok
     assert before.difference(rig.picture()) == []
+
+
+def test_a_module_that_somebody_else_uses_by_then_stays(rig: Rig, plan: NodePlan) -> None:
+    modules = faults.node_file(rig, MODULES)
+    modules.write_text("first_one 16384 0 - Live 0x0\n")
+    assert faults.set_up(rig, plan).report
+    modules.write_text(modules.read_text().replace("second 16384 0", "second 16384 1"))
+    done = faults.tear_down(rig, plan.job)
+    assert done.report
+    assert done.report.ok
+    assert modules.read_text() == "second 16384 1 - Live 0x0\nfirst_one 16384 0 - Live 0x0\n"

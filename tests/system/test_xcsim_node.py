@@ -33,7 +33,7 @@ def shell(node: ComputeNode, line: str) -> str:
 
 
 def test_it_is_an_initramfs(node: ComputeNode) -> None:
-    assert shell(node, "cat /etc/xcsim/nid; hostname; cat /proc/1/comm") == "12\n(none)\ninit\n"
+    assert shell(node, "cat /etc/xcsim/nid; hostname; cat /proc/1/comm") == "12\nnid00012\ninit\n"
     assert node.run(["sh", "-c", "find / -xdev -name '*.so*' -o -xdev -name 'python*'"]).stdout == ""
     with pytest.raises(FileNotFoundError):
         node.run(["python3"])

@@ -82,3 +82,4 @@ def test_what_every_node_imports_is_light(command: str) -> None:
         [sys.executable, "-I", "-S", "-c", f"{start}; print(*sys.modules)"], capture_output=True, text=True, check=True
     )
     assert HEAVY.isdisjoint(done.stdout.split())
+    assert {"udiroot.ssh", "udiroot.privileges"}.isdisjoint(done.stdout.split())

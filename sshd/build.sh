@@ -1,0 +1,50 @@
+#!/bin/sh
+# Builds the private sshd, its client and its key maker as static programs: Debian's own source package of dropbear,
+# job-only.patch, localoptions.h, and musl. Usage: build.sh FOLDER; the programs are then in FOLDER/bin.
+#
+# The source comes from where this machine's apt gets its packages: apt is shown the machine's own sources again as
+# deb-src, with lists of our own, and checks signature and sums as always.
+set -eu
+version=2022.83
+here=$(cd "$(dirname "$0")" && pwd)
+mkdir -p "$1/lists/partial" "$1/sources"
+cd "$1"
+rm -rf "dropbear-$version" dropbear_* bin.new
+
+for list in /etc/apt/sources.list /etc/apt/sources.list.d/debian*.list; do
+    if [ -f "$list" ]; then
+        sed -n 's/^deb /deb-src /p' "$list" > "sources/$(basename "$list" .list).list"
+    fi
+done
+for list in /etc/apt/sources.list.d/debian*.sources; do
+    if [ -f "$list" ]; then
+        sed 's/^Types:.*/Types: deb-src/' "$list" > "sources/$(basename "$list")"
+    fi
+done
+own_apt() {
+    apt-get -qq -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts="$PWD/sources" \
+        -o Dir::State::Lists="$PWD/lists" -o APT::Sandbox::User=root "$@"
+}
+own_apt update
+own_apt source --download-only dropbear
+[ -f "dropbear_$version.orig.tar.bz2" ] || { echo "build.sh: this Debian has no dropbear $version" >&2; exit 1; }
+dpkg-source --no-check --extract dropbear_*.dsc "dropbear-$version" > build.log
+
+cd "dropbear-$version"
+patch -s -p1 --fuzz=0 < "$here/job-only.patch"
+cp "$here/localoptions.h" .
+# Neither shadow passwords nor login records: it runs as the user, who could read or write none.
+if ! { ac_cv_header_shadow_h=no ./configure CC=musl-gcc CFLAGS="-O2 -fstack-protector-strong" --enable-static \
+        --disable-zlib --disable-pam --enable-bundled-libtom --disable-syslog --disable-lastlog --disable-utmp \
+        --disable-utmpx --disable-wtmp --disable-wtmpx --disable-loginfunc --disable-pututline --disable-pututxline &&
+        make -j"$(nproc)" PROGRAMS="dropbear dbclient dropbearkey"; } >> ../build.log 2>&1; then
+    tail -n 20 ../build.log >&2
+    exit 1
+fi
+mkdir ../bin.new
+strip -o ../bin.new/sshd dropbear
+strip -o ../bin.new/ssh dbclient
+strip -o ../bin.new/sshkey dropbearkey
+cd ..
+rm -rf bin "dropbear-$version" lists sources
+mv bin.new bin

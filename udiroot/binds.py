@@ -1,0 +1,60 @@
+"""Binding a folder or file of the node into a root, with its flags from the first moment on.
+
+Kernels since 5.12 copy the mount in no place, set the flags on the copy and everything below, and put it in place.
+Older ones bind first and set the flags mount by mount; so this is for trees that nobody can reach yet.
+"""
+
+import errno
+import os
+
+from udiroot import mountinfo
+from udiroot.kernel import (
+    MS_BIND,
+    MS_NOATIME,
+    MS_NODEV,
+    MS_NODIRATIME,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+    mount,
+    mount_setattr,
+    move_mount,
+    open_tree,
+)
+
+SAFE = MS_NOSUID | MS_NODEV
+FROZEN = SAFE | MS_RDONLY
+_KEPT_OPTIONS = {"ro": MS_RDONLY, "noexec": MS_NOEXEC, "noatime": MS_NOATIME, "nodiratime": MS_NODIRATIME,
+                 "nosuid": MS_NOSUID, "nodev": MS_NODEV}  # fmt: skip
+
+
+def bind(source: str, target: str, flags: int, *, recursive: bool = False) -> None:
+    """Bind `source` on `target` with `flags`; `recursive` takes what is mounted below along, with the same flags.
+
+    Nothing that is mounted later on one side appears on the other.
+    """
+    try:
+        tree = open_tree(source, recursive=recursive)
+        try:
+            mount_setattr(tree, flags, recursive=recursive)
+            move_mount(tree, target)
+        finally:
+            os.close(tree)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        _bind_then_remount(source, target, flags, MS_REC if recursive else 0)
+
+
+def _bind_then_remount(source: str, target: str, flags: int, depth: int) -> None:
+    mount(source, target, flags=MS_BIND | depth)
+    place = os.path.realpath(target)  # a descriptor's path would still lead below the new mount
+    mount("", place, flags=MS_PRIVATE | depth)
+    for mounted in mountinfo.below(mountinfo.read(), place):
+        kept = 0
+        for option in mounted.options:
+            kept |= _KEPT_OPTIONS.get(option, 0)
+        mount("", mounted.point, flags=MS_BIND | MS_REMOUNT | kept | flags)

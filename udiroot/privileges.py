@@ -1,0 +1,63 @@
+"""Giving up root for good, in a child that is about to become another program.
+
+Everything is asked of the kernel again afterwards: a step that did nothing must not go unseen.
+"""
+
+import ctypes
+import errno
+import os
+import struct
+
+_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_GET_NO_NEW_PRIVS = 24, 38, 39
+_CAPABILITY_VERSION = 0x20080522
+_SYS_KEYCTL = 219 if os.uname().machine == "aarch64" else 250
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def become(uid: int, gid: int, groups: "tuple[int, ...]") -> None:
+    """Be that user with these groups alone, without any capability, and without a way to new ones.
+
+    Raises OSError for a call that failed, PermissionError where something of root would be kept.
+    """
+    if uid <= 0:
+        raise PermissionError(errno.EPERM, f"uid {uid} is not a user's")
+    for capability in range(64):
+        if _prctl(_PR_CAPBSET_DROP, capability) < 0:  # EINVAL after the last that this kernel has
+            break
+    lasting = _prctl(_PR_SET_NO_NEW_PRIVS, 1) == 0  # since Linux 3.5; before, all mounts being nosuid must do
+    os.setgroups(groups)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    _leave_the_keys_of_root()
+    header = struct.pack("Ii", _CAPABILITY_VERSION, 0)
+    if _libc.capset(header, bytes(24)) < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "capset")
+    if _is_more(header, uid, gid, groups) or (lasting and _prctl(_PR_GET_NO_NEW_PRIVS, 0) != 1):
+        raise PermissionError(errno.EPERM, "rights of root would be kept")
+
+
+def _leave_the_keys_of_root() -> None:
+    """A session keyring of one's own: keys in that of the fan-out's daemon would stay in reach of whoever holds it."""
+    words = (ctypes.c_long(word) for word in (_SYS_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, 0))
+    if _libc.syscall(*words) < 0 and ctypes.get_errno() != errno.ENOSYS:  # a kernel may have no keys at all
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "keyctl")
+
+
+def _is_more(header: bytes, uid: int, gid: int, groups: "tuple[int, ...]") -> bool:
+    """Whether this process is, or can still become, anything else than that user."""
+    held = ctypes.create_string_buffer(24)
+    if _libc.capget(header, held) < 0 or held.raw.strip(b"\0"):
+        return True
+    if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3 or set(os.getgroups()) != set(groups):
+        return True
+    try:
+        os.setuid(0)
+    except PermissionError:
+        return False
+    return True
+
+
+def _prctl(option: int, value: int) -> int:
+    words = (ctypes.c_ulong(value), *(ctypes.c_ulong(0) for _ in range(3)))
+    return int(_libc.prctl(ctypes.c_int(option), *words))
