@@ -3,8 +3,9 @@
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := python3 python3-venv busybox-static debootstrap debian-archive-keyring e2fsprogs iproute2 procps \
-            shellcheck skopeo squashfs-tools squashfs-tools-ng umoci util-linux
+PACKAGES := python3 python3-venv apache2-utils busybox-static debootstrap debian-archive-keyring \
+            docker-registry docker.io e2fsprogs iproute2 munge openssh-client openssh-server openssl procps \
+            rsync shellcheck skopeo squashfs-tools squashfs-tools-ng umoci util-linux
 
 .PHONY: help setup demo test test-fast test-faults check format bench clean
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 import stat
 import sysconfig
 import tomllib
@@ -17,6 +18,8 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any
 
+from udi.registries import RegistryConfig, check_registries
+from udi.settings import required, setting
 from udiroot.errors import ConfigError, printable
 from udiroot.rules import is_within
 
@@ -24,19 +27,6 @@ DEFAULT_PATH = "/etc/udi/udi.toml"
 """Where a site keeps its configuration."""
 
 _MULTIARCH = str(sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu")
-
-
-def setting(default: Any, help_text: str) -> Any:
-    """A key of the configuration: its default and its line of help."""
-    if isinstance(default, (list, tuple)):
-        frozen = tuple(default)
-        return field(default_factory=lambda: frozen, metadata={"help": help_text})
-    return field(default=default, metadata={"help": help_text})
-
-
-def required(help_text: str) -> Any:
-    """A key that has no sensible default."""
-    return field(metadata={"help": help_text})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +55,31 @@ class GatewayConfig:
     tar2sqfs: str = setting("/usr/bin/tar2sqfs", "program that makes squashfs files")
     mke2fs: str = setting("/sbin/mke2fs", "program that makes ext4 file systems")
     publishers: tuple[str, ...] = setting([], "users who may make the image of an archive public, beside root")
+    address: str = setting("", "host:port of the service, for clients on other machines; they prove by MUNGE who asks")
+    munge: str = setting("", "socket of munged; empty: where libmunge looks for it")
+    connections: int = setting(256, "connections at the same time")
+    connections_per_user: int = setting(64, "connections of one user, or of one address that has not proved who asks")
+    pull_at_submission: bool = setting(True, "whether qsub waits until the image of the job is in the store")
+    submission_wait: int = setting(600, "seconds that qsub waits for an image; then the job start sees to it")
+    keep_days: int = setting(0, "days without use after which udi-gateway expire removes an image; 0: any number")
+    keep_bytes: int = setting(0, "size of all image files above which expire removes those unused longest; 0: any")
+    pin_days: int = setting(30, "days that an image stays for the queued jobs that it was pinned for")
+    daemon: str = setting("", "socket of a Docker daemon to take images from, as unix:///run/docker.sock; empty: none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemConfig:
+    """A further system with an image store of its own, which gets what this store has."""
+
+    name: str = required("what people call the system")
+    path: str = required("its image store, as seen from where it is written")
+    host: str = setting("", "host that rsync reaches it on, by ssh; empty: a folder of this machine")
+    user: str = setting("", "the special-purpose account there, which owns that store; empty: as ssh is configured")
+    ssh: tuple[str, ...] = setting(
+        ["/usr/bin/ssh", "-oBatchMode=yes", "-oConnectTimeout=10"], "the words that start ssh, options included"
+    )
+    rsync: str = setting("/usr/bin/rsync", "rsync here")
+    deadline: int = setting(3600, "seconds that the transfer of one image may take")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +191,8 @@ class SiteConfig:
 
     store: StoreConfig
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
+    registry: RegistryConfig = field(default_factory=RegistryConfig)
+    systems: tuple[SystemConfig, ...] = setting([], "further image stores that get every image")
     node: NodeConfig = field(default_factory=NodeConfig)
     volumes: VolumesConfig = field(default_factory=VolumesConfig)
     etc: EtcConfig = field(default_factory=EtcConfig)
@@ -273,12 +290,14 @@ def _check(site: SiteConfig, path: str) -> None:
         "store.node_path": site.node_store_path,
         "gateway.socket": site.gateway.socket,
         "gateway.state": site.gateway.state,
+        "registry.certificates": site.registry.certificates,
         "node.root": site.node.root,
         "node.run": site.node.run,
         "node.zip": site.node.zip,
         "node.nid_file": site.node.nid_file,
         "jobs.state": site.jobs.state,
         "jobs.nodes": site.jobs.nodes,
+        **{f"systems[{n}].path": system.path for n, system in enumerate(site.systems)},
         **{f"volumes.allowed[{n}]": folder for n, folder in enumerate(site.volumes.allowed)},
         **{f"node.filesystems[{n}].source": fs.source for n, fs in enumerate(site.node.filesystems)},
         **{f"node.filesystems[{n}].target": fs.target or fs.source for n, fs in enumerate(site.node.filesystems)},
@@ -286,8 +305,11 @@ def _check(site: SiteConfig, path: str) -> None:
     for key, value in absolute.items():
         if not value.startswith("/") or os.path.normpath(value) != value or value == "/":
             raise ConfigError(f"{path}: {key} must be a plain absolute path, not {printable(value)!r}")
+    _check_systems(site.systems, path)
+    _check_address(site.gateway.address, path)
     if site.gateway.format not in ("squashfs", "ext4"):
         raise ConfigError(f"{path}: gateway.format must be squashfs or ext4, not {printable(site.gateway.format)}")
+    check_registries(site.registry, path)
     for source in site.alps.sources:
         if source not in ("apstat", "basil"):
             raise ConfigError(f"{path}: alps.sources may hold apstat and basil, not {printable(source)}")
@@ -307,3 +329,26 @@ def _check(site: SiteConfig, path: str) -> None:
         raise ConfigError(
             f"{path}: node.deadline, alps.fanout_deadline and torque.prologue_deadline must each fit in the next",
         )
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.:@%+=,/][A-Za-z0-9_.:@%+=,/-]*")
+"""Words that ssh's far shell and rsync's own parser leave as they are."""
+
+
+def _check_systems(systems: tuple[SystemConfig, ...], path: str) -> None:
+    for number, system in enumerate(systems):
+        plain = {"name": system.name, "path": system.path}
+        plain |= {key: value for key, value in (("host", system.host), ("user", system.user)) if value}
+        for key, value in plain.items():
+            if not _PLAIN.fullmatch(value) or (key != "path" and "/" in value):
+                raise ConfigError(f"{path}: systems[{number}].{key} may not be {printable(value)!r}")
+        if not system.ssh or any(not _PLAIN.fullmatch(word.lstrip("-")) for word in system.ssh):
+            raise ConfigError(f"{path}: systems[{number}].ssh must be plain words, none of them empty")
+        if system.name in {other.name for other in systems[:number]}:
+            raise ConfigError(f"{path}: two systems are called {printable(system.name)}")
+
+
+def _check_address(address: str, path: str) -> None:
+    host, _, port = address.rpartition(":")
+    if address and not (host and port.isdecimal() and 0 < int(port) < 65536):
+        raise ConfigError(f"{path}: gateway.address must be host:port, not {printable(address)!r}")
