@@ -4,9 +4,9 @@ PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
 SSHD := .cache/sshd
-PACKAGES := python3 python3-venv busybox-static debootstrap debian-archive-keyring dpkg-dev e2fsprogs gcc iproute2 ksh make \
-            musl-tools openssh-client patch procps shellcheck skopeo squashfs-tools squashfs-tools-ng strace \
-            umoci util-linux
+PACKAGES := python3 python3-venv apache2-utils busybox-static debootstrap debian-archive-keyring docker-registry \
+            docker.io dpkg-dev e2fsprogs gcc iproute2 ksh make munge musl-tools openssh-client openssh-server \
+            openssl patch procps rsync shellcheck skopeo squashfs-tools squashfs-tools-ng strace umoci util-linux
 
 .PHONY: help setup sshd demo test test-fast test-faults check format bench clean
 

@@ -1,4 +1,4 @@
-"""`udi`: the user's side of the gateway. Exit codes are those of the errors, listed in `udiroot.errors`."""
+"""`udi`: the user's side of the gateway. Exit codes are those of the errors, listed in docs/gateway.md."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from rich.table import Table
 
 from gateway import client
 from gateway.commands import run
-from gateway.progress import Shown
-from gateway.requests import storable
-from gateway.sources.opened import open_source
-from gateway.sources.spec import parse_source
+from gateway.login_cli import login, logout
+from gateway.naming import storable
+from gateway.progress import Shown, show
+from gateway.sources.opened import OpenedSource, open_source
+from gateway.sources.spec import REMOTE, parse_source
 from udi import config
+from udi.config import GatewayConfig
 from udiroot.errors import UsageError, printable
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
@@ -31,36 +33,54 @@ def cli(context: click.Context, config_path: str) -> None:
     context.obj = config_path
 
 
+cli.add_command(login)
+cli.add_command(logout)
+
+
 @cli.command()
 @click.argument("source")
 @click.argument("name", required=False, metavar="[NAME:TAG]")
 @click.option("--public", is_flag=True, help="For everybody; for publishers only.")
+@click.option("--group", default="", metavar="NAME", help="For the members of this group of yours, too.")
+@click.option("--arch", default="", metavar="NAME", help="Of a registry's image: not the compute nodes' architecture.")
 @_JSON
 @click.pass_obj
-def pull(config_path: str, source: str, name: str | None, public: bool, as_json: bool) -> None:
+def pull(config_path: str, source: str, name: str | None, public: bool, group: str, arch: str, as_json: bool) -> None:
     """Bring the image at SOURCE in, as NAME:TAG.
 
-    SOURCE is docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG] or oci-archive:FILE[:TAG]. Without NAME:TAG, the name that
-    the image has there. With --json: reference, id.
+    SOURCE is [docker://]NAME:TAG, docker-daemon:NAME:TAG, docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG] or
+    oci-archive:FILE[:TAG]. Without NAME:TAG, the name that the image has there. With --json: reference, id, troubles
+    (further systems that did not get it yet, a sentence each).
     """
     site = config.load(config_path)
-    settings = site.gateway
-    opened = open_source(parse_source(source), settings.architecture, settings.max_metadata_bytes)
+    spec = parse_source(source)
+    request: dict[str, Any] = {"do": "pull", "kind": spec.kind, "public": public, "group": group}
+    opened: OpenedSource | None = None
     try:
-        # The service reads it all again; here it tells the name, and a broken archive is told before it is copied.
-        own_name = opened.read(settings.architecture, settings.max_metadata_bytes).name
-        if not name and not own_name:
-            raise UsageError("the image has no name of its own", f"give one: udi pull {printable(source)} NAME:TAG")
-        request = {"do": "pull", "kind": opened.kind, "tag": opened.tag, "public": public}
-        request["name"] = str(storable(name or own_name))
+        if spec.kind in REMOTE:
+            request |= {"reference": spec.path, "name": str(storable(name)) if name else "", "arch": arch}
+        else:
+            opened = open_source(spec, site.gateway.architecture, site.gateway.max_metadata_bytes)
+            request |= _of_files(site.gateway, opened, source, name)
         with Shown(quiet=as_json) as shown:
-            done = client.ask(site, request, source=opened, tell=lambda event: _show(shown, event))
+            done = client.pull(site, request, source=opened, tell=lambda event: show(shown, event))
     except KeyboardInterrupt:
         sys.stderr.write("udi: the pull goes on without you; udi images tells when it is there\n")
         raise
     finally:
-        opened.close()
+        if opened:
+            opened.close()
+    for trouble in done.get("troubles", []):
+        sys.stderr.write(f"udi: not everywhere yet: {printable(trouble)}\n")
     _print(done, as_json, f"{printable(done['reference'])} {done['id']}")
+
+
+def _of_files(settings: GatewayConfig, opened: OpenedSource, source: str, name: str | None) -> dict[str, Any]:
+    """What the request says of files. The service reads them again; a broken archive is told before it is copied."""
+    image = opened.read(settings.architecture, settings.max_metadata_bytes)
+    if not name and not image.name:
+        raise UsageError("the image has no name of its own", f"give one: udi pull {printable(source)} NAME:TAG")
+    return {"tag": opened.tag, "name": str(storable(name or image.name)), "image": image.id}
 
 
 @cli.command()
@@ -69,7 +89,8 @@ def pull(config_path: str, source: str, name: str | None, public: bool, as_json:
 def images(config_path: str, as_json: bool) -> None:
     """List the images that you may use, one row a name.
 
-    With --json: images, a list of reference, id, public, created, used (seconds since 1970), format, size (bytes).
+    With --json: images, a list of reference, id, public, groups (gids that may use it too), created, used (seconds
+    since 1970), format, size (bytes).
     """
     done = client.ask(config.load(config_path), {"do": "images"})
     if as_json:
@@ -112,15 +133,6 @@ def rm(config_path: str, reference: str, as_json: bool) -> None:
     _print(done, as_json, f"removed {printable(done['reference'])}")
 
 
-def _show(shown: Shown, event: dict[str, Any]) -> None:
-    kind = event.get("event")
-    if kind == "progress":
-        shown.stage(printable(event.get("stage")), int(event.get("total") or 0))
-        shown.reached(int(event.get("bytes") or 0))
-    elif kind in ("queued", "storing"):
-        shown.stage(kind, 0)
-
-
 def _print(done: dict[str, Any], as_json: bool, text: str) -> None:
     """The answer without the protocol's own key, or `text`."""
     answer = {key: value for key, value in done.items() if key != "event"}
@@ -137,7 +149,8 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 def _row(row: dict[str, Any]) -> tuple[str, str, str, str, str]:
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["created"]))
     size = f"{row['size'] / (1 << 20):.1f} MiB"
-    return printable(row["reference"]), str(row["id"])[:12], "all" if row["public"] else "you", since, size
+    whose = "all" if row["public"] else "group" if row["groups"] else "you"
+    return printable(row["reference"]), str(row["id"])[:12], whose, since, size
 
 
 def _plain(value: Any) -> str:

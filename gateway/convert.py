@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Protocol
 
 from gateway import flatten
+from gateway.checking import Checks
 from gateway.flatten import Flattened, Limits
 from gateway.formats.ext4 import make_ext4
 from gateway.formats.squashfs import make_squashfs
@@ -42,12 +44,14 @@ def convert(image: SourceImage, output: str, settings: GatewayConfig, progress: 
         raise ConfigError(f"no such format: '{printable(settings.format)}'", f"formats are {', '.join(FORMATS)}")
     config = ImageConfig.parse(image.config)
     layers = _layers(image, config, settings.architecture)
-    progress.stage("reading", _bytes_to_read(layers))
-    flattened = flatten.flatten(layers, _limits(settings), progress.advance)
-    progress.stage("packing", flattened.data_bytes)
     try:
-        FORMATS[settings.format](flattened, output, settings, progress.advance)
-        size, digest = _settle(output)
+        with Checks(layers) as checks:
+            progress.stage("reading", _bytes_to_read(layers))
+            flattened = flatten.flatten(layers, _limits(settings), progress.advance, checks)
+            progress.stage("packing", flattened.data_bytes)
+            FORMATS[settings.format](flattened, output, settings, progress.advance)
+            size, digest = _settle(output)
+            checks.finish()
     except BaseException as error:
         if os.path.lexists(output):
             os.unlink(output)
@@ -100,10 +104,12 @@ def _limits(settings: GatewayConfig) -> Limits:
 
 
 def _settle(path: str) -> tuple[int, str]:
-    """Size and sha256 of a finished file that is on disk for good."""
+    """Size and sha256 of a finished file that is on disk for good: digested while the disk writes."""
     digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while piece := stream.read(_PIECE):
-            digest.update(piece)
-        os.fsync(stream.fileno())
+    buffer = memoryview(bytearray(_PIECE))
+    with open(path, "rb") as stream, ThreadPoolExecutor(1) as beside:
+        on_disk = beside.submit(os.fsync, stream.fileno())
+        while count := stream.readinto(buffer):
+            digest.update(buffer[:count])
+        on_disk.result()
         return os.fstat(stream.fileno()).st_size, digest.hexdigest()

@@ -1,8 +1,9 @@
 """From layers to one tar stream: an index pass that builds the final tree, then a data pass that writes it.
 
-No unpacked tree on disk, and no rights needed. The index pass reads every layer in full and checks its sha256 against
-the configuration's diff_id (beside the reading, on another thread). The data pass goes straight to each file where a
-layer is not compressed, and decompresses again, in layer order, where it is.
+No unpacked tree on disk, and no rights needed. Where a layer is not compressed, the index pass reads its headers alone,
+and the data pass goes straight to each file; its sha256 is checked against the configuration's diff_id beside both
+(`gateway.checking`). A compressed layer is read in full and checked by the index pass, and decompressed again, in layer
+order, by the data pass.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gateway import tar_writer, tree
+from gateway.checking import Checks
 from gateway.layer_index import LayerIndex
-from gateway.layers import Budget, Digester, Layer, LayerStream, chunks
+from gateway.layers import BlobStream, Budget, Digester, Layer, LayerStream, check_diff_id, chunks
 from gateway.tar_writer import TarWriter
 from gateway.tree import Tree, shown
 from udiroot.errors import ImageInvalid
@@ -43,6 +45,7 @@ class Flattened:
     final: Tree
     layers: Sequence[Layer]
     limits: Limits
+    checks: Checks | None = None
     entries: int = field(init=False)
     inodes: int = field(init=False)
     data_bytes: int = field(init=False)
@@ -66,24 +69,35 @@ class Flattened:
                 self.data_bytes += self.final.sizes[inode]
 
     def write(self, descriptor: int, wrote: Progress) -> None:
-        """The data pass: the whole tree as one tar stream."""
-        _DataPass(self, TarWriter(descriptor, wrote)).run()
+        """The data pass: the whole tree as one tar stream. Ends early when a layer turns out to be another."""
+
+        def written(count: int) -> None:
+            if self.checks:
+                self.checks.look()
+            wrote(count)
+
+        _DataPass(self, TarWriter(descriptor, written)).run()
 
 
-def flatten(layers: Sequence[Layer], limits: Limits, progress: Progress) -> Flattened:
+def flatten(layers: Sequence[Layer], limits: Limits, progress: Progress, checks: Checks | None = None) -> Flattened:
     """The index pass over `layers`, the lowest first. `progress` is told of bytes as they are read.
 
+    With `checks`, which read layers that are not compressed beside us, only the headers of those are read here.
     Raises ImageInvalid: a damaged layer, one that is not what its diff_id says, more than the limits allow, names that
     a node would refuse, no /bin/sh.
     """
     final = Tree(limits.max_entries)
     budget = Budget.of(limits.max_bytes, limits.max_ratio)
     for layer in layers:
-        _index(layer, final, budget, progress)
+        if checks and layer.is_plain():
+            _index_headers(layer, final, budget, progress)
+            checks.look()
+        else:
+            _index(layer, final, budget, progress)
     _check_logical_size(final, limits)
     _check_names(final)
     _check_shell(final)
-    return Flattened(final, layers, limits)
+    return Flattened(final, layers, limits, checks)
 
 
 def verify(layers: Sequence[Layer], limits: Limits, progress: Progress) -> None:
@@ -94,7 +108,13 @@ def verify(layers: Sequence[Layer], limits: Limits, progress: Progress) -> None:
         for chunk in chunks(layer, budget):
             digester.update(chunk)
             progress(len(chunk))
-        _check_digest(layer, digester.finish())
+        check_diff_id(layer, digester.finish())
+
+
+def _index_headers(layer: Layer, final: Tree, budget: Budget, progress: Progress) -> None:
+    budget.spend(layer.blob.size)
+    LayerIndex(final, layer.number, layer.label).read(BlobStream(layer.blob, layer.label))
+    progress(layer.blob.size)
 
 
 def _index(layer: Layer, final: Tree, budget: Budget, progress: Progress) -> None:
@@ -110,14 +130,7 @@ def _index(layer: Layer, final: Tree, budget: Budget, progress: Progress) -> Non
         stream.drain()
     finally:
         found = digester.finish()
-    _check_digest(layer, found)
-
-
-def _check_digest(layer: Layer, found: str) -> None:
-    if f"sha256:{found}" != layer.diff_id:
-        raise ImageInvalid(
-            f"{layer.label} is not what the image configuration says: {layer.diff_id} expected, sha256:{found} found"
-        )
+    check_diff_id(layer, found)
 
 
 def _check_logical_size(final: Tree, limits: Limits) -> None:

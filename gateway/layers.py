@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer as Buffer
 
 _CHUNK = 1 << 20
+_WINDOW = 1 << 13
+"""Bytes that are read at a header: those of small files behind it, and the next headers, come along."""
 _RATIO_FLOOR = 64 << 20
 """Bytes that any layer may expand to, however small it is compressed."""
 _ISAL_ERROR = cast(type[Exception], igzip_lib.error)
@@ -65,6 +67,14 @@ class Layer:
     def is_plain(self) -> bool:
         """Whether places in the uncompressed stream are places in the file."""
         return compression_of(self.blob) == "plain"
+
+
+def check_diff_id(layer: Layer, found: str) -> None:
+    """Raises ImageInvalid where the layer's sha256 is not what the configuration says."""
+    if f"sha256:{found}" != layer.diff_id:
+        raise ImageInvalid(
+            f"{layer.label} is not what the image configuration says: {layer.diff_id} expected, sha256:{found} found"
+        )
 
 
 def compression_of(blob: Blob) -> str:
@@ -231,15 +241,27 @@ class BlobStream:
     def __init__(self, blob: Blob, label: str) -> None:
         self._blob = blob
         self._label = label
+        self._window = b""
+        self._start = 0
         self.position = 0
 
     def read(self, count: int) -> bytes:
+        at = self.position - self._start
+        if not 0 <= at <= at + count <= len(self._window):
+            if count > _WINDOW:
+                return self._read_through(count)
+            self._window, self._start, at = self._blob.read_at(self.position, _WINDOW), self.position, 0
+        piece = self._window[at : at + count]
+        self.position += len(piece)
+        return piece
+
+    def _read_through(self, count: int) -> bytes:
         parts: list[bytes] = []
         while count and (piece := self._blob.read_at(self.position, count)):
             parts.append(piece)
             self.position += len(piece)
             count -= len(piece)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
     def skip(self, count: int) -> None:
         self.position += count

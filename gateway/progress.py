@@ -1,14 +1,16 @@
-"""Showing how far something is: a bar on a terminal, a line a stage otherwise."""
+"""Showing how far something is: bars on a terminal, one a layer where layers are told apart; else a line a stage."""
 
 from __future__ import annotations
 
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+
+from udiroot.errors import printable
 
 
 class Shown:
@@ -18,6 +20,7 @@ class Shown:
         self._quiet = quiet
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._layers: dict[str, TaskID] = {}
         self._done = 0
         self._started = time.monotonic()
         self._stage = ""
@@ -51,8 +54,10 @@ class Shown:
         self._end_stage()
         self._stage, self._done, self._started = name, 0, time.monotonic()
         if self._bar:
-            if self._task is not None:
-                self._bar.remove_task(self._task)
+            for task in (self._task, *self._layers.values()):
+                if task is not None:
+                    self._bar.remove_task(task)
+            self._layers = {}
             self._task = self._bar.add_task(name, total=total or None)
 
     def advance(self, count: int) -> None:
@@ -64,6 +69,15 @@ class Shown:
         self._done = done
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=done)
+
+    def layer(self, name: str, done: int, total: int) -> None:
+        """So many bytes of one layer in all."""
+        if not self._bar:
+            return
+        new = name not in self._layers
+        if new:
+            self._layers[name] = self._bar.add_task(f"  {name}", total=total or None)
+        self._bar.update(self._layers[name], completed=done, refresh=new)
 
     def note(self, text: str) -> None:
         """A line of its own."""
@@ -81,3 +95,17 @@ class Shown:
             amount = f"{self._done / (1 << 20):.1f} MiB, " if self._done else ""
             self.note(f"{self._stage}: {amount}{seconds:.1f} s")
         self._stage = ""
+
+
+def show(shown: Shown, event: dict[str, Any]) -> None:
+    """What an event of the service says."""
+    kind = event.get("event")
+    if kind == "progress":
+        shown.stage(printable(event.get("stage")), int(event.get("total") or 0))
+        for name, done, total in event.get("layers") or []:
+            shown.layer(printable(name), int(done), int(total))
+        shown.reached(int(event.get("bytes") or 0))
+    elif kind in ("queued", "storing"):
+        shown.stage(kind, 0)
+    elif kind == "again":
+        shown.note(f"{printable(event.get('message'))}; asking again")

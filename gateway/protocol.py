@@ -1,13 +1,16 @@
-"""What the client and the service say to each other: lines of JSON over a UNIX stream socket.
+"""What the client and the service say to each other: lines of JSON over a stream socket.
 
 The client sends one request, `{"udi": 1, "do": …}`, with descriptors of the files that it names (SCM_RIGHTS). The
 service answers with events, one a line, the last of which is `done` or `error`:
 
     {"event": "queued"}
-    {"event": "progress", "stage": "copying|reading|packing", "bytes": 1, "total": 2}      total 0: not known
+    {"event": "progress", "stage": "fetching|copying|reading|packing|…", "bytes": 1, "total": 2}      total 0: not known
+    {"event": "progress", …, "layers": [[name, bytes, total], …]}                          where layers are told apart
     {"event": "storing"}
     {"event": "done", …}                   what was asked for; keys by request, see `gateway.requests`
     {"event": "error", "message": …, "hint": …, "exit_code": …}
+
+Over the network, each line is a MUNGE credential that holds such a line (`gateway.channels`).
 
 A request of another version is refused with an error that names both.
 """
@@ -44,7 +47,8 @@ def send(connection: socket.socket, message: dict[str, Any], descriptors: list[i
     """One line, with descriptors beside its first byte."""
     line = json.dumps(message).encode() + b"\n"
     sent = socket.send_fds(connection, [line], descriptors) if descriptors else 0
-    connection.sendall(line[sent:])
+    if sent < len(line):  # sending nothing would fail where the answer has come already
+        connection.sendall(line[sent:])
 
 
 def receive_request(connection: socket.socket, seconds: float) -> tuple[dict[str, Any], list[int]]:
@@ -69,7 +73,7 @@ def receive_request(connection: socket.socket, seconds: float) -> tuple[dict[str
                 raise UsageError("request is cut off")
             if len(line) > MAX_REQUEST or len(descriptors) > MAX_DESCRIPTORS:
                 raise UsageError(f"request is larger than {MAX_REQUEST} bytes")
-        return _checked(line), descriptors
+        return checked(line), descriptors
     except BaseException as error:
         for descriptor in descriptors:
             os.close(descriptor)
@@ -78,7 +82,8 @@ def receive_request(connection: socket.socket, seconds: float) -> tuple[dict[str
         raise
 
 
-def _checked(line: bytes) -> dict[str, Any]:
+def checked(line: bytes) -> dict[str, Any]:
+    """The request that a line holds. Raises UsageError, also for one of another version."""
     message = decode(line)
     if message.get("udi") != VERSION:
         raise UsageError(f"request is of version {printable(message.get('udi'))}, this service speaks {VERSION}")
@@ -96,15 +101,16 @@ def decode(line: bytes) -> dict[str, Any]:
     return message
 
 
-class EventReader:
-    """Events of a service, one after the other."""
+class LineReader:
+    """Lines of a service, one after the other."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, most: int) -> None:
         self._connection = connection
+        self._most = most
         self._waiting = bytearray()
 
-    def next(self, seconds: float) -> dict[str, Any]:
-        """The next event. Raises TimedOut when none comes within `seconds`, UpstreamFailed when the service is gone."""
+    def next(self, seconds: float) -> bytes:
+        """The next line. Raises TimedOut when none comes within `seconds`, ServiceGone when the service is gone."""
         deadline = time.monotonic() + seconds
         while b"\n" not in self._waiting:
             self._connection.settimeout(max(0.001, deadline - time.monotonic()))
@@ -113,16 +119,32 @@ class EventReader:
             except TimeoutError as error:
                 raise TimedOut(f"the gateway said nothing for {seconds:.0f} s") from error
             except OSError as error:
-                raise UpstreamFailed(f"the gateway is gone: {(error.strerror or '').lower()}") from error
-            if not piece or len(self._waiting) > MAX_EVENT:
-                raise UpstreamFailed("the gateway ended the connection without an answer", "ask again; pulls go on")
+                raise ServiceGone(f"the gateway is gone: {(error.strerror or '').lower()}") from error
+            if not piece or len(self._waiting) > self._most:
+                raise ServiceGone("the gateway ended the connection without an answer", "ask again")
             self._waiting += piece
         line, _, rest = bytes(self._waiting).partition(b"\n")
         self._waiting = bytearray(rest)
+        return line
+
+
+class EventReader:
+    """Events of a service, one after the other."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._lines = LineReader(connection, MAX_EVENT)
+
+    def next(self, seconds: float) -> dict[str, Any]:
+        """The next event. Raises TimedOut when none comes within `seconds`, ServiceGone when the service is gone."""
+        line = self._lines.next(seconds)
         try:
             return decode(line)
         except UsageError as error:
             raise UpstreamFailed(f"the gateway answered with something else: {printable(line[:80])}") from error
+
+
+class ServiceGone(UpstreamFailed):
+    """The service went away in the middle of a request."""
 
 
 def error_event(error: UdiError) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import secrets
 
@@ -11,12 +12,15 @@ import click
 from gateway import server
 from gateway.commands import run
 from gateway.convert import convert as convert_image
+from gateway.expire import expire as expire_images
 from gateway.progress import Shown
-from gateway.sources.opened import open_source
+from gateway.sources.alone import image_of
 from gateway.sources.spec import parse_source
+from gateway.systems import Systems
 from udi import config
 from udi.config import GatewayConfig
-from udiroot.errors import UsageError, printable
+from udi.registries import RegistryConfig
+from udiroot.errors import UpstreamFailed, UsageError, printable
 
 
 @click.group()
@@ -35,6 +39,52 @@ def serve(config_path: str | None) -> None:
 
 
 @cli.command()
+@click.pass_obj
+def handle(config_path: str | None) -> None:
+    """Serve the one connection on standard input, as xinetd or systemd hands it over."""
+    server.handle(config.load(config_path or config.DEFAULT_PATH))
+
+
+@cli.command()
+@click.option("--dry-run", is_flag=True, help="Only tell what would go.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+@click.pass_obj
+def expire(config_path: str | None, dry_run: bool, as_json: bool) -> None:
+    """Remove images unused for gateway.keep_days, and those unused longest while all are above gateway.keep_bytes.
+
+    Never one that a job holds. With --json: expired, a list of id, references, size (bytes), used (seconds since 1970),
+    reason (age or size).
+    """
+    gateway = server.Gateway(config.load(config_path or config.DEFAULT_PATH))
+    gone = expire_images(gateway.store, gateway.site.gateway, dry_run=dry_run)
+    if as_json:
+        click.echo(json.dumps({"expired": [dataclasses.asdict(image) for image in gone]}, sort_keys=True))
+        return
+    for image in gone:
+        names = ", ".join(printable(name) for name in image.references) or "no name"
+        click.echo(f"{'would remove' if dry_run else 'removed'} {image.id[:12]} ({names}): {image.reason}")
+
+
+@cli.command()
+@click.pass_obj
+def rebuild(config_path: str | None) -> None:
+    """Make queue and history anew from the store; the old database is put aside."""
+    gateway = server.Gateway(config.load(config_path or config.DEFAULT_PATH))
+    click.echo(f"{gateway.history.rebuild()} names")
+
+
+@cli.command()
+@click.pass_obj
+def transfer(config_path: str | None) -> None:
+    """Bring all further systems up to what this store is now."""
+    gateway = server.Gateway(config.load(config_path or config.DEFAULT_PATH))
+    systems = Systems(gateway.site.systems, gateway.site.gateway.state, gateway.store, gateway.history, gateway.locks)
+    troubles = systems.bring(lambda event: None)
+    if troubles:
+        raise UpstreamFailed("; ".join(troubles))
+
+
+@cli.command()
 @click.argument("source")
 @click.argument("output", type=click.Path(dir_okay=False))
 @click.option("--format", "image_format", default=None, metavar="NAME", help="squashfs or ext4 (which needs root).")
@@ -46,21 +96,21 @@ def convert(
 ) -> None:
     """Make the image file OUTPUT from SOURCE, with no service.
 
-    SOURCE is docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG] or oci-archive:FILE[:TAG].
+    SOURCE is [docker://]NAME:TAG (of registries that give it to everybody), docker-daemon:NAME:TAG,
+    docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG] or oci-archive:FILE[:TAG].
     """
     settings = _settings(config_path)
     settings = dataclasses.replace(
         settings, format=image_format or settings.format, compression=compression or settings.compression
     )
-    opened = open_source(parse_source(source), settings.architecture, settings.max_metadata_bytes)
     partial = f"{output}.{secrets.token_hex(6)}.partial"
-    try:
-        image = opened.read(settings.architecture, settings.max_metadata_bytes)
-        with Shown(quiet=as_json) as shown:
-            facts = convert_image(image, partial, settings, shown)
+    folder = os.path.dirname(output) or "."
+    with (
+        Shown(quiet=as_json) as shown,
+        image_of(parse_source(source), settings, _registries(config_path), folder, shown) as image,
+    ):
+        facts = convert_image(image, partial, settings, shown)
         _place(partial, output)
-    finally:
-        opened.close()
     click.echo(facts.to_json() if as_json else facts.id, nl=not as_json)
 
 
@@ -69,6 +119,12 @@ def _settings(config_path: str | None) -> GatewayConfig:
     if config_path is None and not os.path.lexists(config.DEFAULT_PATH):
         return GatewayConfig()
     return config.load(config_path or config.DEFAULT_PATH).gateway
+
+
+def _registries(config_path: str | None) -> RegistryConfig:
+    if config_path is None and not os.path.lexists(config.DEFAULT_PATH):
+        return RegistryConfig()
+    return config.load(config_path or config.DEFAULT_PATH).registry
 
 
 def _place(partial: str, output: str) -> None:

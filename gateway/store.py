@@ -1,40 +1,43 @@
 """Writing the image store: what `udi.store` reads, made so that nobody ever sees half of anything.
 
 An image file is written under a hidden temporary name in the store, and renamed when it is checked and on disk; its
-facts follow, then the reference. One service writes a store at a time (`gateway.server` holds a lock), so temporary
-files found at its start belong to dead conversions.
+facts follow, then the reference. All processes of the gateway on one machine may write a store at the same time: the
+locks of `gateway.locks` keep them apart, and tell which temporary files belong to dead conversions.
 
 A file is 0444 while a public reference names its image and 0400 otherwise. An image that no reference names any more
-is removed, unless a job's plan names it; then the next removal or start finds it.
+is removed, unless a job's plan names it; then the next removal or start finds it. A pin, which is a reference `id:…`,
+keeps the image that a tag stood for when a job was submitted.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import secrets
 import stat
-import threading
 import time
 from collections.abc import Iterator
 
+from gateway.locks import Holder, Locks
 from udi.facts import Facts, Ref
 from udi.reference import ImageReference
 from udi.store import StoreLayout, StoreReader
 from udiroot.errors import ConfigError, NotFound, NotPermitted, UpstreamFailed
 
-_TEMPORARY = ".new-"
+TEMPORARY = ".new-"
 _PUBLIC, _PRIVATE = 0o444, 0o400
 _FOLDERS = (("images", 0o755), ("refs", 0o755), ("plans", 0o711))
+_PIN_FRESH = 86400
+"""A pin that is younger is not written again."""
 
 
 class StoreWriter:
-    """The store, for its own account. Safe for the threads of one service."""
+    """The store, for its own account. Safe for threads and processes that share the locks."""
 
-    def __init__(self, layout: StoreLayout) -> None:
+    def __init__(self, layout: StoreLayout, locks: Locks) -> None:
         self.layout = layout
-        self._lock = threading.RLock()
-        self._expected: dict[str, int] = {}
+        self._locks = locks
 
     def prepare(self) -> None:
         """Make the store's folders, and remove what dead conversions left.
@@ -51,19 +54,33 @@ class StoreWriter:
                 )
             for name, mode in _FOLDERS:
                 path = f"{self.layout.path}/{name}"
-                os.makedirs(path, exist_ok=True)
-                os.chmod(path, mode)
-            for folder in (self.layout.images, self.layout.refs):
-                for name in os.listdir(folder):
-                    if name.startswith(_TEMPORARY):
-                        os.unlink(f"{folder}/{name}")
-            self._sweep()
+                if not os.path.isdir(path) or stat.S_IMODE(os.stat(path).st_mode) != mode:
+                    os.makedirs(path, exist_ok=True)
+                    os.chmod(path, mode)
+            with self.locked():
+                self._sweep()
         except OSError as error:
             raise _failed(self.layout.path, error) from error
 
-    def temporary(self) -> str:
-        """A new name in the store for a file in the making. Whoever makes it renames or removes it."""
-        return f"{self.layout.images}/{_TEMPORARY}{secrets.token_hex(12)}"
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[Holder]:
+        """Nobody else writes references, facts or names of image files. Raises TimedOut."""
+        with self._locks.holder() as holder:
+            holder.take("store")
+            yield holder
+
+    @contextlib.contextmanager
+    def temporary(self) -> Iterator[str]:
+        """A new name in the store for a file in the making; what is left of it at the end is removed."""
+        name = f"{TEMPORARY}{secrets.token_hex(12)}"
+        path = f"{self.layout.images}/{name}"
+        with self._locks.holder() as holder:
+            holder.take(f"temporary {name}")
+            try:
+                yield path
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
 
     def has(self, image_id: str) -> bool:
         """Whether the image is there in full: facts are written after the file."""
@@ -71,7 +88,7 @@ class StoreWriter:
 
     def publish(self, temporary: str, facts: Facts) -> None:
         """Give a finished image file its name, and write its facts; nobody but this account may read them yet."""
-        with self._lock:
+        with self.locked():
             try:
                 os.chmod(temporary, _PRIVATE)
                 os.rename(temporary, self.layout.image(facts.id, facts.format))
@@ -82,39 +99,59 @@ class StoreWriter:
     @contextlib.contextmanager
     def expecting(self, image_id: str) -> Iterator[None]:
         """While a pull of this image goes on: it is not removed for want of a name, since it is about to get one."""
-        with self._lock:
-            self._expected[image_id] = self._expected.get(image_id, 0) + 1
-        try:
+        with self._locks.holder() as holder:
+            holder.take(f"image {image_id}", shared=True)
             yield
-        finally:
-            with self._lock:
-                self._expected[image_id] -= 1
-                if not self._expected[image_id]:
-                    del self._expected[image_id]
 
-    def name(self, reference: ImageReference, image_id: str, owner: int | None) -> Ref:
-        """Make `reference` stand for an image, publicly or for `owner` alone. An earlier meaning is replaced."""
-        with self._lock:
+    def name(self, reference: ImageReference, image_id: str, owner: int | None, groups: tuple[int, ...] = ()) -> Ref:
+        """Make `reference` stand for an image, publicly or for `owner` and `groups`. An earlier meaning is replaced."""
+        with self.locked():
             if not self.has(image_id):
                 raise NotFound(f"image {image_id} is not in the store")
             now = int(time.time())
             owners = () if owner is None else (owner,)
-            ref = Ref(reference=str(reference), id=image_id, owners=owners, created=now, used=now)
+            ref = Ref(
+                reference=str(reference),
+                id=image_id,
+                owners=owners,
+                groups=groups if owners else (),
+                created=now,
+                used=now,
+            )
             try:
+                os.utime(self.layout.facts(image_id))
                 if owner is None:
                     self._set_mode(image_id, _PUBLIC)
-                self._write(self.layout.ref(reference, owner), ref.to_json(), _PUBLIC if owner is None else _PRIVATE)
-                self._sweep()
+                path = self.layout.ref(reference, owner)
+                before = self._read_ref(path)
+                if before is None or dataclasses.replace(before, created=now, used=now) != ref:
+                    self._write(path, ref.to_json(), _PUBLIC if owner is None else _PRIVATE)
+                    self._sweep()
             except OSError as error:
                 raise _failed(self.layout.refs, error) from error
             return ref
 
-    def remove(self, reference: ImageReference, caller: int, *, publisher: bool) -> Ref:
+    def pin(self, image_id: str, owner: int) -> None:
+        """Keep an image for a job that `owner` submits, should its tag move before the job starts; it is in use now."""
+        path = self.layout.ref(ImageReference.parse(f"id:{image_id}"), owner)
+        now = int(time.time())
+        with self.locked():
+            try:
+                os.utime(self.layout.facts(image_id))
+                pin = self._read_ref(path)
+                if pin is None or pin.created < now - _PIN_FRESH:
+                    made = Ref(reference=f"id:{image_id}", id=image_id, owners=(owner,), created=now, used=now)
+                    self._write(path, made.to_json(), _PRIVATE)
+            except OSError as error:
+                raise _failed(path, error) from error
+
+    def remove(self, reference: ImageReference, caller: int, *, publisher: bool, groups: tuple[int, ...] = ()) -> Ref:
         """Remove the caller's own reference, or, for a publisher, the public one; and the image with the last of them.
 
-        Raises NotFound, also for what the caller may not know of, and NotPermitted.
+        Pins hold an image that was removed no longer. Raises NotFound, also for what the caller may not know of, and
+        NotPermitted.
         """
-        with self._lock:
+        with self.locked():
             for owner in (caller, None):
                 path = self.layout.ref(reference, owner)
                 ref = self._read_ref(path)
@@ -122,14 +159,28 @@ class StoreWriter:
                     continue
                 if owner is None and not publisher:
                     raise NotPermitted(f"{reference} is public, so only a publisher may remove it")
-                try:
-                    os.unlink(path)
-                    self._sweep()
-                except OSError as error:
-                    raise _failed(path, error) from error
+                self.drop([ref])
                 return ref
-            StoreReader(self.layout, caller).resolve(reference)
-            raise NotFound(f"no name {reference} to remove", "an image is removed by its names")
+            StoreReader(self.layout, caller, groups).resolve(reference)
+            raise NotPermitted(f"{reference} is another user's, whose group may use it; only the owner may remove it")
+
+    def drop(self, refs: list[Ref]) -> None:
+        """Remove these references, pins that are then alone, and images without any. To be called while `locked`."""
+        try:
+            for ref in refs:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path_of(ref))
+            left = list(self.refs())
+            named = {ref.id for ref in left if not ref.is_pin}
+            for ref in left:
+                if ref.is_pin and ref.id not in named and ref.id in {gone.id for gone in refs if not gone.is_pin}:
+                    os.unlink(self._path_of(ref))
+            self._sweep()
+        except OSError as error:
+            raise _failed(self.layout.refs, error) from error
+
+    def _path_of(self, ref: Ref) -> str:
+        return self.layout.ref(ImageReference.parse(ref.reference), ref.owners[0] if ref.owners else None)
 
     def refs(self) -> Iterator[Ref]:
         """Every reference of the store."""
@@ -147,34 +198,46 @@ class StoreWriter:
             return None
 
     def _sweep(self) -> None:
-        """Bring modes in line with references, and remove images that none names and no job uses.
+        """Bring modes in line with references; remove images that none names and no job uses, and dead temporary files.
 
-        Facts go before the file, so that what has facts is whole.
+        Facts go before the file, so that what has facts is whole. To be called while `locked`.
         """
+        for folder in (self.layout.images, self.layout.refs):
+            for name in os.listdir(folder):
+                if name.startswith(TEMPORARY):
+                    with self._locks.holder() as holder:
+                        if holder.try_take(f"temporary {name}"):
+                            os.unlink(f"{folder}/{name}")
         public: dict[str, bool] = {}
         for ref in self.refs():
             public[ref.id] = public.get(ref.id, False) or ref.is_public
+        plans: list[bytes] | None = None
         for name in os.listdir(self.layout.images):
             image_id, dot, kind = name.partition(".")
             if not image_id or not dot or kind == "json":
                 continue
             if image_id in public:
                 self._set_mode(image_id, _PUBLIC if public[image_id] else _PRIVATE)
-            elif image_id not in self._expected and not self._in_use(image_id):
-                if self.has(image_id):
-                    os.unlink(self.layout.facts(image_id))
-                os.unlink(f"{self.layout.images}/{name}")
+                continue
+            plans = self.plans() if plans is None else plans
+            if any(image_id.encode() in plan for plan in plans):
+                continue
+            with self._locks.holder() as holder:
+                if holder.try_take(f"image {image_id}"):
+                    if self.has(image_id):
+                        os.unlink(self.layout.facts(image_id))
+                    os.unlink(f"{self.layout.images}/{name}")
 
-    def _in_use(self, image_id: str) -> bool:
-        """Whether a job's plan names the image."""
+    def plans(self) -> list[bytes]:
+        """The plans of all jobs: an image that one of them names is in use."""
+        found = []
         for name in os.listdir(self.layout.plans):
             try:
                 with open(f"{self.layout.plans}/{name}", "rb") as stream:
-                    if image_id.encode() in stream.read():
-                        return True
+                    found.append(stream.read())
             except FileNotFoundError:
                 continue  # its job ended in between
-        return False
+        return found
 
     def _set_mode(self, image_id: str, mode: int) -> None:
         for name in os.listdir(self.layout.images):
@@ -185,7 +248,7 @@ class StoreWriter:
     def _write(self, path: str, text: str, mode: int) -> None:
         """A small file, whole or not at all."""
         folder = os.path.dirname(path)
-        temporary = f"{folder}/{_TEMPORARY}{secrets.token_hex(12)}"
+        temporary = f"{folder}/{TEMPORARY}{secrets.token_hex(12)}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
         try:
             with os.fdopen(descriptor, "wb") as stream:

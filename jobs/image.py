@@ -31,15 +31,24 @@ def choose_image(site: SiteConfig, request: JobRequest) -> Choice:
     Raises NotFound, ImageInvalid; UpstreamFailed when the store cannot be read.
     """
     layout = StoreLayout(site.store.path)
-    reader = StoreReader(layout, request.user.uid)
+    reader = StoreReader(layout, request.user.uid, request.user.groups)
     try:
         with FileRights(*store_owner(site.store.account)):
             choice = _choice(reader, request)
             if not os.path.isfile(layout.image(choice.facts.id, choice.facts.format)):
                 raise ImageInvalid(f"image {request.reference} has facts but no file in the store", "pull it again")
+            _mark_used(layout, choice.facts.id)
     except OSError as error:
         raise UpstreamFailed(f"image store {layout.path}: {error.strerror}") from error
     return choice
+
+
+def _mark_used(layout: StoreLayout, image_id: str) -> None:
+    """The time of the facts file is when the image was last used: `udi-gateway expire` goes by it."""
+    try:
+        os.utime(layout.facts(image_id))
+    except OSError as error:
+        _log.warning("use of image %s not noted: %s", image_id, error.strerror)
 
 
 def _choice(reader: StoreReader, request: JobRequest) -> Choice:

@@ -21,7 +21,9 @@ from udiroot.errors import ConfigError, printable
 OURS = "shifter-xc"
 """A word that stands in every file of ours, and by which we know it again."""
 ROOT_NAME = "UDI"
-_UNIT = "/etc/systemd/system/udi-gateway.service"
+_UNITS = "/etc/systemd/system"
+_GATEWAY_UNITS = ("udi-gateway.service", "udi-gateway-handle.socket", "udi-gateway-handle@.service")
+"""The service, or in its place a process a connection; the site enables one of them."""
 _PROGRAMS = {
     "udi": "gateway.client_cli",
     "udi-gateway": "gateway.service_cli",
@@ -57,7 +59,8 @@ def site_files(site: SiteConfig, config_path: str) -> list[SiteFile]:
         SiteFile(f"{site.install.profile}/udi.sh", 0o644, render("udi.sh")),
         SiteFile(f"{site.install.profile}/udi.csh", 0o644, render("udi.csh")),
         SiteFile(site.install.nodehealth_check, 0o755, render("nodehealth-check")),
-        SiteFile(_UNIT, 0o644, render("udi-gateway.service")),
+        *(SiteFile(f"{_UNITS}/{name}", 0o644, render(name)) for name in _GATEWAY_UNITS),
+        SiteFile("/etc/xinetd.d/udi-gateway", 0o644, render("udi-gateway.xinetd")),
         SiteFile(site.install.nodehealth_conf, 0o644, render("nodehealth.conf"), "block"),
         SiteFile(site.install.roots_conf, 0o644, f"{ROOT_NAME}={site.node.root}\n", "line", f"{ROOT_NAME}="),
         SiteFile(
@@ -95,6 +98,12 @@ class _Renderer:
             "command": f"{site.install.node_prefix}{site.install.nodehealth_check}",
             "bin": site.install.bin,
             "account": site.store.account,
+            "socket": site.gateway.socket,
+            "address": site.gateway.address,
+            "host": site.gateway.address.rpartition(":")[0].strip("[]"),
+            "port": site.gateway.address.rpartition(":")[2],
+            "connections": site.gateway.connections,
+            "connections_per_user": site.gateway.connections_per_user,
         }
 
     def __call__(self, template: str, /, **further: str) -> str:

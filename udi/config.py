@@ -18,25 +18,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from udi.config_rules import check
+from udi.registries import RegistryConfig
+from udi.settings import required, setting
 from udiroot.errors import ConfigError, printable
 
 DEFAULT_PATH = "/etc/udi/udi.toml"
 """Where a site keeps its configuration."""
 
 _MULTIARCH = str(sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu")
-
-
-def setting(default: Any, help_text: str) -> Any:
-    """A key of the configuration: its default and its line of help."""
-    if isinstance(default, (list, tuple)):
-        frozen = tuple(default)
-        return field(default_factory=lambda: frozen, metadata={"help": help_text})
-    return field(default=default, metadata={"help": help_text})
-
-
-def required(help_text: str) -> Any:
-    """A key that has no sensible default."""
-    return field(metadata={"help": help_text})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +54,31 @@ class GatewayConfig:
     tar2sqfs: str = setting("/usr/bin/tar2sqfs", "program that makes squashfs files")
     mke2fs: str = setting("/sbin/mke2fs", "program that makes ext4 file systems")
     publishers: tuple[str, ...] = setting([], "users who may make the image of an archive public, beside root")
+    address: str = setting("", "host:port of the service, for clients on other machines; they prove by MUNGE who asks")
+    munge: str = setting("", "socket of munged; empty: where libmunge looks for it")
+    connections: int = setting(256, "connections at the same time")
+    connections_per_user: int = setting(64, "connections of one user, or of one address that has not proved who asks")
+    pull_at_submission: bool = setting(True, "whether qsub waits until the image of the job is in the store")
+    submission_wait: int = setting(600, "seconds that qsub waits for an image; then the job start sees to it")
+    keep_days: int = setting(0, "days without use after which udi-gateway expire removes an image; 0: any number")
+    keep_bytes: int = setting(0, "size of all image files above which expire removes those unused longest; 0: any")
+    pin_days: int = setting(30, "days that an image stays for the queued jobs that it was pinned for")
+    daemon: str = setting("", "socket of a Docker daemon to take images from, as unix:///run/docker.sock; empty: none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemConfig:
+    """A further system with an image store of its own, which gets what this store has."""
+
+    name: str = required("what people call the system")
+    path: str = required("its image store, as seen from where it is written")
+    host: str = setting("", "host that rsync reaches it on, by ssh; empty: a folder of this machine")
+    user: str = setting("", "the special-purpose account there, which owns that store; empty: as ssh is configured")
+    ssh: tuple[str, ...] = setting(
+        ["/usr/bin/ssh", "-oBatchMode=yes", "-oConnectTimeout=10"], "the words that start ssh, options included"
+    )
+    rsync: str = setting("/usr/bin/rsync", "rsync here")
+    deadline: int = setting(3600, "seconds that the transfer of one image may take")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +215,8 @@ class SiteConfig:
 
     store: StoreConfig
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
+    registry: RegistryConfig = field(default_factory=RegistryConfig)
+    systems: tuple[SystemConfig, ...] = setting([], "further image stores that get every image")
     node: NodeConfig = field(default_factory=NodeConfig)
     ssh: SshConfig = field(default_factory=SshConfig)
     volumes: VolumesConfig = field(default_factory=VolumesConfig)

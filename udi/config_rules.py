@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from typing import TYPE_CHECKING
 
+from udi.registries import check_registries
 from udiroot.errors import ConfigError, printable
 from udiroot.plan import STEPS
 from udiroot.rules import is_within
 
 if TYPE_CHECKING:
-    from udi.config import SiteConfig
+    from udi.config import SiteConfig, SystemConfig
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.:@%+=,/][A-Za-z0-9_.:@%+=,/-]*")
+"""Words that ssh's far shell and rsync's own parser leave as they are."""
 
 
 def check(site: SiteConfig, path: str) -> None:
@@ -21,6 +26,7 @@ def check(site: SiteConfig, path: str) -> None:
         "store.node_path": site.node_store_path,
         "gateway.socket": site.gateway.socket,
         "gateway.state": site.gateway.state,
+        "registry.certificates": site.registry.certificates,
         "node.root": site.node.root,
         "node.run": site.node.run,
         "node.zip": site.node.zip,
@@ -28,6 +34,7 @@ def check(site: SiteConfig, path: str) -> None:
         "jobs.state": site.jobs.state,
         "ssh.programs": site.ssh.programs,
         "jobs.nodes": site.jobs.nodes,
+        **{f"systems[{n}].path": system.path for n, system in enumerate(site.systems)},
         **{f"volumes.allowed[{n}]": folder for n, folder in enumerate(site.volumes.allowed)},
         **{f"node.filesystems[{n}].source": fs.source for n, fs in enumerate(site.node.filesystems)},
         **{f"node.filesystems[{n}].target": fs.target or fs.source for n, fs in enumerate(site.node.filesystems)},
@@ -41,6 +48,9 @@ def check(site: SiteConfig, path: str) -> None:
             raise ConfigError(f"{path}: {key} must be a plain absolute path, not '{printable(value)}'")
     if site.gateway.format not in ("squashfs", "ext4"):
         raise ConfigError(f"{path}: gateway.format must be squashfs or ext4, not {printable(site.gateway.format)}")
+    _check_systems(site.systems, path)
+    _check_address(site.gateway.address, path)
+    check_registries(site.registry, path)
     for source in site.alps.sources:
         if source not in ("apstat", "basil"):
             raise ConfigError(f"{path}: alps.sources may hold apstat and basil, not {printable(source)}")
@@ -76,3 +86,22 @@ def _check_steps(site: SiteConfig, path: str) -> None:
                 raise ConfigError(f"{path}: node.steps[{number}].{key} must be {' or '.join(STEPS[key])}")
         if (step.kind == "folder") != (step.source == ""):
             raise ConfigError(f"{path}: node.steps[{number}].source: a link and a bind have one, a folder has none")
+
+
+def _check_systems(systems: tuple[SystemConfig, ...], path: str) -> None:
+    for number, system in enumerate(systems):
+        plain = {"name": system.name, "path": system.path}
+        plain |= {key: value for key, value in (("host", system.host), ("user", system.user)) if value}
+        for key, value in plain.items():
+            if not _PLAIN.fullmatch(value) or (key != "path" and "/" in value):
+                raise ConfigError(f"{path}: systems[{number}].{key} may not be '{printable(value)}'")
+        if not system.ssh or any(not _PLAIN.fullmatch(word.lstrip("-")) for word in system.ssh):
+            raise ConfigError(f"{path}: systems[{number}].ssh must be plain words, none of them empty")
+        if system.name in {other.name for other in systems[:number]}:
+            raise ConfigError(f"{path}: two systems are called {printable(system.name)}")
+
+
+def _check_address(address: str, path: str) -> None:
+    host, _, port = address.rpartition(":")
+    if address and not (host and port.isdecimal() and 0 < int(port) < 65536):
+        raise ConfigError(f"{path}: gateway.address must be host:port, not '{printable(address)}'")

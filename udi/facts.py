@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -59,12 +60,14 @@ class Facts:
 class Ref:
     """A reference of the store: what a name and tag stand for now, and for whom.
 
-    `owners` are uids; none at all means public. `created` and `used` are seconds since the epoch.
+    `owners` are uids; none at all means public. Members of `groups` may use it too. `created` and `used` are seconds
+    since the epoch; a later use of the image shows in the time of its facts file.
     """
 
     reference: str
     id: str
     owners: tuple[int, ...] = ()
+    groups: tuple[int, ...] = ()
     created: int = 0
     used: int = 0
 
@@ -72,9 +75,14 @@ class Ref:
     def is_public(self) -> bool:
         return not self.owners
 
-    def is_visible_to(self, uid: int) -> bool:
+    @property
+    def is_pin(self) -> bool:
+        """Whether it only keeps the image for a queued job: its reference is the image's id."""
+        return self.reference.startswith("id:")
+
+    def is_visible_to(self, uid: int, groups: Iterable[int] = ()) -> bool:
         """Whether `uid` may know of this reference. Root, who runs the hooks, has no image of others either."""
-        return self.is_public or uid in self.owners
+        return self.is_public or uid in self.owners or not set(groups).isdisjoint(self.groups)
 
     def to_json(self) -> str:
         """One JSON object with sorted keys."""

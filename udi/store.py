@@ -3,7 +3,9 @@
     images/<id>.<format>                 the image file, 0444, or 0400 where no public reference names it
     images/<id>.json                     its Facts, same mode
     refs/<quoted reference>.json         a public reference
-    refs/<quoted reference>~<uid>.json   that user's own, found before the public one
+    refs/<quoted reference>~<uid>.json   that user's own, found before the public one; one that a group of the
+                                         caller's may use is found last, so that nobody can shadow a public name
+    refs/id:<id>~<uid>.json              keeps an image for the queued jobs of a user
     plans/                               node plans of running jobs (0711, so that a name must be known)
 
 Only the store's account writes here (`gateway.store`, and the prologue for plans). Root may be squashed on the file
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -61,9 +63,10 @@ class StoreLayout:
 class StoreReader:
     """Look-ups for one caller: what is not visible to `uid` does not exist here."""
 
-    def __init__(self, layout: StoreLayout, uid: int) -> None:
+    def __init__(self, layout: StoreLayout, uid: int, groups: Iterable[int] = ()) -> None:
         self.layout = layout
         self.uid = uid
+        self.groups = frozenset(groups)
 
     def resolve(self, reference: ImageReference) -> str:
         """The id of the image that `reference` stands for now, the caller's own before a public one.
@@ -74,8 +77,11 @@ class StoreReader:
             return self._visible_id(reference.id)
         for owner in (self.uid, None):
             ref = self._ref(self.layout.ref(reference, owner))
-            if ref and ref.is_visible_to(self.uid):
+            if ref and self._may_see(ref):
                 return ref.id
+        shared = [r for r in self._all() if r.reference == str(reference) and self._may_see(r)] if self.groups else []
+        if shared:
+            return min(shared, key=lambda r: (r.created, r.owners)).id
         raise self._no_such(str(reference))
 
     def facts(self, image_id: str) -> Facts:
@@ -90,11 +96,22 @@ class StoreReader:
         return facts
 
     def visible(self) -> list[Ref]:
-        """Every reference that the caller may see, by name."""
-        return sorted((r for r in self._all() if r.is_visible_to(self.uid)), key=lambda r: (r.reference, r.owners))
+        """Every name that the caller may see, in order."""
+        seen = (ref for ref in self._all() if self._may_see(ref) and not ref.is_pin)
+        return sorted(seen, key=lambda ref: (ref.reference, ref.owners))
+
+    def used(self, ref: Ref) -> int:
+        """When the image was last used, by any name: jobs touch its facts. Seconds since the epoch."""
+        try:
+            return max(ref.used, int(os.stat(self.layout.facts(ref.id)).st_mtime))
+        except OSError:
+            return ref.used  # removed in between: the reference tells what is known
+
+    def _may_see(self, ref: Ref) -> bool:
+        return ref.is_visible_to(self.uid, self.groups)
 
     def _visible_id(self, image_id: str) -> str:
-        if any(ref.id == image_id and ref.is_visible_to(self.uid) for ref in self._all()):
+        if any(ref.id == image_id and self._may_see(ref) for ref in self._all()):
             return image_id
         raise self._no_such(f"id:{image_id}")
 

@@ -11,11 +11,12 @@ from udiroot.errors import ImageInvalid, NotFound, UsageError, printable
 INDEX = "index.json"
 _REF_NAME = "org.opencontainers.image.ref.name"
 _FULL_NAME = "io.containerd.image.name"
-_INDEX_TYPES = {
+INDEX_TYPES = {
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 }
-_MAX_DEPTH = 4
+MAX_DEPTH = 4
+"""Indexes within indexes."""
 
 
 class Layout(Protocol):
@@ -33,11 +34,11 @@ def read_oci_layout(layout: Layout, wanted: str, arch: str, max_metadata: int) -
     index = json_object(_file(layout, INDEX).read_whole(INDEX, max_metadata), INDEX)
     entry = _choose(_manifests(index, INDEX), wanted, arch)
     name = _annotation(entry, _FULL_NAME)  # the other annotation is mostly no more than a tag
-    for _ in range(_MAX_DEPTH):
+    for _ in range(MAX_DEPTH):
         digest, document = _described(layout, entry, "manifest", max_metadata)
-        if document.get("mediaType", entry.get("mediaType")) not in _INDEX_TYPES and "manifests" not in document:
+        if document.get("mediaType", entry.get("mediaType")) not in INDEX_TYPES and "manifests" not in document:
             return _image(layout, document, digest, name, max_metadata)
-        entry = _for_architecture(_manifests(document, "index"), arch)
+        entry = for_architecture(_manifests(document, "index"), arch)
     raise ImageInvalid("OCI layout: indexes are nested too deep")
 
 
@@ -78,10 +79,11 @@ def _choose(entries: list[dict[str, Any]], wanted: str, arch: str) -> dict[str, 
     if len(entries) > 1 and len(set(names)) > 1:
         known = ", ".join(printable(name) for name in names if name)
         raise UsageError(f"OCI layout has {len(entries)} images: {known}", "say which: oci:DIR:TAG")
-    return entries[0] if len(entries) == 1 else _for_architecture(entries, arch)
+    return entries[0] if len(entries) == 1 else for_architecture(entries, arch)
 
 
-def _for_architecture(entries: list[dict[str, Any]], arch: str) -> dict[str, Any]:
+def for_architecture(entries: list[dict[str, Any]], arch: str) -> dict[str, Any]:
+    """The entry of an index that is for Linux on `arch`. Raises ImageInvalid, naming those that there are."""
     found: list[str] = []
     for entry in entries:
         platform = entry.get("platform")

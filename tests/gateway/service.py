@@ -35,7 +35,8 @@ exec /usr/bin/tar2sqfs "$@"
 class Service:
     """`udi-gateway serve` in `folder`, which becomes readable for all."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: str = "", tables: str = "") -> None:
+        """`settings` are further lines of `[gateway]`, `tables` further tables."""
         self.folder = folder
         folder.chmod(0o755)
         self.own = folder / "own"
@@ -51,7 +52,7 @@ class Service:
         self.config.write_text(
             f'store.path = "{self.store}"\nstore.account = "{ACCOUNT}"\n[gateway]\n'
             f'socket = "{self.own}/gateway.sock"\nstate = "{self.own}/state"\ntar2sqfs = "{packer}"\n'
-            'publishers = ["nobody"]\n'
+            f'publishers = ["nobody"]\n{settings}\n{tables}\n'
         )
         self.config.chmod(0o644)
         self.log = folder / "log"
@@ -69,6 +70,8 @@ class Service:
 
     def start(self) -> None:
         program = [sys.executable, "-c", "from gateway.service_cli import main; main()"]
+        ready = "serving on "
+        started = self.log.read_text().count(ready) if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*program, "--config", str(self.config), "serve"],
@@ -77,19 +80,11 @@ class Service:
                 group=ACCOUNT,
                 extra_groups=[],
             )
-        ready = f"serving on {self.own}/gateway.sock"
-        started = self.log.read_text().count(ready)
         deadline = time.monotonic() + 20
-        while self.log.read_text().count(ready) == started and not self._alive():
+        while self.log.read_text().count(ready) == started:
             assert time.monotonic() < deadline, self.log.read_text()
             assert self._process.poll() is None, self.log.read_text()
             time.sleep(0.02)
-
-    def _alive(self) -> bool:
-        try:
-            return bool(self.ask(0, "images"))
-        except AssertionError:
-            return False
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         if self._process:
@@ -119,6 +114,21 @@ class Service:
             text=True,
             timeout=60,
             check=False,
+        )
+
+    def python(self, uid: int, code: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """A program of `uid`'s own, with `client` and `site` at hand."""
+        start = "import sys\nfrom gateway import client\nfrom udi import config\nsite = config.load(sys.argv[1])\n"
+        return subprocess.run(
+            [sys.executable, "-c", start + code, str(self.config), *words],
+            user=uid,
+            group=uid,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            cwd=Path(__file__).parents[2],
         )
 
     def ask(self, uid: int, *words: str) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def test_convert_makes_a_file_and_prints_the_id_or_the_facts(tmp_path: Path, arc
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["convert", "docker://debian", "OUT"], 2, "does not take images from docker:"),
+        (["convert", "docker://other.test/debian", "OUT"], 4, "takes no images from registry other.test"),
         (["convert", "docker-archive:/none", "OUT"], 3, "/none: no such file or directory"),
         (["convert", "ARCHIVE", "OUT", "--compression", "zip"], 2, "no such compression: 'zip'"),
         (["convert", "ARCHIVE", "OUT", "--compression", "gzip:10"], 2, "no such compression"),

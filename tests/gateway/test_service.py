@@ -54,7 +54,7 @@ def mode_of(path: Path) -> int:
 def test_an_image_of_an_archive_is_its_pullers_alone(service: Service) -> None:
     path, image_id = fresh(service, "private/app:2")
     answer = service.ask(ANNA, "pull", f"docker-archive:{path}")
-    assert answer == {"reference": "private/app:2", "id": image_id}
+    assert answer == {"reference": "private/app:2", "id": image_id, "troubles": []}
     assert "private/app:2" in service.names(ANNA)
     assert "private/app:2" not in service.names(BERT) | service.names(0)
     for words in (["lookup", "private/app:2"], ["inspect", f"id:{image_id}"], ["rm", "private/app:2"]):
@@ -323,15 +323,24 @@ def test_a_service_killed_in_the_middle(service: Service) -> None:
     thread.start()
     until(lambda: _packer_runs(service))
     service.stop(signal.SIGKILL)
-    thread.join(30)
-    assert results[0].returncode == 6
-    assert "gateway" in results[0].stderr
     assert service.udi(ANNA, "images").stderr.startswith("udi: the image gateway is not running")
     (service.store / "images" / ".new-0123").write_text("what a dead conversion left")
-    service.fault("")
     service.start()
-    assert service.files() == before
-    assert service.ask(ANNA, "pull", f"docker-archive:{path}", "service:1")["id"] == image_id
+    until(lambda: service.log.read_text().count("serving on ") >= 2 and _queued(service))
+    assert ".new-0123" not in service.files()
+    service.fault("")
+    thread.join(30)
+    assert results[0].returncode == 0, "the client asked again"
+    assert "asking again" in results[0].stderr
+    assert service.ask(ANNA, "lookup", "service:1")["id"] == image_id
+    until(lambda: not _packer_runs(service))  # the dead conversion's may live a little longer than its worker
+    service.stop()
+    service.start()
+    assert service.files() == before | {f"{image_id}.squashfs", f"{image_id}.json"}
+
+
+def _queued(service: Service) -> bool:
+    return bool(client.ask(service.site, {"do": "status"})["queue"])
 
 
 @pytest.mark.parametrize("cut", [100, 3000, 11_000])
@@ -399,23 +408,6 @@ def test_a_descriptor_that_is_no_file_is_refused(service: Service) -> None:
     os.close(read)
     os.close(write)
     assert event["message"] == "what was handed over is not a regular file"
-
-
-def test_connections_that_say_nothing_are_bounded_and_others_still_served(service: Service) -> None:
-    silent = []
-    try:
-        for _ in range(70):
-            connection = socket.socket(socket.AF_UNIX)
-            connection.connect(service.site.gateway.socket)
-            silent.append(connection)
-        refused = protocol.EventReader(silent[-1]).next(5)
-        assert "too many connections" in str(refused["message"])
-        assert service.names(ANNA) is not None
-        ended = protocol.EventReader(silent[0]).next(20)
-        assert "no request within 10 s" in str(ended["message"])
-    finally:
-        for connection in silent:
-            connection.close()
 
 
 def test_lookup_has_a_time_limit(tmp_path: Path, service: Service) -> None:

@@ -94,7 +94,7 @@ def test_status_for_programs(cray: StandIns, capsys: pytest.CaptureFixture[str])
 
 def test_empty_status(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
     assert admin(cray, "status") == 0
-    assert capsys.readouterr().out == "no jobs with images here, no dirty nodes\n"
+    assert capsys.readouterr().out == "no jobs with images here, no dirty nodes\nthe image gateway is not running\n"
 
 
 def test_check_config(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,7 +107,7 @@ def test_check_config(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> Non
 def test_render(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
     assert admin(cray, "render", "--output", str(cray.folder / "out")) == 0
     paths = capsys.readouterr().out.splitlines()
-    assert all(os.path.isfile(path) for path in paths) and len(paths) == 14
+    assert all(os.path.isfile(path) for path in paths) and len(paths) == 17
 
 
 def test_admindown_by_hand(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,9 +7,11 @@ import os
 import tarfile
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+from gateway.checking import Checks
 from gateway.flatten import Limits, flatten
 from gateway.layers import Layer
 from gateway.sources.blob import Blob
@@ -426,3 +428,42 @@ def test_limits_of_bytes_entries_and_ratio() -> None:
         Result(big, "zstd", limits=Limits(1 << 30, 100, 10))
     with pytest.raises(ImageInvalid, match="more than 3 entries"):
         Result([BASE, [file("a/b/c/d")]], limits=Limits(1 << 30, 3, 1000))
+
+
+def test_layers_are_checked_beside_the_work_on_them(tmp_path: Path) -> None:
+    plain = layer_tar([*BASE, file("a", b"x" * 100_000)])
+    (tmp_path / "layer").write_bytes(plain)
+    good = f"sha256:{hashlib.sha256(plain).hexdigest()}"
+    with (tmp_path / "layer").open("rb") as stream:
+        blob = Blob.of_file(stream.fileno())
+        layers = [Layer(blob, good, 1)]
+        with Checks(layers) as checks:
+            flat = flatten(layers, LIMITS, lambda count: None, checks)
+            checks.finish()
+        assert flat.data_bytes == 100_000 + len(BASE[1].data)
+        wrong = [Layer(blob, good, 1), Layer(blob, "sha256:" + "0" * 64, 2)]
+        with Checks(wrong) as checks:
+            with pytest.raises(ImageInvalid, match="layer 2 is not what the image configuration says"):
+                checks.finish()
+            with pytest.raises(ImageInvalid, match="layer 2 is not"):
+                checks.look()
+        cut = [Layer(Blob(stream.fileno(), 0, len(plain) + 1), good, 1)]
+        with Checks(cut) as checks, pytest.raises(ImageInvalid, match=f"ends after {len(plain)} of"):
+            checks.finish()
+        with Checks(wrong):
+            pass  # nobody waits for what nobody wants any more
+
+
+def test_packing_ends_as_soon_as_a_layer_turns_out_to_be_another(tmp_path: Path) -> None:
+    plain = layer_tar([*BASE, file("a", b"x" * 3_000_000)])
+    (tmp_path / "layer").write_bytes(plain)
+    good = f"sha256:{hashlib.sha256(plain).hexdigest()}"
+    with (tmp_path / "layer").open("rb") as stream, open(os.devnull, "wb") as sink:
+        blob = Blob.of_file(stream.fileno())
+        with Checks([Layer(blob, "sha256:" + "0" * 64, 1)]) as checks:
+            with pytest.raises(ImageInvalid):
+                checks.finish()
+            flat = flatten([Layer(blob, good, 1)], LIMITS, lambda count: None)
+            flat.checks = checks
+            with pytest.raises(ImageInvalid, match="layer 1 is not what the image configuration says"):
+                flat.write(sink.fileno(), lambda count: None)

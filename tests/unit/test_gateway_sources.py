@@ -50,14 +50,26 @@ def test_spellings(tmp_path: Path) -> None:
     assert parse_source(f"docker-archive:{odd}") == SourceSpec("docker-archive", str(odd))
 
 
-@pytest.mark.parametrize("text", ["docker://debian:12", "docker-daemon:debian:12"])
-def test_sources_of_later_versions_are_refused_with_those_of_this_one(text: str) -> None:
-    with pytest.raises(UsageError, match="this version") as caught:
-        parse_source(text)
-    assert "docker-archive:FILE" in caught.value.hint
+@pytest.mark.parametrize(
+    ("text", "kind", "reference"),
+    [
+        ("docker://debian", "docker", "debian:latest"),
+        ("debian:12", "docker", "debian:12"),
+        ("docker:24", "docker", "docker:24"),
+        ("oci", "docker", "oci:latest"),
+        ("docker://r.test:5000/a/b@sha256:" + "0" * 64, "docker", "r.test:5000/a/b@sha256:" + "0" * 64),
+        ("docker-daemon:app:1", "docker-daemon", "app:1"),
+    ],
+)
+def test_a_name_alone_is_an_image_of_a_registry(text: str, kind: str, reference: str) -> None:
+    assert parse_source(text) == SourceSpec(kind, reference)
 
 
-@pytest.mark.parametrize("text", ["", "debian", "tar:/x", "docker-archive:", "oci", "docker-archive:a\0b"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "Debian", "tar:/x", "docker-archive:", "oci:", "docker-archive:a\0b", "docker://", "docker://id:" + "0" * 64,
+     "id:" + "0" * 64, "docker-daemon:", "docker://x y", "https://r.test/x"],
+)  # fmt: skip
 def test_what_is_no_source(text: str) -> None:
     with pytest.raises(UsageError):
         parse_source(text)

@@ -8,8 +8,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,8 @@ def cray(tmp_path: Path) -> StandIns:
 
 
 @contextmanager
-def gateway(cray: StandIns, *answer: object) -> Iterator[list[bytes]]:
-    """A service that gives each caller the same answer, or none at all."""
+def gateway(cray: StandIns, *answer: object, hold: float = 0.0) -> Iterator[list[bytes]]:
+    """A service that gives each caller the same answer, or none at all; `hold` seconds later it ends the connection."""
     seen: list[bytes] = []
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(cray.site.gateway.socket)
@@ -44,7 +45,9 @@ def gateway(cray: StandIns, *answer: object) -> Iterator[list[bytes]]:
             with connection:
                 seen.append(connection.recv(65536))
                 for event in answer:
-                    connection.sendall(json.dumps(event).encode() + b"\n")
+                    with suppress(BrokenPipeError):  # a filter that does not wait
+                        connection.sendall(json.dumps(event).encode() + b"\n")
+                time.sleep(hold)
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
@@ -150,3 +153,59 @@ def test_interactive_is_checked_and_left_alone(cray: StandIns) -> None:
     with gateway(cray, FOUND):
         assert run(cray, "-I", "-v", "UDI=debian:12", script=b"\n\n") == (0, b"\n\n", "")
     assert run(cray, "-I", "-v", "UDI=Bad Name", script=b"\n\n")[0] == 255
+
+
+# An image that is not there yet
+
+ASKING = {"event": "progress", "stage": "asking docker.io", "bytes": 0, "total": 0}
+FETCHING = {"event": "progress", "stage": "fetching", "bytes": 1 << 20, "total": 1 << 21, "layers": [["ab12", 1, 2]]}
+PACKING = {"event": "progress", "stage": "packing", "bytes": 1 << 20, "total": 1 << 21}
+
+
+def test_qsub_shows_the_pull_and_waits(cray: StandIns) -> None:
+    with gateway(cray, ASKING, FETCHING, PACKING, FOUND) as seen:
+        code, out, err = run(cray, "-v", "UDI=debian:12")
+    assert code == 0 and PIN in out
+    assert json.loads(seen[0])["do"] == "submit"
+    lines = err.splitlines()
+    assert lines[0] == "udi-submit-filter: pulling debian:12; UDI_WAIT=no submits without waiting"
+    assert [line.split(":")[0] for line in lines[1:]] == ["asking docker.io", "fetching", "packing"]
+
+
+@pytest.mark.parametrize("word", ["no", "NO", "0"])
+def test_qsub_need_not_wait(cray: StandIns, word: str) -> None:
+    with gateway(cray, ASKING, FETCHING):
+        code, out, err = run(cray, "-v", f"UDI=debian:12,UDI_WAIT={word}")
+    assert (code, out) == (0, SCRIPT)
+    assert err == (
+        "udi-submit-filter: image debian:12 is being pulled; the job gets it if it is there when it starts\n"
+    )
+
+
+def test_an_image_that_is_there_costs_no_waiting(cray: StandIns) -> None:
+    with gateway(cray, FOUND):
+        assert PIN in run(cray, "-v", "UDI=debian:12,UDI_WAIT=no")[1]
+
+
+def test_a_pull_that_takes_too_long_goes_on_without_qsub(cray: StandIns) -> None:
+    text = cray.config_path.read_text()
+    cray.config_path.write_text(text.replace("[gateway]", "[gateway]\nsubmission_wait = 1"))
+    with gateway(cray, FETCHING, hold=4.0):
+        code, out, err = run(cray, "-v", "UDI=debian:12")
+    assert (code, out) == (0, SCRIPT)
+    assert "not there after 1 s; the pull goes on" in err
+
+
+def test_an_image_that_cannot_be_pulled(cray: StandIns) -> None:
+    error = {"event": "error", "message": "no image 'debian:12' that you may use", "hint": "", "exit_code": 3}
+    with gateway(cray, ASKING, error):
+        code, out, err = run(cray, "-v", "UDI=debian:12")
+    assert code == 255 and out == b"" and "no image" in err
+
+
+def test_a_site_where_qsub_pulls_nothing(cray: StandIns) -> None:
+    text = cray.config_path.read_text()
+    cray.config_path.write_text(text.replace("[gateway]", "[gateway]\npull_at_submission = false"))
+    with gateway(cray, FOUND) as seen:
+        assert PIN in run(cray, "-v", "UDI=debian:12")[1]
+    assert json.loads(seen[0])["do"] == "lookup"

@@ -1,0 +1,200 @@
+"""One image of a registry: which manifest, configuration and layers a reference stands for, for one caller.
+
+Asked anew for every caller, with that caller's own login: who gets an answer may have the image. First without any
+login (at the mirror, then at the registry), so that an image that everybody may have is known as one.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from gateway.sources.logins import Login
+from gateway.sources.manifest import ImageConfig, check_content, check_digest, json_object
+from gateway.sources.oci_layout import INDEX_TYPES, MAX_DEPTH, for_architecture
+from gateway.sources.registry import MANIFEST_TYPES, Registry
+from udi.command import Deadline
+from udi.config import GatewayConfig
+from udi.reference import ImageReference
+from udi.registries import RegistryConfig, RegistryHostConfig
+from udiroot.errors import ImageInvalid, NotFound, NotPermitted, TimedOut, UdiError, UpstreamFailed, printable
+
+_MAX_LAYERS = 1000
+_MAX_URLS = 10
+_HUB = "docker.io"
+_SECONDS = 45.0
+"""For all questions about one reference: who asks the gateway hears nothing meanwhile."""
+
+
+@dataclass(frozen=True)
+class RemoteLayer:
+    """A layer that is still at the registry; `urls` where it is a foreign one."""
+
+    digest: str
+    size: int
+    urls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RegistryImage:
+    """What a reference stands for. `registry` is the one of the reference, `host` the one that answered: a mirror?
+
+    `private` says that the registry gave it to the caller's login only. `digest` is the manifest's own, and `arch` the
+    architecture that was asked for.
+    """
+
+    registry: str
+    host: str
+    repository: str
+    reference: str
+    digest: str
+    config: bytes
+    layers: tuple[RemoteLayer, ...]
+    arch: str
+    private: bool
+
+    @property
+    def id(self) -> str:
+        return hashlib.sha256(self.config).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"config": base64.b64encode(self.config).decode()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """What `to_json` wrote."""
+        layers = tuple(RemoteLayer(each["digest"], each["size"], tuple(each["urls"])) for each in values["layers"])
+        return cls(**values | {"config": base64.b64decode(values["config"]), "layers": layers})
+
+
+def canonical(settings: RegistryConfig, reference: ImageReference) -> ImageReference:
+    """The one spelling of a reference: a name at the default registry is written without it."""
+    if reference.registry == settings.default:
+        return ImageReference("", reference.name, reference.tag, reference.digest, reference.id)
+    return reference
+
+
+def host_of(settings: RegistryConfig, registry: str) -> RegistryHostConfig:
+    """The settings of a registry, by the name in references; empty for the default. Raises NotPermitted."""
+    wanted = registry or settings.default
+    for host in settings.hosts:
+        if host.name == wanted:
+            return host
+    known = ", ".join(host.name for host in settings.hosts) or "none"
+    raise NotPermitted(f"the site takes no images from registry {printable(wanted)}", f"it takes them from: {known}")
+
+
+def resolve(
+    registries: RegistryConfig, settings: GatewayConfig, reference: ImageReference, arch: str, login: Login | None
+) -> RegistryImage:
+    """What `reference` stands for now, for whoever has `login`.
+
+    Raises NotPermitted, NotFound, ImageInvalid, UpstreamFailed, TimedOut.
+    """
+    host = host_of(registries, reference.registry)
+    ways: list[tuple[RegistryHostConfig, Login | None]] = [(host, None)]
+    if host.mirror:
+        ways.insert(0, (host_of(registries, host.mirror), None))
+    if login:
+        ways.append((host, login))
+    repository = reference.name
+    if host.name == _HUB and "/" not in repository:
+        repository = f"library/{repository}"
+    failure: UdiError | None = None
+    deadline = Deadline(min(registries.deadline, _SECONDS))
+    for asked, shown in ways:
+        registry = Registry(registries, asked, repository, shown, deadline)
+        try:
+            return _Resolver(registry, settings, arch).image(host.name, reference, shown is not None)
+        except (NotPermitted, NotFound, UpstreamFailed, TimedOut) as error:
+            failure = error
+    assert failure
+    raise failure
+
+
+class _Resolver:
+    """Reads manifests of one repository, all checked against their digests."""
+
+    def __init__(self, registry: Registry, settings: GatewayConfig, arch: str) -> None:
+        self._registry = registry
+        self._limit = settings.max_metadata_bytes
+        self._max_bytes = settings.max_image_bytes
+        self._arch = arch
+
+    def image(self, name: str, reference: ImageReference, private: bool) -> RegistryImage:
+        wanted = reference.digest or reference.tag
+        for _ in range(MAX_DEPTH):
+            text, said = self._registry.manifest(wanted, self._limit)
+            digest = f"sha256:{hashlib.sha256(text).hexdigest()}"
+            if wanted.startswith("sha256:"):
+                check_content(text, wanted, "manifest")
+            manifest = json_object(text, "manifest")
+            if not _is_index(manifest, said):
+                break
+            entries = manifest.get("manifests")
+            if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+                raise ImageInvalid("manifest list has no list of manifests")
+            entry = for_architecture(entries, self._arch)
+            wanted = check_digest(entry.get("digest"), "digest of a manifest")
+        else:
+            raise ImageInvalid("manifest lists are nested too deep")
+        config, layers = manifest.get("config"), manifest.get("layers")
+        if not isinstance(config, dict) or not isinstance(layers, list):
+            raise ImageInvalid("manifest has no config and layers", "it may be of an artifact that is no image")
+        text = self._config(config)
+        found = ImageConfig.parse(text).arch
+        if found not in ("", self._arch):
+            raise ImageInvalid(f"image is for {printable(found)}, not for {self._arch}")
+        return RegistryImage(
+            registry=name,
+            host=self._registry.host.name,
+            repository=self._registry.repository,
+            reference=str(reference),
+            digest=digest,
+            config=text,
+            layers=self._layers(layers),
+            arch=self._arch,
+            private=private,
+        )
+
+    def _config(self, descriptor: dict[str, Any]) -> bytes:
+        digest = check_digest(descriptor.get("digest"), "digest of the configuration")
+        with self._registry.blob(digest, 0) as answer:
+            text = answer.read_whole("an image configuration", self._limit)
+        check_content(text, digest, "image configuration")
+        return text
+
+    def _layers(self, entries: list[Any]) -> tuple[RemoteLayer, ...]:
+        if len(entries) > _MAX_LAYERS:
+            raise ImageInvalid(f"image has {len(entries)} layers, the limit is {_MAX_LAYERS}")
+        layers = tuple(_layer(entry, number) for number, entry in enumerate(entries, 1))
+        if sum(layer.size for layer in layers) > self._max_bytes:
+            raise ImageInvalid(f"the layers have more than {self._max_bytes} bytes", "gateway.max_image_bytes says so")
+        return layers
+
+
+def _is_index(manifest: dict[str, Any], said: str) -> bool:
+    """Whether it is a list of manifests. What could be read as either is refused (CVE-2021-41190)."""
+    if manifest.get("schemaVersion") == 1 or "fsLayers" in manifest:
+        raise ImageInvalid(
+            "image has a manifest of schema 1, which no registry should serve since 2017", "push it again"
+        )
+    kind = manifest.get("mediaType", said)
+    if "manifests" in manifest and ("layers" in manifest or "config" in manifest):
+        raise ImageInvalid("manifest could be read as an image and as a list of images")
+    if kind in MANIFEST_TYPES and (kind in INDEX_TYPES) != ("manifests" in manifest):
+        raise ImageInvalid(f"manifest is not the {printable(kind)} that it says it is")
+    return "manifests" in manifest
+
+
+def _layer(entry: object, number: int) -> RemoteLayer:
+    if not isinstance(entry, dict):
+        raise ImageInvalid(f"manifest describes no layer {number}")
+    size, urls = entry.get("size"), entry.get("urls") or []
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise ImageInvalid(f"manifest tells no size of layer {number}")
+    if not isinstance(urls, list) or len(urls) > _MAX_URLS or not all(isinstance(url, str) for url in urls):
+        raise ImageInvalid(f"manifest names no addresses of layer {number}, though it is a foreign one")
+    return RemoteLayer(check_digest(entry.get("digest"), f"digest of layer {number}"), size, tuple(urls))

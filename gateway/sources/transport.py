@@ -1,0 +1,254 @@
+"""HTTP to registries, and to nobody that the site does not name.
+
+A client of our own rather than skopeo: skopeo follows every redirect, asks any token realm that a registry names, with
+the user's login, and fetches foreign layers from any address, and no setting of it forbids that; nor does it share a
+cache of layers between users that is opened by each user's own login only. What is needed of HTTP is small: GET and
+HEAD, redirects, bounded answers. Nothing is taken from the environment, proxies neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import urljoin, urlsplit
+
+from udi.command import Deadline
+from udi.registries import RegistryConfig, RegistryHostConfig
+from udiroot.errors import ConfigError, NotPermitted, TimedOut, UpstreamFailed, printable
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MAX_REDIRECTS = 5
+_MAX_URL = 16384
+_URL_TEXT = re.compile(r"[!-~]+")
+_SMALL_ANSWER_SECONDS = 60.0
+"""Seconds that an answer may take which is no blob, from the first byte sent to the last received."""
+
+
+@dataclass(frozen=True)
+class Url:
+    """An address whose host the site allows. `host` holds the port where it is not the scheme's own."""
+
+    scheme: str
+    host: str
+    target: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.scheme}://{self.host}{self.target}"
+
+    def same_origin(self, other: Url) -> bool:
+        return (self.scheme, self.host) == (other.scheme, other.host)
+
+
+class Answer:
+    """What a host answers: its status and headers, and the body piece by piece."""
+
+    def __init__(self, url: Url, response: http.client.HTTPResponse, limits: _Limits) -> None:
+        self.url = url
+        self.status = response.status
+        self._response = response
+        self._limits = limits
+
+    def header(self, name: str) -> str:
+        return self._response.getheader(name) or ""
+
+    def headers(self, name: str) -> list[str]:
+        return self._response.msg.get_all(name) or []
+
+    def read(self, count: int) -> bytes:
+        """Up to `count` bytes; none at the end. Raises UpstreamFailed, TimedOut."""
+        with self._limits.told(self.url.host):
+            return self._response.read(count)
+
+    def read_whole(self, what: str, limit: int) -> bytes:
+        """The whole body. Raises UpstreamFailed where it has more than `limit` bytes."""
+        text = bytearray()
+        while piece := self.read(1 << 16):
+            text += piece
+            if len(text) > limit:
+                raise UpstreamFailed(f"{self.url.host} sends {what} of more than {limit} bytes", "")
+        return bytes(text)
+
+
+class Transport:
+    """Requests to one registry, and to where it may send us."""
+
+    def __init__(self, settings: RegistryConfig, host: RegistryHostConfig, deadline: Deadline) -> None:
+        self._settings = settings
+        self._host = host
+        self._deadline = deadline
+        self._plain = {_normal(h.address or h.name) for h in settings.hosts if h.plain_http}
+        self._plain |= {_normal(h.name) for h in settings.hosts if h.plain_http}
+        self.address = _normal(host.address or host.name)
+        self.token_hosts = frozenset([self.address, *map(_normal, host.token_hosts)])
+        self._content = frozenset([self.address, *map(_normal, host.content_hosts)])
+
+    def base(self, path: str) -> Url:
+        """A path at the registry itself."""
+        return Url("http" if self.address in self._plain else "https", self.address, path)
+
+    def token_url(self, text: str) -> Url:
+        """The address of a token realm, which gets the user's login. Raises NotPermitted where the site forbids it."""
+        url = self._parsed(text, "asks for a token at")
+        if url.host not in self.token_hosts:
+            raise self._forbidden("asks for a token at", url, "token_hosts")
+        return url
+
+    def content_url(self, text: str, what: str) -> Url:
+        """An address that content may come from. Raises NotPermitted where the site forbids it."""
+        url = self._parsed(text, what)
+        if url.host not in self._content and not any(
+            pattern.startswith("*.") and url.host.endswith(pattern[1:]) for pattern in self._content
+        ):
+            raise self._forbidden(what, url, "content_hosts")
+        return url
+
+    @contextlib.contextmanager
+    def open(
+        self,
+        method: str,
+        url: Url,
+        headers: dict[str, str],
+        authorization: str = "",
+        *,
+        blob: bool = False,
+        token: bool = False,
+    ) -> Iterator[Answer]:
+        """Ask, follow redirects to where the site allows (of a `token` request, to nowhere), and give the answer.
+
+        `authorization` never leaves the origin that it was meant for. Raises UpstreamFailed, TimedOut, NotPermitted.
+        """
+        for _ in range(_MAX_REDIRECTS + 1):
+            with self._once(method, url, headers, authorization, blob) as answer:
+                if answer.status not in _REDIRECTS or token:
+                    yield answer
+                    return
+                where = urljoin(url.text, answer.header("Location"))
+            target = self.content_url(where, "sends us to")
+            if not target.same_origin(url):
+                authorization = ""
+            url = target
+        raise UpstreamFailed(f"registry {self._host.name} sends us on more than {_MAX_REDIRECTS} times")
+
+    @contextlib.contextmanager
+    def _once(self, method: str, url: Url, headers: dict[str, str], authorization: str, blob: bool) -> Iterator[Answer]:
+        left = self._deadline.left(None if blob else _SMALL_ANSWER_SECONDS)
+        if left <= 0:
+            raise TimedOut(f"registry {self._host.name} took longer than registry.deadline allows")
+        silence = min(float(self._settings.silence), left)
+        connection = self._connection(url, silence)
+        with contextlib.closing(connection), _Limits(left) as limits:
+            with limits.told(url.host):
+                connection.connect()
+                limits.watch(connection.sock)
+                sent = {"User-Agent": "shifter-xc", "Accept-Encoding": "identity", **headers}
+                connection.request(
+                    method, url.target, headers=sent | ({"Authorization": authorization} if authorization else {})
+                )
+                response = connection.getresponse()
+            with contextlib.closing(response):
+                yield Answer(url, response, limits)
+
+    def _connection(self, url: Url, silence: float) -> http.client.HTTPConnection:
+        if url.scheme == "http":
+            return http.client.HTTPConnection(url.host, timeout=silence)
+        return http.client.HTTPSConnection(url.host, timeout=silence, context=self._context(url.host))
+
+    def _context(self, host: str) -> ssl.SSLContext:
+        """The system's authorities, and those that the site trusts for this host."""
+        context = ssl.create_default_context()
+        folder = os.path.join(self._settings.certificates, host)
+        try:
+            names = sorted(name for name in os.listdir(folder) if name.endswith(".crt"))
+            for name in names:
+                context.load_verify_locations(cafile=os.path.join(folder, name))
+        except FileNotFoundError:
+            return context
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"registry.certificates: {folder}: {printable(error)}") from error
+        return context
+
+    def _parsed(self, text: str, what: str) -> Url:
+        if len(text) > _MAX_URL or not _URL_TEXT.fullmatch(text):
+            raise UpstreamFailed(f"registry {self._host.name} {what} something that is no address")
+        try:
+            parts = urlsplit(text)
+            host, port, named = (parts.hostname or "").lower(), parts.port, parts.username is not None
+        except ValueError as error:
+            raise UpstreamFailed(f"registry {self._host.name} {what} no address: {printable(text)!r}") from error
+        if not host or named or "[" in parts.netloc or parts.scheme not in ("http", "https"):
+            raise UpstreamFailed(f"registry {self._host.name} {what} no address of ours: {printable(text)!r}")
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        own = {"https": 443, "http": 80}[parts.scheme]
+        url = Url(parts.scheme, host if port in (None, own) else f"{host}:{port}", target)
+        if url.scheme == "http" and url.host not in self._plain:
+            raise NotPermitted(
+                f"registry {self._host.name} {what} {printable(url.host)} without TLS",
+                "plain_http of that host in registry.hosts allows it",
+            )
+        return url
+
+    def _forbidden(self, what: str, url: Url, key: str) -> NotPermitted:
+        return NotPermitted(
+            f"registry {self._host.name} {what} {printable(url.host)}, which the site does not allow",
+            f"registry.hosts: {key} of {self._host.name} lists where it may",
+        )
+
+
+class _Limits:
+    """Ends a connection when its time is over, however slowly something still comes; and words what goes wrong."""
+
+    def __init__(self, seconds: float) -> None:
+        self._socket: socket.socket | None = None
+        self._late = False
+        self._timer = threading.Timer(seconds, self._cut)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def watch(self, connected: socket.socket) -> None:
+        """The socket to end: the connection forgets its own once the answer has it."""
+        self._socket = connected
+
+    def _cut(self) -> None:
+        self._late = True
+        if self._socket:
+            with contextlib.suppress(OSError):  # it may have ended by itself just now
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    @contextlib.contextmanager
+    def told(self, host: str) -> Iterator[None]:
+        """Words errors of the connection to `host`."""
+        try:
+            yield
+        except ssl.SSLCertVerificationError as error:
+            raise UpstreamFailed(
+                f"{host} has a certificate that is not trusted: {printable(error.verify_message)}",
+                "a private authority goes into registry.certificates, in a folder with the host's name",
+            ) from error
+        except TimeoutError as error:
+            raise TimedOut(f"{host} said nothing for too long") from error
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
+            if self._late:
+                raise TimedOut(f"{host} took too long") from error
+            said = getattr(error, "strerror", None) or error or type(error).__name__
+            raise UpstreamFailed(f"{host} cannot be read: {printable(said).lower()}") from error
+        if self._late:
+            raise TimedOut(f"{host} took too long")
+
+
+def _normal(host: str) -> str:
+    return host.lower().removesuffix(":443")

@@ -1,0 +1,53 @@
+"""A munged of the tests' own: its own key and socket, and nothing of the machine's."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+
+class Munged:
+    """Runs in `folder`, which others may enter, until `stop`."""
+
+    def __init__(self, folder: Path, key: bytes = b"") -> None:
+        folder.mkdir()
+        folder.chmod(0o755)
+        self.socket = str(folder / "socket")
+        key_file = folder / "key"
+        key_file.write_bytes(key or os.urandom(128))
+        key_file.chmod(0o600)
+        places = {"key-file": key_file, "socket": self.socket}
+        places |= {f"{name}-file": folder / name for name in ("pid", "seed", "log")}
+        words = [f"--{name}={path}" for name, path in places.items()]
+        self._process = subprocess.Popen(
+            ["/usr/sbin/munged", "--force", "--foreground", *words],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 20
+        while not _answers(self.socket):
+            assert time.monotonic() < deadline
+            assert self._process.poll() is None
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+        return True
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
