@@ -1,10 +1,17 @@
-"""For all tests: in continuous integration a skipped test is a failure, since everything can run there."""
+"""For all tests: they can be reached by the accounts that they use, and in continuous integration none is skipped."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+
+from tests.reachable import make_checkout_reachable
+
+
+def pytest_configure() -> None:
+    """Before any test, and before any thread."""
+    make_checkout_reachable()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
