@@ -36,12 +36,14 @@ Tables = Mapping[str, Mapping[str, object]]
 
 TABLES: Tables = {
     "store": {"path": "/scratch/udi", "node_path": "/lus/udi", "account": "udi"},
-    "gateway": {"socket": "/run/udi/gateway.sock", "state": "/var/lib/udi-gateway"},
+    "gateway": {"socket": "/run/udi/gateway.sock", "state": "/var/lib/udi-gateway", "pull_at_submission": False},
+    "registry": {"default": "localhost:5000", "hosts": [{"name": "localhost:5000", "plain_http": True}]},
     "node": {"nid_file": NID_FILE, "filesystems": [{"source": "/scratch"}, {"source": "/home"}]},
     "volumes": {"allowed": ["/scratch", "/home"]},
     "alps": {"reservation_wait": 5},
 }
-"""What the site of an xcsim machine sets; all else is the project's default."""
+"""What the site of an xcsim machine sets; all else is the project's default. It has no registry but one of its own, so
+nothing is ever asked of the world outside."""
 
 
 def configure(machine: "Machine", changes: Tables) -> None:
