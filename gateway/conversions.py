@@ -71,8 +71,8 @@ class Conversions:
         expected = ""
         while True:
             now = self._history.row(row.number)
-            if now is None:
-                return ""  # the history was made anew
+            if now is None or now.state == "lost":
+                return ""  # the history was made anew, or its process was killed and another began after it
             if now.image and not expected:
                 held.enter_context(self._store.expecting(now.image))
                 expected = now.image

@@ -3,7 +3,7 @@
 Nothing here is needed to find an image: the store is the truth. A database that is missing is made anew, one that is
 broken is put aside; both are then filled from the store's references.
 
-    conversions   one row a conversion: what it is of, its last event, how it ended; `state` is running, done or failed
+    conversions   one row a conversion: what it is of, its last event, how it ended; `state` is running, done, failed or lost
     pulls         one row for each who asked: who, which name, since when, until when, and what went wrong
 
 A conversion whose process was killed stays `running` in its row; that nobody holds its lock tells the difference.
@@ -74,7 +74,7 @@ class History:
         with self._writing() as base:
             lost = error_event(UpstreamFailed("the gateway ended in the middle of it", "it was tried again"))
             base.execute(
-                "UPDATE conversions SET state='failed', event=?, changed=? WHERE key=? AND state='running'",
+                "UPDATE conversions SET state='lost', event=?, changed=? WHERE key=? AND state='running'",
                 (json.dumps(lost), now, key),
             )
             row = base.execute(

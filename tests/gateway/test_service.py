@@ -188,10 +188,16 @@ def test_a_client_that_dies_does_not_end_the_pull(service: Service) -> None:
     assert f"{image_id}.squashfs" in service.files()
 
 
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_says_that_the_pull_goes_on(service: Service) -> None:
     path, _ = fresh(service)
     service.fault("wait")
-    process = subprocess.Popen(service.command("pull", f"docker-archive:{path}", "ctrl-c:1"), stderr=subprocess.PIPE)
+    command = service.command("pull", f"docker-archive:{path}", "ctrl-c:1")
+    # a shell starts its background jobs with SIGINT ignored, and that is inherited
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=_heed_interrupts)
     until(lambda: _packer_runs(service))
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=10)

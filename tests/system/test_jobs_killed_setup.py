@@ -13,7 +13,7 @@ ALICE = 1001
 
 @pytest.mark.parametrize(
     ("point", "mode"),
-    [(1, "after"), (3, "before"), (20, "after"), (34, "before"), (48, "after"), (62, "before")],
+    [(1, "after"), (3, "before"), (20, "after"), (34, "before"), (48, "after"), (56, "before")],
 )
 def test_a_set_up_that_is_killed_is_undone_on_all_nodes(cray: Cray, point: int, mode: str) -> None:
     with killed(cray, B, point, mode, max_starts=1):
