@@ -3,7 +3,7 @@
 Nothing here is needed to find an image: the store is the truth. A database that is missing is made anew, one that is
 broken is put aside; both are then filled from the store's references.
 
-    conversions   one row a conversion: what it is of, its last event, how it ended; `state` is running, done, failed or lost
+    conversions   one row a conversion: what it is of, its last event; `state` is running, done, failed or lost
     pulls         one row for each who asked: who, which name, since when, until when, and what went wrong
 
 A conversion whose process was killed stays `running` in its row; that nobody holds its lock tells the difference.
