@@ -7,9 +7,11 @@
 set -eu
 version=2022.83
 here=$(cd "$(dirname "$0")" && pwd)
-mkdir -p "$1/lists/partial" "$1/sources"
+mkdir -p "$1"
 cd "$1"
-rm -rf "dropbear-$version" dropbear_* bin.new
+# What an earlier, failed build left would count too.
+rm -rf "dropbear-$version" dropbear_* bin.new lists sources
+mkdir -p lists/partial sources
 
 for list in /etc/apt/sources.list /etc/apt/sources.list.d/debian*.list; do
     if [ -f "$list" ]; then
