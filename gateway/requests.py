@@ -89,7 +89,7 @@ class Requests:
 
     def _pull_files(self, uid: int, request: dict[str, Any], origin: Origin, tell: Tell) -> dict[str, Any]:
         try:
-            reference = storable(_text(request, "name"))
+            reference = self._name(request)
             owner = self._owner(uid, request)
             groups = self._shared_with(uid, request)
         except BaseException:
@@ -106,7 +106,7 @@ class Requests:
             publisher = self._is_publisher(uid)
             arch = _text(request, "arch") if request.get("arch") else ""
             origin, reference, private = self._upstream.find(uid, kind, text, publisher=publisher, tell=tell, arch=arch)
-            name = storable(_text(request, "name")) if request.get("name") else reference
+            name = self._name(request) if request.get("name") else reference
             if not private and name == reference:
                 owner, groups = None, ()
             return self._bring(name, owner, groups, origin, tell)
@@ -129,7 +129,7 @@ class Requests:
 
     def _submit(self, uid: int, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
         """The image that a job gets which is submitted now. It stays for that job, whatever becomes of its tag."""
-        reference = _reference(request)
+        reference = self._reference(request)
         try:
             image_id = self._reader(uid).resolve(reference)
         except NotFound as absent:
@@ -174,17 +174,17 @@ class Requests:
         return row | {"format": facts.format, "size": facts.size}
 
     def _lookup(self, uid: int, request: dict[str, Any]) -> dict[str, Any]:
-        reference = _reference(request)
+        reference = self._reference(request)
         return {"reference": str(reference), "id": self._reader(uid).resolve(reference)}
 
     def _inspect(self, uid: int, request: dict[str, Any]) -> dict[str, Any]:
-        reference = _reference(request)
+        reference = self._reference(request)
         reader = self._reader(uid)
         facts: Facts = reader.facts(reader.resolve(reference))
         return {"reference": str(reference), "facts": dataclasses.asdict(facts)}
 
     def _remove(self, uid: int, request: dict[str, Any]) -> dict[str, Any]:
-        reference = _reference(request)
+        reference = self._reference(request)
         if reference.id:
             raise UsageError("an image is removed by its names, not by its id", "udi images lists the names")
         groups = _groups(uid)
@@ -204,6 +204,12 @@ class Requests:
 
     def _reader(self, uid: int) -> StoreReader:
         return StoreReader(self._store.layout, uid, _groups(uid))
+
+    def _reference(self, request: dict[str, Any]) -> ImageReference:
+        return self._site.registry.canonical(ImageReference.parse(_text(request, "reference")))
+
+    def _name(self, request: dict[str, Any]) -> ImageReference:
+        return self._site.registry.canonical(storable(_text(request, "name")))
 
     def _shared_with(self, uid: int, request: dict[str, Any]) -> tuple[int, ...]:
         """The group that the request names, if any; the caller must be in it."""
@@ -255,10 +261,6 @@ def _source(request: dict[str, Any], descriptors: list[int]) -> OpenedSource:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise UsageError("what was handed over is not a regular file")
     return OpenedSource(kind, _text(request, "tag"), dict(zip(files, descriptors, strict=True)))
-
-
-def _reference(request: dict[str, Any]) -> ImageReference:
-    return ImageReference.parse(_text(request, "reference"))
 
 
 def _text(request: dict[str, Any], key: str) -> str:

@@ -9,7 +9,7 @@ from gateway.heartbeat import with_heartbeat
 from gateway.origins import FromDaemon, FromRegistry, Origin
 from gateway.sources.logins import Login, Logins
 from gateway.sources.registry import Registry
-from gateway.sources.registry_image import RegistryImage, canonical, host_of, resolve
+from gateway.sources.registry_image import RegistryImage, host_of, resolve
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.reference import ImageReference
@@ -37,7 +37,7 @@ class Upstream:
 
         Raises NotPermitted, NotFound, ImageInvalid, UpstreamFailed, TimedOut, UsageError.
         """
-        reference = canonical(self._registries, ImageReference.parse(text.removeprefix("//")))
+        reference = self._registries.canonical(ImageReference.parse(text.removeprefix("//")))
         if reference.id:
             raise UsageError(f"not a name that a registry could know: {printable(text)!r}", "give NAME:TAG")
         registry = self._name(reference.registry)

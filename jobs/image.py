@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from udi.accounts import store_owner
 from udi.config import SiteConfig
 from udi.facts import Facts
+from udi.registries import RegistryConfig
 from udi.request import JobRequest, Pin
 from udi.store import StoreLayout, StoreReader
 from udiroot.errors import ImageInvalid, NotFound, UpstreamFailed
@@ -34,7 +35,7 @@ def choose_image(site: SiteConfig, request: JobRequest) -> Choice:
     reader = StoreReader(layout, request.user.uid, request.user.groups)
     try:
         with FileRights(*store_owner(site.store.account)):
-            choice = _choice(reader, request)
+            choice = _choice(reader, site.registry, request)
             if not os.path.isfile(layout.image(choice.facts.id, choice.facts.format)):
                 raise ImageInvalid(f"image {request.reference} has facts but no file in the store", "pull it again")
             _mark_used(layout, choice.facts.id)
@@ -51,12 +52,12 @@ def _mark_used(layout: StoreLayout, image_id: str) -> None:
         _log.warning("use of image %s not noted: %s", image_id, error.strerror)
 
 
-def _choice(reader: StoreReader, request: JobRequest) -> Choice:
+def _choice(reader: StoreReader, registries: RegistryConfig, request: JobRequest) -> Choice:
     """A pin is user text: it is believed only where the reference allows it and the user may use that image anyway."""
     pinned = _pinned(reader, request, request.pin) if request.pin else None
     if pinned:
         return Choice(pinned)
-    facts = reader.facts(reader.resolve(request.reference))
+    facts = reader.facts(reader.resolve(registries.canonical(request.reference)))
     if request.pin is None or request.pin.id == facts.id:
         return Choice(facts)
     notice = f"the image that {request.reference} was at submission is gone; the job runs in what it is now"

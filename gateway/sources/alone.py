@@ -43,7 +43,8 @@ def image_of(
         if spec.kind == "docker":
             state = stack.enter_context(tempfile.TemporaryDirectory(prefix=".udi-", dir=folder))
             own = dataclasses.replace(settings, state=state)
-            remote = resolve(registries, own, ImageReference.parse(spec.path), settings.architecture, None)
+            reference = registries.canonical(ImageReference.parse(spec.path))
+            remote = resolve(registries, own, reference, settings.architecture, None)
             fetcher = stack.enter_context(Fetcher(registries, own, remote, None))
             progress.stage("fetching", sum({layer.digest: layer.size for layer in remote.layers}.values()))
             yield fetcher.fetch(progress)

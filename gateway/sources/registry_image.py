@@ -18,12 +18,11 @@ from gateway.sources.registry import MANIFEST_TYPES, Registry
 from udi.command import Deadline
 from udi.config import GatewayConfig
 from udi.reference import ImageReference
-from udi.registries import RegistryConfig, RegistryHostConfig
+from udi.registries import HUB, RegistryConfig, RegistryHostConfig
 from udiroot.errors import ImageInvalid, NotFound, NotPermitted, TimedOut, UdiError, UpstreamFailed, printable
 
 _MAX_LAYERS = 1000
 _MAX_URLS = 10
-_HUB = "docker.io"
 _SECONDS = 45.0
 """For all questions about one reference: who asks the gateway hears nothing meanwhile."""
 
@@ -69,13 +68,6 @@ class RegistryImage:
         return cls(**values | {"config": base64.b64decode(values["config"]), "layers": layers})
 
 
-def canonical(settings: RegistryConfig, reference: ImageReference) -> ImageReference:
-    """The one spelling of a reference: a name at the default registry is written without it."""
-    if reference.registry == settings.default:
-        return ImageReference("", reference.name, reference.tag, reference.digest, reference.id)
-    return reference
-
-
 def host_of(settings: RegistryConfig, registry: str) -> RegistryHostConfig:
     """The settings of a registry, by the name in references; empty for the default. Raises NotPermitted."""
     wanted = registry or settings.default
@@ -100,7 +92,7 @@ def resolve(
     if login:
         ways.append((host, login))
     repository = reference.name
-    if host.name == _HUB and "/" not in repository:
+    if host.name == HUB and "/" not in repository:
         repository = f"library/{repository}"
     failure: UdiError | None = None
     deadline = Deadline(min(registries.deadline, _SECONDS))

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.sources.logins import Login
 from gateway.sources.registry import Registry
-from gateway.sources.registry_image import canonical, host_of
+from gateway.sources.registry_image import host_of
 from tests.gateway.archives import BASE, file
 from tests.gateway.odd_registry import OddRegistry
 from tests.gateway.registries import (
@@ -145,7 +145,7 @@ def test_only_registries_that_the_site_lists(open_registry: DebianRegistry, tmp_
     settings = registry_config(open_registry.name)
     error = refused(NotPermitted, "takes no images from registry other.test", tmp_path, settings, "other.test/x:1")
     assert open_registry.name in error.hint
-    assert canonical(settings, ImageReference.parse(f"{open_registry.name}/x:1")) == ImageReference.parse("x:1")
+    assert settings.canonical(ImageReference.parse(f"{open_registry.name}/x:1")) == ImageReference.parse("x:1")
     assert host_of(settings, "").name == open_registry.name
 
 

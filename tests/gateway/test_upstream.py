@@ -95,6 +95,7 @@ def test_a_name_alone_comes_from_the_default_registry_and_is_everybodys(centre: 
     assert centre.service.ask(BERT, "lookup", "app:1")["id"] == pushed.id
     again = centre.service.ask(BERT, "pull", f"docker://{centre.open.name}/app:1")
     assert again["reference"] == "app:1", "one spelling"
+    assert centre.service.ask(BERT, "lookup", f"{centre.open.name}/app:1")["id"] == pushed.id
     facts = centre.service.ask(BERT, "inspect", "app:1")["facts"]
     assert facts["digest"] == pushed.digest
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from udi.accounts import Account
 from udi.config import VolumesConfig
 from udi.reference import ImageReference
+from udi.registries import HUB, RegistryConfig
 from udi.request import Pin, Volume, find_pin, is_requested, job_id, job_request, parse_volumes, with_pin
 from udiroot.errors import NotPermitted, UdiError, UsageError
 
@@ -34,6 +35,30 @@ def test_references(text: str, full: str) -> None:
     reference = ImageReference.parse(text)
     assert str(reference) == full
     assert ImageReference.parse(full) == reference
+
+
+CENTRE = "registry.centre:5000"
+
+
+@pytest.mark.parametrize(
+    ("default", "text", "one"),
+    [
+        (HUB, "docker.io/library/debian", "debian:latest"),
+        (HUB, "index.docker.io/team/app:1", "team/app:1"),
+        (HUB, "library/debian@" + DIGEST, "debian@" + DIGEST),
+        (HUB, f"{CENTRE}/library/debian:1", f"{CENTRE}/library/debian:1"),
+        (HUB, "library/debian/x:1", "library/debian/x:1"),
+        (CENTRE, f"{CENTRE}/debian:12", "debian:12"),
+        (CENTRE, "library/debian:12", "library/debian:12"),
+        (CENTRE, "index.docker.io/library/debian:12", "docker.io/debian:12"),
+        (CENTRE, "id:" + "0f" * 32, "id:" + "0f" * 32),
+    ],
+)
+def test_an_image_has_one_spelling_at_a_site(default: str, text: str, one: str) -> None:
+    registries = RegistryConfig(default=default)
+    canonical = registries.canonical(ImageReference.parse(text))
+    assert str(canonical) == one
+    assert registries.canonical(canonical) == canonical
 
 
 @pytest.mark.parametrize(

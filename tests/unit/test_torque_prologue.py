@@ -111,6 +111,12 @@ def test_users_mistake_aborts_with_one_line(cray: StandIns, variables: str, word
     assert states(cray) == [] and cray.calls("xtxqtcmd") == []
 
 
+@pytest.mark.parametrize("spelling", ["docker.io/debian:12", "docker.io/library/debian:12", "library/debian:12"])
+def test_any_spelling_of_the_image(cray: StandIns, spelling: str) -> None:
+    cray.qstat_job(f"UDI={spelling}")
+    assert prologue(cray) == (0, "")
+
+
 def test_image_of_another_user(cray: StandIns) -> None:
     cray.add_image("secret:1", OTHER_ID, owners=(4242,))
     cray.qstat_job("UDI=secret:1")
