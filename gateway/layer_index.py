@@ -11,7 +11,7 @@ import logging
 
 from gateway import tar_reader, tree
 from gateway.tar_reader import ByteStream, Member, Xattrs
-from gateway.tree import Tree, shown
+from gateway.tree import LinkCircle, Tree, shown
 from udiroot.errors import ImageInvalid
 
 _WHITEOUT = b".wh."
@@ -116,16 +116,19 @@ class LayerIndex:
         means the directory that this layer puts there."""
         parent, name = parts[:-1], parts[-1]
         hidden = name[len(_WHITEOUT) :]
-        if name == _OPAQUE:
-            row = self._lookup(parent) if parent else tree.ROOT
-            if row is not None and self._tree.kinds[row] == tree.DIRECTORY:
-                self._tree.hide_contents(row)
-        elif not name.startswith(_WHITEOUT) or name.startswith(_RESERVED) or hidden in (b"", b".", b".."):
-            log.debug("%s: %s names nothing that could be hidden", self._label, shown(b"/".join(parts)))
-        else:
-            row, missing = self._tree.resolve(parent)
-            if not missing:
-                self._tree.hide(row, hidden)
+        try:
+            if name == _OPAQUE:
+                row = self._lookup(parent) if parent else tree.ROOT
+                if row is not None and self._tree.kinds[row] == tree.DIRECTORY:
+                    self._tree.hide_contents(row)
+            elif not name.startswith(_WHITEOUT) or name.startswith(_RESERVED) or hidden in (b"", b".", b".."):
+                log.debug("%s: %s names nothing that could be hidden", self._label, shown(b"/".join(parts)))
+            else:
+                row, missing = self._tree.resolve(parent)
+                if not missing:
+                    self._tree.hide(row, hidden)
+        except LinkCircle:
+            log.debug("%s: %s is nowhere, so nothing is hidden", self._label, shown(b"/".join(parts)))
         self._last_parent = None
 
     def _lookup(self, parts: list[bytes]) -> int | None:

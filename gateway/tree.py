@@ -24,6 +24,10 @@ _MAX_TEXT = 1 << 30
 """Bytes of names, link targets and extended attributes that one image may have in total."""
 
 
+class LinkCircle(ImageInvalid):
+    """Symbolic links that lead nowhere but to each other."""
+
+
 class Tree:
     """Names to rows, and the columns of rows."""
 
@@ -67,7 +71,7 @@ class Tree:
     def resolve(self, parts: list[bytes]) -> tuple[int, list[bytes]]:
         """The row that `parts` lead to, symbolic links followed inside the root, and the parts that do not exist.
 
-        What stands in the way without being a directory counts as not existing. Raises ImageInvalid for a circle.
+        What stands in the way without being a directory counts as not existing. Raises LinkCircle.
         """
         row, hops = ROOT, 0
         waiting = parts[::-1]
@@ -91,7 +95,7 @@ class Tree:
             elif self.kind(child) == SYMLINK:
                 hops += 1
                 if hops > _MAX_HOPS:
-                    raise ImageInvalid(f"symbolic links lead in a circle at {shown(b'/'.join(parts))}")
+                    raise LinkCircle(f"symbolic links lead in a circle at {shown(b'/'.join(parts))}")
                 target = self.targets[self.inodes.get(child, child)]
                 if target.startswith(b"/"):
                     row = ROOT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -58,6 +59,11 @@ def symlink(name: str | bytes, target: str | bytes, **more: Any) -> Entry:
 
 def hardlink(name: str | bytes, target: str | bytes, **more: Any) -> Entry:
     return Entry(_bytes(name), tarfile.LNKTYPE, target=_bytes(target), **more)
+
+
+def another_name(name: str | bytes, of: Entry) -> Entry:
+    """A hard link as container engines write it: with its inode's attributes. Docker would set others; umoci not."""
+    return dataclasses.replace(of, name=_bytes(name), kind=tarfile.LNKTYPE, data=b"", target=of.name, xattrs={})
 
 
 def whiteout(path: str) -> Entry:

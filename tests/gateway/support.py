@@ -21,6 +21,7 @@ from tests.gateway.archives import Layer, make_archive
 from udi.config import GatewayConfig
 from udi.facts import Facts
 
+FORMATS = ("squashfs", "ext4")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts, owners, other users")
 
 
@@ -46,8 +47,8 @@ def convert_source(source: str, output: Path, **settings: object) -> Facts:
 
 
 def convert_layers(folder: Path, layers: Sequence[Layer], how: str = "plain", **settings: object) -> Path:
-    """An image of these layers as a squashfs file."""
-    archive, output = folder / "image.tar", folder / "image.squashfs"
+    """An image of these layers as a file: squashfs, where the settings say nothing else."""
+    archive, output = folder / "image.tar", folder / f"image.{settings.get('format', 'squashfs')}"
     output.unlink(missing_ok=True)
     make_archive(archive, layers, how=how)
     convert_source(f"docker-archive:{archive}", output, **settings)
@@ -128,10 +129,15 @@ def mounted(image: Path, kind: str = "squashfs") -> Iterator[Path]:
         target.rmdir()
 
 
-def tree_of_layers(folder: Path, layers: Sequence[Layer], how: str = "plain") -> dict[bytes, Found]:
+def tree_of_layers(folder: Path, layers: Sequence[Layer], image_format: str = "squashfs") -> dict[bytes, Found]:
     """What we make of these layers."""
-    with mounted(convert_layers(folder, layers, how)) as root:
+    with mounted(convert_layers(folder, layers, format=image_format), image_format) as root:
         return tree_of(root)
+
+
+def without_root(tree: dict[bytes, Found]) -> dict[bytes, Found]:
+    """The root's own attributes are nobody's in an archive that has no entry for it."""
+    return {path: found for path, found in tree.items() if path != b"."}
 
 
 def umoci_tree(layout: Path, tag: str = "1") -> dict[bytes, Found]:

@@ -128,6 +128,13 @@ def test_whiteouts_of_what_is_not_there() -> None:
     assert "new" in flat([file("a")], [whiteout("b"), whiteout("no/such/thing"), opaque("nowhere"), file("new")])
 
 
+@pytest.mark.parametrize("marker", [whiteout("a/x"), opaque("a/x"), opaque("a")])
+def test_a_marker_behind_a_circle_of_links_hides_nothing(marker: Entry) -> None:
+    result = flat([symlink("a", "b"), symlink("b", "a"), file("c")], [marker, folder("a"), file("a/new")])
+    assert result.below("a") == {"a/new"}
+    assert "c" in result
+
+
 @pytest.mark.parametrize("name", [".wh.", "a/.wh.", ".wh..wh.plnk", ".wh..wh.orph/x", ".wh..", ".wh..."])
 def test_odd_whiteouts_hide_nothing_and_are_no_files(name: str) -> None:
     result = flat([file("a/b")], [file(name, b"")])
