@@ -18,6 +18,7 @@ import socket
 import stat
 import sys
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -102,6 +103,9 @@ def serve(site: SiteConfig) -> None:
     logging.basicConfig(format=_LOG_FORMAT, level=logging.INFO)
     os.umask(0o022)
     gateway = Gateway(site)
+    for key, path in _programs(site):
+        if not os.access(path, os.X_OK):
+            log.warning("%s: %s is not a program here, so pulls fail", key, path)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     alone = gateway.locks.holder()
@@ -126,6 +130,16 @@ def serve(site: SiteConfig) -> None:
         for number in ready:
             _accept(gateway, by_number[number])
     os.unlink(site.gateway.socket)
+
+
+def _programs(site: SiteConfig) -> Iterator[tuple[str, str]]:
+    """What a pull starts, by the key that names each."""
+    settings = site.gateway
+    yield ("gateway.mke2fs", settings.mke2fs) if settings.format == "ext4" else ("gateway.tar2sqfs", settings.tar2sqfs)
+    for number, system in enumerate(site.systems):
+        yield f"systems[{number}].rsync", system.rsync
+        if system.host:
+            yield f"systems[{number}].ssh", system.ssh[0]
 
 
 def _takes_more(connection: socket.socket) -> bool:

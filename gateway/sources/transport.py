@@ -3,7 +3,7 @@
 A client of our own rather than skopeo: skopeo follows every redirect, asks any token realm that a registry names, with
 the user's login, and fetches foreign layers from any address, and no setting of it forbids that; nor does it share a
 cache of layers between users that is opened by each user's own login only. What is needed of HTTP is small: GET and
-HEAD, redirects, bounded answers. Nothing is taken from the environment, proxies neither.
+HEAD, redirects, bounded answers. Nothing is taken from the environment, proxies neither: the site names them.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Answer:
 
     def read(self, count: int) -> bytes:
         """Up to `count` bytes; none at the end. Raises UpstreamFailed, TimedOut."""
-        with self._limits.told(self.url.host):
+        with self._limits.told():
             return self._response.read(count)
 
     def read_whole(self, what: str, limit: int) -> bytes:
@@ -144,23 +144,20 @@ class Transport:
         if left <= 0:
             raise TimedOut(f"registry {self._host.name} took longer than registry.deadline allows")
         silence = min(float(self._settings.silence), left)
-        connection = self._connection(url, silence)
-        with contextlib.closing(connection), _Limits(left) as limits:
-            with limits.told(url.host):
+        proxy = self._host.proxy
+        connection = _Connection(url, proxy, self._context(url.host) if url.scheme == "https" else None, silence)
+        told = f"{url.host} (through proxy {proxy})" if proxy else url.host
+        with contextlib.closing(connection), _Limits(left, connection, told) as limits:
+            with limits.told():
                 connection.connect()
                 limits.watch(connection.sock)
                 sent = {"User-Agent": "shifter-xc", "Accept-Encoding": "identity", **headers}
-                connection.request(
-                    method, url.target, headers=sent | ({"Authorization": authorization} if authorization else {})
-                )
+                if authorization:
+                    sent["Authorization"] = authorization
+                connection.request(method, connection.target, headers=sent)
                 response = connection.getresponse()
             with contextlib.closing(response):
                 yield Answer(url, response, limits)
-
-    def _connection(self, url: Url, silence: float) -> http.client.HTTPConnection:
-        if url.scheme == "http":
-            return http.client.HTTPConnection(url.host, timeout=silence)
-        return http.client.HTTPSConnection(url.host, timeout=silence, context=self._context(url.host))
 
     def _context(self, host: str) -> ssl.SSLContext:
         """The system's authorities, and those that the site trusts for this host."""
@@ -203,10 +200,39 @@ class Transport:
         )
 
 
+class _Connection(http.client.HTTPConnection):
+    """One connection, directly or through a proxy, with TLS where there is a `context`.
+
+    `sock` is the socket in all its stages, so that it can be ended in each: http.client hides it in the handshake.
+    """
+
+    sock: socket.socket
+
+    def __init__(self, url: Url, proxy: str, context: ssl.SSLContext | None, silence: float) -> None:
+        self._context = context
+        self._name = urlsplit(url.text).hostname
+        self.default_port = 443 if context else 80
+        super().__init__(proxy or url.host, timeout=silence)
+        if proxy and context:
+            self.set_tunnel(url.host if ":" in url.host else f"{url.host}:{self.default_port}")
+        self.target = url.text if proxy and not context else url.target
+
+    def connect(self) -> None:
+        """TCP, the proxy's tunnel, TLS."""
+        super().connect()
+        if self._context:
+            wrapped = self._context.wrap_socket(self.sock, server_hostname=self._name, do_handshake_on_connect=False)
+            self.sock = wrapped
+            wrapped.do_handshake()
+
+
 class _Limits:
     """Ends a connection when its time is over, however slowly something still comes; and words what goes wrong."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, connection: _Connection, host: str) -> None:
+        """`host` is what messages call the other end."""
+        self._connection = connection
+        self._host = host
         self._socket: socket.socket | None = None
         self._late = False
         self._timer = threading.Timer(seconds, self._cut)
@@ -225,13 +251,15 @@ class _Limits:
 
     def _cut(self) -> None:
         self._late = True
-        if self._socket:
+        current = self._socket or self._connection.sock
+        if current:
             with contextlib.suppress(OSError):  # it may have ended by itself just now
-                self._socket.shutdown(socket.SHUT_RDWR)
+                current.shutdown(socket.SHUT_RDWR)
 
     @contextlib.contextmanager
-    def told(self, host: str) -> Iterator[None]:
-        """Words errors of the connection to `host`."""
+    def told(self) -> Iterator[None]:
+        """Words errors of the connection."""
+        host = self._host
         try:
             yield
         except ssl.SSLCertVerificationError as error:

@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -452,3 +453,14 @@ def test_serve_runs_as_the_stores_account_alone(service: Service) -> None:
 
 def test_the_layout_of_the_store(service: Service) -> None:
     assert [mode_of(service.store / name) for name in ("images", "refs", "plans")] == [0o755, 0o755, 0o711]
+
+
+def test_missing_programs_are_told_at_the_start() -> None:
+    tables = '[[systems]]\nname = "two"\npath = "/two"\nhost = "two"\nssh = ["/no/ssh", "-q"]\n'
+    with tempfile.TemporaryDirectory() as folder:
+        running = Service(Path(folder), tables=tables)
+        running.start()
+        running.stop()
+        said = running.log.read_text()
+    assert "systems[0].ssh: /no/ssh is not a program here, so pulls fail" in said
+    assert "gateway.tar2sqfs" not in said

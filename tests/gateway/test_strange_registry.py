@@ -6,8 +6,11 @@ import dataclasses
 import hashlib
 import json
 import os
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from tests.gateway.registries import (
     registry_config,
 )
 from tests.gateway.registry_pulls import ANNA, LAYERS, found, pull, refused
+from udi.registries import RegistryHostConfig
 from udiroot.errors import ImageInvalid, NotFound, NotPermitted, TimedOut, UdiError, UpstreamFailed
 
 
@@ -228,7 +232,7 @@ def test_an_image_that_is_too_large_is_refused_before_a_byte_of_it(odd: OddRegis
     assert not any(odd.blob_requests(digest) for digest in digests)
 
 
-def test_a_registry_that_says_nothing_or_drips(odd: OddRegistry, tmp_path: Path) -> None:
+def test_a_registry_that_says_nothing(odd: OddRegistry, tmp_path: Path) -> None:
     digest = odd.add("x:1", LAYERS)[1]
     held = threading.Event()
 
@@ -240,6 +244,34 @@ def test_a_registry_that_says_nothing_or_drips(odd: OddRegistry, tmp_path: Path)
     settings = registry_config(odd.name, silence=1, deadline=3)
     refused(TimedOut, "", tmp_path, settings, "x:1")
     held.set()
+
+
+_GREETINGS = {
+    "handshake": b"\x16\x03\x03\x3f\xff",
+    "status": b"HTTP/1.1 200 ",
+    "header": b"HTTP/1.1 200 OK\r\nX: ",
+    "body": b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("stage", _GREETINGS)
+def test_a_registry_that_drips_is_left(tmp_path: Path, stage: str) -> None:
+    """Each byte comes in time; all of them never would."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as beside:
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection, pytest.raises(ConnectionError):
+                connection.sendall(_GREETINGS[stage])
+                for _ in range(200):
+                    time.sleep(0.1)
+                    connection.sendall(b"x")
+
+        dripped = beside.submit(drip)
+        name = f"127.0.0.1:{server.getsockname()[1]}"
+        host = RegistryHostConfig(name=name, plain_http=stage != "handshake")
+        refused(TimedOut, "took too long", tmp_path, registry_config(name, hosts=(host,), deadline=1), "x:1")
+        dripped.result(5)  # it was hung up on
 
 
 @pytest.mark.parametrize(
