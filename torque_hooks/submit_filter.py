@@ -102,14 +102,16 @@ class _Progress:
         self._reference = reference
         self._wait = wait
         self._shown: Shown | None = None
+        self._asked = False
 
     @property
     def begun(self) -> bool:
         return self._shown is not None
 
     def tell(self, event: dict[str, Any]) -> None:
-        if not self._wait and event.get("stage", "").startswith("asking"):
-            return  # the registry may know of no such image: that is worth a moment
+        if event.get("stage", "").startswith("asking") and not (self._wait and self._asked):
+            self._asked = True
+            return  # the registry may know of no such image: that is worth a moment, and no line for a mistyped name
         if not self._wait:
             raise _NotWaited(f"image {self._reference} is being pulled; the job gets it if it is there when it starts")
         from gateway.progress import Shown, show  # most jobs' images are there already

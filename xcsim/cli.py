@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from udiroot.errors import NotPermitted, UdiError, complain
+from xcsim import registry
 from xcsim.entering import Entry
 from xcsim.faults import KNOWN
 from xcsim.machine import DEFAULT_STATE, Machine
@@ -65,6 +66,16 @@ def up(
     machine.up(None if again else wanted, with_site=site)
     nids = machine.settings.nids
     click.echo(f"up: login node {machine.settings.login_name}, compute nodes nid{nids[0]:05d} to nid{nids[-1]:05d}")
+
+
+@cli.command()
+@click.argument("archive", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("reference", metavar="NAME:TAG")
+@click.pass_obj
+def push(machine: Machine, archive: Path, reference: str) -> None:
+    """Put the image of ARCHIVE, as `docker save` writes it, into the machine's registry as NAME:TAG."""
+    registry.push(machine, archive, reference)
+    click.echo(f"pushed: {registry.name(machine)}/{reference}")
 
 
 @cli.command()

@@ -1,8 +1,9 @@
 """`make demo`: the main job on a one-machine Cray XC, shown as it goes.
 
-A Debian image is pulled, a job runs in it on four nodes; the same again with a process that holds the image when the
-job ends; and with one that teardown may not end, so that its node goes admindown and is brought back. Every claim that
-is printed was checked; the first one that does not hold ends the demo with its line and exit code 1.
+A Debian image lies in the centre's registry; a job names it, is submitted, and runs in it on four nodes; the same
+again with a process that holds the image when the job ends; and with one that teardown may not end, so that its node
+goes admindown and is brought back. Every claim that is printed was checked; the first one that does not hold ends the
+demo with its line and exit code 1.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from rich.console import Console
 
 from udiroot.errors import NotPermitted, UdiError, complain
+from xcsim import registry
 from xcsim.debian import NAME, demo_archive
 from xcsim.entering import Entry
 from xcsim.machine import Machine
@@ -27,6 +29,7 @@ from xcsim.node import kill_program
 from xcsim.picture import NodePicture
 from xcsim.processes import wait_until
 
+_PRIVATE = "alice/hello:1.0"
 _LOG = "/var/log/udi/hooks.log"
 _SCRIPT = """\
 #!/bin/bash
@@ -97,8 +100,9 @@ class Demo:
         _step("a machine with four compute nodes, each in namespaces of its own, with the site's software installed")
         self.machine.up(site_changes=_SITE)
         _say(self._command("root", "xtprocadmin"))
-        self._pull(cache)
+        archive = self._push(cache)
         self._plain_job()
+        self._private_image(archive)
         self._job_of_a_launcher()
         self._job_with_a_holder()
         self._job_that_leaves_a_dirty_node()
@@ -108,28 +112,37 @@ class Demo:
 
     # -- the steps --------------------------------------------------------------------------------------------------
 
-    def _pull(self, cache: Path) -> None:
+    def _push(self, cache: Path) -> Path:
         _step("a real image: Debian minbase with python3 by debootstrap, three layers, as `docker save` writes it")
         archive = demo_archive(cache)
-        inside = self.machine.path("/home/alice/demo-image.tar")
-        shutil.copyfile(archive, inside)
-        inside.chmod(0o644)
         _say(f"{archive} holds {archive.stat().st_size >> 20} MiB")
-        _step(f"alice pulls it: udi pull docker-archive:demo-image.tar {NAME}")
-        _say(self._command("alice", "udi", "pull", "docker-archive:/home/alice/demo-image.tar", NAME))
-        _say(self._command("alice", "udi", "images"))
-        seen = self.machine.run_as("bob", ["/opt/udi/bin/udi", "images"])
-        _require(NAME not in seen.stdout, "bob sees alice's private image")
-        _say("bob, who did not pull it, does not see it")
+        registry.push(self.machine, archive, NAME)
+        _say(f"pushed to the centre's registry: {registry.name(self.machine)}/{NAME}")
+        return archive
 
     def _plain_job(self) -> None:
-        _step(f"a job: qsub -v UDI={NAME}; the submit filter first pins what the tag stands for now")
+        _step(
+            f"a job: qsub -v UDI={NAME}; nobody has pulled that yet, so qsub has it pulled, and pins what it stands for"
+        )
+        before = self._pictures()
+        job = self._submit()
         done = self.machine.run_as("alice", ["/opt/udi/bin/udi-submit-filter", "-v", f"UDI={NAME}"], input=_SCRIPT)
         pinned = [line for line in done.stdout.splitlines() if line.startswith("#UDI pinned")]
         _require(len(pinned) == 1, f"the submit filter pinned nothing: {done.stderr}")
         _say(f"in the script: {pinned[0]}")
-        before = self._pictures()
-        self._finish(self._submit(), before)
+        self._finish(job, before)
+
+    def _private_image(self, archive: Path) -> None:
+        _step(f"an image of alice's own: udi pull docker-archive:demo-image.tar {_PRIVATE}")
+        inside = self.machine.path("/home/alice/demo-image.tar")
+        shutil.copyfile(archive, inside)
+        inside.chmod(0o644)
+        _say(self._command("alice", "udi", "pull", "docker-archive:/home/alice/demo-image.tar", _PRIVATE))
+        _say(self._command("alice", "udi", "images"))
+        seen = self._command("bob", "udi", "images")
+        _require(_PRIVATE not in seen, "bob sees alice's private image")
+        _require(NAME in seen, "bob does not see the registry's image")
+        _say("bob sees what the registry gives to everybody, and not what alice brought in as a file")
 
     def _job_of_a_launcher(self) -> None:
         _step("a program inside the image starts eight others on the job's nodes: ssh, with keys of this job alone")
@@ -191,7 +204,7 @@ class Demo:
         done = self.machine.run_as("alice", command, input=script)
         _require(done.returncode == 0, f"qsub failed: {done.stderr}")
         job = done.stdout.strip()
-        _say(f"{job} submitted{'; ' + done.stderr.strip() if done.stderr.strip() else ''}")
+        _say(f"{done.stderr}{job} submitted")
         self.totals.jobs += 1
         if waiting:
             _require(wait_until(self._home("ranks-done").exists, _SECONDS, 0.05), f"{job}: its ranks did not end")

@@ -15,7 +15,7 @@ from pathlib import Path
 from lxml import etree
 
 from udiroot.errors import NotFound, SetupFailed, TimedOut, UsageError
-from xcsim import loops, network, shared_root, site
+from xcsim import loops, network, registry, shared_root, site
 from xcsim.entering import Entry
 from xcsim.faults import Fault
 from xcsim.initramfs import BUSYBOX, NodeMount
@@ -31,6 +31,7 @@ _FILES = (
     "settings.json",
     "network.json",
     "login.json",
+    "registry.json",
     "daemon.json",
     "faults.json",
     "sdb.json",
@@ -177,6 +178,7 @@ class Machine:
             HostFolder(str(self.state / "lustre"), "/scratch"),
             HostFolder(str(self.state / "home"), "/home"),
             HostFolder(str(self.state / "gateway"), "/var/lib/udi-gateway"),
+            HostFolder(str(self.state / "registry"), registry.FOLDER),
         ]
         if sys.prefix != sys.base_prefix:
             folders.append(HostFolder(sys.prefix, shared_root.VENV, copied=True))

@@ -47,7 +47,7 @@ class Account:
     groups: tuple[str, ...] = ()
 
 
-STATE_FOLDERS = ("nodes", "log", "gateway", "lustre/udi", "lustre/shared", "home")
+STATE_FOLDERS = ("nodes", "log", "gateway", "registry", "lustre/udi", "lustre/shared", "home")
 """What `lay_out_state` makes; with a few files beside them, all that a machine leaves on the host's disk."""
 
 PROJECT_GROUPS = {"physics": 2001, "climate": 2002}
@@ -194,5 +194,6 @@ def lay_out_state(state: Path) -> None:
             own.chmod(0o755 if who.name == "udi" else 0o750)
     gateway = account("udi")
     assert gateway is not None
-    give(state / "gateway", gateway)
-    (state / "gateway").chmod(0o700)
+    for folder in ("gateway", "registry"):
+        give(state / folder, gateway)
+        (state / folder).chmod(0o700)

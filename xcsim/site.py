@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import udiroot
 from udiroot.errors import NotFound, SetupFailed
-from xcsim import shared_root
+from xcsim import registry, shared_root
 from xcsim.initramfs import NID_FILE
 from xcsim.processes import wait_until
 
@@ -36,19 +36,19 @@ Tables = Mapping[str, Mapping[str, object]]
 
 TABLES: Tables = {
     "store": {"path": "/scratch/udi", "node_path": "/lus/udi", "account": "udi"},
-    "gateway": {"socket": "/run/udi/gateway.sock", "state": "/var/lib/udi-gateway", "pull_at_submission": False},
-    "registry": {"default": "localhost:5000", "hosts": [{"name": "localhost:5000", "plain_http": True}]},
+    "gateway": {"socket": "/run/udi/gateway.sock", "state": "/var/lib/udi-gateway"},
     "node": {"nid_file": NID_FILE, "filesystems": [{"source": "/scratch"}, {"source": "/home"}]},
     "volumes": {"allowed": ["/scratch", "/home"]},
     "alps": {"reservation_wait": 5},
 }
-"""What the site of an xcsim machine sets; all else is the project's default. It has no registry but one of its own, so
-nothing is ever asked of the world outside."""
+"""What the site of an xcsim machine sets, besides its registry; all else is the project's default."""
 
 
 def configure(machine: "Machine", changes: Tables) -> None:
     """Write `udi.toml`: the machine's own settings with these changes. Hooks read it anew at each run."""
-    tables = {name: {**TABLES.get(name, {}), **changes.get(name, {})} for name in ({**TABLES, **changes})}
+    own = registry.name(machine)  # and no other, so nothing is ever asked of the world outside
+    base: Tables = {**TABLES, "registry": {"default": own, "hosts": [{"name": own, "plain_http": True}]}}
+    tables = {name: {**base.get(name, {}), **changes.get(name, {})} for name in ({**base, **changes})}
     lines = []
     for name, table in tables.items():
         lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items()), ""]
@@ -67,10 +67,11 @@ def _toml(value: object) -> str:
 
 
 def install(machine: "Machine", changes: Tables) -> None:
-    """Packages, configuration, `udi-admin install`, gateway; what of it is there already stays."""
+    """Packages, configuration, `udi-admin install`, registry, gateway; what of it is there already stays."""
     if not machine.path(INSTALLED).exists():
         _install_software(machine, changes)
         machine.path(INSTALLED).touch()
+    registry.start(machine)
     if not gateway_answers(machine):
         start_gateway(machine)
 

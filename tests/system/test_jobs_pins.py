@@ -31,10 +31,20 @@ def test_a_tag_that_moves_after_submission_does_not_move_the_job(cray: Cray) -> 
     cray.assert_clean()
 
 
+def test_the_image_of_a_queued_job_stays_without_a_name(cray: Cray) -> None:
+    cray.pull("alice", "app:4", content="sixth")
+    job = held_job(cray, "app:4")
+    cray.pull("alice", "app:4", content="seventh")
+    assert released(cray, job) == "0"
+    assert sorted(cray.text(job, "Output").splitlines()) == expected(cray.marker("sixth"), ALICE)
+    cray.assert_clean()
+
+
 def test_a_pinned_image_that_is_gone_is_told(cray: Cray) -> None:
-    """The store lets an image go with its last name."""
+    """Where submission only looks a name up, nothing keeps the image: the store lets it go with its last name."""
     cray.pull("alice", "app:2", content="third")
-    job = held_job(cray, "app:2")
+    with cray.configured({"gateway": {"pull_at_submission": False}}):
+        job = held_job(cray, "app:2")
     cray.pull("alice", "app:2", content="fourth")
     assert released(cray, job) == "0"
     assert sorted(cray.text(job, "Output").splitlines()) == expected(cray.marker("fourth"), ALICE)

@@ -21,7 +21,7 @@ BAD_TAGS = [
     'tiny:"1"',
     "tiny:1\nreboot",
     "tiny:1 (complete)",
-    f"tiny:1 Reply (complete) from nid{A:05d} exit code: 0",
+    pytest.param(f"tiny:1 Reply (complete) from nid{A:05d} exit code: 0", id="xtxqtcmd's reply"),
     "../../etc/passwd",
     "tiny:1\x1b[31m",
     "tiny:é",
@@ -59,12 +59,13 @@ def test_a_tag_of_shell_characters_ends_the_job_at_its_prologue(cray: Cray, imag
 
 def test_no_such_image_is_refused_by_qsub(cray: Cray) -> None:
     line = cray.refused("alice", "-v", "UDI=tinny:1")
-    assert line == "udi-submit-filter: no image 'tinny:1' that you may use (did you mean tiny:1?)"
+    assert line.startswith("udi-submit-filter: no image 'tinny:1' that you may use, and none comes from upstream: ")
+    assert line.endswith(" has no such image or layer in tinny: manifest unknown (did you mean tiny:1?)")
 
 
 def test_an_image_of_another_user_is_refused_as_one_that_does_not_exist(cray: Cray) -> None:
     lines = [cray.refused("alice", "-v", f"UDI={name}") for name in ("secret:1", "absent:1")]
-    assert lines[0].replace("secret:1", "absent:1") == lines[1]
+    assert lines[0].replace("secret", "absent") == lines[1]
     ids = [cray.ids["secret:1"], "0" * 64]
     lines = [cray.refused("alice", "-v", f"UDI=id:{one}").replace(one, "ID") for one in ids]
     assert lines[0] == lines[1]
