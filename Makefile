@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 SSHD := .cache/sshd
 PACKAGES := python3 python3-venv apache2-utils busybox-static debootstrap debian-archive-keyring docker-registry \
             docker.io dpkg-dev e2fsprogs gcc iproute2 ksh make munge musl-tools openssh-client openssh-server \
-            openssl patch procps rsync shellcheck skopeo squashfs-tools squashfs-tools-ng strace umoci util-linux
+            openssl patch procps rsync shellcheck skopeo squashfs-tools squashfs-tools-ng strace tinyproxy \
+            umoci util-linux
 
 .PHONY: help setup sshd demo test test-fast test-faults check format bench clean
 
@@ -20,8 +21,8 @@ sshd: $(SSHD)/bin ## build the static private sshd from Debian's source package,
 demo: root setup ## bring up a one-machine Cray XC and run jobs inside a Debian image on it
 	$(BIN)/python -m xcsim.demo
 
-test: root setup ## run every test
-	$(BIN)/python -m pytest
+test: root setup ## run every test, in two processes
+	$(BIN)/python -m pytest -n 2
 
 test-fast: setup ## run the tests that need no root
 	$(BIN)/python -m pytest tests/unit

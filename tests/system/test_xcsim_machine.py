@@ -397,7 +397,7 @@ def test_the_parts_of_a_machine_may_die_in_any_order(tmp_path: Path) -> None:
     daemon.kill()
     assert holder.wait_gone(5) and daemon.wait_gone(5)
     machine.down()
-    assert left.wait(5) == -9
+    assert left.wait(5) in (-9, 0), "0 where `down` has reaped it"
     assert not machine.state.exists()
 
 
