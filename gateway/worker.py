@@ -44,8 +44,14 @@ class _Reported:
         self._lock = threading.Lock()
 
     def stage(self, name: str, total: int) -> None:
+        self.end()
         self._stage, self._total, self._done, self._layers = name, total, 0, {}
         self._say()
+
+    def end(self) -> None:
+        """How far the stage came in the end."""
+        if self._done:
+            self._say()
 
     def advance(self, count: int) -> None:
         self._done += count
@@ -163,6 +169,7 @@ def _finish(
     else:
         return  # nobody wants it any more
     checked()
+    progress.end()
     _say({"event": "done", "facts": facts})
 
 
