@@ -1,0 +1,125 @@
+"""What images of very many entries cost: the time, and the peak memory of our process and of the packer beside it.
+
+    python -m benchmarks.entries [--entries 1000000] [--whiteouts 100000]
+
+An image of small files in folders of a thousand; then images whose second layer hides each file of the first by a
+marker of its own, of half as many files and of all: what grows with the number, and not with its square, takes twice as
+long for twice as many. Layers are gzipped, as registries have them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from gateway.tar_writer import DIRECTORY, REGULAR, TarWriter
+from tests.gateway.archives import BASE, layer_tar, make_archive
+
+_FOLDER = 1000
+_LOOK = 0.02
+
+
+def small_files(path: str, count: int) -> None:
+    """A docker-archive with `count` entries, nearly all files of 64 bytes."""
+
+    def entries(writer: TarWriter) -> None:
+        for number in range(count):
+            folder = b"data/%04d" % (number // _FOLDER)
+            if number % _FOLDER == 0:
+                writer.entry(folder + b"/", DIRECTORY, mode=0o755)
+                continue
+            writer.entry(folder + b"/file-%07d.txt" % number, REGULAR, mode=0o644, size=64)
+            writer.write(b"%064d" % number)
+            writer.pad(64)
+
+    make_archive(path, [layer_tar(BASE), _layer(entries)], how="gzip")
+
+
+def hidden_files(path: str, count: int) -> None:
+    """A docker-archive with a layer of `count` files in one folder, and one of as many whiteouts."""
+
+    def made(writer: TarWriter) -> None:
+        for number in range(count):
+            writer.entry(b"data/%07d" % number, REGULAR, mode=0o644)
+
+    def hidden(writer: TarWriter) -> None:
+        for number in range(count):
+            writer.entry(b"data/.wh.%07d" % number, REGULAR)
+
+    make_archive(path, [layer_tar(BASE), _layer(made), _layer(hidden)], how="gzip")
+
+
+def _layer(entries: Callable[[TarWriter], None]) -> bytes:
+    with tempfile.TemporaryFile() as stream:
+        writer = TarWriter(stream.fileno(), lambda count: None)
+        entries(writer)
+        writer.finish()
+        stream.seek(0)
+        return stream.read()
+
+
+def converted(archive: str, output: str) -> tuple[float, int, int]:
+    """Seconds, MiB of our process at its largest, and MiB of what it started."""
+    program = [sys.executable, "-c", "from gateway.service_cli import main; main()", "convert", "--json"]
+    began = time.monotonic()
+    process = subprocess.Popen([*program, f"docker-archive:{archive}", output], stdout=subprocess.DEVNULL)
+    ours, packer = 0, 0
+    while process.poll() is None:
+        ours = max(ours, _peak(process.pid))
+        packer = max([packer, *map(_peak, _children(process.pid))])
+        time.sleep(_LOOK)
+    if process.returncode:
+        raise click.ClickException(f"the conversion ended with status {process.returncode}")
+    return time.monotonic() - began, ours >> 10, packer >> 10
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _peak(pid: int) -> int:
+    """KiB of a process at its largest so far; 0 where it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
+
+
+@click.command()
+@click.option("--entries", default=1_000_000, show_default=True)
+@click.option("--whiteouts", default=100_000, show_default=True)
+@click.option("--folder", default=None, help="Where to work; a local disk.")
+def main(entries: int, whiteouts: int, folder: str | None) -> None:
+    """Print a table."""
+    images = {
+        f"{entries} entries": (small_files, entries),
+        f"{whiteouts // 2} whiteouts": (hidden_files, whiteouts // 2),
+        f"{whiteouts} whiteouts": (hidden_files, whiteouts),
+    }
+    table = Table("image", "s", "our process, MiB", "the packer, MiB")
+    with tempfile.TemporaryDirectory(dir=folder) as work, ProcessPoolExecutor(1) as other:
+        for name, (make, count) in images.items():
+            archive = f"{work}/image.tar"
+            other.submit(make, archive, count).result()
+            seconds, ours, packer = converted(archive, f"{work}/image.squashfs")
+            table.add_row(name, f"{seconds:.1f}", str(ours), str(packer))
+            os.unlink(archive)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
