@@ -44,6 +44,7 @@ bench: root setup ## print the figures that the README quotes
 	$(BIN)/python -m benchmarks.setup --cold
 	$(BIN)/python -m benchmarks.ssh
 	$(BIN)/python -m benchmarks.convert
+	$(BIN)/python -m benchmarks.entries
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -38,7 +38,7 @@ with tempfile.TemporaryFile() as stream:
 """
 
 
-@pytest.mark.parametrize(("count", "size", "most"), [(200_000, 0, 200_000 * 270), (100, 5_000_000, 10 << 20)])
+@pytest.mark.parametrize(("count", "size", "most"), [(200_000, 0, 200_000 * 270), (100, 5_000_000, 20 << 20)])
 def test_memory_follows_the_number_of_entries_alone(count: int, size: int, most: int) -> None:
     """A million entries must fit into 300 MB beside the interpreter, so each may take 270 bytes."""
     program = [sys.executable, "-c", _PROGRAM, str(count), str(size)]
