@@ -135,7 +135,11 @@ def serve(site: SiteConfig) -> None:
 def _programs(site: SiteConfig) -> Iterator[tuple[str, str]]:
     """What a pull starts, by the key that names each."""
     settings = site.gateway
-    yield ("gateway.mke2fs", settings.mke2fs) if settings.format == "ext4" else ("gateway.tar2sqfs", settings.tar2sqfs)
+    if settings.format == "ext4":
+        yield "gateway.mke2fs", settings.mke2fs
+    else:
+        yield "gateway.tar2sqfs", settings.tar2sqfs
+        yield "gateway.rdsquashfs", settings.rdsquashfs
     for number, system in enumerate(site.systems):
         yield f"systems[{number}].rsync", system.rsync
         if system.host:

@@ -52,6 +52,7 @@ class GatewayConfig:
     max_ratio: int = setting(1000, "how many times larger than its compressed form a layer may be")
     max_metadata_bytes: int = setting(4 << 20, "size that a manifest or an image configuration may have")
     tar2sqfs: str = setting("/usr/bin/tar2sqfs", "program that makes squashfs files")
+    rdsquashfs: str = setting("/usr/bin/rdsquashfs", "program that lists them, of the same package")
     mke2fs: str = setting("/sbin/mke2fs", "program that makes ext4 file systems")
     publishers: tuple[str, ...] = setting([], "users who may make the image of an archive public, beside root")
     address: str = setting("", "host:port of the service, for clients on other machines; they prove by MUNGE who asks")

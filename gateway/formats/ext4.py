@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import struct
 import sys
 from collections.abc import Callable
 
 from gateway.flatten import Flattened
 from gateway.formats.packer import pack, run
 from udi.config import GatewayConfig
-from udiroot.errors import NotPermitted
+from udiroot.errors import NotPermitted, UpstreamFailed
 
 _BLOCK = 4096
 _INODE = 256
 _COMMAND_DEADLINE = 600.0
+_RESERVED = 10
+"""Inodes that ext4 keeps for itself, the root's among them."""
+_SUPERBLOCK_AT, _INODES_AT, _FREE_INODES_AT, _MAGIC_AT, _MAGIC = 1024, 0, 16, 56, 0xEF53
 _FEATURES = "none,ext_attr,dir_index,filetype,extent,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize"
 """What kernels know since 2.6.28; no journal, since the file is only ever mounted read-only."""
 _FIXED_UUID = "6d6f6465-6c20-4f66-8069-6d6167650001"
@@ -41,6 +45,7 @@ def make_ext4(flattened: Flattened, output: str, settings: GatewayConfig, advanc
     fill = ["/usr/bin/unshare", "--mount", "--propagation", "private", "--", sys.executable, "-I"]
     pack([*fill, "-m", "gateway.formats.ext4_fill", output], flattened.write, advance)
     run([os.path.join(os.path.dirname(settings.mke2fs), "e2fsck"), "-fn", output], _COMMAND_DEADLINE)
+    _check(output, flattened.inodes)
 
 
 def _size(flattened: Flattened) -> int:
@@ -49,3 +54,15 @@ def _size(flattened: Flattened) -> int:
     data = flattened.data_bytes + entries * (_BLOCK + 64) + len(flattened.final.xattrs) * _BLOCK
     total = int((data + flattened.inodes * _INODE) * 1.1) + (16 << 20)
     return (total + _BLOCK - 1) // _BLOCK * _BLOCK
+
+
+def _check(path: str, inodes: int) -> None:
+    with open(path, "rb") as stream:
+        stream.seek(_SUPERBLOCK_AT)
+        block = stream.read(_SUPERBLOCK_AT)
+    magic = struct.unpack_from("<H", block, _MAGIC_AT)[0]
+    total, free = (struct.unpack_from("<I", block, at)[0] for at in (_INODES_AT, _FREE_INODES_AT))
+    if magic != _MAGIC:
+        raise UpstreamFailed("what was filled is no ext4 any more")
+    if total - free != _RESERVED + inodes - 1:
+        raise UpstreamFailed(f"ext4 holds {total - free - _RESERVED + 1} of {inodes} inodes")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -77,6 +78,33 @@ def run(argv: Sequence[str], deadline: float, accepted: tuple[int, ...] = (0,)) 
     if done.returncode not in accepted:
         raise UpstreamFailed(f"{program} failed with {_status(done.returncode)}: {_last_words(text)}")
     return text
+
+
+def count_lines(argv: Sequence[str], deadline: float) -> int:
+    """Run a command and count the lines that it prints, however many. Raises UpstreamFailed, TimedOut."""
+    program = os.path.basename(argv[0])
+    with tempfile.TemporaryFile() as said:
+        try:
+            process = subprocess.Popen(
+                list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, env=_ENVIRONMENT, bufsize=0
+            )
+        except OSError as error:
+            raise _absent(argv[0], error) from error
+        late = threading.Timer(deadline, process.kill)
+        late.start()
+        try:
+            assert process.stdout
+            with process.stdout as printed:
+                lines = sum(piece.count(b"\n") for piece in iter(lambda: printed.read(_PIPE_SIZE), b""))
+            status = process.wait()
+        finally:
+            late.cancel()
+            _end(process)
+        if status == -signal.SIGKILL and late.finished.is_set():
+            raise TimedOut(f"{program} did not end within {deadline:.0f} s")
+        if status != 0:
+            raise _failure(program, status, said.fileno())
+        return lines
 
 
 def _start(argv: Sequence[str], said: int) -> subprocess.Popen[bytes]:

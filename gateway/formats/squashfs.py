@@ -2,7 +2,7 @@
 
 tar2sqfs rather than the tar readers of squashfs-tools: on 900 MB it is about as fast as `mksquashfs -tar` with 20 MB of
 memory instead of 950, and sqfstar 4.5.1 takes no compression level at all (it stops at `-Xcompression-level`). What
-was made is checked here, not believed.
+was made is checked here, not believed: its superblock, and by listing it, which reads all that is no file's data.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable
 
 from gateway.flatten import Flattened
-from gateway.formats.packer import pack
+from gateway.formats.packer import count_lines, pack
 from udi.config import GatewayConfig
 from udiroot.errors import ConfigError, UpstreamFailed, printable
 
@@ -21,6 +21,7 @@ _SUPERBLOCK = struct.Struct("<IIIIIHHHHHHQQ")
 _MAGIC = 0x73717368
 _LEVELS = {"gzip": (1, 9), "zstd": (1, 22), "xz": None, "lzo": None, "lz4": None}
 _NUMBERS = {"gzip": 1, "lzo": 3, "xz": 4, "lz4": 5, "zstd": 6}
+_LIST_SECONDS = 600.0
 _COMPRESSION = re.compile(r"([a-z0-9]+)(?::([0-9]{1,2}))?")
 
 
@@ -46,6 +47,9 @@ def make_squashfs(flattened: Flattened, output: str, settings: GatewayConfig, ad
         argv += ["--comp-extra", f"level={level}"]
     pack([*argv, output], flattened.write, advance)
     _check(output, flattened.inodes, name)
+    listed = count_lines([settings.rdsquashfs, "--describe", output], _LIST_SECONDS)
+    if listed < flattened.entries - 1:  # the root is not listed, and a name may have lines
+        raise UpstreamFailed(f"tar2sqfs stored {listed} of {flattened.entries - 1} names")
 
 
 def _check(path: str, inodes: int, compression: str) -> None:

@@ -6,14 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from gateway.formats import packer
+from gateway.formats import ext4, packer
 from gateway.formats.squashfs import parse_compression
-from tests.gateway.archives import BASE, file, image_config, layer_tar, make_archive
+from tests.gateway.archives import BASE, file, folder, hardlink, image_config, layer_tar, make_archive
 from tests.gateway.support import convert_source, needs_root
 from udiroot.errors import ConfigError, ImageInvalid, TimedOut, UdiError, UpstreamFailed
 
@@ -131,6 +131,51 @@ def test_a_full_disk(tmp_path: Path, small_disk: Path, image_format: str) -> Non
 def test_a_packer_that_is_not_there(tmp_path: Path, archive: str) -> None:
     with pytest.raises(UpstreamFailed, match="cannot be run"):
         convert_source(archive, tmp_path / "out", tar2sqfs="/none/tar2sqfs")
+
+
+_LIAR = """#!/usr/bin/python3
+import io, struct, subprocess, sys, tarfile
+
+stream = io.BytesIO()
+with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as given, tarfile.open(fileobj=stream, mode="w") as kept:
+    for member in given:
+        if not (@FORGETFUL@ and member.islnk()):
+            kept.addfile(member, given.extractfile(member) if member.isreg() else None)
+subprocess.run(["/usr/bin/tar2sqfs", *sys.argv[1:]], input=stream.getvalue(), check=True)
+if not @FORGETFUL@:
+    with open(sys.argv[-1], "r+b") as made:
+        made.seek(64)  # the superblock says where its inodes are
+        made.seek(struct.unpack("<Q", made.read(8))[0] + 4)
+        made.write(b"damage")
+"""
+
+
+@pytest.mark.parametrize(
+    ("forgetful", "said"), [(True, "tar2sqfs stored 4 of 5 names"), (False, "rdsquashfs failed with exit code 1")]
+)
+def test_a_packer_that_is_content_with_what_it_should_not_be(tmp_path: Path, forgetful: bool, said: str) -> None:
+    """The exit code is 0 and the superblock right: only listing the image tells."""
+    liar = tmp_path / "liar"
+    liar.write_text(_LIAR.replace("@FORGETFUL@", str(forgetful)))
+    liar.chmod(0o755)
+    make_archive(tmp_path / "image.tar", [[*BASE, folder("d"), file("d/one"), hardlink("d/two", "d/one")]])
+    with pytest.raises(UpstreamFailed, match=said):
+        convert_source(f"docker-archive:{tmp_path}/image.tar", tmp_path / "out", tar2sqfs=str(liar))
+    assert not (tmp_path / "out").exists()
+
+
+@needs_root
+def test_an_ext4_image_that_lacks_inodes(tmp_path: Path, archive: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A filler that is content with half of the stream: e2fsck finds nothing wrong with the result."""
+    real = packer.pack
+
+    def half(argv: Sequence[str], feed: packer.Feed, advance: Callable[[int], None]) -> None:
+        real(["/bin/cat"], feed, advance)
+
+    monkeypatch.setattr(ext4, "pack", half)
+    with pytest.raises(UpstreamFailed, match=r"ext4 holds \d+ of \d+ inodes"):
+        convert_source(archive, tmp_path / "out", format="ext4")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_packer_that_hangs_is_ended(tmp_path: Path, archive: str, monkeypatch: pytest.MonkeyPatch) -> None:
