@@ -8,7 +8,6 @@ on which each operation takes a millisecond (benchmarks/cold.py).
 from __future__ import annotations
 
 import argparse
-import json
 import secrets
 import shlex
 import statistics
@@ -16,26 +15,12 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import cold, replay
+from benchmarks.turns import in_turns, show
 from tests.node.rig import Rig
 from udi import nodecommand
 from udiroot.plan import NodePlan, PlanMount
 from xcsim.debian import debian_tree
 
-_TIMER = """
-import json, os, sys, time
-rounds, commands = json.load(sys.stdin)
-times = [[] for _ in commands]
-for _ in range(rounds):
-    for number, argv in enumerate(commands):
-        began = time.perf_counter()
-        quiet = [(os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)]
-        child = os.posix_spawn(argv[0], argv, os.environ, file_actions=quiet)
-        status = os.waitpid(child, 0)[1]
-        times[number].append(time.perf_counter() - began)
-        if status:
-            sys.exit("failed: %s" % argv)
-print(json.dumps(times))
-"""
 _STEPS = ("setupRoot", "unsetupRoot")
 
 
@@ -59,9 +44,7 @@ def main() -> None:
 
 
 def _show(times: dict[str, list[float]], rounds: int) -> None:
-    print(f"{rounds} rounds; median, least and most in milliseconds")
-    for name, values in times.items():
-        print(f"{name:34}{''.join(f'{v * 1000:8.1f}' for v in (statistics.median(values), min(values), max(values)))}")
+    show(times, rounds)
     for step in _STEPS:
         ratios = [
             choose(times[step]) / (choose(times["bare interpreter"]) + choose(times[_calls_of(step)]))
@@ -83,10 +66,7 @@ def _measure(rig: Rig, tree: Path, rounds: int) -> dict[str, list[float]]:
         program = rig.folder / f"software/{step}"
         replay.compile_replay(_trace(rig, argv), program)
         commands[_calls_of(step)] = [f"/lus/software/{step}"]
-    timer = [*rig.site.node.python, "-I", "-c", _TIMER]
-    done = rig.node.run(timer, input=json.dumps([rounds + 2, list(commands.values())]), timeout=600)
-    assert done.returncode == 0, done.stderr
-    return {name: values[2:] for name, values in zip(commands, json.loads(done.stdout), strict=True)}
+    return in_turns(rig, commands, rounds)
 
 
 def _plan(rig: Rig, tree: Path) -> NodePlan:

@@ -6,33 +6,17 @@ The tiny image of the tests; the four commands take turns, each started from ins
 from __future__ import annotations
 
 import argparse
-import json
 import secrets
 import shlex
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.turns import in_turns, show
 from tests.node.pair import Pair
 from tests.node.rig import Rig
 from udi import nodecommand
-
-_TIMER = """
-import json, os, sys, time
-rounds, commands = json.load(sys.stdin)
-times = [[] for _ in commands]
-for _ in range(rounds):
-    for number, argv in enumerate(commands):
-        began = time.perf_counter()
-        quiet = [(os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)]
-        status = os.waitpid(os.posix_spawn(argv[0], argv, os.environ, file_actions=quiet), 0)[1]
-        times[number].append(time.perf_counter() - began)
-        if status:
-            sys.exit("failed: %s" % argv)
-print(json.dumps(times))
-"""
 
 
 def main() -> None:
@@ -49,10 +33,7 @@ def main() -> None:
         finally:
             pair.close()
             rig.close()
-    print(f"{options.rounds} rounds; median, least and most in milliseconds")
-    for name, values in times.items():
-        row = " ".join(f"{figure * 1000:7.1f}" for figure in (statistics.median(values), min(values), max(values)))
-        print(f"{name:32} {row}")
+    show(times, options.rounds)
 
 
 def _nodes(pair: Pair, rounds: int) -> dict[str, list[float]]:
@@ -65,9 +46,7 @@ def _nodes(pair: Pair, rounds: int) -> dict[str, list[float]]:
         set_up = nodecommand.setup_command(rig.site, path, sha256, nonce)
         commands[f"setupRoot, {kind}"] = shlex.split(set_up)
         commands[f"unsetupRoot, {kind}"] = shlex.split(nodecommand.teardown_command(rig.site, plan.job, nonce))
-    timer = [*rig.site.node.python, "-I", "-c", _TIMER]
-    done = rig.node.run(timer, input=json.dumps([rounds + 2, list(commands.values())]), timeout=600, check=True)
-    return {name: values[2:] for name, values in zip(commands, json.loads(done.stdout), strict=True)}
+    return in_turns(rig, commands, rounds)
 
 
 def _ssh(pair: Pair, rounds: int) -> dict[str, list[float]]:
