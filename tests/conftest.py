@@ -10,7 +10,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.reachable import make_checkout_reachable
 
-_NODES = ("tests/node/", "tests/system/")
+_TOGETHER = {"nodes": ("tests/node/", "tests/system/"), "gateway": ("tests/gateway/",)}
 
 
 def pytest_configure() -> None:
@@ -19,14 +19,15 @@ def pytest_configure() -> None:
 
 
 class Rooms(LoadScopeScheduling):  # type: ignore[misc]
-    """How tests are spread over processes (`pytest -n 2`): file by file.
+    """How tests are spread over processes (`pytest -n 2`): file by file, but for those that look at the whole machine.
 
-    Those with nodes stay together: nodes are this machine's, so their loop devices and nids are seen by all of them.
+    Tests with nodes stay together, since all see the loop devices of all, which carry nids; so do those of the gateway,
+    which look for, and kill, the processes of one account.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.split("::", 1)[0]
-        return "nodes" if path.startswith(_NODES) else path
+        return next((name for name, folders in _TOGETHER.items() if path.startswith(folders)), path)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Rooms:

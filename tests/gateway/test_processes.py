@@ -185,6 +185,26 @@ def test_a_failure_is_told_to_all_and_does_not_stick(service: Service) -> None:
     assert found[-1] == image_id
 
 
+def test_different_images_go_in_parallel_up_to_a_limit(service: Service) -> None:
+    images = [archive(service, f"parallel{number}") for number in range(4)]
+    service.fault("wait")
+    found: list[object] = []
+    threads = [
+        threading.Thread(target=pull, args=(service, path, f"parallel:{number}", found))
+        for number, (path, _) in enumerate(images)
+    ]
+    for thread in threads:
+        thread.start()
+    limit = service.site.gateway.workers
+    until_true(lambda: _queued(service) == 4 and len(_workers()) == limit)
+    time.sleep(0.5)
+    assert len(_workers()) == limit < 4
+    service.fault("")
+    for thread in threads:
+        thread.join(30)
+    assert set(found) == {image_id for _, image_id in images}
+
+
 def _workers() -> list[int]:
     """Workers of the store's account whose packer runs."""
     found = []
