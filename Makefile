@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 SSHD := .cache/sshd
 PACKAGES := python3 python3-venv apache2-utils busybox-static debootstrap debian-archive-keyring docker-registry \
             docker.io dpkg-dev e2fsprogs gcc iproute2 ksh make munge musl-tools openssh-client openssh-server \
-            openssl patch procps rsync shellcheck skopeo squashfs-tools squashfs-tools-ng strace tinyproxy \
-            umoci util-linux
+            openssl patch procps rsync shellcheck skopeo squashfs-tools squashfs-tools-ng strace systemd tinyproxy \
+            umoci util-linux xinetd
 
 .PHONY: help setup sshd demo test test-fast test-faults check format bench clean
 
