@@ -168,8 +168,8 @@ class Requests:
         row: dict[str, Any] = {"reference": ref.reference, "id": ref.id, "public": ref.is_public}
         row |= {"groups": list(ref.groups), "created": ref.created, "used": reader.used(ref), "format": "", "size": 0}
         try:
-            facts = reader.facts(ref.id)
-        except (ImageInvalid, NotFound):
+            facts = reader.facts_behind(ref)
+        except ImageInvalid:
             return row  # removed in between, or a store that needs its operator: the name is there all the same
         return row | {"format": facts.format, "size": facts.size}
 
@@ -179,8 +179,7 @@ class Requests:
 
     def _inspect(self, uid: int, request: dict[str, Any]) -> dict[str, Any]:
         reference = self._reference(request)
-        reader = self._reader(uid)
-        facts: Facts = reader.facts(reader.resolve(reference))
+        facts: Facts = self._reader(uid).facts(reference)
         return {"reference": str(reference), "facts": dataclasses.asdict(facts)}
 
     def _remove(self, uid: int, request: dict[str, Any]) -> dict[str, Any]:

@@ -103,6 +103,7 @@ def serve(site: SiteConfig) -> None:
     logging.basicConfig(format=_LOG_FORMAT, level=logging.INFO)
     os.umask(0o022)
     gateway = Gateway(site)
+    gateway.store.sweep()
     for key, path in _programs(site):
         if not os.access(path, os.X_OK):
             log.warning("%s: %s is not a program here, so pulls fail", key, path)

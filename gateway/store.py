@@ -5,8 +5,8 @@ facts follow, then the reference. All processes of the gateway on one machine ma
 locks of `gateway.locks` keep them apart, and tell which temporary files belong to dead conversions.
 
 A file is 0444 while a public reference names its image and 0400 otherwise. An image that no reference names any more
-is removed, unless a job's plan names it; then the next removal or start finds it. A pin, which is a reference `id:…`,
-keeps the image that a tag stood for when a job was submitted.
+is removed, unless a job's plan names it; then the next change of names or start finds it. A pin, which is a reference
+`id:…`, keeps the image that a tag stood for when a job was submitted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from gateway.locks import Holder, Locks
 from udi.facts import Facts, Ref
@@ -40,7 +40,7 @@ class StoreWriter:
         self._locks = locks
 
     def prepare(self) -> None:
-        """Make the store's folders, and remove what dead conversions left.
+        """Make the store's folders.
 
         Raises ConfigError when the store is not this account's own, UpstreamFailed when it can't be written.
         """
@@ -57,10 +57,16 @@ class StoreWriter:
                 if not os.path.isdir(path) or stat.S_IMODE(os.stat(path).st_mode) != mode:
                     os.makedirs(path, exist_ok=True)
                     os.chmod(path, mode)
-            with self.locked():
-                self._sweep()
         except OSError as error:
             raise _failed(self.layout.path, error) from error
+
+    def sweep(self) -> None:
+        """Remove what dead conversions left, and what is named no more. Raises UpstreamFailed."""
+        with self.locked():
+            try:
+                self._settle()
+            except OSError as error:
+                raise _failed(self.layout.path, error) from error
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[Holder]:
@@ -120,13 +126,13 @@ class StoreWriter:
             )
             try:
                 os.utime(self.layout.facts(image_id))
-                if owner is None:
-                    self._set_mode(image_id, _PUBLIC)
                 path = self.layout.ref(reference, owner)
                 before = self._read_ref(path)
                 if before is None or dataclasses.replace(before, created=now, used=now) != ref:
+                    if owner is None:
+                        self._set_mode(self._files_of(image_id), _PUBLIC)
                     self._write(path, ref.to_json(), _PUBLIC if owner is None else _PRIVATE)
-                    self._sweep()
+                    self._settle({image_id, before.id if before else image_id})
             except OSError as error:
                 raise _failed(self.layout.refs, error) from error
             return ref
@@ -175,7 +181,7 @@ class StoreWriter:
             for ref in left:
                 if ref.is_pin and ref.id not in named and ref.id in {gone.id for gone in refs if not gone.is_pin}:
                     os.unlink(self._path_of(ref))
-            self._sweep()
+            self._settle()
         except OSError as error:
             raise _failed(self.layout.refs, error) from error
 
@@ -197,36 +203,48 @@ class StoreWriter:
         except FileNotFoundError:
             return None
 
-    def _sweep(self) -> None:
-        """Bring modes in line with references; remove images that none names and no job uses, and dead temporary files.
+    def _settle(self, changed: Container[str] | None = None) -> None:
+        """Bring modes of these images, or of all, in line with references; remove what none names and no job uses.
 
-        Facts go before the file, so that what has facts is whole. To be called while `locked`.
+        To be called while `locked`.
         """
+        self._remove_dead()
+        files: dict[str, list[str]] = {}
+        for name in os.listdir(self.layout.images):
+            image_id, dot, _ = name.partition(".")
+            if image_id and dot:
+                files.setdefault(image_id, []).append(name)
+        public: dict[str, bool] = {}
+        for ref in self.refs():
+            public[ref.id] = public.get(ref.id, False) or ref.is_public
+        plans: list[bytes] | None = None
+        for image_id, names in files.items():
+            if image_id in public:
+                if changed is None or image_id in changed:
+                    self._set_mode(names, _PUBLIC if public[image_id] else _PRIVATE)
+                continue
+            plans = self.plans() if plans is None else plans
+            if not any(image_id.encode() in plan for plan in plans):
+                self._remove(image_id, names)
+
+    def _remove_dead(self) -> None:
+        """Temporary files whose makers are gone."""
         for folder in (self.layout.images, self.layout.refs):
             for name in os.listdir(folder):
                 if name.startswith(TEMPORARY):
                     with self._locks.holder() as holder:
                         if holder.try_take(f"temporary {name}"):
                             os.unlink(f"{folder}/{name}")
-        public: dict[str, bool] = {}
-        for ref in self.refs():
-            public[ref.id] = public.get(ref.id, False) or ref.is_public
-        plans: list[bytes] | None = None
-        for name in os.listdir(self.layout.images):
-            image_id, dot, kind = name.partition(".")
-            if not image_id or not dot or kind == "json":
-                continue
-            if image_id in public:
-                self._set_mode(image_id, _PUBLIC if public[image_id] else _PRIVATE)
-                continue
-            plans = self.plans() if plans is None else plans
-            if any(image_id.encode() in plan for plan in plans):
-                continue
-            with self._locks.holder() as holder:
-                if holder.try_take(f"image {image_id}"):
-                    if self.has(image_id):
-                        os.unlink(self.layout.facts(image_id))
+
+    def _remove(self, image_id: str, names: list[str]) -> None:
+        """Unless a pull of it goes on, which is about to name it. Facts go first, so that what has facts is whole."""
+        with self._locks.holder() as holder:
+            if holder.try_take(f"image {image_id}"):
+                for name in sorted(names, key=lambda name: not name.endswith(".json")):
                     os.unlink(f"{self.layout.images}/{name}")
+
+    def _files_of(self, image_id: str) -> list[str]:
+        return [name for name in os.listdir(self.layout.images) if name.startswith(f"{image_id}.")]
 
     def plans(self) -> list[bytes]:
         """The plans of all jobs: an image that one of them names is in use."""
@@ -239,10 +257,10 @@ class StoreWriter:
                 continue  # its job ended in between
         return found
 
-    def _set_mode(self, image_id: str, mode: int) -> None:
-        for name in os.listdir(self.layout.images):
+    def _set_mode(self, names: Iterable[str], mode: int) -> None:
+        for name in names:
             path = f"{self.layout.images}/{name}"
-            if name.startswith(f"{image_id}.") and stat.S_IMODE(os.stat(path).st_mode) != mode:
+            if stat.S_IMODE(os.stat(path).st_mode) != mode:
                 os.chmod(path, mode)
 
     def _write(self, path: str, text: str, mode: int) -> None:

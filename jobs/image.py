@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from udi.accounts import store_owner
 from udi.config import SiteConfig
 from udi.facts import Facts
+from udi.reference import ImageReference
 from udi.registries import RegistryConfig
 from udi.request import JobRequest, Pin
 from udi.store import StoreLayout, StoreReader
@@ -54,22 +55,29 @@ def _mark_used(layout: StoreLayout, image_id: str) -> None:
 
 def _choice(reader: StoreReader, registries: RegistryConfig, request: JobRequest) -> Choice:
     """A pin is user text: it is believed only where the reference allows it and the user may use that image anyway."""
-    pinned = _pinned(reader, request, request.pin) if request.pin else None
+    pin = request.pin
+    try:
+        now = reader.facts(registries.canonical(request.reference))
+    except NotFound:
+        pinned = _pinned(reader, request, pin) if pin else None
+        if pinned is None:
+            raise
+        return Choice(pinned)
+    if pin is None or pin.id == now.id:
+        return Choice(now)
+    pinned = _pinned(reader, request, pin)
     if pinned:
         return Choice(pinned)
-    facts = reader.facts(reader.resolve(registries.canonical(request.reference)))
-    if request.pin is None or request.pin.id == facts.id:
-        return Choice(facts)
     notice = f"the image that {request.reference} was at submission is gone; the job runs in what it is now"
     _log.info("%s", notice)
-    return Choice(facts, notice)
+    return Choice(now, notice)
 
 
 def _pinned(reader: StoreReader, request: JobRequest, pin: Pin) -> Facts | None:
     if request.reference.id and request.reference.id != pin.id:
         return None
     try:
-        facts = reader.facts(pin.id)
+        facts = reader.facts(ImageReference(id=pin.id))
     except NotFound:
         return None
     if request.reference.digest and facts.digest != request.reference.digest:

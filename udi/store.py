@@ -84,9 +84,15 @@ class StoreReader:
             return min(shared, key=lambda r: (r.created, r.owners)).id
         raise self._no_such(str(reference))
 
-    def facts(self, image_id: str) -> Facts:
-        """Facts of an image that the caller may use. Raises NotFound, ImageInvalid."""
-        self._visible_id(image_id)
+    def facts(self, reference: ImageReference) -> Facts:
+        """Facts of the image that `reference` stands for. Raises NotFound, ImageInvalid."""
+        return self._facts(self.resolve(reference))
+
+    def facts_behind(self, ref: Ref) -> Facts:
+        """Facts of the image of one of the `visible` references. Raises ImageInvalid."""
+        return self._facts(ref.id)
+
+    def _facts(self, image_id: str) -> Facts:
         text = _read(self.layout.facts(image_id))
         if text is None:
             raise ImageInvalid(f"image {image_id} has a reference but no facts in the store", "pull it again")
@@ -111,6 +117,10 @@ class StoreReader:
         return ref.is_visible_to(self.uid, self.groups)
 
     def _visible_id(self, image_id: str) -> str:
+        """Most who ask by id have a pin of their own, which spares reading all references."""
+        pin = self._ref(self.layout.ref(ImageReference(id=image_id), self.uid))
+        if pin and pin.id == image_id and self._may_see(pin):
+            return image_id
         if any(ref.id == image_id and self._may_see(ref) for ref in self._all()):
             return image_id
         raise self._no_such(f"id:{image_id}")

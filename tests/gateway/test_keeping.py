@@ -78,12 +78,12 @@ def test_an_image_for_a_group(service: Service) -> None:
     service.ask(1, "pull", "--group", "daemon", f"docker-archive:{path}", "grouped:1")
     layout, reference = StoreLayout(str(service.store)), ImageReference.parse("grouped:1")
     assert StoreReader(layout, 77, (5, 1)).resolve(reference) == image_id
-    assert StoreReader(layout, 77, (5, 1)).facts(image_id).id == image_id
+    assert StoreReader(layout, 77, (5, 1)).facts(ImageReference(id=image_id)).id == image_id
     for stranger in (StoreReader(layout, 77, (5,)), StoreReader(layout, 77)):
         with pytest.raises(NotFound):
             stranger.resolve(reference)
         with pytest.raises(NotFound):
-            stranger.facts(image_id)
+            stranger.facts(ImageReference(id=image_id))
     assert (service.store / "images" / f"{image_id}.squashfs").stat().st_mode & 0o777 == 0o400
     row = next(row for row in service.ask(1, "images")["images"] if row["reference"] == "grouped:1")
     assert row["groups"] == [1] and not row["public"]
@@ -111,9 +111,9 @@ def test_the_image_of_a_queued_job_stays_when_its_tag_moves(service: Service) ->
     assert service.python(ANNA, "print(client.submit(site, 'moves:1', within=10))").stdout == f"{first_id}\n"
     service.ask(NOBODY, "pull", "--public", f"docker-archive:{second}", "moves:1")
     layout = StoreLayout(str(service.store))
-    assert StoreReader(layout, ANNA).facts(first_id).id == first_id, "anna's job still gets it"
+    assert StoreReader(layout, ANNA).facts(ImageReference(id=first_id)).id == first_id, "anna's job still gets it"
     with pytest.raises(NotFound):
-        StoreReader(layout, BERT).facts(first_id)
+        StoreReader(layout, BERT).facts(ImageReference(id=first_id))
     assert "id:" not in " ".join(service.names(ANNA)), "a pin is no name"
     assert json.loads(operator(service, "expire", "--json", settings="keep_days = 1").stdout) == {"expired": []}
     unused_for(service, first_id, 40)

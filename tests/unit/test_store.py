@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from udi import store
 from udi.facts import Facts, Ref
 from udi.reference import ImageReference
 from udi.store import StoreLayout, StoreReader
@@ -42,7 +43,7 @@ def _resolve(layout: StoreLayout, uid: int, text: str) -> str:
 def test_public_and_own(layout: StoreLayout) -> None:
     assert _resolve(layout, BOB, "debian:12") == PUBLIC
     assert _resolve(layout, ALICE, "app:1") == PRIVATE
-    assert StoreReader(layout, ALICE).facts(PRIVATE).env == ("A=b",)
+    assert StoreReader(layout, ALICE).facts(ImageReference(id=PRIVATE)).env == ("A=b",)
     assert _resolve(layout, ALICE, f"id:{PRIVATE}") == PRIVATE
 
 
@@ -53,8 +54,32 @@ def test_an_image_of_another_user_does_not_exist(layout: StoreLayout, text: str)
     assert private.value.message == f"no image '{text}' that you may use"
     assert "app" not in private.value.hint
     with pytest.raises(NotFound):
-        StoreReader(layout, BOB).facts(PRIVATE)
+        StoreReader(layout, BOB).facts(ImageReference(id=PRIVATE))
     assert [ref.reference for ref in StoreReader(layout, BOB).visible()] == ["debian:12"]
+
+
+def test_what_is_read_does_not_grow_with_the_store(layout: StoreLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store has thousands of references, on a file system where each open(2) is a message."""
+    for number in range(100):
+        _name(layout, f"other:{number}", PUBLIC)
+    _name(layout, f"id:{PRIVATE}", PRIVATE, ALICE)
+    opened: list[str] = []
+    read = store._read
+
+    def noted(path: str) -> bytes | None:
+        opened.append(path)
+        return read(path)
+
+    monkeypatch.setattr(store, "_read", noted)
+    reader = StoreReader(layout, ALICE)
+    for text in ("debian:12", "app:1", f"id:{PRIVATE}"):
+        opened.clear()
+        reader.facts(ImageReference.parse(text))
+        assert len(opened) <= 3, "own reference, public reference, facts"
+    opened.clear()
+    for ref in reader.visible():
+        reader.facts_behind(ref)
+    assert len(opened) <= 2 * 103 + 1, "each reference and its facts"
 
 
 def test_own_comes_before_public(layout: StoreLayout) -> None:
@@ -79,4 +104,4 @@ def test_a_broken_reference_file_is_an_error_and_not_a_lie(layout: StoreLayout, 
 def test_facts_of_another_image(layout: StoreLayout) -> None:
     Path(layout.facts(PUBLIC)).write_text(Path(layout.facts(PRIVATE)).read_text())
     with pytest.raises(ImageInvalid, match="are those of"):
-        StoreReader(layout, BOB).facts(PUBLIC)
+        StoreReader(layout, BOB).facts(ImageReference(id=PUBLIC))

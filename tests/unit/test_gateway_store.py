@@ -1,0 +1,73 @@
+"""Writing the store: what a change of one name costs in a store of many."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.locks import Locks
+from gateway.store import StoreWriter
+from udi.facts import Facts
+from udi.reference import ImageReference
+from udi.store import StoreLayout
+
+IMAGES = 100
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> StoreWriter:
+    made = StoreWriter(StoreLayout(str(tmp_path / "store")), Locks(str(tmp_path / "state")))
+    made.prepare()
+    for number in range(IMAGES):
+        image_id = f"{number:064x}"
+        with made.temporary() as temporary:
+            Path(temporary).write_bytes(b"x")
+            made.publish(temporary, Facts(id=image_id, format="squashfs", size=1, sha256="00" * 32))
+        made.name(ImageReference.parse(f"app:{number}"), image_id, number % 2 or None)
+    return made
+
+
+def test_one_new_name_lists_folders_and_looks_at_no_other_image(
+    writer: StoreWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Lustre each of these is a message to the metadata server, and nobody else may write meanwhile."""
+    calls: list[str] = []
+
+    def counted(name: str) -> None:
+        real = getattr(os, name)
+
+        def call(path: Any, *more: Any, **named: Any) -> Any:
+            calls.append(f"{name} {path}")
+            return real(path, *more, **named)
+
+        monkeypatch.setattr(os, name, call)
+
+    for name in ("listdir", "stat", "chmod", "unlink"):
+        counted(name)
+    writer.name(ImageReference.parse("new:1"), f"{7:064x}", None)
+    assert sum(call.startswith("listdir") for call in calls) <= 6
+    touched = [call for call in calls if "/images/" in call]
+    assert all(f"{7:064x}" in call for call in touched) and len(touched) <= 10
+
+
+def test_modes_follow_names_and_what_has_none_goes(writer: StoreWriter) -> None:
+    images = Path(writer.layout.images)
+
+    def mode(number: int) -> int:
+        return (images / f"{number:064x}.squashfs").stat().st_mode & 0o777
+
+    assert (mode(4), mode(5)) == (0o444, 0o400)
+    writer.name(ImageReference.parse("open:1"), f"{5:064x}", None)
+    assert mode(5) == 0o444
+    writer.name(ImageReference.parse("open:1"), f"{4:064x}", None)
+    assert mode(5) == 0o400, "its own name again"
+    writer.name(ImageReference.parse("app:4"), f"{6:064x}", None)
+    writer.name(ImageReference.parse("open:1"), f"{6:064x}", None)
+    assert not (images / f"{4:064x}.squashfs").exists() and not (images / f"{4:064x}.json").exists()
+    (images / f"{6:064x}.squashfs").chmod(0o400)
+    writer.sweep()
+    assert mode(6) == 0o444, "a sweep looks at all"
+    assert len(list(images.iterdir())) == 2 * (IMAGES - 1)
