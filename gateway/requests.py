@@ -102,10 +102,15 @@ class Requests:
         """An image of a registry is everybody's where the registry gives it to everybody, under its own name."""
         owner, groups = self._owner(uid, request), self._shared_with(uid, request)
         kind, text = _text(request, "kind"), _text(request, "reference")
-        with self._history.pull(uid, str(ImageReference.parse(text.removeprefix("//")))):
+        asked = str(ImageReference.parse(text.removeprefix("//")))
+        with self._history.pull(uid, asked):
             publisher = self._is_publisher(uid)
             arch = _text(request, "arch") if request.get("arch") else ""
-            origin, reference, private = self._upstream.find(uid, kind, text, publisher=publisher, tell=tell, arch=arch)
+            try:
+                found = self._upstream.find(uid, kind, text, publisher=publisher, tell=tell, arch=arch)
+            except NotFound as error:
+                raise NotFound(error.message, error.hint or self._reader(uid).nearest(asked)) from error
+            origin, reference, private = found
             name = self._name(request) if request.get("name") else reference
             if not private and name == reference:
                 owner, groups = None, ()

@@ -143,9 +143,13 @@ class StoreReader:
         text = _read(path)
         return Ref.from_json(text) if text is not None else None
 
+    def nearest(self, wanted: str) -> str:
+        """A hint at the nearest name that the caller may see; empty where none is near."""
+        near = difflib.get_close_matches(wanted, [ref.reference for ref in self.visible()], n=1, cutoff=0.7)
+        return f"did you mean {near[0]}?" if near else ""
+
     def _no_such(self, wanted: str) -> NotFound:
-        near = difflib.get_close_matches(wanted, [r.reference for r in self.visible()], n=1, cutoff=0.7)
-        hint = f"did you mean {near[0]}?" if near else "udi images lists what you may use; udi pull brings an image in"
+        hint = self.nearest(wanted) or "udi images lists what you may use; udi pull brings an image in"
         return NotFound(f"no image '{printable(wanted)}' that you may use", hint)
 
 

@@ -100,6 +100,14 @@ def test_a_name_alone_comes_from_the_default_registry_and_is_everybodys(centre: 
     assert facts["digest"] == pushed.digest
 
 
+def test_a_mistyped_name_gets_the_nearest_one_that_is_there(centre: Centre) -> None:
+    fresh(centre.open, "application")
+    centre.service.ask(ANNA, "pull", "application:1")
+    done = centre.service.udi(BERT, "pull", "aplication:1")
+    assert done.returncode == NotFound.exit_code
+    assert done.stderr.splitlines()[-1] == "hint: did you mean application:1?"
+
+
 def test_pulling_what_is_there_asks_for_a_manifest_only(centre: Centre) -> None:
     digests = centre.odd.add("there:1", [BASE, [file("data", os.urandom(2000))]])
     reference = f"docker://{centre.odd.name}/there:1"
