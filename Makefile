@@ -56,7 +56,8 @@ root:
 $(VENV)/.packages: Makefile
 	@test "$$(id -u)" = 0 || { echo "make: installing Debian packages needs root; try sudo make setup" >&2; exit 1; }
 	mkdir -p $(VENV)
-	dpkg-query -W $(PACKAGES) >/dev/null 2>&1 || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES); }
+	missing=$$(for name in $(PACKAGES); do dpkg-query -W -f '$${Status}' $$name 2>/dev/null | grep -q 'ok installed' || echo $$name; done); \
+	test -z "$$missing" || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; }
 	touch $@
 
 $(SSHD)/bin: sshd/build.sh sshd/job-only.patch sshd/localoptions.h | $(VENV)/.packages
