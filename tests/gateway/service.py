@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,13 @@ wait) while [ "$(cat @FAULT@)" = wait ]; do sleep 0.05; done;;
 esac
 exec /usr/bin/tar2sqfs "$@"
 """
+
+
+def run_as(uid: int, argv: Sequence[str], **more: Any) -> subprocess.CompletedProcess[str]:
+    """A program to its end, as a user in no further group."""
+    return subprocess.run(
+        argv, user=uid, group=uid, extra_groups=[], capture_output=True, text=True, timeout=60, check=False, **more
+    )
 
 
 class Service:
@@ -103,33 +111,15 @@ class Service:
             *words,
         ]
 
-    def udi(self, uid: int, *words: str) -> subprocess.CompletedProcess[str]:
-        """The user's program, run by `uid`."""
-        return subprocess.run(
-            self.command(*words),
-            user=uid,
-            group=uid,
-            extra_groups=[],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    def udi(self, uid: int, *words: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        """The user's program, run by `uid`, with `given` on its standard input."""
+        return run_as(uid, self.command(*words), input=given)
 
     def python(self, uid: int, code: str, *words: str) -> subprocess.CompletedProcess[str]:
         """A program of `uid`'s own, with `client` and `site` at hand."""
         start = "import sys\nfrom gateway import client\nfrom udi import config\nsite = config.load(sys.argv[1])\n"
-        return subprocess.run(
-            [sys.executable, "-c", start + code, str(self.config), *words],
-            user=uid,
-            group=uid,
-            extra_groups=[],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            cwd=Path(__file__).parents[2],
-        )
+        argv = [sys.executable, "-c", start + code, str(self.config), *words]
+        return run_as(uid, argv, cwd=Path(__file__).parents[2])
 
     def ask(self, uid: int, *words: str) -> dict[str, Any]:
         """The answer of a command that must go well."""

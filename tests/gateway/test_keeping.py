@@ -14,7 +14,7 @@ import pytest
 
 from gateway import client
 from jobs.status import read_status
-from tests.gateway.service import ACCOUNT, ANNA, BERT, NOBODY, Service
+from tests.gateway.service import ACCOUNT, ANNA, BERT, NOBODY, Service, run_as
 from tests.gateway.test_processes import archive, pull, until_true
 from udi.facts import Ref
 from udi.reference import ImageReference
@@ -31,16 +31,7 @@ def operator(service: Service, *words: str, settings: str = "") -> subprocess.Co
     path.write_text(service.config.read_text().replace("publishers =", f"{settings}\npublishers ="))
     path.chmod(0o644)
     program = [sys.executable, "-c", "from gateway.service_cli import main; main()", "--config", str(path), *words]
-    return subprocess.run(
-        program,
-        user=ACCOUNT,
-        group=ACCOUNT,
-        extra_groups=[],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_as(ACCOUNT, program)
 
 
 def bring(service: Service, name: str, uid: int = 0, size: int = 1000) -> str:

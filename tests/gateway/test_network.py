@@ -6,7 +6,6 @@ import errno
 import json
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -22,7 +21,7 @@ from gateway.sources.opened import open_source
 from gateway.sources.spec import parse_source
 from tests.gateway.archives import BASE, file, make_archive, make_oci_layout
 from tests.gateway.munged import Munged, free_port
-from tests.gateway.service import ACCOUNT, ANNA, BERT, Service
+from tests.gateway.service import ACCOUNT, ANNA, BERT, Service, run_as
 from tests.gateway.support import needs_root
 from udi import config
 from udiroot.errors import ImageInvalid, NotPermitted, UdiError, UpstreamFailed
@@ -165,17 +164,8 @@ def test_a_credential_made_for_others_or_with_another_key(far: Far, tmp_path: Pa
 def test_nobody_but_the_gateway_can_read_a_request(far: Far) -> None:
     line = request(far, {"do": "login", "password": "secret"}).strip()
     code = "import sys; from gateway.munge import Munge; print(Munge(sys.argv[1]).decode(sys.argv[2].encode()))"
-    read = subprocess.run(
-        [sys.executable, "-c", code, far.site.gateway.munge, line.decode()],
-        user=BERT,
-        group=BERT,
-        extra_groups=[],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-        cwd=Path(__file__).parents[2],
-    )
+    program = [sys.executable, "-c", code, far.site.gateway.munge, line.decode()]
+    read = run_as(BERT, program, cwd=Path(__file__).parents[2])
     assert "made for somebody else" in read.stderr
     assert "secret" not in read.stdout + read.stderr
 

@@ -41,17 +41,8 @@ class Centre:
         self.service = Service(own, f'daemon = "{daemon}"', tables)
 
     def login(self, uid: int, name: str, password: str, registry: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.service.command("login", "-u", name, "--password-stdin", registry or self.closed.name),
-            input=f"{password}\n",
-            user=uid,
-            group=uid,
-            extra_groups=[],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        where = registry or self.closed.name
+        return self.service.udi(uid, "login", "-u", name, "--password-stdin", where, given=f"{password}\n")
 
     def logged_in(self, *uids: int) -> None:
         for uid in uids:
