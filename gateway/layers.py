@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import queue
+import re
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ _RATIO_FLOOR = 64 << 20
 _ISAL_ERROR = cast(type[Exception], igzip_lib.error)
 _DAMAGE: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, _ISAL_ERROR, zstandard.ZstdError)
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
+"""A frame of something else (RFC 8878, 3.1.2): pzstd begins with one, and zstd:chunked ends with some."""
 
 
 @dataclass
@@ -82,7 +85,7 @@ def compression_of(blob: Blob) -> str:
     start = blob.read_at(0, 4)
     if start[:2] == _GZIP:
         return "gzip"
-    return "zstd" if start == _ZSTD else "plain"
+    return "zstd" if start == _ZSTD or _ZSTD_SKIPPABLE.fullmatch(start) else "plain"
 
 
 def chunks(layer: Layer, budget: Budget) -> Iterator[bytes]:

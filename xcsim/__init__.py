@@ -11,6 +11,7 @@ How it hangs together, from the ground up:
 - `node_states`, `nhc`, `fanout`: xtprocadmin, the Node Health Checker, xtxqtcmd
 - `variables`, `qsub`, `job`, `qstat`, `hooks`, `starter`, `mom`, `torque`: Torque from qsub to the last epilogue
 - `standin`, `call`, `service`: the commands that users see, and the one daemon that answers them
+- `registry`: a real docker-registry, the machine's own
 - `site`, `machine`, `cli`: the project's own software installed on it; the whole machine; the `xcsim` command
 
 Sources of its behaviour are given as `cray-reference N` (a fact sheet on Cray XC under CLE 5) and `torque-reference N`

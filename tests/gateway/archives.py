@@ -94,11 +94,17 @@ def layer_tar(entries: Iterable[Entry]) -> bytes:
 
 
 def compressed(data: bytes, how: str) -> bytes:
-    """`plain`, `gzip`, `zstd`, or `gzip-members`: several gzip members one after the other."""
+    """`plain`, `gzip`, `zstd`; `gzip-members`, several one after the other; `zstd-frames`, the same with skippable ones
+    before, between and behind them."""
     if how == "gzip":
         return gzip.compress(data, 1, mtime=0)
     if how == "zstd":
         return zstandard.ZstdCompressor(level=1).compress(data)
+    if how == "zstd-frames":
+        skipped = b"\x5f\x2a\x4d\x18" + (100).to_bytes(4, "little") + bytes(100)
+        third = len(data) // 3 + 1
+        frames = (zstandard.compress(data[at : at + third], 1) for at in range(0, len(data), third))
+        return skipped + skipped.join(frames) + skipped
     if how == "gzip-members":
         third = len(data) // 3 + 1
         return b"".join(gzip.compress(data[at : at + third], 1, mtime=0) for at in range(0, len(data), third))

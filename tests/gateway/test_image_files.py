@@ -35,7 +35,7 @@ def test_hand_made_layers_equal_umoci(tmp_path: Path, name: str, image_format: s
 
 
 @pytest.mark.parametrize("style", ["blobs", "hashes"])
-@pytest.mark.parametrize("how", ["plain", "gzip", "zstd", "gzip-members"])
+@pytest.mark.parametrize("how", ["plain", "gzip", "zstd", "gzip-members", "zstd-frames"])
 def test_the_same_image_gives_the_same_file(tmp_path: Path, how: str, style: str) -> None:
     layers = [*RICH, RICH[2]]
     reference = convert_layers(tmp_path, layers)

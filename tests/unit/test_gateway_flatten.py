@@ -398,7 +398,7 @@ def test_a_shell_behind_links_is_a_shell() -> None:
 # Layers
 
 
-@pytest.mark.parametrize("how", ["plain", "gzip", "zstd", "gzip-members"])
+@pytest.mark.parametrize("how", ["plain", "gzip", "zstd", "gzip-members", "zstd-frames"])
 def test_all_compressions_give_the_same_stream(how: str) -> None:
     layers = [BASE, [file("big", os.urandom(1000) * 900), file("small", b"x")], [file("more", b"y" * 100_000)]]
     assert Result(layers, how).stream == Result(layers).stream
