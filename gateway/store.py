@@ -132,7 +132,10 @@ class StoreWriter:
                     if owner is None:
                         self._set_mode(self._files_of(image_id), _PUBLIC)
                     self._write(path, ref.to_json(), _PUBLIC if owner is None else _PRIVATE)
-                    self._settle({image_id, before.id if before else image_id})
+                    if before or os.path.lexists(self._waiting):
+                        self._settle({image_id, before.id if before else image_id})
+                    else:
+                        self._remove_dead()  # a new name takes none away, so nobody else's need be read
             except OSError as error:
                 raise _failed(self.layout.refs, error) from error
             return ref
@@ -217,15 +220,14 @@ class StoreWriter:
         public: dict[str, bool] = {}
         for ref in self.refs():
             public[ref.id] = public.get(ref.id, False) or ref.is_public
-        plans: list[bytes] | None = None
-        for image_id, names in files.items():
-            if image_id in public:
-                if changed is None or image_id in changed:
-                    self._set_mode(names, _PUBLIC if public[image_id] else _PRIVATE)
-                continue
-            plans = self.plans() if plans is None else plans
-            if not any(image_id.encode() in plan for plan in plans):
-                self._remove(image_id, names)
+        nameless = [image_id for image_id in files if image_id not in public]
+        plans = self.plans() if nameless else []
+        used = [image_id for image_id in nameless if any(image_id.encode() in plan for plan in plans)]
+        kept = [image_id for image_id in nameless if image_id in used or not self._remove(image_id, files[image_id])]
+        self._note_waiting(bool(kept))
+        for image_id in public.keys() & files.keys():
+            if changed is None or image_id in changed:
+                self._set_mode(files[image_id], _PUBLIC if public[image_id] else _PRIVATE)
 
     def _remove_dead(self) -> None:
         """Temporary files whose makers are gone."""
@@ -236,12 +238,25 @@ class StoreWriter:
                         if holder.try_take(f"temporary {name}"):
                             os.unlink(f"{folder}/{name}")
 
-    def _remove(self, image_id: str, names: list[str]) -> None:
-        """Unless a pull of it goes on, which is about to name it. Facts go first, so that what has facts is whole."""
+    def _remove(self, image_id: str, names: list[str]) -> bool:
+        """Facts go first, so that what has facts is whole. False where a pull of it goes on, which will name it."""
         with self._locks.holder() as holder:
-            if holder.try_take(f"image {image_id}"):
-                for name in sorted(names, key=lambda name: not name.endswith(".json")):
-                    os.unlink(f"{self.layout.images}/{name}")
+            if not holder.try_take(f"image {image_id}"):
+                return False
+            for name in sorted(names, key=lambda name: not name.endswith(".json")):
+                os.unlink(f"{self.layout.images}/{name}")
+            return True
+
+    @property
+    def _waiting(self) -> str:
+        """A file that is there while an image without a name waits for the end of a job, or for the name."""
+        return f"{self.layout.images}/.waiting"
+
+    def _note_waiting(self, waits: bool) -> None:
+        if waits and not os.path.lexists(self._waiting):
+            os.close(os.open(self._waiting, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, _PRIVATE))
+        elif not waits and os.path.lexists(self._waiting):
+            os.unlink(self._waiting)
 
     def _files_of(self, image_id: str) -> list[str]:
         return [name for name in os.listdir(self.layout.images) if name.startswith(f"{image_id}.")]

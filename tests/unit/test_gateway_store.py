@@ -30,7 +30,7 @@ def writer(tmp_path: Path) -> StoreWriter:
     return made
 
 
-def test_one_new_name_lists_folders_and_looks_at_no_other_image(
+def test_one_new_name_reads_no_other_and_looks_at_no_other_image(
     writer: StoreWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On Lustre each of these is a message to the metadata server, and nobody else may write meanwhile."""
@@ -47,10 +47,23 @@ def test_one_new_name_lists_folders_and_looks_at_no_other_image(
 
     for name in ("listdir", "stat", "chmod", "unlink"):
         counted(name)
+    monkeypatch.setattr(writer, "refs", lambda: pytest.fail("it read all references"))
     writer.name(ImageReference.parse("new:1"), f"{7:064x}", None)
     assert sum(call.startswith("listdir") for call in calls) <= 6
     touched = [call for call in calls if "/images/" in call]
     assert all(f"{7:064x}" in call for call in touched) and len(touched) <= 10
+
+
+def test_an_image_that_waits_for_its_job_goes_with_the_next_new_name(writer: StoreWriter) -> None:
+    image, plan = Path(writer.layout.image(f"{8:064x}", "squashfs")), Path(writer.layout.plans) / "1.sdb.x"
+    plan.write_text(f"image squashfs /x {8:064x}\n")
+    writer.name(ImageReference.parse("app:8"), f"{9:064x}", None)
+    writer.name(ImageReference.parse("another:1"), f"{9:064x}", None)
+    assert image.exists()
+    plan.unlink()
+    writer.name(ImageReference.parse("another:2"), f"{9:064x}", None)
+    assert not image.exists()
+    assert not [name for name in os.listdir(writer.layout.images) if name.startswith(".")]
 
 
 def test_modes_follow_names_and_what_has_none_goes(writer: StoreWriter) -> None:
