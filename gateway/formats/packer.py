@@ -13,6 +13,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from udiroot.errors import TimedOut, UdiError, UpstreamFailed, printable
@@ -90,6 +91,7 @@ def count_lines(argv: Sequence[str], deadline: float) -> int:
             )
         except OSError as error:
             raise _absent(argv[0], error) from error
+        end = time.monotonic() + deadline
         late = threading.Timer(deadline, process.kill)
         late.start()
         try:
@@ -100,7 +102,7 @@ def count_lines(argv: Sequence[str], deadline: float) -> int:
         finally:
             late.cancel()
             _end(process)
-        if status == -signal.SIGKILL and late.finished.is_set():
+        if status == -signal.SIGKILL and time.monotonic() >= end:
             raise TimedOut(f"{program} did not end within {deadline:.0f} s")
         if status != 0:
             raise _failure(program, status, said.fileno())

@@ -191,6 +191,16 @@ def test_a_packer_that_hangs_is_ended(tmp_path: Path, archive: str, monkeypatch:
         packer.pack(["/bin/sleep", "60"], endless, lambda count: None)
 
 
+def test_lines_of_a_program_are_counted_and_its_end_is_told() -> None:
+    assert packer.count_lines(["/usr/bin/seq", "300000"], 30) == 300_000
+    with pytest.raises(TimedOut, match="did not end within"):
+        packer.count_lines(["/bin/sleep", "60"], 0.2)
+    with pytest.raises(UpstreamFailed, match="signal 9"):
+        packer.count_lines(["/bin/sh", "-c", "kill -9 $$"], 30)
+    with pytest.raises(UpstreamFailed, match="cannot be run"):
+        packer.count_lines(["/none/rdsquashfs"], 30)
+
+
 def test_what_a_packer_said_is_printable() -> None:
     with pytest.raises(UpstreamFailed, match=r"exit code 3: a; b\\x1b\[31m") as caught:
         packer.pack(
