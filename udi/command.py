@@ -24,7 +24,7 @@ from udiroot.errors import TimedOut, UpstreamFailed, printable
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C", "LC_ALL": "C"}
 """What a command of the site gets, whoever called us."""
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up here, since a forked child of a thread should not
 _PR_SET_PDEATHSIG = 1
 _MAX_OUTPUT = 64 << 20
 """Bytes of output that are kept: a machine-wide inventory has some tens of megabytes."""
@@ -189,7 +189,7 @@ class _Watch:
 
 def _die_with_caller() -> None:
     """In the child: a hook that is killed must not leave, say, a fan-out behind that goes on setting up nodes."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _end_session(process: subprocess.Popen[bytes]) -> None:
