@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sqlite3
 import threading
@@ -40,6 +41,9 @@ CREATE INDEX IF NOT EXISTS by_pull_state ON pulls(state, number);
 _WAIT_SECONDS = 20.0
 _KEPT = 10_000
 """Rows of each table that are kept."""
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,10 +92,9 @@ class History:
 
     def tell(self, number: int, event: dict[str, Any]) -> None:
         """The conversion's last event, for those who wait for it."""
-        with self._writing() as base:
-            base.execute(
-                "UPDATE conversions SET event=?, changed=? WHERE number=?", (json.dumps(event), time.time(), number)
-            )
+        self._noted(
+            "UPDATE conversions SET event=?, changed=? WHERE number=?", (json.dumps(event), time.time(), number)
+        )
 
     def identified(self, number: int, image: str) -> None:
         with self._writing() as base:
@@ -100,11 +103,10 @@ class History:
     def end(self, number: int, error: UdiError | None) -> None:
         """The conversion is over, well or not."""
         event = error_event(error) if error else {"event": "done"}
-        with self._writing() as base:
-            base.execute(
-                "UPDATE conversions SET state=?, event=?, changed=? WHERE number=?",
-                ("failed" if error else "done", json.dumps(event), time.time(), number),
-            )
+        self._noted(
+            "UPDATE conversions SET state=?, event=?, changed=? WHERE number=?",
+            ("failed" if error else "done", json.dumps(event), time.time(), number),
+        )
 
     def running(self, key: str) -> Row | None:
         """The conversion of these files that goes on, or whose process was killed."""
@@ -159,12 +161,11 @@ class History:
     def note(self, what: str, error: UdiError) -> None:
         """Something else that an operator should know of: a transfer that failed, say."""
         now = time.time()
-        with self._writing() as base:
-            base.execute(
-                "INSERT INTO pulls(uid, reference, image, state, error, pid, since, until)"
-                " VALUES(?, ?, '', 'failed', ?, ?, ?, ?)",
-                (os.geteuid(), what, error.message, os.getpid(), now, now),
-            )
+        self._noted(
+            "INSERT INTO pulls(uid, reference, image, state, error, pid, since, until)"
+            " VALUES(?, ?, '', 'failed', ?, ?, ?, ?)",
+            (os.geteuid(), what, error.message, os.getpid(), now, now),
+        )
 
     def rebuild(self) -> int:
         """Put the database aside and make a new one from the store. Returns how many names it has."""
@@ -175,10 +176,16 @@ class History:
             return int(base.execute("SELECT count(*) FROM pulls").fetchone()[0])
 
     def _ended(self, number: int, state: str, error: str) -> None:
-        with self._writing() as base:
-            base.execute(
-                "UPDATE pulls SET state=?, error=?, until=? WHERE number=?", (state, error, time.time(), number)
-            )
+        self._noted("UPDATE pulls SET state=?, error=?, until=? WHERE number=?", (state, error, time.time(), number))
+
+    def _noted(self, query: str, values: tuple[object, ...]) -> None:
+        """A write that no image hangs on: where the disk is full, the conversion's own error is the one to tell. Who
+        waits for a conversion whose end was not written finds its lock free, and begins anew."""
+        try:
+            with self._writing() as base:
+                base.execute(query, values)
+        except UpstreamFailed as error:
+            log.warning("not noted: %s", error.message)
 
     def _row(self, query: str, value: object) -> Row | None:
         with self._writing() as base:
