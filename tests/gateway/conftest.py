@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.gateway.service import Service
+from tests.gateway.service import Service, folder_for_all
 
 
 @pytest.fixture(scope="module")
@@ -18,14 +15,8 @@ def service() -> Iterator[Service]:
     """A service that every uid can reach."""
     if os.geteuid() != 0:
         pytest.skip("needs root: a service and its users are different accounts")
-    folder = Path(tempfile.mkdtemp(prefix="udi-gateway-"))
-    running = Service(folder)
-    try:
-        running.start()
+    with folder_for_all("udi-gateway-") as folder, Service(folder) as running:
         yield running
-    finally:
-        running.stop()
-        shutil.rmtree(folder)
 
 
 @pytest.fixture(autouse=True)

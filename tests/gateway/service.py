@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from udi import config
 
@@ -38,6 +41,17 @@ def run_as(uid: int, argv: Sequence[str], **more: Any) -> subprocess.CompletedPr
     return subprocess.run(
         argv, user=uid, group=uid, extra_groups=[], capture_output=True, text=True, timeout=60, check=False, **more
     )
+
+
+@contextmanager
+def folder_for_all(prefix: str) -> Iterator[Path]:
+    """A folder that every account can enter, unlike those of pytest; gone at the end."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Service:
@@ -99,6 +113,13 @@ class Service:
             self._process.send_signal(number)
             self._process.wait(10)
             self._process = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def command(self, *words: str) -> list[str]:
         """The words that start the user's program."""

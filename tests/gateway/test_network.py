@@ -7,7 +7,6 @@ import json
 import shutil
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from gateway.sources.opened import open_source
 from gateway.sources.spec import parse_source
 from tests.gateway.archives import BASE, file, make_archive, make_oci_layout
 from tests.gateway.munged import Munged, free_port
-from tests.gateway.service import ACCOUNT, ANNA, BERT, Service, run_as
+from tests.gateway.service import ACCOUNT, ANNA, BERT, Service, folder_for_all, run_as
 from tests.gateway.support import needs_root
 from udi import config
 from udiroot.errors import ImageInvalid, NotPermitted, UdiError, UpstreamFailed
@@ -50,26 +49,18 @@ class Far(Service):
 
 @pytest.fixture(scope="module")
 def munged() -> Iterator[Munged]:
-    folder = Path(tempfile.mkdtemp(prefix="udi-munge-"))
-    folder.chmod(0o755)
-    running = Munged(folder / "munge")
-    try:
-        yield running
-    finally:
-        running.stop()
-        shutil.rmtree(folder)
+    with folder_for_all("udi-munge-") as folder:
+        running = Munged(folder / "munge")
+        try:
+            yield running
+        finally:
+            running.stop()
 
 
 @pytest.fixture(scope="module")
 def far(munged: Munged) -> Iterator[Far]:
-    folder = Path(tempfile.mkdtemp(prefix="udi-far-"))
-    running = Far(folder, munged.socket)
-    try:
-        running.start()
+    with folder_for_all("udi-far-") as folder, Far(folder, munged.socket) as running:
         yield running
-    finally:
-        running.stop()
-        shutil.rmtree(folder)
 
 
 def archive(far: Far, name: str, size: int = 1000, owner: int = ANNA) -> tuple[str, str]:

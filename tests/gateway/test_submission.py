@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import pty
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 
 from tests.gateway.archives import BASE, file
 from tests.gateway.registries import DebianRegistry, Pushed
-from tests.gateway.service import ANNA, Service
+from tests.gateway.service import ANNA, Service, folder_for_all
 from tests.gateway.support import needs_root
 from tests.gateway.test_processes import until_true
 from udi.request import find_pin
@@ -51,18 +49,10 @@ class Centre:
 
 @pytest.fixture(scope="module")
 def centre() -> Iterator[Centre]:
-    folder = Path(tempfile.mkdtemp(prefix="udi-submission-"))
-    folder.chmod(0o755)
-    try:
-        with DebianRegistry(folder / "registry") as registry:
-            made = Centre(folder, registry)
-            made.service.start()
-            try:
-                yield made
-            finally:
-                made.service.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with folder_for_all("udi-submission-") as folder, DebianRegistry(folder / "registry") as registry:
+        made = Centre(folder, registry)
+        with made.service:
+            yield made
 
 
 def pinned(done: subprocess.CompletedProcess[bytes]) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +15,7 @@ from jobs.sitefiles import site_files
 from tests.gateway.archives import BASE, file, make_archive
 from tests.gateway.munged import Munged
 from tests.gateway.registries import free_port
-from tests.gateway.service import ACCOUNT, ANNA, Service
+from tests.gateway.service import ACCOUNT, ANNA, Service, folder_for_all
 from tests.gateway.support import needs_root
 
 pytestmark = needs_root
@@ -64,16 +62,14 @@ class Installed(Service):
 
 @pytest.fixture
 def installed() -> Iterator[Installed]:
-    folder = Path(tempfile.mkdtemp(prefix="udi-started-"))
-    folder.chmod(0o755)
-    munged = Munged(folder / "munge")
-    made = Installed(folder, munged.socket)
-    try:
-        yield made
-    finally:
-        made.close()
-        munged.stop()
-        shutil.rmtree(folder)
+    with folder_for_all("udi-started-") as folder:
+        munged = Munged(folder / "munge")
+        made = Installed(folder, munged.socket)
+        try:
+            yield made
+        finally:
+            made.close()
+            munged.stop()
 
 
 def _listens(port: str) -> bool:

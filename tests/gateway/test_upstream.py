@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +15,7 @@ from tests.gateway.archives import BASE, file, make_archive
 from tests.gateway.dockerd import Dockerd
 from tests.gateway.odd_registry import OddRegistry
 from tests.gateway.registries import USERS, DebianRegistry, Pushed
-from tests.gateway.service import ANNA, BERT, NOBODY, Service
+from tests.gateway.service import ANNA, BERT, NOBODY, Service, folder_for_all
 from tests.gateway.support import needs_root
 from udiroot.errors import NotFound, NotPermitted, UpstreamFailed, UsageError
 
@@ -53,20 +51,11 @@ class Centre:
 
 @pytest.fixture(scope="module")
 def centre() -> Iterator[Centre]:
-    folder = Path(tempfile.mkdtemp(prefix="udi-upstream-"))
-    folder.chmod(0o755)
-    try:
-        with Dockerd(folder / "docker") as daemon, OddRegistry() as odd:
-            made = Centre(folder, odd, daemon.socket)
-            made.daemon = daemon  # type: ignore[attr-defined]
-            with made.open, made.closed:
-                made.service.start()
-                try:
-                    yield made
-                finally:
-                    made.service.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with folder_for_all("udi-upstream-") as folder, Dockerd(folder / "docker") as daemon, OddRegistry() as odd:
+        made = Centre(folder, odd, daemon.socket)
+        made.daemon = daemon  # type: ignore[attr-defined]
+        with made.open, made.closed, made.service:
+            yield made
 
 
 @pytest.fixture(autouse=True)
