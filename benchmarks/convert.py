@@ -64,7 +64,7 @@ def _layer(folders: tuple[str, ...], limit: int) -> bytes:
 
 
 def ours(source: str, work: str, image_format: str = "squashfs", compression: str = "zstd:3", config: str = "") -> None:
-    program = [sys.executable, "-c", "from gateway.service_cli import main; main()"]
+    program = [sys.executable, "-c", "from gateway.service.cli import main; main()"]
     program += ["--config", config] if config else []
     options = ["--json", "--format", image_format, "--compression", compression]
     _run([*program, "convert", *options, source, f"{work}/ours"])

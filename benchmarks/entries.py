@@ -22,7 +22,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from gateway.tar_writer import DIRECTORY, REGULAR, TarWriter
+from gateway.image.tar_writer import DIRECTORY, REGULAR, TarWriter
 from tests.gateway.archives import BASE, layer_tar, make_archive
 
 _FOLDER = 1000
@@ -70,7 +70,7 @@ def _layer(entries: Callable[[TarWriter], None]) -> bytes:
 
 def converted(archive: str, output: str) -> tuple[float, int, int]:
     """Seconds, MiB of our process at its largest, and MiB of what it started."""
-    program = [sys.executable, "-c", "from gateway.service_cli import main; main()", "convert", "--json"]
+    program = [sys.executable, "-c", "from gateway.service.cli import main; main()", "convert", "--json"]
     began = time.monotonic()
     process = subprocess.Popen([*program, f"docker-archive:{archive}", output], stdout=subprocess.DEVNULL)
     ours, packer = 0, 0

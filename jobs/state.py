@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from nodehealth.durable import make_folder, read_text, remove, sync_folder, write_text
 from udi.command import Deadline
 from udi.config import SiteConfig
+from udi.durable import make_folder, read_text, remove, sync_folder, write_text
 from udi.request import job_id
 from udiroot.errors import TimedOut, UdiError, UpstreamFailed, printable
 

@@ -16,7 +16,7 @@ from alps.fanout import fan_out
 from alps.nids import folded
 from jobs.planfile import remove_plan
 from jobs.state import PLANNED, TAKING_DOWN, JobFolder, JobState
-from nodehealth.admindown import mark_admindown
+from nodehealth.out_of_service import mark_admindown
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.nodecommand import teardown_command

@@ -14,8 +14,8 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from nodehealth.durable import read_text, remove, write_text
 from udi.config import SiteConfig
+from udi.durable import read_text, remove, write_text
 from udi.log import plain
 from udi.request import job_id
 from udiroot.errors import ImageInvalid, NotFound, NotPermitted, UdiError, UpstreamFailed, UsageError, printable

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nodehealth.durable import read_text, remove, write_text
 from udi.config import SiteConfig
+from udi.durable import read_text, remove, write_text
 from udiroot.errors import UpstreamFailed, printable
 
 

@@ -23,7 +23,7 @@ from udi.request import JobRequest, Pin, is_requested, job_request, with_pin
 from udiroot.errors import ConfigError, NotFound, NotPermitted, TimedOut, UdiError, UpstreamFailed, UsageError
 
 if TYPE_CHECKING:
-    from gateway.progress import Shown
+    from gateway.client.progress import Shown
 
 PROGRAM = "udi-submit-filter"
 REJECTED = 255
@@ -75,7 +75,7 @@ def _pin(site: SiteConfig, request: JobRequest, wait: bool) -> Pin:
 
     Raises NotFound where the user may use no such image, and it cannot be pulled; _NotWaited where the pull goes on.
     """
-    from gateway import client  # a job without UDI need not import it
+    from gateway.client import client  # a job without UDI need not import it
 
     reference = str(request.reference)
     if not site.gateway.pull_at_submission:
@@ -114,7 +114,7 @@ class _Progress:
             return  # the registry may know of no such image: that is worth a moment, and no line for a mistyped name
         if not self._wait:
             raise _NotWaited(f"image {self._reference} is being pulled; the job gets it if it is there when it starts")
-        from gateway.progress import Shown, show  # most jobs' images are there already
+        from gateway.client.progress import Shown, show  # most jobs' images are there already
 
         if self._shown is None:
             self._shown = Shown()

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 INSTALLED = "/opt/udi/.xcsim-installed"
 LIBRARY = "/opt/udi/lib"
 CONFIGURATION = "/etc/udi/udi.toml"
-PACKAGES = ("udiroot", "udi", "alps", "gateway", "nodehealth", "jobs", "torque_hooks", "templates")
+PACKAGES = (
+    "udiroot", "udi", "alps", "clusters", "gateway", "nodehealth", "jobs", "torque_hooks", "admin", "templates",
+)  # fmt: skip
 SSHD_BUILT = ".cache/sshd/bin"
 """Where `make sshd` puts its programs in a checkout."""
 GATEWAY_SECONDS = 20.0
@@ -80,7 +82,7 @@ def _install_software(machine: "Machine", changes: Tables) -> None:
     root = machine.path("/")
     put_packages(root)
     configure(machine, changes)
-    admin = "import sys; from jobs.admin_cli import main; sys.exit(main())"
+    admin = "import sys; from admin.cli import main; sys.exit(main())"
     words = ["--config", CONFIGURATION, "install", "--root", "/"]
     done = machine.run_as("root", [shared_root.python_inside(), "-I", "-c", admin, *words])
     if done.returncode != 0:

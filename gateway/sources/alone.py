@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from typing import Protocol
 
+from gateway.image.manifest import SourceImage
 from gateway.sources.docker_daemon import DaemonImage, save
 from gateway.sources.fetch import Fetcher, LayerProgress
-from gateway.sources.manifest import SourceImage
 from gateway.sources.opened import open_source
 from gateway.sources.registry_image import resolve
 from gateway.sources.spec import SourceSpec

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.sources.blob import Blob
-from gateway.sources.manifest import SourceImage, json_value
+from gateway.image.blob import Blob
+from gateway.image.manifest import SourceImage, json_value
 from gateway.sources.tar_index import TarIndex
 from udi.reference import ImageReference
 from udiroot.errors import ImageInvalid, NotFound, UsageError, printable

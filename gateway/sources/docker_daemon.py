@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.sources.logins import Login
 from gateway.sources.opened import OpenedSource
+from gateway.store.credentials import Login
 from udi.command import Deadline
 from udiroot.errors import ImageInvalid, NotFound, NotPermitted, TimedOut, UdiError, UpstreamFailed, printable
 

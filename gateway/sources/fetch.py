@@ -14,14 +14,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Protocol
 
-from gateway.layer_cache import LayerCache
-from gateway.locks import Locks
-from gateway.sources.blob import Blob
-from gateway.sources.logins import Login
-from gateway.sources.manifest import SourceImage
+from gateway.image.blob import Blob
+from gateway.image.manifest import SourceImage
 from gateway.sources.registry import Registry
 from gateway.sources.registry_image import RegistryImage, RemoteLayer, host_of
 from gateway.sources.transport import Answer
+from gateway.store.credentials import Login
+from gateway.store.layer_cache import LayerCache
+from gateway.store.locks import Locks
 from udi.command import Deadline
 from udi.config import GatewayConfig
 from udi.registries import RegistryConfig

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from gateway.sources.blob import Blob
-from gateway.sources.manifest import SourceImage, check_content, check_digest, json_object
+from gateway.image.blob import Blob
+from gateway.image.manifest import SourceImage, check_content, check_digest, json_object
 from udiroot.errors import ImageInvalid, NotFound, UsageError, printable
 
 INDEX = "index.json"

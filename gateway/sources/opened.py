@@ -10,9 +10,9 @@ import os
 import stat
 from dataclasses import dataclass, field
 
-from gateway.sources.blob import Blob
+from gateway.image.blob import Blob
+from gateway.image.manifest import SourceImage
 from gateway.sources.docker_archive import read_docker_archive
-from gateway.sources.manifest import SourceImage
 from gateway.sources.oci_layout import read_oci_layout
 from gateway.sources.spec import SourceSpec
 from gateway.sources.tar_index import TarIndex

@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterator
 from urllib.parse import urlencode
 
-from gateway.sources.logins import Login
-from gateway.sources.manifest import json_value
+from gateway.image.manifest import json_value
 from gateway.sources.transport import Answer, Transport
+from gateway.store.credentials import Login
 from udi.command import Deadline
 from udi.registries import RegistryConfig, RegistryHostConfig
 from udiroot.errors import ImageInvalid, NotFound, NotPermitted, UdiError, UpstreamFailed, printable

@@ -11,10 +11,10 @@ import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from gateway.sources.logins import Login
-from gateway.sources.manifest import ImageConfig, check_content, check_digest, json_object
+from gateway.image.manifest import ImageConfig, check_content, check_digest, json_object
 from gateway.sources.oci_layout import INDEX_TYPES, MAX_DEPTH, for_architecture
 from gateway.sources.registry import MANIFEST_TYPES, Registry
+from gateway.store.credentials import Login
 from udi.command import Deadline
 from udi.config import GatewayConfig
 from udi.reference import ImageReference

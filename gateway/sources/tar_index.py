@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import posixpath
 
-from gateway import tar_reader
-from gateway.layers import BlobStream, compression_of
-from gateway.sources.blob import Blob
+from gateway.image import tar_reader
+from gateway.image.blob import Blob
+from gateway.image.layers import BlobStream, compression_of
 from udiroot.errors import ImageInvalid, printable
 
 _MAX_MEMBERS = 100_000

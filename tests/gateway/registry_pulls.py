@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gateway.convert import convert
+from gateway.image.convert import convert
 from gateway.sources.fetch import Fetcher
-from gateway.sources.logins import Login
 from gateway.sources.registry_image import RegistryImage, resolve
+from gateway.store.credentials import Login
 from tests.gateway.archives import BASE, file, whiteout
 from tests.gateway.registries import (
     USERS,

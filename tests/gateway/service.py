@@ -91,7 +91,7 @@ class Service:
         temporary.rename(self._fault)
 
     def start(self) -> None:
-        program = [sys.executable, "-c", "from gateway.service_cli import main; main()"]
+        program = [sys.executable, "-c", "from gateway.service.cli import main; main()"]
         ready = "serving on "
         started = self.log.read_text().count(ready) if self.log.exists() else 0
         with self.log.open("ab") as log:
@@ -126,7 +126,7 @@ class Service:
         return [
             sys.executable,
             "-c",
-            "from gateway.client_cli import main; main()",
+            "from gateway.client.cli import main; main()",
             "--config",
             str(self.config),
             *words,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.convert import convert
+from gateway.image.convert import convert
 from gateway.sources.opened import open_source
 from gateway.sources.spec import parse_source
 from tests.gateway.archives import Layer, make_archive

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.formats import ext4, packer
-from gateway.formats.squashfs import parse_compression
+from gateway.image.formats import ext4, packer
+from gateway.image.formats.squashfs import parse_compression
 from tests.gateway.archives import BASE, file, folder, hardlink, image_config, layer_tar, make_archive
 from tests.gateway.support import convert_source, needs_root
 from udiroot.errors import ConfigError, ImageInvalid, TimedOut, UdiError, UpstreamFailed
@@ -28,7 +28,7 @@ def archive(tmp_path: Path) -> str:
 
 def run(*words: str, uid: int | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from gateway.service_cli import main; main()", *words],
+        [sys.executable, "-c", "from gateway.service.cli import main; main()", *words],
         capture_output=True,
         text=True,
         timeout=60,

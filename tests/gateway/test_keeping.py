@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from gateway import client
-from jobs.status import read_status
+from admin.status import read_status
+from gateway.client import client
 from tests.gateway.service import ACCOUNT, ANNA, BERT, NOBODY, Service, run_as
 from tests.gateway.test_processes import archive, pull, until_true
 from udi.facts import Ref
@@ -30,7 +30,7 @@ def operator(service: Service, *words: str, settings: str = "") -> subprocess.Co
     path = service.folder / "operator.toml"
     path.write_text(service.config.read_text().replace("publishers =", f"{settings}\npublishers ="))
     path.chmod(0o644)
-    program = [sys.executable, "-c", "from gateway.service_cli import main; main()", "--config", str(path), *words]
+    program = [sys.executable, "-c", "from gateway.service.cli import main; main()", "--config", str(path), *words]
     return run_as(ACCOUNT, program)
 
 

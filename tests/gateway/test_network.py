@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway import channels, client
-from gateway.munge import Munge
+from gateway.client import client
 from gateway.sources.opened import open_source
 from gateway.sources.spec import parse_source
+from gateway.wire import channels
+from gateway.wire.munge import Munge
 from tests.gateway.archives import BASE, file, make_archive, make_oci_layout
 from tests.gateway.munged import Munged, free_port
 from tests.gateway.service import ACCOUNT, ANNA, BERT, Service, folder_for_all, run_as
@@ -154,7 +155,7 @@ def test_a_credential_made_for_others_or_with_another_key(far: Far, tmp_path: Pa
 
 def test_nobody_but_the_gateway_can_read_a_request(far: Far) -> None:
     line = request(far, {"do": "login", "password": "secret"}).strip()
-    code = "import sys; from gateway.munge import Munge; print(Munge(sys.argv[1]).decode(sys.argv[2].encode()))"
+    code = "import sys; from gateway.wire.munge import Munge; print(Munge(sys.argv[1]).decode(sys.argv[2].encode()))"
     program = [sys.executable, "-c", code, far.site.gateway.munge, line.decode()]
     read = run_as(BERT, program, cwd=Path(__file__).parents[2])
     assert "made for somebody else" in read.stderr

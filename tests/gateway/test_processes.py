@@ -16,14 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from gateway import client, protocol
+from gateway.client import client
 from gateway.sources.opened import open_source
 from gateway.sources.spec import parse_source
+from gateway.wire import protocol
 from tests.gateway.archives import BASE, file, make_archive
 from tests.gateway.service import ACCOUNT, ANNA, BERT, Service
 from udiroot.errors import UdiError, UpstreamFailed
 
-HANDLE = "from gateway.service_cli import main; main()"
+HANDLE = "from gateway.service.cli import main; main()"
 
 
 class SuperServer:
@@ -213,7 +214,7 @@ def _workers() -> list[int]:
             if folder.name.isdecimal() and folder.stat().st_uid == ACCOUNT:
                 words = (folder / "cmdline").read_bytes()
                 children = (folder / f"task/{folder.name}/children").read_text()
-                if b"gateway.worker" in words and children.strip():
+                if b"gateway.service.worker" in words and children.strip():
                     found.append(int(folder.name))
     return found
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.sources.logins import Login
 from gateway.sources.registry import Registry
 from gateway.sources.registry_image import host_of
+from gateway.store.credentials import Login
 from tests.gateway.archives import BASE, file
 from tests.gateway.odd_registry import OddRegistry
 from tests.gateway.registries import (

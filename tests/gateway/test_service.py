@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway import client, protocol
+from gateway.client import client
 from gateway.sources.opened import open_source
 from gateway.sources.spec import parse_source
+from gateway.wire import protocol
 from tests.gateway.archives import BASE, file, image_config, layer_tar, make_archive, make_oci_layout
 from tests.gateway.service import ACCOUNT, ANNA, BERT, NOBODY, Service
 from udi import config
@@ -314,7 +315,7 @@ def _worker(service: Service) -> int:
             words = Path(f"/proc/{name}/cmdline").read_bytes() if name.isdecimal() else b""
         except OSError:
             continue
-        if b"gateway.worker" in words and Path(f"/proc/{name}").stat().st_uid == ACCOUNT:
+        if b"gateway.service.worker" in words and Path(f"/proc/{name}").stat().st_uid == ACCOUNT:
             return int(name)
     raise AssertionError("no worker runs")
 
@@ -436,7 +437,7 @@ def test_serve_runs_as_the_stores_account_alone(service: Service) -> None:
     program: list[str] = [
         sys.executable,
         "-c",
-        "from gateway.service_cli import main; main()",
+        "from gateway.service.cli import main; main()",
         "--config",
         str(service.config),
         "serve",

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from gateway.sources.fetch import Fetcher
-from gateway.sources.logins import Logins
+from gateway.store.credentials import Logins
 from tests.gateway.archives import BASE, Entry, file, image_config, layer_tar
 from tests.gateway.odd_registry import Asked, OddRegistry, bearer, redirect, tokens
 from tests.gateway.registries import (

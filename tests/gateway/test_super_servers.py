@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.sitefiles import site_files
+from admin.sitefiles import site_files
 from tests.gateway.archives import BASE, file, make_archive
 from tests.gateway.munged import Munged
 from tests.gateway.registries import free_port

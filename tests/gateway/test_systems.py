@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import client
+from gateway.client import client
 from tests.gateway.archives import BASE, file, make_archive
 from tests.gateway.service import ACCOUNT, ANNA, NOBODY, Service
 from tests.gateway.sshd import Sshd
@@ -46,7 +46,7 @@ class Site(Service):
         super().__init__(folder, "", tables)
 
     def transfer(self) -> subprocess.CompletedProcess[str]:
-        words = ["-c", "from gateway.service_cli import main; main()", "--config", str(self.config), "transfer"]
+        words = ["-c", "from gateway.service.cli import main; main()", "--config", str(self.config), "transfer"]
         dropped = ["setpriv", f"--reuid={ACCOUNT}", f"--regid={ACCOUNT}", "--clear-groups"]
         return subprocess.run(
             self.sshd.inside(*dropped, sys.executable, *words), capture_output=True, text=True, timeout=60, check=False

@@ -250,7 +250,7 @@ def test_what_the_daemon_has_is_for_publishers_alone(centre: Centre, tmp_path: P
 def test_conversion_without_a_service(centre: Centre, tmp_path: Path) -> None:
     pushed = fresh(centre.open, "alone")
     program = [*centre.service.command()]
-    program[2] = "from gateway.service_cli import main; main()"
+    program[2] = "from gateway.service.cli import main; main()"
     daemon_of(centre).client.pull(f"{centre.open.name}/alone", "1")
     for source in ("docker://alone:1", f"docker-daemon:{centre.open.name}/alone:1"):
         done = subprocess.run(

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs import admin_cli
+from admin import cli as admin_cli
+from admin import nodehealth_cli as nodehealth_cli
+from admin.status import read_status
 from jobs.state import READY, JobFolder, JobState
-from jobs.status import read_status
 from jobs.takedown import take_down
 from jobs.tries import hold_after_tries, holds
-from nodehealth import cli as nodehealth_cli
-from nodehealth.admindown import mark_admindown
+from nodehealth.out_of_service import mark_admindown
 from nodehealth.records import dirty_nodes
 from tests.unit.cray_standins import StandIns
 from udi.command import Deadline

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.checking import Checks
-from gateway.flatten import Limits, flatten
-from gateway.layers import Layer
-from gateway.sources.blob import Blob
+from gateway.image.blob import Blob
+from gateway.image.checking import Checks
+from gateway.image.flatten import Limits, flatten
+from gateway.image.layers import Layer
 from tests.gateway import archives
 from tests.gateway.archives import BASE, Entry, compressed, file, folder, hardlink, layer_tar, opaque, symlink, whiteout
 from udiroot.errors import ImageInvalid

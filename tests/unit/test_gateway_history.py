@@ -7,8 +7,8 @@ from typing import NoReturn
 
 import pytest
 
-from gateway.history import History
-from gateway.locks import Locks
+from gateway.service.history import History
+from gateway.store.locks import Locks
 from udiroot.errors import ImageInvalid, UpstreamFailed
 
 

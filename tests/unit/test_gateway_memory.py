@@ -10,10 +10,10 @@ import pytest
 
 _PROGRAM = """
 import hashlib, os, resource, sys, tempfile
-from gateway.flatten import Limits, flatten
-from gateway.layers import Layer
-from gateway.sources.blob import Blob
-from gateway.tar_writer import DIRECTORY, REGULAR, TarWriter
+from gateway.image.flatten import Limits, flatten
+from gateway.image.layers import Layer
+from gateway.image.blob import Blob
+from gateway.image.tar_writer import DIRECTORY, REGULAR, TarWriter
 
 count, size = int(sys.argv[1]), int(sys.argv[2])
 with tempfile.TemporaryFile() as stream:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.sources.manifest import ImageConfig, SourceImage
+from gateway.image.manifest import ImageConfig, SourceImage
 from gateway.sources.opened import open_source
 from gateway.sources.spec import SourceSpec, parse_source
 from tests.gateway.archives import BASE, file, layer_tar, make_archive, make_oci_layout

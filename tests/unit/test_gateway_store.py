@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.locks import Locks
-from gateway.store import StoreWriter
+from gateway.store.locks import Locks
+from gateway.store.writer import StoreWriter
 from udi.facts import Facts
 from udi.reference import ImageReference
 from udi.store import StoreLayout

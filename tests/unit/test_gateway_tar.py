@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.layers import BlobStream, Budget, Layer, chunks
-from gateway.sources.blob import Blob
-from gateway.tar_reader import Member, members
+from gateway.image.blob import Blob
+from gateway.image.layers import BlobStream, Budget, Layer, chunks
+from gateway.image.tar_reader import Member, members
 from tests.gateway.archives import BASE, Entry, compressed, file, folder, layer_tar, symlink
 from tests.unit.test_gateway_flatten import Result
 from udiroot.errors import ImageInvalid

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.installing import install, render_below
-from jobs.sitefiles import SiteFile, site_files
+from admin.installing import install, render_below
+from admin.sitefiles import SiteFile, site_files
 from tests.unit.cray_standins import StandIns
 from udi.config import SiteConfig
 from udiroot.errors import NotPermitted

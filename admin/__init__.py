@@ -1,0 +1,1 @@
+"""What an operator runs. The one room that knows every workload manager and every machine."""

@@ -1,0 +1,1 @@
+"""Console scripts: each joins one workload manager to the machine that the configuration names."""

@@ -1,0 +1,115 @@
+"""The whole way from a source to an image file and its facts. The command line and the service both go it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from typing import Protocol
+
+from gateway.image import flatten
+from gateway.image.checking import Checks
+from gateway.image.flatten import Flattened, Limits
+from gateway.image.formats.ext4 import make_ext4
+from gateway.image.formats.squashfs import make_squashfs
+from gateway.image.layers import Layer
+from gateway.image.manifest import ImageConfig, SourceImage
+from udi.config import GatewayConfig
+from udi.facts import Facts
+from udiroot.errors import ConfigError, ImageInvalid, UpstreamFailed, printable
+
+_Maker = Callable[[Flattened, str, GatewayConfig, Callable[[int], None]], None]
+FORMATS: dict[str, _Maker] = {"squashfs": make_squashfs, "ext4": make_ext4}
+_PIECE = 1 << 20
+
+
+class Progress(Protocol):
+    """Who is told how far a conversion is."""
+
+    def stage(self, name: str, total: int) -> None:
+        """A stage begins: `reading` the layers or `packing` the image file; `total` bytes, or 0 where not known."""
+
+    def advance(self, count: int) -> None:
+        """So many bytes more."""
+
+
+def convert(image: SourceImage, output: str, settings: GatewayConfig, progress: Progress) -> Facts:
+    """Make the image file at `output`, which must not exist, checked and on disk. Returns the facts.
+
+    Leaves no file behind when it raises: ImageInvalid, UpstreamFailed, TimedOut, ConfigError.
+    """
+    if settings.format not in FORMATS:
+        raise ConfigError(f"no such format: '{printable(settings.format)}'", f"formats are {', '.join(FORMATS)}")
+    config = ImageConfig.parse(image.config)
+    layers = _layers(image, config, settings.architecture)
+    try:
+        with Checks(layers) as checks:
+            progress.stage("reading", _bytes_to_read(layers))
+            flattened = flatten.flatten(layers, _limits(settings), progress.advance, checks)
+            progress.stage("packing", flattened.data_bytes)
+            FORMATS[settings.format](flattened, output, settings, progress.advance)
+            size, digest = _settle(output)
+            checks.finish()
+    except BaseException as error:
+        if os.path.lexists(output):
+            os.unlink(output)
+        if isinstance(error, OSError):
+            raise UpstreamFailed(f"image file cannot be written: {(error.strerror or '').lower()}") from error
+        raise
+    return Facts(
+        id=image.id,
+        format=settings.format,
+        size=size,
+        sha256=digest,
+        arch=config.arch,
+        digest=image.digest,
+        env=config.env,
+        entrypoint=config.entrypoint,
+        cmd=config.cmd,
+        workdir=config.workdir,
+        volumes=config.volumes,
+        labels=config.labels,
+        converter=f"shifter-xc {version('shifter-xc')}",
+    )
+
+
+def verify(image: SourceImage, settings: GatewayConfig, progress: Progress) -> None:
+    """Check that the source really holds the image that its configuration names. Raises ImageInvalid."""
+    config = ImageConfig.parse(image.config)
+    layers = _layers(image, config, settings.architecture)
+    progress.stage("reading", _bytes_to_read(layers))
+    flatten.verify(layers, _limits(settings), progress.advance)
+
+
+def _layers(image: SourceImage, config: ImageConfig, arch: str) -> list[Layer]:
+    if config.arch not in ("", arch):
+        raise ImageInvalid(f"image is for {printable(config.arch)}, compute nodes are {arch}")
+    if len(config.diff_ids) != len(image.layers):
+        raise ImageInvalid(
+            f"image has {len(image.layers)} layers, its configuration names {len(config.diff_ids)}",
+        )
+    pairs = zip(image.layers, config.diff_ids, strict=True)
+    return [Layer(blob, diff_id, number) for number, (blob, diff_id) in enumerate(pairs, 1)]
+
+
+def _bytes_to_read(layers: list[Layer]) -> int:
+    """How much the layers expand to, or 0 where a compressed one does not tell."""
+    return sum(layer.blob.size for layer in layers) if all(layer.is_plain() for layer in layers) else 0
+
+
+def _limits(settings: GatewayConfig) -> Limits:
+    return Limits(settings.max_image_bytes, settings.max_entries, settings.max_ratio)
+
+
+def _settle(path: str) -> tuple[int, str]:
+    """Size and sha256 of a finished file that is on disk for good: digested while the disk writes."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(_PIECE))
+    with open(path, "rb") as stream, ThreadPoolExecutor(1) as beside:
+        on_disk = beside.submit(os.fsync, stream.fileno())
+        while count := stream.readinto(buffer):
+            digest.update(buffer[:count])
+        on_disk.result()
+        return os.fstat(stream.fileno()).st_size, digest.hexdigest()

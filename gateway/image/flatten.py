@@ -1,0 +1,264 @@
+"""From layers to one tar stream: an index pass that builds the final tree, then a data pass that writes it.
+
+No unpacked tree on disk, and no rights needed. Where a layer is not compressed, the index pass reads its headers alone,
+and the data pass goes straight to each file; its sha256 is checked against the configuration's diff_id beside both
+(`gateway.image.checking`). A compressed layer is read in full and checked by the index pass, and decompressed again, in
+layer order, by the data pass.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from gateway.image import tar_writer, tree
+from gateway.image.checking import Checks
+from gateway.image.layer_index import LayerIndex
+from gateway.image.layers import BlobStream, Budget, Digester, Layer, LayerStream, check_diff_id, chunks
+from gateway.image.tar_writer import TarWriter
+from gateway.image.tree import Tree, shown
+from udiroot.errors import ImageInvalid
+
+_NODE_NAME = re.compile(rb"[A-Za-z0-9_.+][A-Za-z0-9_.+-]*")
+_NAMED_ON_NODES: tuple[tuple[bytes, ...], ...] = ((), (b"etc",), (b"var",), (b"opt",))
+"""Directories whose entries a node mounts one by one, so that their names appear in its plans and tables."""
+_SHELL = [b"bin", b"sh"]
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What all layers of one image may come to."""
+
+    max_bytes: int
+    max_entries: int
+    max_ratio: int
+
+
+@dataclass
+class Flattened:
+    """The final tree, with the layers that its data comes from."""
+
+    final: Tree
+    layers: Sequence[Layer]
+    limits: Limits
+    checks: Checks | None = None
+    entries: int = field(init=False)
+    inodes: int = field(init=False)
+    data_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Count what the data pass will write: names, inodes, and bytes of files."""
+        self.entries = self.inodes = self.data_bytes = 0
+        linked, seen = set(self.final.inodes.values()), set()
+        for row in self.final.walk():
+            inode = self.final.inodes.get(row, row)
+            kind = self.final.kinds[inode]
+            if kind == tree.DEVICE:
+                continue
+            self.entries += 1
+            if inode in seen:
+                continue
+            if inode in linked:
+                seen.add(inode)
+            self.inodes += 1
+            if kind == tree.FILE:
+                self.data_bytes += self.final.sizes[inode]
+
+    def write(self, descriptor: int, wrote: Progress) -> None:
+        """The data pass: the whole tree as one tar stream. Ends early when a layer turns out to be another."""
+
+        def written(count: int) -> None:
+            if self.checks:
+                self.checks.look()
+            wrote(count)
+
+        _DataPass(self, TarWriter(descriptor, written)).run()
+
+
+def flatten(layers: Sequence[Layer], limits: Limits, progress: Progress, checks: Checks | None = None) -> Flattened:
+    """The index pass over `layers`, the lowest first. `progress` is told of bytes as they are read.
+
+    With `checks`, which read layers that are not compressed beside us, only the headers of those are read here.
+    Raises ImageInvalid: a damaged layer, one that is not what its diff_id says, more than the limits allow, names that
+    a node would refuse, no /bin/sh.
+    """
+    final = Tree(limits.max_entries)
+    budget = Budget.of(limits.max_bytes, limits.max_ratio)
+    for layer in layers:
+        if checks and layer.is_plain():
+            _index_headers(layer, final, budget, progress)
+            checks.look()
+        else:
+            _index(layer, final, budget, progress)
+    _check_logical_size(final, limits)
+    _check_names(final)
+    _check_shell(final)
+    return Flattened(final, layers, limits, checks)
+
+
+def verify(layers: Sequence[Layer], limits: Limits, progress: Progress) -> None:
+    """Check every layer against its diff_id and nothing else."""
+    budget = Budget.of(limits.max_bytes, limits.max_ratio)
+    for layer in layers:
+        digester = Digester()
+        for chunk in chunks(layer, budget):
+            digester.update(chunk)
+            progress(len(chunk))
+        check_diff_id(layer, digester.finish())
+
+
+def _index_headers(layer: Layer, final: Tree, budget: Budget, progress: Progress) -> None:
+    budget.spend(layer.blob.size)
+    LayerIndex(final, layer.number, layer.label).read(BlobStream(layer.blob, layer.label))
+    progress(layer.blob.size)
+
+
+def _index(layer: Layer, final: Tree, budget: Budget, progress: Progress) -> None:
+    digester = Digester()
+
+    def watch(chunk: bytes) -> None:
+        digester.update(chunk)
+        progress(len(chunk))
+
+    stream = LayerStream(chunks(layer, budget), layer.label, watch)
+    try:
+        LayerIndex(final, layer.number, layer.label).read(stream)
+        stream.drain()
+    finally:
+        found = digester.finish()
+    check_diff_id(layer, found)
+
+
+def _check_logical_size(final: Tree, limits: Limits) -> None:
+    """Sparse files may be far larger than the layer that they came in."""
+    if sum(final.sizes[row] for row in final.sparse) > limits.max_bytes:
+        raise ImageInvalid(
+            f"sparse files come to more than {limits.max_bytes} bytes", "gateway.max_image_bytes says so"
+        )
+
+
+def _check_names(final: Tree) -> None:
+    for parts in _NAMED_ON_NODES:
+        row: int | None = tree.ROOT
+        for part in parts:
+            row = final.find(row, part) if row is not None else None
+        for name, child in final.children.get(row, {}).items() if row is not None else ():
+            if final.kind(child) != tree.DEVICE and not _NODE_NAME.fullmatch(name):
+                where = b"/" + b"/".join([*parts, name])
+                raise ImageInvalid(
+                    f"a node cannot mount the name {shown(where)}",
+                    "names in /, /etc, /var and /opt consist of A-Z a-z 0-9 _ . + - and do not start with -",
+                )
+
+
+def _check_shell(final: Tree) -> None:
+    """A node starts every command by the image's own /bin/sh."""
+    row, missing = final.resolve(_SHELL)
+    found = final.find(row, missing[0]) if len(missing) == 1 else None
+    if found is None or final.kind(found) != tree.FILE:
+        raise ImageInvalid(
+            "image has no /bin/sh, so no job can start in it", "add a shell to the image, such as busybox"
+        )
+
+
+class _DataPass:
+    """Directories and small things first, in the order of their paths; then files in the order of their data, so that
+    each layer is read once from its start; then further names of hard links."""
+
+    def __init__(self, flattened: Flattened, writer: TarWriter) -> None:
+        self._final = flattened.final
+        self._layers = {layer.number: layer for layer in flattened.layers}
+        self._limits = flattened.limits
+        self._writer = writer
+        self._files = array("I")
+        self._main_name: dict[int, int] = {}
+        self._links: list[tuple[int, int]] = []
+
+    def run(self) -> None:
+        self._bound = set(self._final.inodes.values())
+        for row in self._final.walk():
+            self._first(row)
+        self._write_files()
+        for row, inode in self._links:
+            self._writer.entry(
+                self._final.path(row), tar_writer.LINK, linkname=self._final.path(self._main_name[inode])
+            )
+        self._writer.finish()
+
+    def _first(self, row: int) -> None:
+        final = self._final
+        inode = final.inodes.get(row, row)
+        kind = final.kinds[inode]
+        if kind == tree.DEVICE:
+            return
+        if inode in self._bound:
+            if inode in self._main_name:
+                self._links.append((row, inode))
+                return
+            self._main_name[inode] = row
+        if kind == tree.DIRECTORY:
+            self._entry(row, inode, tar_writer.DIRECTORY, name=final.path(row) + b"/" if row else b"./")
+        elif kind == tree.SYMLINK:
+            self._entry(row, inode, tar_writer.SYMLINK, linkname=final.targets[inode])
+        elif kind == tree.FIFO:
+            self._entry(row, inode, tar_writer.FIFO)
+        elif not final.sizes[inode]:
+            self._entry(row, inode, tar_writer.REGULAR)
+        else:
+            self._files.append(inode)
+
+    def _entry(self, row: int, inode: int, kind: bytes, *, name: bytes = b"", linkname: bytes = b"") -> None:
+        final = self._final
+        self._writer.entry(
+            name or final.path(row),
+            kind,
+            mode=final.modes[inode],
+            owner=final.owner_pairs[final.owners[inode]],
+            mtime=final.mtimes[inode],
+            size=final.sizes[inode] if kind == tar_writer.REGULAR else 0,
+            linkname=linkname,
+            xattrs=final.xattrs.get(inode, ()),
+        )
+
+    def _write_files(self) -> None:
+        """Rows were made in the order of the layers and of the members in them, so their numbers give the order."""
+        final = self._final
+        number, copy = 0, None
+        for inode in sorted(self._files):
+            if final.layers[inode] != number or copy is None:
+                number = final.layers[inode]
+                copy = self._copier(self._layers[number])
+            self._entry(self._main_name.get(inode, inode), inode, tar_writer.REGULAR)
+            self._contents(inode, copy)
+            self._writer.pad(final.sizes[inode])
+
+    def _contents(self, inode: int, copy: Callable[[int, int], None]) -> None:
+        data, size = self._final.data[inode], self._final.sizes[inode]
+        sparse = self._final.sparse.get(inode)
+        if sparse is None:
+            copy(data, size)
+            return
+        at = 0
+        for start, length in sparse:
+            self._writer.write_zeros(start - at)
+            copy(data, length)
+            data, at = data + length, start + length
+        self._writer.write_zeros(size - at)
+
+    def _copier(self, layer: Layer) -> Callable[[int, int], None]:
+        """How data of a layer gets to the writer, by its place in the uncompressed stream."""
+        if layer.is_plain():
+            return lambda position, count: self._writer.copy(layer.blob, position, count)
+        budget = Budget.of(self._limits.max_bytes, self._limits.max_ratio)
+        stream = LayerStream(chunks(layer, budget), layer.label)
+
+        def copy(position: int, count: int) -> None:
+            stream.skip(position - stream.position)
+            for piece in stream.pieces(count):
+                self._writer.write(piece)
+
+        return copy

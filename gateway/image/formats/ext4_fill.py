@@ -1,0 +1,100 @@
+"""Filling an ext4 image from the stream on standard input, in a process and a mount namespace of its own.
+
+Started by `gateway.image.formats.ext4` through unshare(1), so that the mount is seen by nobody else and ends with the
+process however it ends. The stream is ours: directories come before what is in them, hard links after their inodes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from gateway.image import tar_reader
+from gateway.image.formats.packer import run
+from gateway.image.layers import LayerStream
+from gateway.image.tar_reader import Member
+from udiroot.errors import UdiError, complain
+
+_DEADLINE = 120.0
+_PIECE = 1 << 16
+_ZEROS = bytes(_PIECE)
+
+
+def fill(stream: LayerStream) -> None:
+    """Make every member below the current directory."""
+    os.rmdir("lost+found")  # mke2fs's own; the image may bring another
+    folders: list[tuple[bytes, int]] = []
+    for member in tar_reader.members(stream, "stream"):
+        name = os.path.normpath(member.name)
+        _make(stream, name, member)
+        if member.kind == tar_reader.LINK:
+            continue
+        if member.kind == tar_reader.DIRECTORY:
+            folders.append((name, member.mtime))
+        os.chown(name, member.uid, member.gid, follow_symlinks=False)
+        if member.kind != tar_reader.SYMLINK:
+            os.chmod(name, member.mode)  # after chown, which takes setuid bits away
+        for key, value in member.xattrs:
+            os.setxattr(name, key, value, follow_symlinks=False)
+        os.utime(name, (member.mtime, member.mtime), follow_symlinks=False)
+    for name, mtime in reversed(folders):  # what was made in them has moved their times
+        os.utime(name, (mtime, mtime))
+
+
+def _make(stream: LayerStream, name: bytes, member: Member) -> None:
+    if member.kind == tar_reader.DIRECTORY:
+        if name != b".":
+            os.mkdir(name, 0o700)
+    elif member.kind == tar_reader.SYMLINK:
+        os.symlink(member.linkname, name)
+    elif member.kind == tar_reader.LINK:
+        os.link(member.linkname, name, follow_symlinks=False)
+    elif member.kind == tar_reader.FIFO:
+        os.mkfifo(name, 0o600)
+    else:
+        _write(stream, name, member.size)
+
+
+def _write(stream: LayerStream, name: bytes, size: int) -> None:
+    """A file's data; what is all zeros stays a hole."""
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        at = 0
+        while at < size:
+            piece = stream.read(min(_PIECE, size - at))
+            if piece != _ZEROS[: len(piece)]:
+                os.pwrite(descriptor, piece, at)
+            at += len(piece)
+        os.ftruncate(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+def _input() -> Iterator[bytes]:
+    while piece := os.read(0, 1 << 20):
+        yield piece
+
+
+def main() -> int:
+    """Mount the image that the first argument names, fill it, unmount it."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="udi-ext4-") as target:
+            run(["/bin/mount", "-t", "ext4", "-o", "loop,nosuid,nodev,noexec,noatime", sys.argv[1], target], _DEADLINE)
+            try:
+                os.chdir(target)
+                fill(LayerStream(_input(), "stream"))
+            finally:
+                os.chdir("/")
+                run(["/bin/umount", target], _DEADLINE)
+    except UdiError as error:
+        return complain("ext4", error)
+    except OSError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

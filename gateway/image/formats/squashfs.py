@@ -1,0 +1,67 @@
+"""squashfs by tar2sqfs (squashfs-tools-ng): made from the stream in one go, without root.
+
+tar2sqfs rather than the tar readers of squashfs-tools: on 900 MB it is about as fast as `mksquashfs -tar` with 20 MB of
+memory instead of 950, and sqfstar 4.5.1 takes no compression level at all (it stops at `-Xcompression-level`). What
+was made is checked here, not believed: its superblock, and by listing it, which reads all that is no file's data.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Callable
+
+from gateway.image.flatten import Flattened
+from gateway.image.formats.packer import count_lines, pack
+from udi.config import GatewayConfig
+from udiroot.errors import ConfigError, UpstreamFailed, printable
+
+_SUPERBLOCK = struct.Struct("<IIIIIHHHHHHQQ")
+_MAGIC = 0x73717368
+_LEVELS = {"gzip": (1, 9), "zstd": (1, 22), "xz": None, "lzo": None, "lz4": None}
+_NUMBERS = {"gzip": 1, "lzo": 3, "xz": 4, "lz4": 5, "zstd": 6}
+_LIST_SECONDS = 600.0
+_COMPRESSION = re.compile(r"([a-z0-9]+)(?::([0-9]{1,2}))?")
+
+
+def parse_compression(text: str) -> tuple[str, int | None]:
+    """`gzip:1` → ("gzip", 1). Raises ConfigError for what squashfs has not."""
+    match = _COMPRESSION.fullmatch(text)
+    if not match or match[1] not in _LEVELS:
+        raise ConfigError(f"no such compression: '{printable(text)}'", f"NAME[:LEVEL], of {', '.join(_LEVELS)}")
+    name, level = match[1], int(match[2]) if match[2] else None
+    span = _LEVELS[name]
+    if level is not None and (span is None or not span[0] <= level <= span[1]):
+        allowed = f"levels of {name} are {span[0]} to {span[1]}" if span else f"{name} has no levels here"
+        raise ConfigError(f"no such compression: '{printable(text)}'", allowed)
+    return name, level
+
+
+def make_squashfs(flattened: Flattened, output: str, settings: GatewayConfig, advance: Callable[[int], None]) -> None:
+    """Write the tree to `output`, which must not exist. Raises UpstreamFailed, TimedOut, ImageInvalid."""
+    name, level = parse_compression(settings.compression)
+    argv = [settings.tar2sqfs, "--quiet", "--no-skip", "--num-jobs", str(len(os.sched_getaffinity(0)))]
+    argv += ["--compressor", name]
+    if level is not None:
+        argv += ["--comp-extra", f"level={level}"]
+    pack([*argv, output], flattened.write, advance)
+    _check(output, flattened.inodes, name)
+    listed = count_lines([settings.rdsquashfs, "--describe", output], _LIST_SECONDS)
+    if listed < flattened.entries - 1:  # the root is not listed, and a name may have lines
+        raise UpstreamFailed(f"tar2sqfs stored {listed} of {flattened.entries - 1} names")
+
+
+def _check(path: str, inodes: int, compression: str) -> None:
+    with open(path, "rb") as stream:
+        start = stream.read(_SUPERBLOCK.size)
+        size = os.fstat(stream.fileno()).st_size
+    if len(start) < _SUPERBLOCK.size:
+        raise UpstreamFailed(f"tar2sqfs left a file of {size} bytes")
+    magic, count, _, _, _, number, _, _, _, major, minor, _, used = _SUPERBLOCK.unpack(start)
+    if magic != _MAGIC or (major, minor) != (4, 0) or number != _NUMBERS[compression]:
+        raise UpstreamFailed("tar2sqfs left something that is not the squashfs that was asked for")
+    if used > size:
+        raise UpstreamFailed(f"tar2sqfs left {size} bytes of a squashfs of {used}")
+    if count != inodes:
+        raise UpstreamFailed(f"tar2sqfs stored {count} of {inodes} inodes")

@@ -1,0 +1,171 @@
+"""The index pass: the headers of one layer after the other, applied to the tree by the rules of image layers.
+
+Names are relative to the image's root whatever they look like: a leading slash means nothing, `..` stops at the root,
+and symbolic links on the way are followed inside the root, as every runtime does. A `.wh.` name is a whiteout and
+never a file. Device nodes are not kept, but they do take the place of what had their name.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from gateway.image import tar_reader, tree
+from gateway.image.tar_reader import ByteStream, Member, Xattrs
+from gateway.image.tree import LinkCircle, Tree, shown
+from udiroot.errors import ImageInvalid
+
+_WHITEOUT = b".wh."
+_OPAQUE = b".wh..wh..opq"
+_RESERVED = b".wh..wh."
+"""aufs's own bookkeeping (`.wh..wh.plnk`): neither a whiteout nor a file."""
+_KEPT_XATTRS = (b"user.", b"trusted.")
+"""What squashfs can hold, less `security.*`: file capabilities mean nothing in a root mounted nosuid."""
+_KINDS = {
+    tar_reader.REGULAR: tree.FILE,
+    tar_reader.SYMLINK: tree.SYMLINK,
+    tar_reader.FIFO: tree.FIFO,
+    tar_reader.CHARACTER: tree.DEVICE,
+    tar_reader.BLOCK_DEVICE: tree.DEVICE,
+}
+_SYMLINK_MODE = 0o777
+"""The only mode that Linux knows for symbolic links, whatever an archive says."""
+_LATEST = (1 << 32) - 1
+"""squashfs keeps times as 32 bits without sign."""
+
+log = logging.getLogger(__name__)
+
+
+class LayerIndex:
+    """Applies one layer's members to the tree."""
+
+    def __init__(self, final: Tree, number: int, label: str) -> None:
+        self._tree = final
+        self._label = label
+        self._last_parent: list[bytes] | None = None
+        self._last_directory = tree.ROOT
+        final.start_layer(number)
+
+    def read(self, stream: ByteStream) -> int:
+        """Apply all members. Returns how many there were."""
+        count = 0
+        for member in tar_reader.members(stream, self._label):
+            self._apply(member)
+            count += 1
+        return count
+
+    def _apply(self, member: Member) -> None:
+        if not member.name:
+            log.debug("%s: an entry without a name is passed over", self._label)
+            return
+        parts = clean(member.name)
+        if not parts:
+            self._root(member)
+        elif _WHITEOUT in member.name and any(part.startswith(_WHITEOUT) for part in parts):
+            self._marker(parts)
+        elif member.kind == tar_reader.LINK:
+            self._link(parts, member)
+        elif member.kind == tar_reader.DIRECTORY:
+            self._directory(parts, member)
+        else:
+            self._node(parts, member)
+
+    def _root(self, member: Member) -> None:
+        if member.kind != tar_reader.DIRECTORY:
+            raise ImageInvalid(
+                f"{self._label}: the entry {shown(member.name)} would replace the root by something else"
+            )
+        self._describe(tree.ROOT, member)
+
+    def _directory(self, parts: list[bytes], member: Member) -> None:
+        parent, name = self._parent(parts[:-1]), parts[-1]
+        row = self._tree.find(parent, name)
+        if row is None or self._tree.kinds[row] != tree.DIRECTORY:
+            row = self._bind(parent, name, tree.DIRECTORY)
+        self._describe(row, member)
+
+    def _node(self, parts: list[bytes], member: Member) -> None:
+        row = self._bind(self._parent(parts[:-1]), parts[-1], _KINDS[member.kind])
+        self._describe(row, member)
+        if member.kind == tar_reader.SYMLINK:
+            if not member.linkname:
+                raise ImageInvalid(f"{self._label}: symbolic link {shown(member.name)} leads nowhere")
+            self._tree.set_target(row, member.linkname)
+        elif member.kind == tar_reader.REGULAR:
+            self._tree.data[row], self._tree.sizes[row] = member.data, member.size
+            if member.sparse is not None:
+                self._tree.sparse[row] = member.sparse
+
+    def _link(self, parts: list[bytes], member: Member) -> None:
+        """A second name for an inode; its attributes stay those of the inode."""
+        target = clean(member.linkname)
+        found = self._lookup(target) if target else None
+        if found is None or self._tree.kinds[found] == tree.DIRECTORY:
+            what = "is not there" if found is None else "is a directory"
+            raise ImageInvalid(
+                f"{self._label}: {shown(member.name)} is a hard link to {shown(member.linkname)}, which {what}"
+            )
+        inode = self._tree.inodes.get(found, found)
+        parent, name = self._parent(parts[:-1]), parts[-1]
+        if self._tree.find(parent, name) == found:
+            return
+        row = self._bind(parent, name, tree.LINK)
+        self._tree.inodes[row] = inode
+
+    def _marker(self, parts: list[bytes]) -> None:
+        """What a `.wh.` name says. An opaque marker's directory is not followed where it is a link: an opaque `link/`
+        means the directory that this layer puts there."""
+        parent, name = parts[:-1], parts[-1]
+        hidden = name[len(_WHITEOUT) :]
+        try:
+            if name == _OPAQUE:
+                row = self._lookup(parent) if parent else tree.ROOT
+                if row is not None and self._tree.kinds[row] == tree.DIRECTORY:
+                    self._tree.hide_contents(row)
+            elif not name.startswith(_WHITEOUT) or name.startswith(_RESERVED) or hidden in (b"", b".", b".."):
+                log.debug("%s: %s names nothing that could be hidden", self._label, shown(b"/".join(parts)))
+            else:
+                row, missing = self._tree.resolve(parent)
+                if not missing:
+                    self._tree.hide(row, hidden)
+        except LinkCircle:
+            log.debug("%s: %s is nowhere, so nothing is hidden", self._label, shown(b"/".join(parts)))
+        self._last_parent = None
+
+    def _lookup(self, parts: list[bytes]) -> int | None:
+        """The row at a path, links on the way followed, the last part not."""
+        row, missing = self._tree.resolve(parts[:-1])
+        return None if missing else self._tree.find(row, parts[-1])
+
+    def _parent(self, parts: list[bytes]) -> int:
+        """The directory of an entry. Archives list a directory's entries together, so the last one is remembered."""
+        if parts != self._last_parent:
+            self._last_directory = self._tree.directory(parts)
+            self._last_parent = parts
+        return self._last_directory
+
+    def _bind(self, parent: int, name: bytes, kind: int) -> int:
+        """A new row. It may replace a directory or a link that the remembered parent's path leads through."""
+        if self._tree.find(parent, name) is not None:
+            self._last_parent = None
+        return self._tree.bind(parent, name, kind)
+
+    def _describe(self, row: int, member: Member) -> None:
+        mtime = min(max(member.mtime, 0), _LATEST)
+        mode = _SYMLINK_MODE if member.kind == tar_reader.SYMLINK else member.mode
+        self._tree.describe(row, mode, (member.uid, member.gid), mtime, _kept(member.xattrs))
+
+
+def clean(name: bytes) -> list[bytes]:
+    """The parts of a name below the root: no empty ones, no `.`, and `..` taken by what comes before it."""
+    parts: list[bytes] = []
+    for part in name.split(b"/"):
+        if part == b"..":
+            if parts:
+                parts.pop()
+        elif part not in (b"", b"."):
+            parts.append(part)
+    return parts
+
+
+def _kept(xattrs: Xattrs) -> Xattrs:
+    return tuple(pair for pair in xattrs if pair[0].startswith(_KEPT_XATTRS)) if xattrs else ()

@@ -1,0 +1,272 @@
+"""Layers: what compresses them, their bytes in order, and whether they are the bytes that the image's id names.
+
+A layer is read at least once in full: its uncompressed sha256 must be the configuration's diff_id. Whoever reads it a
+second time may rely on that only where nobody else can write the file (the service keeps a copy of its own).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import queue
+import re
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, cast
+
+import zstandard
+from isal import igzip, igzip_lib
+
+from gateway.image.blob import Blob
+from udiroot.errors import ImageInvalid, printable
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
+
+_CHUNK = 1 << 20
+_WINDOW = 1 << 13
+"""Bytes that are read at a header: those of small files behind it, and the next headers, come along."""
+_RATIO_FLOOR = 64 << 20
+"""Bytes that any layer may expand to, however small it is compressed."""
+_ISAL_ERROR = cast(type[Exception], igzip_lib.error)
+_DAMAGE: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, _ISAL_ERROR, zstandard.ZstdError)
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
+"""A frame of something else (RFC 8878, 3.1.2): pzstd begins with one, and zstd:chunked ends with some."""
+
+
+@dataclass
+class Budget:
+    """How much all layers of one image may come to. Shared by them, and counted down."""
+
+    bytes_left: int
+    max_ratio: int
+    max_bytes: int
+
+    @classmethod
+    def of(cls, max_bytes: int, max_ratio: int) -> Budget:
+        return cls(max_bytes, max_ratio, max_bytes)
+
+    def spend(self, count: int) -> None:
+        self.bytes_left -= count
+        if self.bytes_left < 0:
+            raise ImageInvalid(f"the layers have more than {self.max_bytes} bytes", "gateway.max_image_bytes says so")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of an image. `number` counts from 1, for messages."""
+
+    blob: Blob
+    diff_id: str
+    number: int
+
+    @property
+    def label(self) -> str:
+        return f"layer {self.number}"
+
+    def is_plain(self) -> bool:
+        """Whether places in the uncompressed stream are places in the file."""
+        return compression_of(self.blob) == "plain"
+
+
+def check_diff_id(layer: Layer, found: str) -> None:
+    """Raises ImageInvalid where the layer's sha256 is not what the configuration says."""
+    if f"sha256:{found}" != layer.diff_id:
+        raise ImageInvalid(
+            f"{layer.label} is not what the image configuration says: {layer.diff_id} expected, sha256:{found} found"
+        )
+
+
+def compression_of(blob: Blob) -> str:
+    """`gzip`, `zstd` or `plain`, by the first bytes and not by what a manifest says."""
+    start = blob.read_at(0, 4)
+    if start[:2] == _GZIP:
+        return "gzip"
+    return "zstd" if start == _ZSTD or _ZSTD_SKIPPABLE.fullmatch(start) else "plain"
+
+
+def chunks(layer: Layer, budget: Budget) -> Iterator[bytes]:
+    """The layer's uncompressed bytes, in order and within the budget."""
+    produce = {"gzip": _gunzip, "zstd": _unzstd, "plain": _raw}[compression_of(layer.blob)]
+    produced = 0
+    for chunk in produce(layer):
+        produced += len(chunk)
+        budget.spend(len(chunk))
+        if produced > _RATIO_FLOOR and produced > layer.blob.size * budget.max_ratio:
+            raise ImageInvalid(
+                f"{layer.label} expands to more than {budget.max_ratio} times its size",
+                "gateway.max_ratio says so",
+            )
+        yield chunk
+
+
+def _raw(layer: Layer) -> Iterator[bytes]:
+    position = 0
+    while position < layer.blob.size:
+        chunk = layer.blob.read_at(position, _CHUNK)
+        if not chunk:
+            raise ImageInvalid(f"{layer.label} ends after {position} of {layer.blob.size} bytes")
+        yield chunk
+        position += len(chunk)
+
+
+def _gunzip(layer: Layer) -> Iterator[bytes]:
+    """In one member or several, as `cat a.gz b.gz` makes them."""
+    raw = io.BufferedReader(_BlobFile(layer.blob), 1 << 18)
+    stream = cast(IO[bytes], igzip.IGzipFile(fileobj=raw, mode="rb"))  # type: ignore[no-untyped-call]
+    with stream:
+        yield from _expanded(layer, stream)
+
+
+def _unzstd(layer: Layer) -> Iterator[bytes]:
+    """In one frame or several; the window is bounded, so that a frame's header cannot claim all memory."""
+    decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+    raw = io.BufferedReader(_BlobFile(layer.blob), 1 << 18)
+    with decompressor.stream_reader(raw, read_across_frames=True) as stream:
+        yield from _expanded(layer, stream)
+
+
+def _expanded(layer: Layer, stream: IO[bytes]) -> Iterator[bytes]:
+    while True:
+        try:
+            chunk = stream.read(_CHUNK)
+        except _DAMAGE as error:
+            raise ImageInvalid(f"{layer.label} is damaged: {printable(error)}") from error
+        if not chunk:
+            return
+        yield chunk
+
+
+class _BlobFile(io.RawIOBase):
+    """A blob as the file object that decompressors read from."""
+
+    def __init__(self, blob: Blob) -> None:
+        self._blob = blob
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        view = memoryview(buffer)
+        piece = self._blob.read_at(self._position, len(view))
+        view[: len(piece)] = piece
+        self._position += len(piece)
+        return len(piece)
+
+
+class Digester:
+    """A sha256 computed beside the reading, on a thread of its own: hashing and decompressing both release the GIL."""
+
+    _BACKLOG = 8
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._chunks: queue.Queue[bytes | None] = queue.Queue(self._BACKLOG)
+        self._thread = threading.Thread(target=self._run, name="sha256", daemon=True)
+        self._thread.start()
+
+    def update(self, chunk: bytes) -> None:
+        self._chunks.put(chunk)
+
+    def finish(self) -> str:
+        """The hex digest of all that was given. The thread ends."""
+        self._chunks.put(None)
+        self._thread.join()
+        return self._digest.hexdigest()
+
+    def _run(self) -> None:
+        while (chunk := self._chunks.get()) is not None:
+            self._digest.update(chunk)
+
+
+class LayerStream:
+    """The uncompressed bytes of one layer as a `ByteStream`; `watch` sees every chunk before the reader does."""
+
+    def __init__(self, source: Iterator[bytes], label: str, watch: Callable[[bytes], None] | None = None) -> None:
+        self._source = source
+        self._label = label
+        self._watch = watch
+        self._chunk = memoryview(b"")
+        self.position = 0
+
+    def read(self, count: int) -> bytes:
+        if count <= len(self._chunk):
+            piece, self._chunk = self._chunk[:count], self._chunk[count:]
+            self.position += count
+            return bytes(piece)
+        parts: list[bytes] = []
+        while count and self._fill():
+            piece, self._chunk = self._chunk[:count], self._chunk[count:]
+            parts.append(bytes(piece))
+            count -= len(piece)
+            self.position += len(piece)
+        return b"".join(parts)
+
+    def pieces(self, count: int) -> Iterator[memoryview]:
+        """The next `count` bytes without copying them together. Raises ImageInvalid where the stream ends before."""
+        while count:
+            if not self._fill():
+                raise ImageInvalid(f"{self._label} is cut off at byte {self.position}")
+            piece, self._chunk = self._chunk[:count], self._chunk[count:]
+            self.position += len(piece)
+            count -= len(piece)
+            yield piece
+
+    def skip(self, count: int) -> None:
+        for _ in self.pieces(count):
+            pass
+
+    def drain(self) -> None:
+        """Read to the end: what follows an archive's end is still part of the layer's digest."""
+        while self._fill():
+            self.position += len(self._chunk)
+            self._chunk = memoryview(b"")
+
+    def _fill(self) -> bool:
+        """Whether there is at least a byte to give."""
+        while not self._chunk:
+            chunk = next(self._source, None)
+            if chunk is None:
+                return False
+            if self._watch:
+                self._watch(chunk)
+            self._chunk = memoryview(chunk)
+        return True
+
+
+class BlobStream:
+    """A blob's bytes as a `ByteStream` that passes over data by moving, not by reading."""
+
+    def __init__(self, blob: Blob, label: str) -> None:
+        self._blob = blob
+        self._label = label
+        self._window = b""
+        self._start = 0
+        self.position = 0
+
+    def read(self, count: int) -> bytes:
+        at = self.position - self._start
+        if not 0 <= at <= at + count <= len(self._window):
+            if count > _WINDOW:
+                return self._read_through(count)
+            self._window, self._start, at = self._blob.read_at(self.position, _WINDOW), self.position, 0
+        piece = self._window[at : at + count]
+        self.position += len(piece)
+        return piece
+
+    def _read_through(self, count: int) -> bytes:
+        parts: list[bytes] = []
+        while count and (piece := self._blob.read_at(self.position, count)):
+            parts.append(piece)
+            self.position += len(piece)
+            count -= len(piece)
+        return b"".join(parts)
+
+    def skip(self, count: int) -> None:
+        self.position += count
+        if self.position > self._blob.size:
+            raise ImageInvalid(f"{self._label} is cut off: it ends at byte {self._blob.size}, not at {self.position}")

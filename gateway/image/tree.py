@@ -1,0 +1,258 @@
+"""The tree that layers add up to, kept in columns so that a million entries fit in memory.
+
+A *row* is one binding of a name: where it is, what it is, and where its data lies. A hard link is a row of its own
+that points to the row with the inode, so that replacing a name never changes what other names are bound to. Rows are
+only ever added; a removed name leaves its row unused. Within one layer, rows from `layer_start` on are the layer's own,
+which is what whiteouts need to know: they hide what lies below, never what their own layer brings.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+
+from gateway.image.tar_reader import Sparse, Xattrs
+from udiroot.errors import ImageInvalid, printable
+
+ROOT = 0
+DIRECTORY, FILE, SYMLINK, FIFO, DEVICE, LINK = range(6)
+IMPLICIT_MODE = 0o755
+_MAX_HOPS = 40
+"""Symbolic links that one path may lead through: the kernel's own limit."""
+_MAX_COMPONENT = 255
+_MAX_TEXT = 1 << 30
+"""Bytes of names, link targets and extended attributes that one image may have in total."""
+
+
+class LinkCircle(ImageInvalid):
+    """Symbolic links that lead nowhere but to each other."""
+
+
+class Tree:
+    """Names to rows, and the columns of rows."""
+
+    def __init__(self, max_entries: int) -> None:
+        self._max_entries = max_entries
+        self._text_left = _MAX_TEXT
+        self.layer_start = 0
+        self.layer = 0
+        self.kinds = bytearray()
+        self.layers = array("H")
+        self.modes = array("H")
+        self.parents = array("I")
+        self.owners = array("I")
+        self.mtimes = array("q")
+        self.data = array("q")
+        self.sizes = array("q")
+        self.names: list[bytes] = []
+        self.owner_pairs: list[tuple[int, int]] = []
+        self._owner_numbers: dict[tuple[int, int], int] = {}
+        self.children: dict[int, dict[bytes, int]] = {}
+        self.targets: dict[int, bytes] = {}
+        self.inodes: dict[int, int] = {}
+        self.xattrs: dict[int, Xattrs] = {}
+        self.sparse: dict[int, Sparse] = {}
+        self._touched: set[int] = set()
+        self._cleared: set[int] = set()
+        self._new_row(ROOT, b"", DIRECTORY)
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def start_layer(self, number: int) -> None:
+        """From here on, what is added belongs to layer `number`."""
+        self.layer = number
+        self.layer_start = len(self.kinds)
+        self._touched.clear()
+        self._cleared.clear()
+
+    # Paths
+
+    def resolve(self, parts: list[bytes]) -> tuple[int, list[bytes]]:
+        """The row that `parts` lead to, symbolic links followed inside the root, and the parts that do not exist.
+
+        What stands in the way without being a directory counts as not existing. Raises LinkCircle.
+        """
+        row, hops = ROOT, 0
+        waiting = parts[::-1]
+        missing: list[bytes] = []
+        while waiting:
+            part = waiting.pop()
+            if part == b"..":
+                if missing:
+                    missing.pop()
+                else:
+                    row = self.parents[row]
+                continue
+            if missing:
+                missing.append(part)
+                continue
+            child = self.children.get(row, {}).get(part)
+            if child is None:
+                missing.append(part)
+            elif self.kinds[child] == DIRECTORY:
+                row = child
+            elif self.kind(child) == SYMLINK:
+                hops += 1
+                if hops > _MAX_HOPS:
+                    raise LinkCircle(f"symbolic links lead in a circle at {shown(b'/'.join(parts))}")
+                target = self.targets[self.inodes.get(child, child)]
+                if target.startswith(b"/"):
+                    row = ROOT
+                waiting.extend(part for part in reversed(target.split(b"/")) if part not in (b"", b"."))
+            else:
+                missing.append(part)
+        return row, missing
+
+    def find(self, directory: int, name: bytes) -> int | None:
+        """The row bound to `name` in a directory."""
+        return self.children.get(directory, {}).get(name)
+
+    def directory(self, parts: list[bytes]) -> int:
+        """The directory that `parts` lead to; what is missing is made, with mode 0755, owned by root."""
+        row, missing = self.resolve(parts)
+        self._touch(row)
+        for part in missing:
+            row = self.bind(row, part, DIRECTORY)
+        return row
+
+    def path(self, row: int) -> bytes:
+        """The path of a row, without a leading slash; empty for the root."""
+        parts: list[bytes] = []
+        while row != ROOT:
+            parts.append(self.names[row])
+            row = self.parents[row]
+        return b"/".join(reversed(parts))
+
+    # Changes
+
+    def bind(self, directory: int, name: bytes, kind: int) -> int:
+        """A new row for `name`; whatever had the name before, and all below it, is gone."""
+        if len(name) > _MAX_COMPONENT:
+            raise ImageInvalid(f"a name has {len(name)} bytes, the limit is {_MAX_COMPONENT}: {shown(name)}")
+        old = self.children.setdefault(directory, {}).get(name)
+        if old is not None:
+            self._forget(old)
+        row = self._new_row(directory, name, kind)
+        self.children[directory][name] = row
+        return row
+
+    def describe(self, row: int, mode: int, owner: tuple[int, int], mtime: int, xattrs: Xattrs) -> None:
+        """Attributes of a row's inode."""
+        self.modes[row] = mode
+        self.owners[row] = self._owner(owner)
+        self.mtimes[row] = mtime
+        self.layers[row] = self.layer
+        self.xattrs.pop(row, None)
+        if xattrs:
+            self._spend(sum(len(key) + len(value) for key, value in xattrs))
+            self.xattrs[row] = xattrs
+
+    def set_target(self, row: int, target: bytes) -> None:
+        self._spend(len(target))
+        self.targets[row] = target
+
+    def hide(self, directory: int, name: bytes) -> None:
+        """A whiteout: what lower layers bound to `name`, and below it, is gone; what this layer bound there stays."""
+        child = self.find(directory, name)
+        if child is None or child >= self.layer_start:
+            return
+        if self.kinds[child] == DIRECTORY and (self.layers[child] == self.layer or child in self._touched):
+            self._clear_lower(child)
+            return
+        self._forget(child)
+        del self.children[directory][name]
+
+    def hide_contents(self, directory: int) -> None:
+        """An opaque marker: what lower layers brought below a directory is gone."""
+        if directory < self.layer_start:
+            self._clear_contents(directory)
+
+    def _clear_lower(self, directory: int) -> None:
+        if self.layers[directory] != self.layer:
+            self.describe(directory, IMPLICIT_MODE, (0, 0), 0, ())
+        self._clear_contents(directory)
+
+    def _clear_contents(self, directory: int) -> None:
+        """Each directory is gone through once a layer, however many markers it has."""
+        pending = [directory]
+        while pending:
+            directory = pending.pop()
+            if directory in self._cleared:
+                continue
+            self._cleared.add(directory)
+            kept: dict[bytes, int] = {}
+            for name, child in self.children.get(directory, {}).items():
+                if child >= self.layer_start:
+                    kept[name] = child
+                elif self.kinds[child] == DIRECTORY and (self.layers[child] == self.layer or child in self._touched):
+                    if self.layers[child] != self.layer:
+                        self.describe(child, IMPLICIT_MODE, (0, 0), 0, ())
+                    kept[name] = child
+                    pending.append(child)
+                else:
+                    self._forget(child)
+            self.children[directory] = kept
+
+    def _touch(self, row: int) -> None:
+        """Remember that this layer brings something below `row`."""
+        while row not in self._touched:
+            self._touched.add(row)
+            row = self.parents[row]
+
+    def _forget(self, row: int) -> None:
+        """Free what a removed directory holds; attributes of files stay, since hard links may be bound to them."""
+        pending = [row]
+        while pending:
+            for child in self.children.pop(pending.pop(), {}).values():
+                if self.kinds[child] == DIRECTORY:
+                    pending.append(child)
+
+    def _new_row(self, parent: int, name: bytes, kind: int) -> int:
+        row = len(self.kinds)
+        if row > self._max_entries:
+            raise ImageInvalid(f"the layers have more than {self._max_entries} entries", "gateway.max_entries says so")
+        self._spend(len(name))
+        self.kinds.append(kind)
+        self.layers.append(self.layer)
+        self.modes.append(IMPLICIT_MODE)
+        self.parents.append(parent)
+        self.owners.append(self._owner((0, 0)))
+        self.mtimes.append(0)
+        self.data.append(0)
+        self.sizes.append(0)
+        self.names.append(name)
+        return row
+
+    def _owner(self, pair: tuple[int, int]) -> int:
+        number = self._owner_numbers.get(pair)
+        if number is None:
+            number = self._owner_numbers[pair] = len(self.owner_pairs)
+            self.owner_pairs.append(pair)
+        return number
+
+    def _spend(self, count: int) -> None:
+        self._text_left -= count
+        if self._text_left < 0:
+            raise ImageInvalid(f"names and attributes of the layers have more than {_MAX_TEXT} bytes")
+
+    # The result
+
+    def kind(self, row: int) -> int:
+        """The kind of a row's inode: a hard link is what it is bound to."""
+        return self.kinds[self.inodes.get(row, row)]
+
+    def walk(self) -> Iterator[int]:
+        """Every row of the final tree, directories before what is in them, names in byte order."""
+        pending = [ROOT]
+        while pending:
+            row = pending.pop()
+            yield row
+            children = self.children.get(row)
+            if children:
+                pending.extend(children[name] for name in sorted(children, reverse=True))
+
+
+def shown(name: bytes) -> str:
+    """A name of an image, for a message."""
+    return printable(name.decode("utf-8", "backslashreplace"))

@@ -1,0 +1,1 @@
+"""The service: requests, conversions, worker processes, history, replica systems; `udi-gateway`."""

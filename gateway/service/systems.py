@@ -1,0 +1,179 @@
+"""Further systems: image stores elsewhere that get every image and every name of this one.
+
+Files go by rsync, to a folder of this machine or over ssh as a special-purpose account that owns the far store. An
+image is sent under a temporary name, its sha256 is asked for there, and then it is renamed; its facts follow, then the
+references. What this store no longer has is removed there too, unless a job there holds it. A transfer that was cut
+off is made good by the next one, or by `udi-gateway transfer`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gateway.service.heartbeat import with_heartbeat
+from gateway.service.history import History
+from gateway.store.locks import Locks
+from gateway.store.writer import TEMPORARY, StoreWriter
+from udi.command import Deadline, Finished, run
+from udi.config import SystemConfig
+from udi.facts import Facts
+from udi.store import StoreLayout
+from udiroot.errors import ImageInvalid, UdiError, UpstreamFailed, printable
+
+_SHORT = 60.0
+_CHMOD, _GREP, _MKDIR, _MV, _RM = "/bin/chmod", "/bin/grep", "/bin/mkdir", "/bin/mv", "/bin/rm"
+_SHA256SUM = "/usr/bin/sha256sum"
+_OURS = re.compile(r"[0-9a-f]{64}\.[a-z0-9]+")
+_AT_ONCE = 200
+"""Names in one command: command lines end at 128 KiB."""
+
+Tell = Callable[[dict[str, Any]], None]
+
+log = logging.getLogger(__name__)
+
+
+class Systems:
+    """All further systems of a site."""
+
+    def __init__(
+        self, systems: tuple[SystemConfig, ...], state: str, store: StoreWriter, history: History, locks: Locks
+    ) -> None:
+        self._systems = systems
+        self._state = state
+        self._store = store
+        self._history = history
+        self._locks = locks
+
+    def bring(self, tell: Tell) -> list[str]:
+        """Make all systems as this store is now. Returns what went wrong, one sentence a system."""
+        troubles = []
+        for system in self._systems:
+            event = {"event": "progress", "stage": f"transferring to {system.name}", "bytes": 0, "total": 0}
+            try:
+                with_heartbeat(tell, event, functools.partial(self._mirror, system))
+            except UdiError as error:
+                log.warning("system %s: %s", system.name, error.message)
+                self._history.note(f"system {system.name}", error)
+                troubles.append(f"system {system.name}: {error.message}")
+        return troubles
+
+    def _mirror(self, system: SystemConfig) -> None:
+        """One transfer; not needed where another began after we were asked."""
+        asked = time.time()
+        mark = f"{self._state}/transferred-{system.name}"
+        with self._locks.holder() as holder:
+            holder.take(f"system {system.name}", seconds=float(system.deadline))
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(mark).st_mtime > asked:
+                    return
+            began = time.time()
+            Mirror(system, self._store.layout).run()
+            with open(mark, "wb") as stream:
+                os.utime(stream.fileno(), (began, began))
+
+
+class Mirror:
+    """One transfer to one system."""
+
+    def __init__(self, system: SystemConfig, here: StoreLayout) -> None:
+        self._system = system
+        self._here = here
+        self._there = StoreLayout(system.path)
+        self._login = f"{system.user}@{system.host}" if system.user else system.host
+        self._deadline = Deadline(system.deadline)
+
+    def run(self) -> None:
+        """Images, facts, modes, references; then what is to be removed. Raises UpstreamFailed, TimedOut."""
+        there = self._there
+        names = set(self._list(there.images))
+        for name in sorted(os.listdir(self._here.images)):
+            image_id, _, kind = name.partition(".")
+            if image_id and kind == "json" and name not in names:
+                self._send(image_id)
+        # Modes follow references, so they may change after the file was sent.
+        self._rsync("-rp", "--existing", "--size-only", f"{self._here.images}/", there.images + "/")
+        self._rsync("-rpt", "--delete", f"--exclude={TEMPORARY}*", f"{self._here.refs}/", there.refs + "/")
+        self._remove(names - set(os.listdir(self._here.images)))
+
+    def _send(self, image_id: str) -> None:
+        """An image file to a temporary name, compared, renamed; then its facts."""
+        try:
+            with open(self._here.facts(image_id), "rb") as stream:
+                facts = Facts.from_json(stream.read())
+        except FileNotFoundError:
+            return  # removed in between
+        temporary = f"{self._there.images}/{TEMPORARY}{secrets.token_hex(12)}"
+        try:
+            self._rsync("-pS", self._here.image(image_id, facts.format), temporary)
+            said = self._do(_SHA256SUM, "-b", temporary, long=True).require_success().stdout.split()
+            if not said or said[0].decode("ascii", "replace") != facts.sha256:
+                raise ImageInvalid(
+                    f"image {image_id} arrived at {self._system.name} damaged", "it is sent again next time"
+                )
+            self._do(_MV, "-f", temporary, self._there.image(image_id, facts.format)).require_success()
+        except UdiError:
+            with contextlib.suppress(UdiError):  # the first error is the one to tell
+                self._do(_RM, "-f", temporary)
+            raise
+        self._rsync("-p", self._here.facts(image_id), self._there.facts(image_id))
+        log.info("image %s is on %s", image_id, self._system.name)
+
+    def _remove(self, superfluous: set[str]) -> None:
+        """Temporary files of dead transfers, and images that are gone here; facts first. One that a job uses stays."""
+        ids = sorted({name.partition(".")[0] for name in superfluous} - {""})
+        used: set[str] = set()
+        if ids:
+            words = [word for image_id in ids for word in ("-e", image_id)]
+            found = self._do(_GREP, "-rohF", *words, self._there.plans)
+            if found.exit_code not in (0, 1):
+                raise UpstreamFailed(f"plans of {self._system.name} cannot be read, so nothing is removed there")
+            used = set(found.stdout.decode("ascii", "replace").split())
+        gone = sorted((name for name in superfluous if name.partition(".")[0] not in used), key=_facts_first)
+        for at in range(0, len(gone), _AT_ONCE):
+            paths = [f"{self._there.images}/{name}" for name in gone[at : at + _AT_ONCE]]
+            self._do(_RM, "-f", *paths).require_success()
+
+    def _list(self, folder: str) -> list[str]:
+        """Names in a folder there; those that are none of ours are left alone. A store that is not there is made."""
+        words = ("--list-only", "-r", "--no-recursive", "--dirs", folder + "/")
+        try:
+            shown = self._rsync(*words)
+        except UpstreamFailed:
+            there = self._there
+            self._do(_MKDIR, "-p", there.images, there.refs, there.plans).require_success()
+            self._do(_CHMOD, "711", there.plans).require_success()
+            shown = self._rsync(*words)
+        lines = shown.stdout.decode("utf-8", "replace").splitlines()
+        names = [line.split(None, 4)[-1] for line in lines if line.startswith("-")]
+        return [name for name in names if name.startswith(TEMPORARY) or _OURS.fullmatch(name)]
+
+    def _rsync(self, *words: str) -> Finished:
+        """rsync to the far store: the last word is a path there. Raises UpstreamFailed, TimedOut."""
+        system, far = self._system, words[-1]
+        argv = [system.rsync, "--timeout=120"]
+        if system.host:
+            argv += ["-e", " ".join(system.ssh), *words[:-1], f"{self._login}:{far}"]
+        else:
+            argv += words
+        return run(argv, seconds=self._deadline.left()).require_success()
+
+    def _do(self, *words: str, long: bool = False) -> Finished:
+        """A command there. Its words are ours or the configuration's, plain ones that a far shell leaves alone."""
+        argv = [*self._system.ssh, "--", self._login, *words] if self._system.host else list(words)
+        done = run(argv, seconds=self._deadline.left(None if long else _SHORT))
+        if self._system.host and done.exit_code == 255:
+            words_of = done.stderr.strip().decode("utf-8", "replace").splitlines()
+            raise UpstreamFailed(f"ssh to {self._system.host}: {printable(words_of[-1]) if words_of else 'failed'}")
+        return done
+
+
+def _facts_first(name: str) -> tuple[bool, str]:
+    return not name.endswith(".json"), name

@@ -1,0 +1,1 @@
+"""What the gateway keeps on disk: the image store, cached layers, credentials, and the locks between processes."""

@@ -1,0 +1,83 @@
+"""`udi-gateway expire`: which images go, by age since last use and by the size of all; never one that a job holds."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+from gateway.store.writer import StoreWriter
+from udi.config import GatewayConfig
+from udi.facts import Ref
+from udiroot.errors import UpstreamFailed
+
+_DAY = 86400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expired:
+    """An image that goes: its names, size in bytes, last use in seconds since 1970, and why: `age` or `size`."""
+
+    id: str
+    references: tuple[str, ...]
+    size: int
+    used: int
+    reason: str
+
+
+@dataclass
+class _Image:
+    id: str
+    refs: list[Ref]
+    size: int
+    used: int
+
+
+def expire(store: StoreWriter, settings: GatewayConfig, *, dry_run: bool = False) -> list[Expired]:
+    """Remove what the settings say, or only tell. The one unused longest goes first. Raises UpstreamFailed.
+
+    Pins count as a job's hold until they are older than `gateway.pin_days`.
+    """
+    now = time.time()
+    with store.locked():
+        try:
+            images = _images(store)
+            plans = store.plans()
+        except OSError as error:
+            raise UpstreamFailed(f"image store: {(error.strerror or str(error)).lower()}") from error
+        old_pins = [ref for ref in store.refs() if ref.is_pin and ref.created < now - settings.pin_days * _DAY]
+        held = {ref.id for ref in store.refs() if ref.is_pin and ref not in old_pins}
+        held |= {image.id for image in images if any(image.id.encode() in plan for plan in plans)}
+        total = sum(image.size for image in images)
+        gone: list[Expired] = []
+        refs = list(old_pins)
+        for image in sorted(images, key=lambda image: image.used):
+            reason = ""
+            if settings.keep_days and image.used < now - settings.keep_days * _DAY:
+                reason = "age"
+            elif settings.keep_bytes and total > settings.keep_bytes:
+                reason = "size"
+            if not reason or image.id in held:
+                continue
+            total -= image.size
+            refs += image.refs
+            names = tuple(ref.reference for ref in image.refs if not ref.is_pin)
+            gone.append(Expired(id=image.id, references=names, size=image.size, used=image.used, reason=reason))
+        if not dry_run:
+            store.drop(refs)
+    return gone
+
+
+def _images(store: StoreWriter) -> list[_Image]:
+    by_id: dict[str, _Image] = {}
+    for name in os.listdir(store.layout.images):
+        image_id, _, kind = name.partition(".")
+        if image_id and kind and kind != "json" and store.has(image_id):
+            status = os.stat(f"{store.layout.images}/{name}")
+            used = int(os.stat(store.layout.facts(image_id)).st_mtime)
+            by_id[image_id] = _Image(image_id, [], status.st_blocks * 512, used)
+    for ref in store.refs():
+        if ref.id in by_id:
+            by_id[ref.id].refs.append(ref)
+            by_id[ref.id].used = max(by_id[ref.id].used, ref.used)
+    return list(by_id.values())

@@ -1,0 +1,309 @@
+"""Writing the image store: what `udi.store` reads, made so that nobody ever sees half of anything.
+
+An image file is written under a hidden temporary name in the store, and renamed when it is checked and on disk; its
+facts follow, then the reference. All processes of the gateway on one machine may write a store at the same time: the
+locks of `gateway.store.locks` keep them apart, and tell which temporary files belong to dead conversions.
+
+A file is 0444 while a public reference names its image and 0400 otherwise. An image that no reference names any more
+is removed, unless a job's plan names it; then the next change of names or start finds it. A pin, which is a reference
+`id:…`, keeps the image that a tag stood for when a job was submitted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import secrets
+import stat
+import time
+from collections.abc import Container, Iterable, Iterator
+
+from gateway.store.locks import Holder, Locks
+from udi.facts import Facts, Ref
+from udi.reference import ImageReference
+from udi.store import StoreLayout, StoreReader
+from udiroot.errors import ConfigError, NotFound, NotPermitted, UpstreamFailed
+
+TEMPORARY = ".new-"
+_PUBLIC, _PRIVATE = 0o444, 0o400
+_FOLDERS = (("images", 0o755), ("refs", 0o755), ("plans", 0o711))
+_PIN_FRESH = 86400
+"""A pin that is younger is not written again."""
+
+
+class StoreWriter:
+    """The store, for its own account. Safe for threads and processes that share the locks."""
+
+    def __init__(self, layout: StoreLayout, locks: Locks) -> None:
+        self.layout = layout
+        self._locks = locks
+
+    def prepare(self) -> None:
+        """Make the store's folders.
+
+        Raises ConfigError when the store is not this account's own, UpstreamFailed when it can't be written.
+        """
+        try:
+            os.makedirs(self.layout.path, mode=0o755, exist_ok=True)
+            owner = os.stat(self.layout.path).st_uid
+            if owner != os.geteuid():
+                raise ConfigError(
+                    f"image store {self.layout.path} belongs to uid {owner}, this is uid {os.geteuid()}",
+                    "the service runs as the account that store.account names",
+                )
+            for name, mode in _FOLDERS:
+                path = f"{self.layout.path}/{name}"
+                if not os.path.isdir(path) or stat.S_IMODE(os.stat(path).st_mode) != mode:
+                    os.makedirs(path, exist_ok=True)
+                    os.chmod(path, mode)
+        except OSError as error:
+            raise _failed(self.layout.path, error) from error
+
+    def sweep(self) -> None:
+        """Remove what dead conversions left, and what is named no more. Raises UpstreamFailed."""
+        with self.locked():
+            try:
+                self._settle()
+            except OSError as error:
+                raise _failed(self.layout.path, error) from error
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[Holder]:
+        """Nobody else writes references, facts or names of image files. Raises TimedOut."""
+        with self._locks.holder() as holder:
+            holder.take("store")
+            yield holder
+
+    @contextlib.contextmanager
+    def temporary(self) -> Iterator[str]:
+        """A new name in the store for a file in the making; what is left of it at the end is removed."""
+        name = f"{TEMPORARY}{secrets.token_hex(12)}"
+        path = f"{self.layout.images}/{name}"
+        with self._locks.holder() as holder:
+            holder.take(f"temporary {name}")
+            try:
+                yield path
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+
+    def has(self, image_id: str) -> bool:
+        """Whether the image is there in full: facts are written after the file."""
+        return os.path.lexists(self.layout.facts(image_id))
+
+    def publish(self, temporary: str, facts: Facts) -> None:
+        """Give a finished image file its name, and write its facts; nobody but this account may read them yet."""
+        with self.locked():
+            try:
+                os.chmod(temporary, _PRIVATE)
+                os.rename(temporary, self.layout.image(facts.id, facts.format))
+                self._write(self.layout.facts(facts.id), facts.to_json(), _PRIVATE)
+            except OSError as error:
+                raise _failed(temporary, error) from error
+
+    @contextlib.contextmanager
+    def expecting(self, image_id: str) -> Iterator[None]:
+        """While a pull of this image goes on: it is not removed for want of a name, since it is about to get one."""
+        with self._locks.holder() as holder:
+            holder.take(f"image {image_id}", shared=True)
+            yield
+
+    def name(self, reference: ImageReference, image_id: str, owner: int | None, groups: tuple[int, ...] = ()) -> Ref:
+        """Make `reference` stand for an image, publicly or for `owner` and `groups`. An earlier meaning is replaced."""
+        with self.locked():
+            if not self.has(image_id):
+                raise NotFound(f"image {image_id} is not in the store")
+            now = int(time.time())
+            owners = () if owner is None else (owner,)
+            ref = Ref(
+                reference=str(reference),
+                id=image_id,
+                owners=owners,
+                groups=groups if owners else (),
+                created=now,
+                used=now,
+            )
+            try:
+                os.utime(self.layout.facts(image_id))
+                path = self.layout.ref(reference, owner)
+                before = self._read_ref(path)
+                if before is None or dataclasses.replace(before, created=now, used=now) != ref:
+                    if owner is None:
+                        self._set_mode(self._files_of(image_id), _PUBLIC)
+                    self._write(path, ref.to_json(), _PUBLIC if owner is None else _PRIVATE)
+                    if before or os.path.lexists(self._waiting):
+                        self._settle({image_id, before.id if before else image_id})
+                    else:
+                        self._remove_dead()  # a new name takes none away, so nobody else's need be read
+            except OSError as error:
+                raise _failed(self.layout.refs, error) from error
+            return ref
+
+    def pin(self, image_id: str, owner: int) -> None:
+        """Keep an image for a job that `owner` submits, should its tag move before the job starts; it is in use now."""
+        path = self.layout.ref(ImageReference.parse(f"id:{image_id}"), owner)
+        now = int(time.time())
+        with self.locked():
+            try:
+                os.utime(self.layout.facts(image_id))
+                pin = self._read_ref(path)
+                if pin is None or pin.created < now - _PIN_FRESH:
+                    made = Ref(reference=f"id:{image_id}", id=image_id, owners=(owner,), created=now, used=now)
+                    self._write(path, made.to_json(), _PRIVATE)
+            except OSError as error:
+                raise _failed(path, error) from error
+
+    def remove(self, reference: ImageReference, caller: int, *, publisher: bool, groups: tuple[int, ...] = ()) -> Ref:
+        """Remove the caller's own reference, or, for a publisher, the public one; and the image with the last of them.
+
+        Pins hold an image that was removed no longer. Raises NotFound, also for what the caller may not know of, and
+        NotPermitted.
+        """
+        with self.locked():
+            for owner in (caller, None):
+                path = self.layout.ref(reference, owner)
+                ref = self._read_ref(path)
+                if ref is None:
+                    continue
+                if owner is None and not publisher:
+                    raise NotPermitted(f"{reference} is public, so only a publisher may remove it")
+                self.drop([ref])
+                return ref
+            StoreReader(self.layout, caller, groups).resolve(reference)
+            raise NotPermitted(f"{reference} is another user's, whose group may use it; only the owner may remove it")
+
+    def drop(self, refs: list[Ref]) -> None:
+        """Remove these references, pins that are then alone, and images without any. To be called while `locked`."""
+        try:
+            for ref in refs:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path_of(ref))
+            left = list(self.refs())
+            named = {ref.id for ref in left if not ref.is_pin}
+            for ref in left:
+                if ref.is_pin and ref.id not in named and ref.id in {gone.id for gone in refs if not gone.is_pin}:
+                    os.unlink(self._path_of(ref))
+            self._settle()
+        except OSError as error:
+            raise _failed(self.layout.refs, error) from error
+
+    def _path_of(self, ref: Ref) -> str:
+        return self.layout.ref(ImageReference.parse(ref.reference), ref.owners[0] if ref.owners else None)
+
+    def refs(self) -> Iterator[Ref]:
+        """Every reference of the store."""
+        for name in sorted(os.listdir(self.layout.refs)):
+            if name.endswith(".json") and not name.startswith("."):
+                ref = self._read_ref(f"{self.layout.refs}/{name}")
+                if ref:
+                    yield ref
+
+    def _read_ref(self, path: str) -> Ref | None:
+        try:
+            with open(path, "rb") as stream:
+                return Ref.from_json(stream.read())
+        except FileNotFoundError:
+            return None
+
+    def _settle(self, changed: Container[str] | None = None) -> None:
+        """Bring modes of these images, or of all, in line with references; remove what none names and no job uses.
+
+        To be called while `locked`.
+        """
+        self._remove_dead()
+        files: dict[str, list[str]] = {}
+        for name in os.listdir(self.layout.images):
+            image_id, dot, _ = name.partition(".")
+            if image_id and dot:
+                files.setdefault(image_id, []).append(name)
+        public: dict[str, bool] = {}
+        for ref in self.refs():
+            public[ref.id] = public.get(ref.id, False) or ref.is_public
+        nameless = [image_id for image_id in files if image_id not in public]
+        plans = self.plans() if nameless else []
+        used = [image_id for image_id in nameless if any(image_id.encode() in plan for plan in plans)]
+        kept = [image_id for image_id in nameless if image_id in used or not self._remove(image_id, files[image_id])]
+        self._note_waiting(bool(kept))
+        for image_id in public.keys() & files.keys():
+            if changed is None or image_id in changed:
+                self._set_mode(files[image_id], _PUBLIC if public[image_id] else _PRIVATE)
+
+    def _remove_dead(self) -> None:
+        """Temporary files whose makers are gone."""
+        for folder in (self.layout.images, self.layout.refs):
+            for name in os.listdir(folder):
+                if name.startswith(TEMPORARY):
+                    with self._locks.holder() as holder:
+                        if holder.try_take(f"temporary {name}"):
+                            os.unlink(f"{folder}/{name}")
+
+    def _remove(self, image_id: str, names: list[str]) -> bool:
+        """Facts go first, so that what has facts is whole. False where a pull of it goes on, which will name it."""
+        with self._locks.holder() as holder:
+            if not holder.try_take(f"image {image_id}"):
+                return False
+            for name in sorted(names, key=lambda name: not name.endswith(".json")):
+                os.unlink(f"{self.layout.images}/{name}")
+            return True
+
+    @property
+    def _waiting(self) -> str:
+        """A file that is there while an image without a name waits for the end of a job, or for the name."""
+        return f"{self.layout.images}/.waiting"
+
+    def _note_waiting(self, waits: bool) -> None:
+        if waits and not os.path.lexists(self._waiting):
+            os.close(os.open(self._waiting, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, _PRIVATE))
+        elif not waits and os.path.lexists(self._waiting):
+            os.unlink(self._waiting)
+
+    def _files_of(self, image_id: str) -> list[str]:
+        return [name for name in os.listdir(self.layout.images) if name.startswith(f"{image_id}.")]
+
+    def plans(self) -> list[bytes]:
+        """The plans of all jobs: an image that one of them names is in use."""
+        found = []
+        for name in os.listdir(self.layout.plans):
+            try:
+                with open(f"{self.layout.plans}/{name}", "rb") as stream:
+                    found.append(stream.read())
+            except FileNotFoundError:
+                continue  # its job ended in between
+        return found
+
+    def _set_mode(self, names: Iterable[str], mode: int) -> None:
+        for name in names:
+            path = f"{self.layout.images}/{name}"
+            if stat.S_IMODE(os.stat(path).st_mode) != mode:
+                os.chmod(path, mode)
+
+    def _write(self, path: str, text: str, mode: int) -> None:
+        """A small file, whole or not at all."""
+        folder = os.path.dirname(path)
+        temporary = f"{folder}/{TEMPORARY}{secrets.token_hex(12)}"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(text.encode())
+                stream.flush()
+                os.fchmod(stream.fileno(), mode)
+                os.fsync(stream.fileno())
+            os.rename(temporary, path)
+        except OSError:
+            os.unlink(temporary)
+            raise
+        _sync_folder(folder)
+
+
+def _sync_folder(path: str) -> None:
+    """Make the names in a folder last."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _failed(path: str, error: OSError) -> UpstreamFailed:
+    return UpstreamFailed(f"image store: {path}: {(error.strerror or str(error)).lower()}")
