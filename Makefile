@@ -1,69 +1,88 @@
-# Everything a fresh Debian 12 machine needs is installed by these targets; none of it lives in anybody's shell history.
+# `make venv` installs what everybody needs; on Debian 12, `make setup`, as root, installs the rest.
 
-PYTHON ?= /usr/bin/python3
+# The system's Python, since programs of the virtual environment also run on xcsim's nodes and as other users.
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 VENV := .venv
 BIN := $(VENV)/bin
-SSHD := .cache/sshd
+CACHE := .cache
+SSHD := $(CACHE)/sshd
 PACKAGES := python3 python3-venv apache2-utils busybox-static debootstrap debian-archive-keyring docker-registry \
             docker.io dpkg-dev e2fsprogs gcc iproute2 ksh make munge musl-tools openssh-client openssh-server \
             openssl patch procps rsync shellcheck skopeo squashfs-tools squashfs-tools-ng strace systemd tinyproxy \
             umoci util-linux xinetd
 
-.PHONY: help setup sshd demo test test-fast test-faults check format bench clean
+.PHONY: help venv check test-fast format setup packages sshd demo test test-faults bench constraints clean root
+.NOTPARALLEL:
 
 help: ## show what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.packages $(VENV)/.installed sshd ## install Debian packages, a virtual environment and the private sshd
+venv: $(VENV)/.installed ## create .venv with the package and its tests, in tested versions; needs Python 3.11 and no root
 
-sshd: $(SSHD)/bin ## build the static private sshd from Debian's source package, once
-
-demo: root setup ## bring up a one-machine Cray XC and run jobs inside a Debian image on it
-	$(BIN)/python -m xcsim.demo
-
-test: root setup ## run every test, in two processes
-	$(BIN)/python -m pytest -n 2
-
-test-fast: setup ## run the tests that need no root
-	$(BIN)/python -m pytest tests/unit
-
-test-faults: root setup ## kill and fail the node software at every point, not only at the seeded ones
-	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest -rP tests/node/test_interrupted.py tests/node/test_together.py
-
-check: setup ## ruff and mypy --strict
+check: venv ## ruff and mypy --strict; needs no root
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: setup ## let ruff put the code in order
+test-fast: venv ## run the tests that need no root
+	$(BIN)/python -m pytest tests/unit
+
+format: venv ## let ruff fix and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: root setup ## print the figures that the README quotes
+setup: packages venv sshd ## install Debian packages, the virtual environment and the private sshd (root)
+
+packages: $(CACHE)/packages ## install the Debian packages that the tests with nodes and the gateway need (root)
+
+sshd: $(SSHD)/bin ## build the static private sshd from Debian's source package, once (root)
+
+demo: root setup ## bring up a one-machine Cray XC and run jobs inside a Debian image on it (root)
+	$(BIN)/python -m xcsim.demo
+
+test: root setup ## run every test, in two processes (root)
+	$(BIN)/python -m pytest -n 2
+
+test-faults: root setup ## kill and fail the node software at every point, not only at the seeded ones (root)
+	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest -rP tests/node/test_interrupted.py tests/node/test_together.py
+
+bench: root setup ## print the figures that the README quotes (root)
 	$(BIN)/python -m benchmarks.setup
 	$(BIN)/python -m benchmarks.setup --cold
 	$(BIN)/python -m benchmarks.ssh
 	$(BIN)/python -m benchmarks.convert
 	$(BIN)/python -m benchmarks.entries
+	$(BIN)/python -m benchmarks.submit
 
-clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+constraints: ## renew constraints.txt with the newest versions that setup.cfg allows; make test must pass afterwards
+	rm -rf $(CACHE)/constraints
+	$(PYTHON) -m venv $(CACHE)/constraints
+	$(CACHE)/constraints/bin/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	{ head -n 1 constraints.txt; $(CACHE)/constraints/bin/pip freeze --exclude-editable; } > $(CACHE)/constraints.txt
+	mv $(CACHE)/constraints.txt constraints.txt
+	rm -rf $(CACHE)/constraints
 
-.PHONY: root
+clean: ## remove the virtual environment, caches and what was built
+	rm -rf $(VENV) $(CACHE) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+
 root:
 	@test "$$(id -u)" = 0 || { echo "make: this needs root, because it makes namespaces, mounts and loop devices; try sudo make" >&2; exit 1; }
 
-$(VENV)/.packages: Makefile
+$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: $(PYTHON) is not Python 3.11 or newer; set PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo "make: $(PYTHON) has no ensurepip, which virtual environments need; on Debian install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+$(CACHE)/packages: Makefile
 	@test "$$(id -u)" = 0 || { echo "make: installing Debian packages needs root; try sudo make setup" >&2; exit 1; }
-	mkdir -p $(VENV)
+	mkdir -p $(CACHE)
 	missing=$$(for name in $(PACKAGES); do dpkg-query -W -f '$${Status}' $$name 2>/dev/null | grep -q 'ok installed' || echo $$name; done); \
 	test -z "$$missing" || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; }
 	touch $@
 
-$(SSHD)/bin: sshd/build.sh sshd/job-only.patch sshd/localoptions.h | $(VENV)/.packages
+$(SSHD)/bin: sshd/build.sh sshd/job-only.patch sshd/localoptions.h | $(CACHE)/packages
 	sshd/build.sh $(SSHD)
-
-$(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/.packages
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
-	touch $@

@@ -1,15 +1,16 @@
 #!/bin/sh
-# Builds the private sshd, its client and its key maker as static programs: Debian's own source package of dropbear,
-# job-only.patch, localoptions.h, and musl. Usage: build.sh FOLDER; the programs are then in FOLDER/bin.
+# Builds the private sshd, its client and its key generator as static programs, from Debian's own source package of
+# dropbear with job-only.patch and localoptions.h, linked with musl.
+# Usage: build.sh DIRECTORY; the programs are then in DIRECTORY/bin.
 #
-# The source comes from where this machine's apt gets its packages: apt is shown the machine's own sources again as
-# deb-src, with lists of our own, and checks signature and sums as always.
+# The source comes from where this machine's apt gets its packages: the machine's own sources are given to apt once more
+# as deb-src, with separate package lists, and apt verifies signatures and checksums as always.
 set -eu
 version=2022.83
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
 cd "$1"
-# What an earlier, failed build left would count too.
+# Files left by an earlier, failed build would be picked up.
 rm -rf "dropbear-$version" dropbear_* bin.new lists sources
 mkdir -p lists/partial sources
 
@@ -29,13 +30,16 @@ own_apt() {
 }
 own_apt update
 own_apt source --download-only dropbear
-[ -f "dropbear_$version.orig.tar.bz2" ] || { echo "build.sh: this Debian has no dropbear $version" >&2; exit 1; }
+[ -f "dropbear_$version.orig.tar.bz2" ] || {
+    echo "build.sh: this Debian does not have dropbear $version, which job-only.patch is made for" >&2
+    exit 1
+}
 dpkg-source --no-check --extract dropbear_*.dsc "dropbear-$version" > build.log
 
 cd "dropbear-$version"
 patch -s -p1 --fuzz=0 < "$here/job-only.patch"
 cp "$here/localoptions.h" .
-# Neither shadow passwords nor login records: it runs as the user, who could read or write none.
+# No shadow passwords and no login records: it runs as the user, who can neither read the former nor write the latter.
 if ! { ac_cv_header_shadow_h=no ./configure CC=musl-gcc CFLAGS="-O2 -fstack-protector-strong" --enable-static \
         --disable-zlib --disable-pam --enable-bundled-libtom --disable-syslog --disable-lastlog --disable-utmp \
         --disable-utmpx --disable-wtmp --disable-wtmpx --disable-loginfunc --disable-pututline --disable-pututxline &&
