@@ -1,7 +1,7 @@
-"""/etc/passwd and /etc/group of a root: our own lines first, then the system accounts that the image's files belong to.
+"""/etc/passwd and /etc/group of a root: our own lines first, then the system accounts that own the image's files.
 
-The image's file is user text: opened inside the image without following links, bounded, and only lines of plain form
-whose name and number are not taken are kept, with no password.
+The image's file is user text: opened inside the image without following links, limited in size, and only well-formed
+lines whose name and number are free are kept, without a password.
 """
 
 import os
@@ -16,7 +16,7 @@ MERGED = tuple(_FIELDS)
 
 
 def merged(name: str, ours: str, image_etc: str) -> str:
-    """Our lines, then those of the image's `passwd` or `group` for system accounts that ours leave free."""
+    """Our lines, then those of the image's `passwd` or `group` for system accounts that are not in ours."""
     kept = [line for line in ours.split("\n") if line]
     names = {line.split(":", 1)[0] for line in kept}
     numbers = {line.split(":")[2] for line in kept}
@@ -37,7 +37,7 @@ def merged(name: str, ours: str, image_etc: str) -> str:
 def _image_lines(path: str) -> "list[str]":
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:  # absent, a link, or a folder: the image has no such file that we would read
+    except OSError:  # absent, a link, or a directory: none that may be read
         return []
     with open(descriptor, "rb") as stream:
         status = os.fstat(descriptor)

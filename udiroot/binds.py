@@ -1,6 +1,6 @@
-"""Binding a folder or file of the node into a root, with its flags from the first moment on.
+"""Binding a directory or file of the node into a root, with its flags from the first moment on.
 
-Kernels since 5.12 copy the mount in no place, set the flags on the copy and everything below, and put it in place.
+Kernels since 5.12 make a detached copy of the mount, set the flags on it and everything below, and then attach it.
 Older ones bind first and set the flags mount by mount; so this is for trees that nobody can reach yet.
 """
 
@@ -32,7 +32,7 @@ _KEPT_OPTIONS = {"ro": MS_RDONLY, "noexec": MS_NOEXEC, "noatime": MS_NOATIME, "n
 
 
 def bind(source: str, target: str, flags: int, *, recursive: bool = False) -> None:
-    """Bind `source` on `target` with `flags`; `recursive` takes what is mounted below along, with the same flags.
+    """Bind `source` on `target` with `flags`; `recursive` includes what is mounted below, with the same flags.
 
     Nothing that is mounted later on one side appears on the other.
     """
@@ -51,9 +51,9 @@ def bind(source: str, target: str, flags: int, *, recursive: bool = False) -> No
 
 def _bind_then_remount(source: str, target: str, flags: int, depth: int) -> None:
     mount(source, target, flags=MS_BIND | depth)
-    place = os.path.realpath(target)  # a descriptor's path would still lead below the new mount
-    mount("", place, flags=MS_PRIVATE | depth)
-    for mounted in mountinfo.below(mountinfo.read(), place):
+    point = os.path.realpath(target)  # a descriptor's path would still lead below the new mount
+    mount("", point, flags=MS_PRIVATE | depth)
+    for mounted in mountinfo.below(mountinfo.read(), point):
         kept = 0
         for option in mounted.options:
             kept |= _KEPT_OPTIONS.get(option, 0)

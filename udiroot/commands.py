@@ -3,8 +3,8 @@
     setupRoot   [--run DIR] [--nid-file FILE] PLAN-FILE SHA256 NONCE
     unsetupRoot [--root DIR] [--run DIR] [--nid-file FILE] [--deadline SECONDS] --job ID NONCE
 
-Each answers with one line, a NodeReport, and exits with 0 or the error's code. `nodehealth.check` is the third such
-command. An argument parser from the library would cost more than all the mounts.
+Each prints one line, a NodeReport, and exits with 0 or the error's code. `nodehealth.check` is the third such command.
+An argument parser from the library would cost more than all the mounts.
 """
 
 import os
@@ -13,8 +13,9 @@ import time
 
 from udiroot import smallfile
 from udiroot.errors import NotPermitted, SetupFailed, TimedOut, UdiError, UsageError, printable
-from udiroot.report import NodeReport
-from udiroot.rules import in_real_folder
+from udiroot.fields import is_token
+from udiroot.report import UNKNOWN_NODE, NodeReport
+from udiroot.rules import in_real_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,15 +31,16 @@ _OPTIONS = {
     "nonce": "",
 }
 _MAX_PLAN = 8 << 20
+_NID_HINT = "set node.nid_file to the file with a node's nid"
 
 
 def main() -> "NoReturn":
-    """Run the command that sys.argv names; the process ends here, without the interpreter's own clearing up."""
+    """Run the command that sys.argv names; the process exits here, without the interpreter's own cleanup."""
     leave(run(sys.argv[1:]))
 
 
 def leave(code: int) -> "NoReturn":
-    """End the process with what it has printed, and without the interpreter's own clearing up."""
+    """Exit with all output written, and without the interpreter's own cleanup."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -53,67 +55,67 @@ def run(arguments: "list[str]") -> int:
         options, words = parse(rest)
         if command == "setupRoot" and len(words) == 3:
             path, sha256, nonce = words
-            return answer(began, options, nonce, lambda nid: _set_up(path, sha256, nid))
+            return answer(began, options, nonce, lambda node: _set_up(path, sha256, node))
         if command == "unsetupRoot" and len(words) == 1 and options["job"]:
-            return answer(began, options, words[0], lambda nid: _tear_down(options, nid))
-        raise UsageError(f"not understood: {printable(' '.join(arguments))}", "see udiroot/commands.py")
+            return answer(began, options, words[0], lambda node: _tear_down(options, node))
+        raise UsageError(f"invalid arguments: {printable(' '.join(arguments))}", "see udiroot/commands.py")
     except UdiError as error:
         sys.stderr.write(f"{error.message}\n{error.hint}\n")
         return error.exit_code
 
 
-def answer(began: float, options: "dict[str, str]", nonce: str, step: "Callable[[int], str]") -> int:
-    """Do one step, and report how it went; a fault of ours is reported too, with its trace in the log.
+def answer(began: float, options: "dict[str, str]", nonce: str, step: "Callable[[str], str]") -> int:
+    """Do one step and report the result; a defect of this program is reported too, with its trace in the log.
 
-    `began` is a time of time.monotonic(); `step` gets the nid, and gives words or raises.
+    `began` is a time of time.monotonic(); `step` gets the node's identity, and returns words or raises.
     """
-    nid = 0
+    node = UNKNOWN_NODE
     try:
-        nid = read_nid(options["nid-file"])
-        words = step(nid)
-        report = NodeReport(nid, 0, _milliseconds(began), words)
+        node = read_identity(options["nid-file"])
+        words = step(node)
+        report = NodeReport(node, 0, _milliseconds(began), words)
     except UdiError as error:
-        report = NodeReport.of_error(nid, _milliseconds(began), error)
-    except Exception as error:  # noqa: BLE001 - a node must answer whatever happens, or it counts as dead
+        report = NodeReport.of_error(node, _milliseconds(began), error)
+    except Exception as error:  # noqa: BLE001 - a node must report whatever happens, or it counts as dead
         sys.excepthook(type(error), error, error.__traceback__)
         where = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else repr(error)
-        report = NodeReport.of_error(nid, _milliseconds(began), SetupFailed(where))
+        report = NodeReport.of_error(node, _milliseconds(began), SetupFailed(where))
     report.send(nonce)
     return report.code
 
 
-def _set_up(path: str, sha256: str, nid: int) -> str:
+def _set_up(path: str, sha256: str, node: str) -> str:
     from udiroot.plan import NodePlan
     from udiroot.setup import set_up
 
     plan = NodePlan.parse(_read_plan(path, sha256))
-    plan.root, plan.run = in_real_folder(plan.root), in_real_folder(plan.run)
     _set_alarm(plan.deadline)
-    return set_up(plan, path, nid, time.monotonic() + plan.deadline)
+    return set_up(plan, path, node, time.monotonic() + plan.deadline)
 
 
-def _tear_down(options: "dict[str, str]", nid: int) -> str:
-    from udiroot.record import RunFolder
+def _tear_down(options: "dict[str, str]", node: str) -> str:
+    from udiroot.record import RunDirectory
     from udiroot.teardown import lock_for_teardown, tear_down
 
     job, seconds = options["job"], int(options["deadline"])
     deadline = time.monotonic() + seconds
     _set_alarm(seconds)
-    with RunFolder(in_real_folder(options["run"])) as folder:
-        if not lock_for_teardown(job, folder, deadline):
-            other = folder.read()
-            raise TimedOut(f"another set-up or teardown runs here, for {other.job if other else 'an unknown job'}")
-        words = tear_down(job, in_real_folder(options["root"]), folder, nid, deadline)
-        if not folder.raw():
-            folder.remove()
+    with RunDirectory(in_real_directory(options["run"])) as run:
+        if not lock_for_teardown(job, run, deadline):
+            other = run.read()
+            raise TimedOut(f"another set-up or teardown is running, for {other.job if other else 'an unknown job'}")
+        words = tear_down(job, in_real_directory(options["root"]), run, node, deadline)
+        if not run.raw():
+            run.remove()
         return words
 
 
 def _read_plan(path: str, sha256: str) -> bytes:
     """The plan's bytes, read with the rights of the file's own owner, since root may be squashed on the store.
 
-    What proves them is the sha256, which came with the command.
+    They are trusted because of the sha256, which came with the command.
     """
+    from udiroot import digest
     from udiroot.rights import FileRights
 
     try:
@@ -124,43 +126,41 @@ def _read_plan(path: str, sha256: str) -> bytes:
         raise SetupFailed(f"plan {path}: {error.strerror}") from error
     with open(descriptor, "rb") as stream:
         data = stream.read(_MAX_PLAN)
-    if _sha256(data) != sha256:
+    if digest.sha256(data) != sha256:
         raise NotPermitted(f"plan {path} is not the one that was sent: its sha256 differs")
     return data
 
 
-def _sha256(data: bytes) -> str:
-    """By the interpreter's own module: hashlib would load the whole of libcrypto."""
+def read_identity(path: str) -> str:
+    """The node's own identity: the nid in the file at `path`, in decimal; where `path` is empty, the kernel's node
+    name. Raises SetupFailed."""
+    if not path:
+        name = os.uname().nodename
+        if not is_token(name):
+            raise SetupFailed(f"invalid host name: '{printable(name)}'")
+        return name
     try:
-        from _sha256 import sha256  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:  # Python 3.12 and later
-        from hashlib import sha256
-    return str(sha256(data).hexdigest())
-
-
-def read_nid(path: str) -> int:
-    """The node's own nid. Raises SetupFailed."""
-    try:
-        return int(smallfile.read(path))
+        nid = int(smallfile.read(path))
     except (OSError, ValueError) as error:
-        raise SetupFailed(
-            f"no nid in {path}: {printable(error)}", "node.nid_file says where a node's nid is"
-        ) from error
+        raise SetupFailed(f"no nid in {path}: {printable(error)}", _NID_HINT) from error
+    if nid < 0:
+        raise SetupFailed(f"no nid in {path}: {nid}", _NID_HINT)
+    return str(nid)
 
 
 def _set_alarm(seconds: int) -> None:
-    """A step that hangs in a call is ended by the kernel's alarm; `signal` would cost `enum` and all that it needs."""
+    """The kernel's alarm ends a step that hangs in a call; `signal` would cost `enum` and all that it imports."""
     import _signal  # type: ignore[import-not-found, unused-ignore]
 
     def late(number: int, frame: object) -> None:
-        raise TimedOut(f"not done within {seconds} seconds")
+        raise TimedOut(f"not finished within {seconds} seconds")
 
     _signal.signal(_signal.SIGALRM, late)
     _signal.alarm(seconds)
 
 
 def parse(words: "list[str]") -> "tuple[dict[str, str], list[str]]":
-    """Options (`--name value`, all with a default) and the other words. Raises UsageError."""
+    """Options (`--name value`, all with a default) and the other arguments. Raises UsageError."""
     options, rest = dict(_OPTIONS), []
     given = iter(words)
     for word in given:
@@ -169,7 +169,7 @@ def parse(words: "list[str]") -> "tuple[dict[str, str], list[str]]":
             continue
         value = next(given, None)
         if word[2:] not in options or value is None:
-            raise UsageError(f"not understood: {printable(word)}")
+            raise UsageError(f"invalid option: {printable(word)}")
         options[word[2:]] = value
     if not options["deadline"].isdecimal():
         raise UsageError(f"not a number of seconds: {printable(options['deadline'])}")

@@ -1,7 +1,7 @@
-"""The image of a job: opened once with the store account's rights, judged on its descriptor, mounted from it.
+"""The image of a job: opened once with the store account's rights, checked on its descriptor, mounted from it.
 
-A file that the user could write would feed the kernel's file systems whatever the user likes; so it must be the store's
-own, writable by nobody else, of the kind and format that the plan says.
+A file that the user could write would feed the kernel's file systems whatever the user likes; so it must be owned by
+the store's account, writable by nobody else, and of the format that the plan names.
 """
 
 import os
@@ -15,22 +15,22 @@ from udiroot.plan import NodePlan
 from udiroot.rights import FileRights
 
 _MAGIC = {"squashfs": (0, b"hsqs"), "ext4": (1080, b"\x53\xef")}
-"""Where each format's magic number stands in the file, in bytes from its start."""
+"""The offset of each format's magic number in the file, in bytes."""
 _OPTIONS = {"squashfs": "", "ext4": "noload"}
 """ext4: the journal is not replayed, since the device is read-only."""
 
 
-def mount_image(plan: NodePlan, nid: int, target: str) -> None:
-    """Mount the plan's image on the folder `target`, read-only, without set-uid programs and devices.
+def mount_image(plan: NodePlan, node: str, target: str) -> None:
+    """Mount the plan's image on the directory `target`, read-only, without set-uid programs and devices.
 
-    Raises SetupFailed where the file cannot be had, ImageInvalid where it is not what the plan says.
+    Raises SetupFailed where the file cannot be opened, ImageInvalid where it is not what the plan names.
     """
     descriptor = _open(plan)
     try:
         if plan.image_format == "directory":
             bind(f"/proc/self/fd/{descriptor}", target, FROZEN)
             return
-        device, path = loop.attach(descriptor, loop.label(nid, plan.job))
+        device, path = loop.attach(descriptor, loop.label(node, plan.job))
         try:
             mount(path, target, plan.image_format, FROZEN, _OPTIONS[plan.image_format])
         except OSError as error:
@@ -42,8 +42,8 @@ def mount_image(plan: NodePlan, nid: int, target: str) -> None:
 
 
 def _open(plan: NodePlan) -> int:
-    folder = plan.image_format == "directory"
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_DIRECTORY if folder else 0)
+    is_directory = plan.image_format == "directory"
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_DIRECTORY if is_directory else 0)
     try:
         with FileRights(plan.store_uid, plan.store_gid):
             descriptor = os.open(plan.image_path, flags)
@@ -57,17 +57,17 @@ def _open(plan: NodePlan) -> int:
 
 
 def _fault(plan: NodePlan, descriptor: int) -> str:
-    """What is wrong with the opened image; nothing, if it is as the plan says."""
+    """What is wrong with the opened image; nothing, if it is what the plan names."""
     status = os.fstat(descriptor)
     if status.st_uid != plan.store_uid:
-        return f"owned by uid {status.st_uid}, must be the store's {plan.store_uid}"
+        return f"owned by uid {status.st_uid}, must be owned by uid {plan.store_uid} (the store's account)"
     if status.st_mode & 0o022:
-        return f"mode {stat.S_IMODE(status.st_mode):04o} lets others write it"
+        return f"mode {stat.S_IMODE(status.st_mode):04o} allows others to write it"
     if plan.image_format == "directory":
         return ""
     if not stat.S_ISREG(status.st_mode):
         return "not a regular file"
     offset, magic = _MAGIC[plan.image_format]
     if os.pread(descriptor, len(magic), offset) != magic:
-        return f"not a {plan.image_format} file system"
+        return f"no {plan.image_format} file system in it"
     return ""

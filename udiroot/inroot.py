@@ -1,7 +1,7 @@
 """Paths inside a root that is being composed, resolved without ever leaving it.
 
-An absolute link, `..`, or a link planted by an image leads to a place inside the root. Kernels since 5.6 do it in one
-call; elsewhere a walk opens one component at a time and follows the links itself.
+An absolute link, `..`, or a link planted by an image leads to a path inside the root. Kernels since 5.6 do it in one
+call; on others a walk opens one component at a time and follows the links itself.
 """
 
 import errno
@@ -19,9 +19,9 @@ _WALK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Place:
-    """A file or folder inside the root: an O_PATH descriptor, and its `path` from the root, free of links.
+    """A file or directory inside the root: an O_PATH descriptor, and its `path` from the root, free of links.
 
-    `with` closes it: an open descriptor of ours would keep a root busy that must be undone.
+    `with` closes it: an open descriptor would keep a root busy that must be undone.
     """
 
     __slots__ = ("descriptor", "path")
@@ -31,7 +31,7 @@ class Place:
 
     @property
     def handle(self) -> str:
-        """A path that mount(2) resolves to just this place, whatever happens to names."""
+        """A path that mount(2) resolves to this very file or directory, whatever happens to names."""
         return f"/proc/self/fd/{self.descriptor}"
 
     def close(self) -> None:
@@ -47,9 +47,9 @@ class Place:
 
 
 def resolve(root: str, path: str) -> Place:
-    """The place that `path` names inside `root`.
+    """What `path` names inside `root`.
 
-    Raises OSError: ENOENT where a component is missing, ENOTDIR where one is no folder, ELOOP for too many links.
+    Raises OSError: ENOENT where a component is missing, ENOTDIR where one is not a directory, ELOOP for too many links.
     """
     top = os.open(root, _WALK | os.O_DIRECTORY)
     try:
@@ -68,7 +68,7 @@ def walk(root: str, path: str) -> Place:
     """What `resolve` does where the kernel has no openat2."""
     if not path:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-    open_folders = [os.open(root, _WALK | os.O_DIRECTORY)]
+    open_directories = [os.open(root, _WALK | os.O_DIRECTORY)]
     names: list[str] = []
     todo = _parts(path)
     links = 0
@@ -80,9 +80,9 @@ def walk(root: str, path: str) -> Place:
             if name == "..":
                 if names:
                     names.pop()
-                    os.close(open_folders.pop())
+                    os.close(open_directories.pop())
                 continue
-            descriptor = os.open(name, _WALK, dir_fd=open_folders[-1])
+            descriptor = os.open(name, _WALK, dir_fd=open_directories[-1])
             mode = os.fstat(descriptor).st_mode
             if stat.S_ISLNK(mode):
                 links += 1
@@ -91,23 +91,23 @@ def walk(root: str, path: str) -> Place:
                 if links > _MAX_LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
                 if target.startswith("/"):
-                    for stale in open_folders[1:]:
+                    for stale in open_directories[1:]:
                         os.close(stale)
-                    del open_folders[1:], names[:]
+                    del open_directories[1:], names[:]
                 todo += _parts(target)
                 continue
             if todo and not stat.S_ISDIR(mode):
                 os.close(descriptor)
                 raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-            open_folders.append(descriptor)
+            open_directories.append(descriptor)
             names.append(name)
-        return Place(os.dup(open_folders[-1]), "/" + "/".join(names))
+        return Place(os.dup(open_directories[-1]), "/" + "/".join(names))
     finally:
-        for descriptor in open_folders:
+        for descriptor in open_directories:
             os.close(descriptor)
 
 
 def _parts(path: str) -> "list[str]":
-    """The components of a path, the last first. A slash at the end asks for a folder, as `.` does."""
+    """The components of a path, the last first. A trailing slash requires a directory, as `.` does."""
     names = [name for name in reversed(path.split("/")) if name]
     return [".", *names] if path.endswith("/") else names

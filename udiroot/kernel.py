@@ -1,7 +1,7 @@
 """The system calls that Python has no function for, each wrapped once.
 
 Every wrapper raises OSError with errno, its text and the path concerned. Constants are those of the kernel's headers.
-Those that old kernels lack fail there with ENOSYS, and their callers have another way.
+Those that old kernels lack fail there with ENOSYS, and their callers have a fallback.
 """
 
 import ctypes
@@ -37,26 +37,26 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
 
 
 def umount(target: str) -> None:
-    """umount2(2), at once and never lazily: a busy mount must be seen, not hidden. A link is not followed."""
+    """umount2(2), never lazily: a busy mount must be seen, not hidden. A link is not followed."""
     if _libc.umount2(os.fsencode(target), UMOUNT_NOFOLLOW) < 0:
         raise _error(target)
 
 
 def open_tree(source: str, *, recursive: bool) -> int:
-    """open_tree(2), Linux 5.2: a copy of the mount at `source`, in no place yet; its descriptor."""
+    """open_tree(2), Linux 5.2: a detached copy of the mount at `source`; its descriptor."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
     return _call(_SYS_OPEN_TREE, source, _AT_FDCWD, os.fsencode(source), flags)
 
 
 def mount_setattr(tree: int, flags: int, *, recursive: bool) -> None:
-    """mount_setattr(2), Linux 5.12: add `flags` to the tree, and let it take part in no propagation."""
+    """mount_setattr(2), Linux 5.12: add `flags` to the tree and make it private (no propagation)."""
     where = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
     attributes = pack("4Q", flags, 0, MS_PRIVATE, 0)
     _call(_SYS_MOUNT_SETATTR, "", tree, b"", where, attributes, len(attributes))
 
 
 def move_mount(tree: int, target: str) -> None:
-    """move_mount(2), Linux 5.2: put the tree of a descriptor in its place."""
+    """move_mount(2), Linux 5.2: attach the tree of a descriptor at `target`."""
     flags = _MOVE_FROM_DESCRIPTOR | _MOVE_TO_LINK
     _call(_SYS_MOVE_MOUNT, target, tree, b"", _AT_FDCWD, os.fsencode(target), flags)
 
@@ -79,13 +79,13 @@ def load_module(descriptor: int, name: str) -> None:
 
 
 def delete_module(name: str) -> None:
-    """delete_module(2), without waiting: EWOULDBLOCK where somebody uses it."""
+    """delete_module(2), without waiting: EWOULDBLOCK where it is in use."""
     _call(_SYS_DELETE_MODULE, name, os.fsencode(name), os.O_NONBLOCK)
 
 
 def _call(number: int, path: str, *arguments: "int | bytes") -> int:
-    words = [ctypes.c_long(word) if isinstance(word, int) else word for word in arguments]
-    result = int(_libc.syscall(ctypes.c_long(number), *words))
+    values = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
+    result = int(_libc.syscall(ctypes.c_long(number), *values))
     if result < 0:
         raise _error(path)
     return result

@@ -1,13 +1,13 @@
 """Realm-specific IP of Cray's cluster compatibility mode: on while a job has its root, where the node has it.
 
-The kernel's switch takes `ccm on` and `ccm off`. It is there only where the site loaded the RSIP client.
+The kernel's switch takes `ccm on` and `ccm off`. It exists only where the site loaded the RSIP client.
 """
 
 import os
 
 
 def switch(path: str, on: bool) -> None:
-    """Ask for it at `path`, or give it back; nothing where the node has no such switch."""
+    """Turn it on or off at `path`; nothing where the node has no such switch."""
     if not path:
         return
     try:

@@ -1,9 +1,9 @@
-"""Loop devices, by ioctl: bound read-only to a descriptor, named so that the kernel tells whose they are, and freed by
-the kernel when their last user goes (autoclear).
+"""Loop devices, by ioctl: bound read-only to a descriptor, named for their node and job, and freed by the kernel when
+their last user is gone (autoclear).
 
-LOOP_CONFIGURE does all in one step since kernel 5.8. Older ones need LOOP_SET_FD and LOOP_SET_STATUS64, and before 3.1
-there is no control device, so that a free one is found by asking each. Somebody else may take the device in between:
-that is tried again, with a bound.
+LOOP_CONFIGURE does everything in one step since kernel 5.8. Older kernels need LOOP_SET_FD and LOOP_SET_STATUS64, and
+before 3.1 there is no control device, so that a free device is found by querying each. Another program may take the
+device in between: then the next one is tried, a limited number of times.
 """
 
 import errno
@@ -23,20 +23,35 @@ _INFO = Struct("5Q4I64s64s32s2Q")
 _FLAGS_AT, _NAME_AT = 8, 9
 _CONFIG_HEAD = Struct("2I")
 _CONFIG_TAIL = b"\0" * 64
+_MAX_LABEL, _MAX_NODE = 63, 29
+"""Bytes that the kernel keeps of a device's name, and how many of them a node's identity may take."""
+_SHORTENED = "~"
+"""Separates the beginning of a long identity or job id from its digest; neither has such a character."""
 _TRIES = 50
 _TAKEN = (errno.EBUSY, errno.EAGAIN, errno.ENXIO, errno.ENODEV, errno.ENOENT)
-"""Another program was faster, or the device's node is not there yet."""
+"""Another program was faster, or the device's file in /dev does not exist yet."""
 
 
-def label(nid: int, job: str) -> str:
-    """The name that our loop devices carry: 63 bytes at the most."""
-    return f"udi:{nid}:{job}"[:63]
+def label(node: str, job: str) -> str:
+    """The name of our loop devices, `udi:<node>:<job>`, in at most 63 bytes; without `job`, what the names of all
+    jobs on that node begin with.
+
+    An identity or job id that is too long is shortened to its beginning and digest, so that no two become the same.
+    """
+    head = f"udi:{_fitting(node, _MAX_NODE)}:"
+    return head + _fitting(job, _MAX_LABEL - len(head))
+
+
+def job_of(name: str) -> str:
+    """The job in the name of one of our loop devices; nothing, where its id was shortened."""
+    job = name.split(":", 2)[2]
+    return "" if _SHORTENED in job else job
 
 
 def attach(backing: int, name: str) -> "tuple[int, str]":
     """Bind a free loop device to the descriptor `backing`; its own descriptor and its path.
 
-    The device lives as long as that descriptor or a mount of it does. Raises SetupFailed when none can be had.
+    The device lives as long as that descriptor or a mount of it. Raises SetupFailed when there is none.
     """
     last = ""
     for attempt in range(_TRIES):
@@ -58,11 +73,11 @@ def attach(backing: int, name: str) -> "tuple[int, str]":
                 if error.errno not in _TAKEN:
                     break
         time.sleep(0.001 * min(attempt, 20))
-    raise SetupFailed(f"no loop device could be had: {last}")
+    raise SetupFailed(f"no free loop device: {last}")
 
 
 def names() -> "dict[str, tuple[str, str]]":
-    """Every bound loop device of this kernel: its path → the name that it carries, and the path of its file."""
+    """Every bound loop device of this kernel: its path → its name, and the path of its file."""
     found = {}
     for entry in os.listdir("/sys/block"):
         if not entry.startswith("loop"):
@@ -87,7 +102,7 @@ def names() -> "dict[str, tuple[str, str]]":
 
 
 def detach(path: str) -> None:
-    """Free a device that is bound but not in use; one in use is freed by the kernel when its last user goes."""
+    """Free a device that is bound but not in use; one in use is freed by the kernel when its last user is gone."""
     device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.ioctl(device, _CLR_FD)
@@ -96,6 +111,15 @@ def detach(path: str) -> None:
             raise
     finally:
         os.close(device)
+
+
+def _fitting(text: str, room: int) -> str:
+    if len(text) <= room:
+        return text
+    from udiroot import digest  # hardly ever needed
+
+    tail = _SHORTENED + digest.sha256(text.encode("utf-8", "surrogateescape"))[:16]
+    return text[: room - len(tail)] + tail
 
 
 def _bind(device: int, backing: int, name: str) -> None:
@@ -109,7 +133,7 @@ def _bind(device: int, backing: int, name: str) -> None:
 
 
 def _bind_in_two_steps(device: int, backing: int, info: bytes) -> None:
-    """As kernels before 5.8 need it. The second step failing leaves the device bound, so it is freed here."""
+    """As kernels before 5.8 need it. A failed second step leaves the device bound, so it is freed here."""
     fcntl.ioctl(device, _SET_FD, backing)
     try:
         for attempt in range(_TRIES):
@@ -126,7 +150,7 @@ def _bind_in_two_steps(device: int, backing: int, info: bytes) -> None:
 
 
 def _free_number(attempt: int) -> int:
-    """A device that is free at this moment, by the control device where the kernel has one."""
+    """A device that is free at this moment, from the control device where the kernel has one."""
     try:
         control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -138,7 +162,7 @@ def _free_number(attempt: int) -> int:
 
 
 def _scan(attempt: int) -> int:
-    """The first device that says it is not bound (ENXIO); with later attempts, one further on."""
+    """The first device that is not bound (ENXIO); with later attempts, one further on."""
     free = 0
     for number in range(256):
         try:
@@ -154,4 +178,6 @@ def _scan(attempt: int) -> int:
                 free += 1
         finally:
             os.close(device)
-    raise SetupFailed("no free loop device among /dev/loop*", "is the loop module loaded, with enough devices?")
+    raise SetupFailed(
+        "no free loop device among /dev/loop*", "check that the loop module is loaded and max_loop is large enough"
+    )

@@ -1,7 +1,7 @@
-"""Kernel modules that an image's format needs: loaded where the kernel lacks them, and taken out again if we did.
+"""Kernel modules that an image's format needs: loaded where the kernel lacks them, and unloaded again at teardown.
 
-A kernel of the Cray kind has neither squashfs nor loop built in. What was absent before us stands in the record before
-it is loaded; at teardown those that nobody uses leave. One that somebody else began to use meanwhile stays.
+A Cray kernel has neither squashfs nor loop built in. Modules that were absent are in the record before they are loaded;
+teardown unloads those that are unused. One that another program has begun to use meanwhile stays.
 """
 
 import errno
@@ -18,7 +18,7 @@ _BUSY = (errno.EWOULDBLOCK, errno.EBUSY, errno.ENOENT)
 def absent(paths: "tuple[str, ...]") -> "tuple[str, ...]":
     """Those of the module files that this kernel has neither loaded nor built in, in the same order.
 
-    A kernel without modules (no /proc/modules) has what it has.
+    A kernel without modules (no /proc/modules) lacks none.
     """
     loaded = _loaded()
     if not paths or loaded is None:
@@ -37,12 +37,12 @@ def load(paths: "tuple[str, ...]") -> None:
         try:
             _load(path.replace("{release}", os.uname().release))
         except OSError as error:
-            if error.errno != errno.EEXIST:  # somebody loaded it meanwhile
+            if error.errno != errno.EEXIST:  # another program loaded it meanwhile
                 raise SetupFailed(f"kernel module {path}: {error.strerror}") from error
 
 
 def unload(paths: "tuple[str, ...]") -> None:
-    """Take out those that are loaded and that nobody uses, the last loaded first."""
+    """Unload those that are loaded and unused, the last loaded first."""
     loaded = _loaded() or {}
     for path in reversed(paths):
         name = name_of(path)
@@ -56,7 +56,7 @@ def unload(paths: "tuple[str, ...]") -> None:
 
 
 def unused(paths: "tuple[str, ...]") -> "list[str]":
-    """Names of those that are still loaded although nobody uses them."""
+    """Names of those that are unused and still loaded."""
     loaded = _loaded() or {}
     return [name for name in map(name_of, paths) if loaded.get(name) == 0]
 
@@ -67,7 +67,7 @@ def name_of(path: str) -> str:
 
 
 def _loaded() -> "dict[str, int] | None":
-    """Name → how many use it, of every loaded module; None where the kernel has no modules."""
+    """Name → number of users, of every loaded module; None where the kernel has no modules."""
     try:
         text = smallfile.read(_TABLE).decode("ascii")
     except FileNotFoundError:
@@ -81,7 +81,9 @@ def _load(path: str) -> None:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o022:
-            raise SetupFailed(f"kernel module {path}: must be a file of root's that nobody else may write")
+            raise SetupFailed(
+                f"kernel module {path}: must be a regular file that is owned by root and writable by nobody else"
+            )
         kernel.load_module(descriptor, path)
     finally:
         os.close(descriptor)

@@ -1,7 +1,7 @@
 """The kernel's table of mounts, read from /proc/PID/mountinfo (proc(5)), and which of them are ours.
 
-Our own file systems carry the source name `udi:<job>:<uid>:<made|kept>`, so that the kernel itself tells whose they are
-and whether the folder that the root is mounted on was there before us, even when the record is lost.
+Our own file systems have the source name `udi:<job>:<uid>:<made|kept>`, so that the kernel's table shows their job and
+whether set-up created the directory that the root is mounted on, even when the record is lost.
 """
 
 import os
@@ -12,7 +12,7 @@ _MARK = "udi:"
 
 
 class Mount:
-    """One line of the table. `device` is as st_dev has it; `options` are those of the mount, not of its file system."""
+    """One line of the table. `device` is as in st_dev; `options` are those of the mount, not of its file system."""
 
     __slots__ = ("device", "kind", "options", "point", "source")
 
@@ -21,7 +21,7 @@ class Mount:
 
 
 class Label:
-    """What the source name of our file systems says. `made` tells whether we made the folder that the root is on."""
+    """The source name of our file systems. `made` is true where set-up created the directory that the root is on."""
 
     __slots__ = ("job", "made", "uid")
 
@@ -33,7 +33,7 @@ class Label:
 
     @classmethod
     def parse(cls, source: str) -> "Label | None":
-        """The label that a mount's source is, or None where it is not one of ours."""
+        """The label in a mount's source, or None where it is not one of ours."""
         parts = source.split(":")
         if len(parts) != 4 or parts[0] + ":" != _MARK or not parts[2].isdecimal():
             return None
@@ -41,22 +41,22 @@ class Label:
 
 
 def read(pid: "int | str" = "self") -> "list[Mount]":
-    """The mounts that a process sees, in the order of mounting. A process that is gone sees none."""
+    """The mounts that a process sees, in the order of mounting. A process that has exited sees none."""
     try:
         data = smallfile.read(f"/proc/{pid}/mountinfo")
     except (FileNotFoundError, ProcessLookupError):
         return []
     except OSError as error:
-        if error.errno == 22:  # EINVAL: the process is ending and has no mount namespace any more
+        if error.errno == 22:  # EINVAL: the process is exiting and no longer has a mount namespace
             return []
         raise
     return [_mount(line) for line in os.fsdecode(data).split("\n") if line]
 
 
-def below(mounts: "list[Mount]", folder: str) -> "list[Mount]":
-    """Those of `mounts` on `folder` or under it, compared by components."""
-    inside = folder + "/"
-    return [mount for mount in mounts if mount.point == folder or mount.point.startswith(inside)]
+def below(mounts: "list[Mount]", directory: str) -> "list[Mount]":
+    """Those of `mounts` on `directory` or under it, compared by components."""
+    inside = directory + "/"
+    return [mount for mount in mounts if mount.point == directory or mount.point.startswith(inside)]
 
 
 def _mount(line: str) -> Mount:
@@ -69,7 +69,7 @@ def _mount(line: str) -> Mount:
 
 
 def _unescape(text: str) -> str:
-    """Blank, tab, newline and backslash stand as three octal digits after a backslash."""
+    """Blank, tab, newline and backslash are written as three octal digits after a backslash."""
     if "\\" not in text:
         return text
     head, *parts = text.split("\\")

@@ -1,17 +1,22 @@
 """The node plan: everything that a node must know to set up a job's root, as strict line-based text.
 
-The prologue makes it once (`udi.planning`), every node of the job reads it. It is lines of blank-separated fields and
-not JSON, since reading JSON costs a node 13 ms of imports. `docs/design.md` lists the lines. Every byte of a field
-outside a small set is written `%XX`, so no value can forge a line.
+The prologue makes it once (`udi.planning`); every node of the job reads it. It consists of lines of blank-separated
+fields and is not JSON, since reading JSON costs a node 13 ms of imports. `docs/design.md` lists the lines. Every byte
+of a field outside a small set is written `%XX`, so no value can forge a line.
+
+Types here are plain classes with slots, although `udi` has dataclasses of nearly the same fields (`Account` and
+`PlanUser`, `FilesystemConfig`, `Volume` and `PlanMount`, `StepConfig` and `PlanStep`). Importing `dataclasses` would
+cost every node more than the set-up of its root, and a node must see nothing but its plan: `udi.planning` translates
+from the one to the other.
 """
 
 from udiroot.errors import SetupFailed, printable
+from udiroot.fields import are_tokens, escape, unescape
 from udiroot.plan_ssh import PlanSsh
 
-VERSION = "1"
-_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._:@+=,~-")
+VERSION = "2"
 _MAX_BYTES = 8 << 20
-"""Bytes that a plan may have: ten thousand nodes and large etc files stay far below."""
+"""Bytes that a plan may have: ten thousand nodes and large etc files stay far below that."""
 
 _FIELDS = {
     "job": 1,
@@ -27,15 +32,15 @@ _FIELDS = {
     "volume": 3,
     "etc": 3,
     "file": 3,
-    "node": 1,
-    "ssh": 5,
+    "node": 4,
+    "ssh": 4,
     "module": 1,
     "krsip": 1,
     "step": 4,
 }
 _REPEATED = frozenset(("site", "allow", "volume", "etc", "file", "node", "module", "step"))
 _OPTIONAL = _REPEATED | {"ssh", "krsip"}
-STEPS = {"when": ("before", "after"), "kind": ("folder", "link", "bind")}
+STEPS = {"when": ("before", "after"), "kind": ("directory", "link", "bind")}
 IMAGE_FORMATS = ("squashfs", "ext4", "directory")
 
 
@@ -49,7 +54,7 @@ class PlanUser:
 
 
 class PlanMount:
-    """A folder of the node that the root gets at `target`."""
+    """A directory of the node that is mounted in the root at `target`."""
 
     __slots__ = ("read_only", "source", "target")
 
@@ -58,7 +63,7 @@ class PlanMount:
 
 
 class PlanFile:
-    """A file that we write into the root: a name or path, permission bits, and its text."""
+    """A file to write into the root: its name or path, permission bits, and text."""
 
     __slots__ = ("mode", "path", "text")
 
@@ -67,9 +72,9 @@ class PlanFile:
 
 
 class PlanStep:
-    """What a site declares for every root, before or after its file systems: `folder`, `link` or `bind` at `target`.
+    """What a site declares for every root, before or after its file systems: `directory`, `link` or `bind` at `target`.
 
-    `source` is what a link says, or what is bound; empty for a folder.
+    `source` is the text of a link, or what is bound; empty for a directory.
     """
 
     __slots__ = ("kind", "source", "target", "when")
@@ -78,13 +83,36 @@ class PlanStep:
         self.when, self.kind, self.source, self.target = when, kind, source, target
 
 
-class NodeRange:
-    """Nodes `first` to `last`, both included, each with `slots` places for ranks."""
+class NodeRun:
+    """Nodes that follow each other in the job's order and have the same number of `slots` (ranks).
 
-    __slots__ = ("first", "last", "slots")
+    `identities`, `names` and `addresses` have one entry for each node; `addresses` is empty where there is no private
+    sshd. They are kept as tuples of text and not as one object for each node, since a job may have ten thousand.
+    """
 
-    def __init__(self, first: int, last: int, slots: int) -> None:
-        self.first, self.last, self.slots = first, last, slots
+    __slots__ = ("addresses", "identities", "names", "slots")
+
+    def __init__(
+        self, slots: int, identities: tuple[str, ...], names: tuple[str, ...], addresses: tuple[str, ...] = ()
+    ) -> None:
+        self.slots, self.identities, self.names, self.addresses = slots, identities, names, addresses
+
+    def row(self) -> "tuple[object, ...]":
+        """The fields of the plan's line."""
+        return ("node", self.slots, *map(",".join, (self.identities, self.names, self.addresses)))
+
+    @classmethod
+    def of_row(cls, row: "list[str]") -> "NodeRun":
+        """Raises ValueError and SetupFailed for fields that `row` does not write."""
+        slots = int(row[0])
+        identities, names, addresses = (tuple(field.split(",")) if field else () for field in row[1:])
+        if slots < 1 or not identities or not len(identities) == len(names) == (len(addresses) or len(names)):
+            raise SetupFailed(f"plan: slots or lists of nodes do not fit together: {printable(' '.join(row), 60)}")
+        if not (are_tokens(identities, row[1]) and are_tokens(names, row[2])):
+            raise SetupFailed(f"plan: invalid node name: {printable(' '.join(row[1:3]), 60)}")
+        if addresses:
+            _require_addresses(addresses)
+        return cls(slots, identities, names, addresses)
 
 
 class NodePlan:
@@ -114,7 +142,7 @@ class NodePlan:
         volumes: tuple[PlanMount, ...] = (),
         etc: tuple[PlanFile, ...] = (),
         files: tuple[PlanFile, ...] = (),
-        nodes: tuple[NodeRange, ...] = (),
+        nodes: tuple[NodeRun, ...] = (),
         ssh: "PlanSsh | None" = None,
         modules: tuple[str, ...] = (),
         krsip: str = "",
@@ -146,7 +174,7 @@ class NodePlan:
         rows += [("volume", m.source, m.target, _access(m)) for m in self.volumes]
         rows += [("etc", f.path, f"{f.mode:04o}", f.text) for f in self.etc]
         rows += [("file", f.path, f"{f.mode:04o}", f.text) for f in self.files]
-        rows += [("node", f"{n.first}-{n.last}/{n.slots}") for n in self.nodes]
+        rows += [run.row() for run in self.nodes]
         rows += [self.ssh.row()] if self.ssh else []
         rows += [("module", path) for path in self.modules]
         rows += [("krsip", self.krsip)] if self.krsip else []
@@ -156,7 +184,7 @@ class NodePlan:
 
     @classmethod
     def parse(cls, data: bytes) -> "NodePlan":
-        """The plan that `data` holds. Raises SetupFailed for all that `text` does not write, naming line and fault."""
+        """The plan in `data`. Raises SetupFailed for everything that `text` does not write, naming line and fault."""
         once, many = _rows(data)
         try:
             name, uid, gid, groups, home, shell = once["user"]
@@ -181,7 +209,7 @@ class NodePlan:
                 volumes=tuple(_mount(row) for row in many["volume"]),
                 etc=tuple(PlanFile(row[0], int(row[1], 8), row[2]) for row in many["etc"]),
                 files=tuple(PlanFile(_absolute(row[0]), int(row[1], 8), row[2]) for row in many["file"]),
-                nodes=tuple(_node_range(row[0]) for row in many["node"]),
+                nodes=tuple(NodeRun.of_row(row) for row in many["node"]),
                 ssh=PlanSsh.of_row([_absolute(once["ssh"][0]), *once["ssh"][1:]]) if "ssh" in once else None,
                 modules=tuple(_absolute(row[0]) for row in many["module"]),
                 krsip=_absolute(once["krsip"][0]) if "krsip" in once else "",
@@ -190,30 +218,20 @@ class NodePlan:
         except ValueError as error:
             raise SetupFailed(f"plan: {printable(error)}") from error
 
-    def slots(self) -> "list[tuple[int, int]]":
-        """Each node of the job in order, as (nid, slots)."""
-        return [(nid, r.slots) for r in self.nodes for nid in range(r.first, r.last + 1)]
+    def nodelist(self) -> str:
+        """The text of /var/nodelist: a node's name on a line of its own for each of its slots, in the job's order."""
+        return "".join(f"{name}\n" * run.slots for run in self.nodes for name in run.names)
 
-
-def escape(text: str) -> str:
-    """A field as a plan, a record and a report write it: bytes outside a small set become %XX; nothing becomes `%`."""
-    raw = text.encode("utf-8", "surrogateescape")
-    return "".join(chr(b) if b in _PLAIN else f"%{b:02X}" for b in raw) or "%"
-
-
-def unescape(field: str) -> str:
-    """What `escape` was given. Raises ValueError."""
-    if "%" not in field:
-        return field
-    if field == "%":
-        return ""
-    head, *parts = field.split("%")
-    raw = head.encode() + b"".join(bytes((int(part[:2], 16),)) + part[2:].encode() for part in parts)
-    return raw.decode("utf-8", "surrogateescape")
+    def address_of(self, identity: str) -> str:
+        """The address on which a node's private sshd listens. Raises SetupFailed where the plan has none for it."""
+        for run in self.nodes:
+            if identity in run.identities and run.addresses:
+                return run.addresses[run.identities.index(identity)]
+        raise SetupFailed(f"plan: no address for node {printable(identity)}")
 
 
 def _rows(data: bytes) -> "tuple[dict[str, list[str]], dict[str, list[list[str]]]]":
-    """The lines of a plan: those that may stand once, and those that may stand any number of times."""
+    """The lines of a plan: those that may occur once, and those that may occur any number of times."""
     if len(data) > _MAX_BYTES:
         raise SetupFailed(f"plan: {len(data)} bytes, more than {_MAX_BYTES}")
     try:
@@ -221,23 +239,23 @@ def _rows(data: bytes) -> "tuple[dict[str, list[str]], dict[str, list[list[str]]
     except UnicodeDecodeError as error:
         raise SetupFailed("plan: not ASCII") from error
     if lines[0] != f"udi-plan {VERSION}":
-        raise SetupFailed(f"plan: begins with '{printable(lines[0], 60)}', this node reads 'udi-plan {VERSION}'")
+        raise SetupFailed(f"plan: begins with '{printable(lines[0], 60)}'; this node reads 'udi-plan {VERSION}'")
     if lines[-2:] != ["end", ""]:
-        raise SetupFailed("plan: cut off, its last line is not 'end'")
+        raise SetupFailed("plan: truncated: its last line is not 'end'")
     once: dict[str, list[str]] = {}
     many: dict[str, list[list[str]]] = {name: [] for name in _REPEATED}
     for number, line in enumerate(lines[1:-2], 2):
         keyword, *fields = line.split(" ")
         if keyword not in _FIELDS or len(fields) != _FIELDS[keyword] or "" in fields:
-            raise SetupFailed(f"plan: line {number} is not understood: {printable(line, 60)}")
+            raise SetupFailed(f"plan: line {number} is invalid: {printable(line, 60)}")
         try:
             values = [unescape(field) for field in fields]
         except ValueError as error:
-            raise SetupFailed(f"plan: line {number} is badly escaped: {printable(line, 60)}") from error
+            raise SetupFailed(f"plan: line {number} has an invalid escape: {printable(line, 60)}") from error
         if keyword in _REPEATED:
             many[keyword].append(values)
         elif keyword in once:
-            raise SetupFailed(f"plan: line {number} says {keyword} a second time")
+            raise SetupFailed(f"plan: line {number} repeats {keyword}")
         else:
             once[keyword] = values
     missing = [name for name in _FIELDS if name not in _OPTIONAL and name not in once]
@@ -254,8 +272,8 @@ def _mount(row: "list[str]") -> PlanMount:
 
 def _step(row: "list[str]") -> PlanStep:
     when, kind, source, target = row
-    if when not in STEPS["when"] or kind not in STEPS["kind"] or (kind == "folder") != (source == ""):
-        raise SetupFailed(f"plan: not a step: {printable(' '.join(row), 60)}")
+    if when not in STEPS["when"] or kind not in STEPS["kind"] or (kind == "directory") != (source == ""):
+        raise SetupFailed(f"plan: invalid step: {printable(' '.join(row), 60)}")
     return PlanStep(when, kind, _absolute(source) if kind == "bind" else source, _absolute(target))
 
 
@@ -264,17 +282,18 @@ def _access(mount: PlanMount) -> str:
 
 
 def _absolute(path: str) -> str:
-    """A path that says one thing only: from the root, without `.`, `..`, doubled or trailing slashes, or NUL."""
+    """An absolute path in its one spelling: without `.`, `..`, doubled or trailing slashes, or NUL."""
     parts = path.split("/")
     if parts[0] or len(parts) < 2 or any(part in ("", ".", "..") for part in parts[1:]) or "\0" in path:
         raise SetupFailed(f"plan: not a plain absolute path: '{printable(path)}'")
     return path
 
 
-def _node_range(text: str) -> NodeRange:
-    span, slots = text.split("/")
-    first, last = span.split("-")
-    made = NodeRange(int(first), int(last), int(slots))
-    if not 0 <= made.first <= made.last or made.slots < 1 or made.last - made.first > 1_000_000:
-        raise SetupFailed(f"plan: not a range of nodes: {printable(text)}")
-    return made
+def _require_addresses(addresses: "tuple[str, ...]") -> None:
+    from _socket import AF_INET, AF_INET6, inet_pton  # only a site with the private sshd pays for it
+
+    try:
+        for address in addresses:
+            inet_pton(AF_INET6 if ":" in address else AF_INET, address)
+    except (OSError, ValueError) as error:
+        raise SetupFailed(f"plan: not an IP address: '{printable(address)}'") from error

@@ -1,6 +1,6 @@
 """Giving up root for good, in a child that is about to become another program.
 
-Everything is asked of the kernel again afterwards: a step that did nothing must not go unseen.
+The kernel is queried again afterwards: a step that had no effect must not go unnoticed.
 """
 
 import ctypes
@@ -16,20 +16,20 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def become(uid: int, gid: int, groups: "tuple[int, ...]") -> None:
-    """Be that user with these groups alone, without any capability, and without a way to new ones.
+    """Become that user with only these groups, without any capability, and without a way to new ones.
 
-    Raises OSError for a call that failed, PermissionError where something of root would be kept.
+    Raises OSError for a call that failed, PermissionError where any right of root would be kept.
     """
     if uid <= 0:
-        raise PermissionError(errno.EPERM, f"uid {uid} is not a user's")
+        raise PermissionError(errno.EPERM, f"uid {uid} is not that of a user")
     for capability in range(64):
         if _prctl(_PR_CAPBSET_DROP, capability) < 0:  # EINVAL after the last that this kernel has
             break
-    lasting = _prctl(_PR_SET_NO_NEW_PRIVS, 1) == 0  # since Linux 3.5; before, all mounts being nosuid must do
+    lasting = _prctl(_PR_SET_NO_NEW_PRIVS, 1) == 0  # since Linux 3.5; before, nosuid on all mounts must do
     os.setgroups(groups)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
-    _leave_the_keys_of_root()
+    _leave_keyring_of_root()
     header = struct.pack("Ii", _CAPABILITY_VERSION, 0)
     if _libc.capset(header, bytes(24)) < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "capset")
@@ -37,8 +37,8 @@ def become(uid: int, gid: int, groups: "tuple[int, ...]") -> None:
         raise PermissionError(errno.EPERM, "rights of root would be kept")
 
 
-def _leave_the_keys_of_root() -> None:
-    """A session keyring of one's own: keys in that of the fan-out's daemon would stay in reach of whoever holds it."""
+def _leave_keyring_of_root() -> None:
+    """A session keyring of its own: keys in that of the fan-out's daemon would stay within reach."""
     words = (ctypes.c_long(word) for word in (_SYS_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, 0))
     if _libc.syscall(*words) < 0 and ctypes.get_errno() != errno.ENOSYS:  # a kernel may have no keys at all
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "keyctl")

@@ -1,8 +1,8 @@
-"""Processes that hold a root: found in /proc, ended with care.
+"""Processes that hold a root: found in /proc, terminated with care.
 
-A process holds a root by its root or working folder, an open file, a mapping, or by a mount namespace of its own that
-has copies of our mounts; the last shows in no link, only in that process's own table of mounts. Ended are the job's
-user's and ours alone: TERM, then KILL. Another's process is named, so that a person may decide.
+A process holds a root by its root or working directory, an open file, a mapping, or by a mount namespace of its own
+with copies of our mounts; the last appears in no link, only in that process's own table of mounts. Only processes of
+the job's user are terminated: TERM, then KILL. Another user's process is named, so that a person may decide.
 """
 
 import os
@@ -11,13 +11,15 @@ import time
 from udiroot import mountinfo, smallfile
 from udiroot.errors import printable
 
+IN_NAMESPACE = "mount namespace with image"
+"""`Process.why` of one that holds a root by a mount namespace of its own."""
 _TERM, _KILL = 15, 9
 _PATIENCE = 0.25
 """Seconds between TERM and KILL: the job is over, so there is little left to save."""
 
 
 class Process:
-    """A running process, known by pid and start time (in clock ticks since boot), which together name no other."""
+    """A running process, identified by pid and start time (in clock ticks since boot), and how it holds a root."""
 
     __slots__ = ("name", "pid", "start", "uid", "why")
 
@@ -25,20 +27,20 @@ class Process:
         self.pid, self.start, self.uid, self.name, self.why = pid, start, uid, name, why
 
     def __str__(self) -> str:
-        return f"pid {self.pid} ({printable(self.name, 20)}, uid {self.uid}) by its {self.why}"
+        return f"pid {self.pid} ({printable(self.name, 20)}, uid {self.uid}; {self.why})"
 
 
 class Held:
-    """What a process must not hold: paths at or under `folders`, file systems in `devices`, mounts labelled for `job`
-    (any job where it is empty). `loops` are paths of loop devices."""
+    """What a process must not hold: paths at or under `directories`, file systems in `devices`, mounts labelled for
+    `job` (any job where it is empty). `loops` are paths of loop devices."""
 
-    __slots__ = ("devices", "folders", "job", "loops")
+    __slots__ = ("devices", "directories", "job", "loops")
 
-    def __init__(self, folders: "tuple[str, ...]", devices: "set[int]", job: str, loops: "set[str]") -> None:
-        self.folders, self.devices, self.job, self.loops = folders, devices, job, loops
+    def __init__(self, directories: "tuple[str, ...]", devices: "set[int]", job: str, loops: "set[str]") -> None:
+        self.directories, self.devices, self.job, self.loops = directories, devices, job, loops
 
     def has_path(self, path: str) -> bool:
-        return any(path == folder or path.startswith(folder + "/") for folder in self.folders)
+        return any(path == directory or path.startswith(directory + "/") for directory in self.directories)
 
     def has_mount(self, mount: mountinfo.Mount) -> bool:
         """Whether a mount in another namespace is one of ours."""
@@ -49,7 +51,7 @@ class Held:
 
 
 def holders(held: Held, *, deep: bool) -> "list[Process]":
-    """The processes, but for this one, that hold something; `deep` looks at open files and mappings too."""
+    """All processes but this one that hold something; `deep` looks at open files and mappings too."""
     own_namespace = os.readlink("/proc/self/ns/mnt")
     found = []
     for entry in os.listdir("/proc"):
@@ -65,10 +67,10 @@ def holders(held: Held, *, deep: bool) -> "list[Process]":
     return found
 
 
-def end(processes: "list[Process]", uid: int, deadline: float) -> "list[Process]":
-    """End those that belong to `uid`, waiting until they are gone; the processes that are still there.
+def terminate(processes: "list[Process]", uid: int, deadline: float) -> "list[Process]":
+    """Terminate those of `uid` and wait until they are gone; the processes that still run.
 
-    `deadline` is a time of time.monotonic(). With a negative `uid` none is ended: nobody knows whose they are.
+    `deadline` is a time of time.monotonic(). With a negative `uid` none is terminated, since the job's user is unknown.
     """
     ours = [process for process in processes if process.uid == uid and uid > 0]
     for number, patience in ((_TERM, _PATIENCE), (_KILL, 5.0)):
@@ -85,7 +87,7 @@ def end(processes: "list[Process]", uid: int, deadline: float) -> "list[Process]
 
 
 def kill(pid: int, start: int, deadline: float) -> bool:
-    """Kill one process of ours, by pid and start time, and wait until it is gone; whether it is."""
+    """Kill one process, by pid and start time, and wait until it is gone; whether it is."""
     process = Process(pid, start, 0, "", "")
     _signal(process, _KILL)
     while is_running(pid, start):
@@ -96,7 +98,7 @@ def kill(pid: int, start: int, deadline: float) -> bool:
 
 
 def start_time(pid: int) -> int:
-    """When a process started, in clock ticks since boot; -1 where there is none, or only its remains (a zombie)."""
+    """When a process started, in clock ticks since boot; -1 where there is none, or a zombie."""
     try:
         fields = smallfile.read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -105,19 +107,19 @@ def start_time(pid: int) -> int:
 
 
 def is_running(pid: int, start: int) -> bool:
-    """Whether just that process still runs."""
+    """Whether that very process still runs."""
     return start >= 0 and start_time(pid) == start
 
 
 def _signal(process: Process, number: int) -> None:
-    """Send a signal to just that process, by a descriptor of it where the kernel has those (5.3)."""
+    """Send a signal to that very process, by a descriptor of it where the kernel has those (5.3)."""
     import _signal as signals  # type: ignore[import-not-found, unused-ignore]
 
     try:
         descriptor = os.pidfd_open(process.pid)
     except ProcessLookupError:
         return
-    except OSError:  # a kernel without pidfd_open: the start time is all there is
+    except OSError:  # a kernel without pidfd_open: the start time must do
         descriptor = -1
     try:
         if is_running(process.pid, process.start):
@@ -145,20 +147,20 @@ def _identify(pid: int, why: str) -> "Process | None":
 
 
 def _why(pid: str, held: Held, own_namespace: str, deep: bool) -> str:
-    """By what a process holds something: a word for a person; nothing, if it does not."""
-    folder = f"/proc/{pid}"
-    for name, word in (("root", "root"), ("cwd", "working folder")):
-        if _holds_link(f"{folder}/{name}", held):
+    """How a process holds something, for a person; nothing, if it does not."""
+    directory = f"/proc/{pid}"
+    for name, word in (("root", "root directory in image"), ("cwd", "working directory in image")):
+        if _holds_link(f"{directory}/{name}", held):
             return word
-    if _link(f"{folder}/ns/mnt") not in ("", own_namespace) and any(map(held.has_mount, mountinfo.read(pid))):
-        return "mount namespace"
+    if _link(f"{directory}/ns/mnt") not in ("", own_namespace) and any(map(held.has_mount, mountinfo.read(pid))):
+        return IN_NAMESPACE
     if not deep:
         return ""
-    if _holds_link(f"{folder}/exe", held):
-        return "program"
-    if any(_holds_link(f"{folder}/fd/{name}", held) for name in _names(f"{folder}/fd")):
-        return "open file"
-    return "mapping" if _holds_mapping(folder, held) else ""
+    if _holds_link(f"{directory}/exe", held):
+        return "executable in image"
+    if any(_holds_link(f"{directory}/fd/{name}", held) for name in _names(f"{directory}/fd")):
+        return "open file in image"
+    return "mapped file in image" if _holds_mapping(directory, held) else ""
 
 
 def _holds_link(path: str, held: Held) -> bool:
@@ -170,14 +172,14 @@ def _holds_link(path: str, held: Held) -> bool:
         return True
     try:
         return os.stat(path).st_dev in held.devices
-    except OSError:  # gone, or its file system does not answer: then its name is all that can be known
+    except OSError:  # gone, or its file system does not respond: then only its name is known
         return False
 
 
-def _holds_mapping(folder: str, held: Held) -> bool:
+def _holds_mapping(directory: str, held: Held) -> bool:
     try:
-        lines = smallfile.read(f"{folder}/maps").split(b"\n")
-    except OSError:  # a process that is ending, or a kernel thread
+        lines = smallfile.read(f"{directory}/maps").split(b"\n")
+    except OSError:  # a process that is exiting, or a kernel thread
         return False
     for line in lines:
         fields = line.split(None, 5)
@@ -192,12 +194,12 @@ def _holds_mapping(folder: str, held: Held) -> bool:
 def _link(path: str) -> str:
     try:
         return os.readlink(path)
-    except OSError:  # a process that is ending, or a kernel thread, has no such link
+    except OSError:  # a process that is exiting, or a kernel thread, has no such link
         return ""
 
 
 def _names(path: str) -> "list[str]":
     try:
         return os.listdir(path)
-    except OSError:  # a process that is ending
+    except OSError:  # a process that is exiting
         return []

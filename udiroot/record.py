@@ -1,8 +1,8 @@
 """The node's record of a job: written before the first change, removed after the last.
 
-It says what the kernel can't tell: which boot it is of, which process sets up, and since when. It is put in place
-whole, by link(2), which also makes it the claim on the node: there is one at a time. The folder's own lock keeps set-up
-and teardown apart.
+It holds what the kernel does not know: the boot that it belongs to, the process that sets up, and since when. It is
+put in place atomically, by link(2), which also makes it the claim on the node: there is one at a time. The lock on its
+directory keeps set-up and teardown apart.
 """
 
 import errno
@@ -13,22 +13,23 @@ import time
 
 from udiroot import smallfile
 from udiroot.errors import SetupFailed, TeardownIncomplete
-from udiroot.plan import escape, unescape
+from udiroot.fields import escape, unescape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
 RECORD = "job"
-"""The record's name in the run folder. With a dot and a pid behind it, one that is being written."""
+"""The record's name in the run directory. With a dot and a pid appended, one that is being written."""
 _HEAD = "udi-record 1"
 _MAX_BYTES = 65536
 
 
 class Record:
-    """Whose root a node holds. `pid` and `start` name the set-up process; `since` is in seconds since the epoch; `made`
-    tells whether the folder that the root is mounted on is ours. `modules` are files of kernel modules that were absent
-    before us; `krsip` is the switch that we turn on. `sshd` is pid and start time of the private sshd."""
+    """The owner of the root on a node. `pid` and `start` identify the set-up process; `since` is in seconds since the
+    epoch; `made` is true where set-up created the directory that the root is mounted on. `modules` are files of kernel
+    modules that were absent before set-up; `krsip` is the switch that it turns on. `sshd` is pid and start time of the
+    private sshd."""
 
     __slots__ = ("boot", "image", "job", "krsip", "made", "modules", "pid", "root", "since", "sshd", "start", "uid")
 
@@ -54,7 +55,7 @@ class Record:
 
     @property
     def is_of_this_boot(self) -> bool:
-        """Otherwise what it tells of processes and modules is over; the files and folders are left to remove."""
+        """Otherwise its processes and modules are gone, and only files and directories are left to remove."""
         return self.boot == boot_id()
 
     def text(self) -> str:
@@ -69,7 +70,7 @@ class Record:
 
     @classmethod
     def parse(cls, data: bytes) -> "Record | None":
-        """The record that `data` holds, or None where it is cut or not one: then the kernel alone must tell."""
+        """The record in `data`, or None where it is truncated or invalid: then only the kernel's tables are left."""
         try:
             lines = data.decode("ascii").split("\n")
             if lines[0] != _HEAD or lines[-2:] != ["end", ""]:
@@ -94,10 +95,11 @@ class Record:
             return None
 
 
-class RunFolder:
-    """/var/run/udi: the record and the staging folder. `with` makes it, where it is missing, and holds its lock.
+class RunDirectory:
+    """/var/run/udi: the record and the staging directory. `lock` creates it where it is missing; `with` gives the lock
+    back.
 
-    The folder is ours alone: it is root's, closed to all others, and `remove` takes it away again.
+    It is owned by root and closed to all others, and `remove` removes it.
     """
 
     def __init__(self, path: str) -> None:
@@ -116,7 +118,7 @@ class RunFolder:
             try:
                 descriptor = self._open()
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except FileNotFoundError:  # a teardown removed the folder between our two steps
+            except FileNotFoundError:  # a teardown removed the directory between the two steps
                 pass
             except BlockingIOError:
                 os.close(descriptor)
@@ -137,11 +139,11 @@ class RunFolder:
             self._descriptor = -1
 
     def read(self) -> "Record | None":
-        """The record; None where there is none, or none that can be understood."""
+        """The record; None where there is none, or an invalid one."""
         return Record.parse(self.raw() or b"")
 
     def raw(self) -> "bytes | None":
-        """The record's bytes, whatever they are; None where there is no such file."""
+        """The record's bytes, valid or not; None where there is no such file."""
         try:
             descriptor = os.open(f"{self.path}/{RECORD}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except (FileNotFoundError, NotADirectoryError):
@@ -150,14 +152,14 @@ class RunFolder:
             return stream.read(_MAX_BYTES)
 
     def names(self) -> "list[str]":
-        """What is in the folder; nothing where there is none."""
+        """Names in the directory; none where it does not exist."""
         try:
             return sorted(os.listdir(self.path))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def write(self, record: Record) -> None:
-        """Put the record in place, whole. Raises SetupFailed where there is one already."""
+        """Put the record in place atomically. Raises SetupFailed where there is one already."""
         unfinished = self._write_unfinished(record)
         try:
             os.link(unfinished, f"{self.path}/{RECORD}")
@@ -167,7 +169,7 @@ class RunFolder:
             os.unlink(unfinished)
 
     def rewrite(self, record: Record) -> None:
-        """Put the record in the place of the one that the caller wrote, whole at every moment."""
+        """Replace the record that the caller wrote, atomically."""
         os.rename(self._write_unfinished(record), f"{self.path}/{RECORD}")
 
     def _write_unfinished(self, record: Record) -> str:
@@ -180,7 +182,7 @@ class RunFolder:
         return path
 
     def remove(self) -> None:
-        """Take away the record, what a killed writer left, and the folder, which must then be empty."""
+        """Remove the record, what a killed writer left, and the directory, which must then be empty."""
         for name in self.names():
             if name == RECORD or name.startswith(RECORD + "."):
                 os.unlink(f"{self.path}/{name}")
@@ -190,10 +192,13 @@ class RunFolder:
             return
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EBUSY):
-                raise TeardownIncomplete(f"{self.path} holds something that is not ours") from error
+                raise TeardownIncomplete(
+                    f"{self.path} has files that shifter-xc does not own: {', '.join(self.names()[:3])}",
+                    left=(f"files={len(self.names())}",),
+                ) from error
             raise
 
-    def __enter__(self) -> "RunFolder":
+    def __enter__(self) -> "RunDirectory":
         return self
 
     def __exit__(
@@ -210,11 +215,11 @@ class RunFolder:
         status = os.fstat(descriptor)
         if status.st_uid != 0 or stat.S_IMODE(status.st_mode) & 0o077:
             os.close(descriptor)
-            raise SetupFailed(f"{self.path} must be root's and closed to all others", f"chmod 700 {self.path}")
+            raise SetupFailed(f"{self.path} must be owned by root and closed to all others", f"chmod 700 {self.path}")
         return descriptor
 
     def _is_in_place(self, descriptor: int) -> bool:
-        """Whether the folder that we locked is still the one at our path: a teardown may have removed it."""
+        """Whether the locked directory is still the one at its path: a teardown may have removed it."""
         try:
             there = os.stat(self.path, follow_symlinks=False)
         except FileNotFoundError:

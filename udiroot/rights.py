@@ -1,8 +1,7 @@
-"""Opening files with another account's rights, without giving up our own.
+"""Opening files with another account's rights, without giving up the process's own.
 
 The kernel checks file access by the file-system uid and gid and by the supplementary groups. Those three are changed
-for the length of one step and put back; a failure to put them back ends the process, since nothing after it could be
-trusted.
+for one step and restored; a failure to restore them aborts the process, since nothing after it could be trusted.
 """
 
 import ctypes
@@ -16,14 +15,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.setfsuid.argtypes = (ctypes.c_uint,)
 _libc.setfsgid.argtypes = (ctypes.c_uint,)
 _NOBODY_CHANGES = 0xFFFFFFFF
-"""An id that no account has: setting it changes nothing and tells the present one (setfsuid(2))."""
+"""An id that no account has: setting it changes nothing and returns the present one (setfsuid(2))."""
 
 
 class FileRights:
     """`with FileRights(uid, gid, groups):` every path inside is opened as that account would open it.
 
-    Uses process-wide groups, so it is for single-threaded programs. Raises PermissionError when the rights can't be
-    taken.
+    Uses process-wide groups, so it is for single-threaded programs. Raises PermissionError when the rights cannot
+    be taken.
     """
 
     def __init__(self, uid: int, gid: int, groups: "tuple[int, ...]" = ()) -> None:
@@ -36,19 +35,19 @@ class FileRights:
             os.setgroups(groups)
             self._set(uid, gid)
         except BaseException:
-            self._put_back()
+            self._restore()
             raise
 
     def __exit__(
         self, kind: "type[BaseException] | None", error: "BaseException | None", trace: "TracebackType | None"
     ) -> None:
         try:
-            self._put_back()
-        except BaseException:  # the deadline's alarm, which comes once
-            self._put_back()
+            self._restore()
+        except BaseException:  # the deadline's alarm, which is raised once
+            self._restore()
             raise
 
-    def _put_back(self) -> None:
+    def _restore(self) -> None:
         uid, gid, groups = self._before
         try:
             self._set(uid, gid)
@@ -58,7 +57,7 @@ class FileRights:
 
     @staticmethod
     def _set(uid: int, gid: int) -> None:
-        """Take both ids and look whether they were taken, since setfsuid(2) has no error return."""
+        """Set both ids and check that they were set, since setfsuid(2) has no error return."""
         _libc.setfsgid(gid)
         _libc.setfsuid(uid)
         if _libc.setfsuid(_NOBODY_CHANGES) != uid or _libc.setfsgid(_NOBODY_CHANGES) != gid:

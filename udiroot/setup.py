@@ -8,80 +8,83 @@ from udiroot.compose import compose, publish
 from udiroot.errors import SetupFailed, TeardownIncomplete, UdiError
 from udiroot.mountinfo import Label
 from udiroot.plan import NodePlan
-from udiroot.record import Record, RunFolder, boot_id
+from udiroot.record import Record, RunDirectory, boot_id
+from udiroot.rules import in_real_directory
 from udiroot.teardown import tear_down
 
 _PATIENCE = 2.0
-"""Seconds to wait for another set-up or teardown to end: that of the job before this one often does just then."""
+"""Seconds to wait for another set-up or teardown to finish: that of the job before often does just then."""
 
 
-def set_up(plan: NodePlan, plan_path: str, nid: int, deadline: float) -> str:
+def set_up(plan: NodePlan, plan_path: str, node: str, deadline: float) -> str:
     """Make the node ready for the plan's job; words about it. `deadline` is a time of time.monotonic().
 
-    What the same job left earlier is removed first, and what a job of another boot left. Raises SetupFailed where
-    another job's root is here, another set-up runs, or the plan was withdrawn meanwhile, and whatever error a step
-    ended in, after undoing all.
+    What the same job left earlier is removed first, and what a job of an earlier boot left. Raises SetupFailed where
+    the node has another job's root, another set-up is running, or the plan was withdrawn meanwhile, and the error of
+    any step that failed, after undoing everything.
     """
-    with RunFolder(plan.run) as run:
+    root = in_real_directory(plan.root)
+    with RunDirectory(in_real_directory(plan.run)) as run:
         if not run.lock(min(_PATIENCE, deadline - time.monotonic())):
             other = run.read()
-            raise SetupFailed(f"another set-up runs on this node, for {other.job if other else 'an unknown job'}")
+            raise SetupFailed(f"another set-up is running on this node, for {other.job if other else 'an unknown job'}")
         try:
             _require_wanted(plan_path)
-            _clear_earlier(plan, run, nid, deadline)
-            made_root = not os.path.lexists(plan.root)
-            record = _record(plan, made_root)
+            _clear_earlier(plan.job, root, run, node, deadline)
+            made_root = not os.path.lexists(root)
+            record = _record(plan, root, made_root)
             run.write(record)
             modules.load(record.modules)
             krsip.switch(plan.krsip, on=True)
             label = Label(plan.job, plan.user.uid, made_root).text()
-            publish(compose(plan, nid, run.stage, label), plan.root, run.stage)
+            publish(compose(plan, node, run.stage, label, (root, run.path)), root, run.stage)
             if plan.ssh:
-                from udiroot import ssh  # not on the way of a site without it
+                from udiroot import ssh  # only a site with the private sshd pays for it
 
-                record.sshd = ssh.start(plan, plan.ssh, nid, deadline)
+                record.sshd = ssh.start(plan.user, plan.ssh, root, plan.address_of(node), deadline)
                 run.rewrite(record)
         except (UdiError, OSError) as error:
-            _undo(plan, run, nid, deadline, error)
+            _undo(plan.job, root, run, node, deadline, error)
             raise
     return f"root of {plan.job} ready"
 
 
 def _require_wanted(plan_path: str) -> None:
-    """A late set-up must not follow its own teardown: that takes the plan away first, and then waits for our lock."""
+    """A late set-up must not follow its own teardown: that removes the plan first, and then waits for our lock."""
     try:
         os.stat(plan_path, follow_symlinks=False)
     except FileNotFoundError as error:
         raise SetupFailed("the plan was withdrawn: the job has ended") from error
 
 
-def _clear_earlier(plan: NodePlan, run: RunFolder, nid: int, deadline: float) -> None:
-    found = ledger.survey(plan.root, run, nid, foreign=False)
+def _clear_earlier(job: str, root: str, run: RunDirectory, node: str, deadline: float) -> None:
+    found = ledger.survey(root, run, node, foreign=False)
     if found.clean:
         return
-    others = found.jobs - {plan.job}
-    if (others or not found.jobs) and not ledger.survey(plan.root, run, nid).is_dead:
-        raise SetupFailed(f"the node is not clean: {found.sentence()}", "udi-admin recover cleans it")
-    for job in found.jobs or {plan.job}:
-        tear_down(job, plan.root, run, nid, deadline)
+    others = found.jobs - {job}
+    if (others or not found.jobs) and not ledger.survey(root, run, node).is_dead:
+        raise SetupFailed(f"the node is not clean: {found.sentence()}", "clean it with udi-admin recover")
+    for earlier in found.jobs or {job}:
+        tear_down(earlier, root, run, node, deadline)
     if not run.lock(0):
         raise SetupFailed("another set-up began on this node")
 
 
-def _undo(plan: NodePlan, run: RunFolder, nid: int, deadline: float, error: "UdiError | OSError") -> None:
-    """Take everything away again; where that fails too, the node is dirty, and both are said."""
+def _undo(job: str, root: str, run: RunDirectory, node: str, deadline: float, error: "UdiError | OSError") -> None:
+    """Remove everything again; where that fails too, the node is not clean, and both errors are reported."""
     try:
-        tear_down(plan.job, plan.root, run, nid, max(deadline, time.monotonic() + 5))
+        tear_down(job, root, run, node, max(deadline, time.monotonic() + 5))
     except (UdiError, OSError) as second:
-        raise TeardownIncomplete(f"{error}; and undoing it failed: {second}") from error
+        left = second.left if isinstance(second, TeardownIncomplete) else ()
+        raise TeardownIncomplete(f"{error}; and undoing it failed: {second}", jobs=(job,), left=left) from error
 
 
-def _record(plan: NodePlan, made_root: bool) -> Record:
+def _record(plan: NodePlan, root: str, made_root: bool) -> Record:
     pid = os.getpid()
     return Record(
         job=plan.job,
         uid=plan.user.uid,
-        root=plan.root,
+        root=root,
         image=plan.image_path,
         pid=pid,
         start=processes.start_time(pid),

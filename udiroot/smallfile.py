@@ -1,4 +1,4 @@
-"""Reading small files of /proc and /sys by bare system calls: `open` makes five of them where three do."""
+"""Reading small files of /proc and /sys by bare system calls: `open` makes five where three are enough."""
 
 import os
 

@@ -1,6 +1,6 @@
-"""What a site declares for every root besides its file systems: folders, links, and binds of the node's own places.
+"""What a site declares for every root besides its file systems: directories, links, and binds of the node's own paths.
 
-Declared, not scripted: nothing of a site's is run as root on a node. Each step works inside the root alone.
+Declared, not scripted: no script of a site is run as root on a node. Each step works inside the root alone.
 """
 
 import os
@@ -23,8 +23,8 @@ def take(steps: "tuple[PlanStep, ...]", when: str, root: str) -> None:
                 raise SetupFailed(f"{what}: {error.strerror}") from error
 
 
-def folder_in_root(root: str, target: str, what: str) -> Place:
-    """The folder `target` of the root, made with those above it where the root's own tmpfs can hold it.
+def directory_in_root(root: str, target: str, what: str) -> Place:
+    """The directory `target` of the root, created with its parents where the root's own tmpfs can hold it.
 
     Raises SetupFailed.
     """
@@ -41,15 +41,15 @@ def folder_in_root(root: str, target: str, what: str) -> Place:
             if made != target:
                 place.close()
     except OSError as error:
-        raise SetupFailed(f"{what}: {printable(made)} cannot be made in the root: {error.strerror}") from error
+        raise SetupFailed(f"{what}: {printable(made)} cannot be created in the root: {error.strerror}") from error
     if not stat.S_ISDIR(os.fstat(place.descriptor).st_mode):
         place.close()
-        raise SetupFailed(f"{what}: {printable(target)} is not a folder in the image")
+        raise SetupFailed(f"{what}: {printable(target)} is not a directory in the image")
     return place
 
 
-def _folder(step: PlanStep, root: str, what: str) -> None:
-    folder_in_root(root, step.target, what).close()
+def _directory(step: PlanStep, root: str, what: str) -> None:
+    directory_in_root(root, step.target, what).close()
 
 
 def _link(step: PlanStep, root: str, what: str) -> None:
@@ -59,9 +59,9 @@ def _link(step: PlanStep, root: str, what: str) -> None:
 
 
 def _bind(step: PlanStep, root: str, what: str) -> None:
-    """Read-only; a file's place is made as an empty file."""
+    """Read-only; a file is bound on an empty file that is created for it."""
     if stat.S_ISDIR(os.stat(step.source).st_mode):
-        place = folder_in_root(root, step.target, what)
+        place = directory_in_root(root, step.target, what)
     else:
         above, _, name = step.target.rpartition("/")
         with _parent(root, above, what) as parent:
@@ -73,7 +73,7 @@ def _bind(step: PlanStep, root: str, what: str) -> None:
 
 
 def _parent(root: str, above: str, what: str) -> Place:
-    return folder_in_root(root, above, what) if above else resolve(root, "/")
+    return directory_in_root(root, above, what) if above else resolve(root, "/")
 
 
-_TAKEN = {"folder": _folder, "link": _link, "bind": _bind}
+_TAKEN = {"directory": _directory, "link": _link, "bind": _bind}

@@ -18,14 +18,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.node.rig import Rig
+from tests.node.rig import IDENTITY_FILE, Rig
 from udiroot.plan import NodePlan
 from udiroot.report import NodeReport
 
 MODULES = "/etc/xcsim/modules"
-"""The modules of a node's made-up kernel."""
+"""The modules of a node's simulated kernel."""
 KRSIP = "/etc/xcsim/krsip"
-"""The node's made-up switch of realm-specific IP."""
+"""The node's simulated switch of realm-specific IP."""
 
 KERNELS = {
     "new": (),
@@ -50,10 +50,10 @@ ERRNOS = {
     "delete_module": (errno.EWOULDBLOCK, errno.ENOENT, errno.EIO),
     "write": (errno.ENOSPC,),
 }
-"""For each call the errnos that the code treats differently, and one that it does not expect. Others get EIO alone.
+"""For each call the errnos that the code treats differently, and one that it does not expect. Others get only EIO.
 
-Where an errno means that somebody else was faster (EEXIST of mkdir, EINVAL of umount), the call is made, and then fails
-as if it had been somebody else's.
+Where an errno means that another program was faster (EEXIST of mkdir, EINVAL of umount), the call is made, and then
+fails as if the other program had made it.
 """
 
 _SHIM = """
@@ -160,8 +160,8 @@ os._exit(code)
 @dataclass(frozen=True)
 class Fault:
     """What happens at call `point` (0: nothing): it fails with errno `number`, or the process is stopped there, or
-    killed `before` or `after` it. `kernel` is one of KERNELS. `who` is the `parent`, whose child goes on alone, or the
-    `child` that it forks, whose calls are counted anew."""
+    killed `before` or `after` it. `kernel` is one of KERNELS. `who` is the `parent`, whose child continues alone, or
+    the `child` that it forks, whose calls are counted from 1 again."""
 
     point: int = 0
     mode: str = "none"
@@ -199,7 +199,7 @@ def set_up_command(rig: Rig, plan: NodePlan, fault: Fault | None = None) -> tupl
     """What starts setupRoot with a fault on the node, and the nonce of its report."""
     path, sha256 = rig.send(plan)
     nonce = secrets.token_hex(16)
-    words = ["setupRoot", "--run", plan.run, "--nid-file", rig.site.node.nid_file, path, sha256, nonce]
+    words = ["setupRoot", "--run", plan.run, "--nid-file", IDENTITY_FILE, path, sha256, nonce]
     return _command(rig, words, fault or Fault()), nonce
 
 
@@ -207,7 +207,7 @@ def tear_down(rig: Rig, job: str, fault: Fault | None = None) -> Outcome:
     """unsetupRoot with a fault."""
     nonce = secrets.token_hex(16)
     node = rig.site.node
-    words = ["unsetupRoot", "--root", node.root, "--run", node.run, "--nid-file", node.nid_file, "--job", job, nonce]
+    words = ["unsetupRoot", "--root", node.root, "--run", node.run, "--nid-file", IDENTITY_FILE, "--job", job, nonce]
     return _run(rig, _command(rig, words, fault or Fault()), nonce)
 
 
@@ -234,7 +234,7 @@ def _run(rig: Rig, command: list[str], nonce: str) -> Outcome:
 
 
 def outcome(done: subprocess.CompletedProcess[str], nonce: str) -> Outcome:
-    """What a finished run with a fault says."""
+    """The outcome of a finished run with a fault."""
     reports = [report for line in done.stdout.splitlines() if (report := NodeReport.parse(line, nonce))]
     calls = [tuple(line.split()[1:]) for line in done.stderr.splitlines() if line.startswith("POINTS ")]
     return Outcome(

@@ -8,10 +8,12 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from alps.machine import Alps
 from tests.node.rig import ALICE, IMAGE_ID, SITE, STORE_UID, Rig
 from udi.accounts import Account
 from udi.config import SiteConfig, parse
 from udi.facts import Facts
+from udi.nodes import NodeSlots, numbered
 from udi.planning import make_plan
 from udi.reference import ImageReference
 from udi.request import JobRequest
@@ -31,7 +33,7 @@ filesystems = [{{ source = "/home" }}, {{ source = "/etc/xcsim", read_only = tru
 enabled = {enabled}
 programs = "/lus/software/ssh"
 [install]
-ssh = "{folder}/software/ssh"
+ssh = "{directory}/software/ssh"
 """
 
 
@@ -45,13 +47,13 @@ class Pair:
     network: Network = field(init=False)
 
     def __post_init__(self) -> None:
-        folder = self.rig.folder
-        shutil.copytree(PROGRAMS, folder / "software/ssh")
-        (folder / "home/alice").mkdir(exist_ok=True)
+        directory = self.rig.directory
+        shutil.copytree(PROGRAMS, directory / "software/ssh")
+        (directory / "home/alice").mkdir(exist_ok=True)
         self.site = self.configured(enabled=True)
-        self.network = Network(folder / "network").start()
+        self.network = Network(directory / "network").start()
         shared = self.rig.node.files.mounts
-        files = NodeFiles(folder / "pair", mounts=shared, network=self.network, hosts=hosts(list(NIDS)))
+        files = NodeFiles(directory / "pair", mounts=shared, network=self.network, hosts=hosts(list(NIDS)))
         self.nodes = {}
         for nid in NIDS:
             self.nodes[nid] = copy.copy(self.rig)
@@ -64,18 +66,19 @@ class Pair:
 
     def configured(self, *, enabled: bool) -> SiteConfig:
         store = SITE.replace('path = "/lus/udi"', f'path = "/lus/udi"\naccount = "{STORE_UID}"')
-        words = _SITE.format(enabled=str(enabled).lower(), folder=self.rig.folder)
+        words = _SITE.format(enabled=str(enabled).lower(), directory=self.rig.directory)
         return parse(store + words, "udi.toml")
 
     def keys(self) -> SshKeys:
-        return make_keys(self.site, str(self.rig.folder))
+        return make_keys(self.site, str(self.rig.directory))
 
     def plan(self, keys: SshKeys | None, user: PlanUser = ALICE, job: str = "123.sdb", **facts: object) -> NodePlan:
         """What the prologue would plan for that user on both nodes."""
         who = Account(user.name, user.uid, user.gid, user.groups, user.home, user.shell)
         request = JobRequest(job, who, ImageReference.parse("tiny"), ())
         values: dict[str, object] = {"id": IMAGE_ID, "format": "squashfs", "size": 1, "sha256": "0" * 64}
-        return make_plan(self.site, request, Facts(**(values | facts)), [(nid, 2) for nid in NIDS], keys)  # type: ignore[arg-type]
+        nodes = [NodeSlots(numbered(nid), 2) for nid in NIDS]
+        return make_plan(self.site, request, Facts(**(values | facts)), Alps(self.site), nodes, keys)  # type: ignore[arg-type]
 
     def set_up(self, plan: NodePlan) -> None:
         for one in self.nodes.values():

@@ -13,7 +13,7 @@ from typing import Any
 
 from udi import nodecommand, nodezip
 from udi.config import SiteConfig, parse
-from udiroot.plan import NodePlan, NodeRange, PlanFile, PlanMount, PlanUser
+from udiroot.plan import NodePlan, NodeRun, PlanFile, PlanMount, PlanUser
 from udiroot.report import NodeReport
 from xcsim.initramfs import NodeMount
 from xcsim.node import ComputeNode, NodeFiles
@@ -23,20 +23,20 @@ ALICE = PlanUser("alice", 1001, 1001, (1001, 2001), "/home/alice", "/bin/sh")
 BOB = PlanUser("bob", 1002, 1002, (1002,), "/home/bob", "/bin/sh")
 STORE_UID = 990
 NID = 1000 + os.getpid() % 60000
-"""One of its own for each run of the tests: loop devices are the whole machine's, and are told apart by it."""
+"""One of its own for each run of the tests: they share the machine's loop devices, whose names contain it."""
 IMAGE_ID = "ab" * 32
+IDENTITY_FILE = "/etc/xcsim/nid"
 SITE = """
 [store]
 path = "/lus/udi"
 [node]
 zip = "/lus/software/udi.zip"
-nid_file = "/etc/xcsim/nid"
 deadline = 20
 """
 
 
-def make_tree(folder: Path) -> None:
-    """A tiny image: busybox, the folders that every distribution has, a few links and accounts."""
+def make_tree(directory: Path) -> None:
+    """A tiny image: busybox, the directories that every distribution has, a few links and accounts."""
     for name in (
         "bin",
         "etc/app",
@@ -51,47 +51,47 @@ def make_tree(folder: Path) -> None:
         "data",
         "work",
     ):
-        (folder / name).mkdir(parents=True)
-    shutil.copy("/bin/busybox", folder / "bin/busybox")
+        (directory / name).mkdir(parents=True)
+    shutil.copy("/bin/busybox", directory / "bin/busybox")
     for applet in ("sh", "cat", "ls", "sleep", "id", "mount", "touch", "grep", "mkdir", "tail", "sed"):
-        (folder / "bin" / applet).symlink_to("busybox")
-    (folder / "lib").symlink_to("usr/lib")
-    (folder / "etc/os-release").write_text("NAME=tiny\n")
-    (folder / "etc/app/conf").write_text("x=1\n")
-    (folder / "etc/passwd").write_text(
+        (directory / "bin" / applet).symlink_to("busybox")
+    (directory / "lib").symlink_to("usr/lib")
+    (directory / "etc/os-release").write_text("NAME=tiny\n")
+    (directory / "etc/app/conf").write_text("x=1\n")
+    (directory / "etc/passwd").write_text(
         "root:x:0:0::/root:/bin/sh\ndaemon:!:1:1::/:/bin/false\nmallory:x:1001:0::/:/bin/sh\n"
     )
-    (folder / "etc/group").write_text("root:x:0:\ndaemon:x:1:\n")
-    (folder / "etc/resolv.conf").symlink_to("/run/systemd/resolve/stub.conf")
-    (folder / "var/run").symlink_to("/run")
-    (folder / "run").mkdir()
-    (folder / "entry").write_text("#!/bin/sh\necho entered\n")
-    (folder / "entry").chmod(0o755)
+    (directory / "etc/group").write_text("root:x:0:\ndaemon:x:1:\n")
+    (directory / "etc/resolv.conf").symlink_to("/run/systemd/resolve/stub.conf")
+    (directory / "var/run").symlink_to("/run")
+    (directory / "run").mkdir()
+    (directory / "entry").write_text("#!/bin/sh\necho entered\n")
+    (directory / "entry").chmod(0o755)
 
 
 @dataclass
 class Rig:
-    """A node with everything that set-up needs; `folder` is the host's side of its file systems."""
+    """A node with everything that set-up needs; `directory` is the host's side of its file systems."""
 
-    folder: Path
+    directory: Path
     node: ComputeNode = field(init=False)
     site: SiteConfig = field(init=False)
     image: Path = field(init=False)
 
     def __post_init__(self) -> None:
         for name in ("store/images", "store/plans", "software", "scratch/alice", "scratch2", "projects", "home"):
-            (self.folder / name).mkdir(parents=True)
-        self.folder.chmod(0o755)
-        os.chown(self.folder / "scratch/alice", ALICE.uid, ALICE.gid)
+            (self.directory / name).mkdir(parents=True)
+        self.directory.chmod(0o755)
+        os.chown(self.directory / "scratch/alice", ALICE.uid, ALICE.gid)
         self.site = parse(SITE, "udi.toml")
-        nodezip.build(self.site, str(self.folder / "software/udi.zip"))
-        make_tree(self.folder / "tree")
+        nodezip.build(self.site, str(self.directory / "software/udi.zip"))
+        make_tree(self.directory / "tree")
         self.image = self.make_image("squashfs")
         mounts = [("store", "/lus/udi"), ("software", "/lus/software")]
         mounts += [(name, f"/{name}") for name in ("scratch", "scratch2", "projects", "home")]
         files = NodeFiles(
-            state=self.folder / "nodes",
-            mounts=tuple(NodeMount(str(self.folder / name), target) for name, target in mounts),
+            state=self.directory / "nodes",
+            mounts=tuple(NodeMount(str(self.directory / name), target) for name, target in mounts),
         )
         self.node = ComputeNode(NID, files).start()
 
@@ -100,8 +100,8 @@ class Rig:
 
     def make_image(self, kind: str, name: str = IMAGE_ID, tree: Path | None = None) -> Path:
         """An image file of the store, owned by its account and not writable."""
-        path = self.folder / f"store/images/{name}.{kind}"
-        source = tree or self.folder / "tree"
+        path = self.directory / f"store/images/{name}.{kind}"
+        source = tree or self.directory / "tree"
         if kind == "directory":
             shutil.copytree(source, path, symlinks=True)
             subprocess.run(["chown", "-R", str(STORE_UID), path], check=True)
@@ -143,14 +143,14 @@ class Rig:
                 PlanFile("resolv.conf", 0o644, "nameserver 192.0.2.1\n"),
             ),
             "files": (PlanFile("/opt/udi/bin/udi-run", 0o755, '#!/bin/sh\nexec "$@"\n'),),
-            "nodes": (NodeRange(12, 13, 2), NodeRange(100020, 100020, 1)),
+            "nodes": (NodeRun(2, ("12", "13"), ("nid00012", "nid00013")), NodeRun(1, ("100020",), ("nid100020",))),
         }
         return NodePlan(**(values | changes))
 
     def send(self, plan: NodePlan | str) -> tuple[str, str]:
         """Put a plan into the store; its path on the node, and its sha256."""
         text = plan if isinstance(plan, str) else plan.text()
-        path = self.folder / f"store/plans/{secrets.token_hex(8)}"
+        path = self.directory / f"store/plans/{secrets.token_hex(8)}"
         path.write_text(text)
         path.chmod(0o400)
         os.chown(path, STORE_UID, STORE_UID)
@@ -159,16 +159,21 @@ class Rig:
     def set_up(self, plan: NodePlan | str) -> NodeReport:
         path, sha256 = self.send(plan)
         nonce = secrets.token_hex(16)
-        return self.answer(nodecommand.setup_command(self.site, path, sha256, nonce), nonce)
+        return self.answer(nodecommand.setup_command(self.site, IDENTITY_FILE, path, sha256, nonce), nonce)
 
     def tear_down(self, job: str = "123.sdb") -> NodeReport:
         nonce = secrets.token_hex(16)
-        return self.answer(nodecommand.teardown_command(self.site, job, nonce), nonce)
+        return self.answer(nodecommand.teardown_command(self.site, IDENTITY_FILE, job, nonce), nonce)
 
     def check(self) -> tuple[int, str]:
         """Exit code and line of the health check."""
-        done = self.node.run(["/bin/sh", "-c", nodecommand.check_command(self.site)])
+        done = self.node.run(["/bin/sh", "-c", nodecommand.check_command(self.site, IDENTITY_FILE)])
         return done.returncode, done.stdout.strip() + done.stderr
+
+    def report(self) -> NodeReport:
+        """The report of the health check to a fan-out."""
+        nonce = secrets.token_hex(16)
+        return self.answer(nodecommand.check_command(self.site, IDENTITY_FILE, nonce), nonce)
 
     def answer(self, command: str, nonce: str) -> NodeReport:
         """Run a command line on the node as xtxqtcmd does, in a shell of the initramfs, and read the report."""
@@ -187,6 +192,6 @@ class Rig:
         )
 
     def picture(self) -> NodePicture:
-        """The node's picture, with the loop devices of this rig's files alone: others may use some meanwhile."""
+        """The node's picture, with only the loop devices of this rig's files: other programs may use some meanwhile."""
         taken = self.node.snapshot()
-        return replace(taken, loops=tuple(line for line in taken.loops if str(self.folder) in line))
+        return replace(taken, loops=tuple(line for line in taken.loops if str(self.directory) in line))

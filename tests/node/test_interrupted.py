@@ -30,14 +30,14 @@ _KERNELS = ("new", "old")
 def plan(rig: Rig) -> Iterator[NodePlan]:
     """A plan with all that there is: two modules, the krsip switch, steps, an image in squashfs."""
     for name in ("first-one", "second"):
-        module = rig.folder / f"software/{name}.ko"
+        module = rig.directory / f"software/{name}.ko"
         module.write_text("not a module\n")
     faults.node_file(rig, KRSIP).write_text("ccm off")
     yield rig.plan(
         modules=("/lus/software/first-one.ko", "/lus/software/second.ko"),
         krsip=KRSIP,
         steps=(
-            PlanStep("before", "folder", "", "/opt/site"),
+            PlanStep("before", "directory", "", "/opt/site"),
             PlanStep("after", "bind", "/projects", "/opt/site/projects"),
             PlanStep("after", "link", "site/projects", "/opt/projects"),
         ),
@@ -47,7 +47,7 @@ def plan(rig: Rig) -> Iterator[NodePlan]:
 
 
 def picture(rig: Rig) -> NodePicture:
-    """The node's picture with the modules of its made-up kernel, and its switch."""
+    """The node's picture with the modules of its simulated kernel, and its switch."""
     modules = faults.node_file(rig, MODULES)
     lines = modules.read_text().splitlines() if modules.exists() else []
     return replace(rig.picture(), modules=(*lines, faults.node_file(rig, KRSIP).read_text()))
@@ -86,7 +86,7 @@ def test_set_up_interrupted(rig: Rig, plan: NodePlan, kernel: str) -> None:
     assert before.difference(picture(rig)) == []
 
     def step(fault: Fault) -> Outcome:
-        """A set-up that fails has undone itself, or says that it could not."""
+        """A set-up that fails has undone itself, or reports that it could not."""
         outcome = faults.set_up(rig, plan, fault)
         if outcome.report and not outcome.report.ok and outcome.report.code != 8:
             assert before.difference(picture(rig)) == [], f"not undone: {fault} of {outcome}"
@@ -139,7 +139,7 @@ def test_set_up_again_after_a_killed_one(rig: Rig) -> None:
     assert before.difference(rig.picture()) == []
 
 
-def test_a_module_that_somebody_else_uses_by_then_stays(rig: Rig, plan: NodePlan) -> None:
+def test_a_module_that_another_program_uses_by_then_stays(rig: Rig, plan: NodePlan) -> None:
     modules = faults.node_file(rig, MODULES)
     modules.write_text("first_one 16384 0 - Live 0x0\n")
     assert faults.set_up(rig, plan).report

@@ -1,5 +1,5 @@
-"""What a teardown meets when the ground gives way: an image whose file system is gone, a holder that nothing shows but
-a mapping, and what only a person can mend."""
+"""Teardown in hard cases: an image whose file system is gone, a process that holds it only by a mapping, and what only
+a person can fix."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.node.rig import ALICE, STORE_UID, Rig
+from tests.node.rig import ALICE, IDENTITY_FILE, STORE_UID, Rig
 from tests.node.test_teardown import running
 from udiroot.plan import PlanUser
 
@@ -30,7 +30,7 @@ def test_a_mapping_of_the_image_is_the_only_holder(rig: Rig) -> None:
     with running(rig, [*rig.site.node.python, "-I", "-S", "-c", _HOLD_A_MAPPING], root="/") as process:
         report = rig.tear_down()
         assert report.ok, report.words
-        assert f"uid {ALICE.uid}) by its mapping" in report.words
+        assert f"uid {ALICE.uid}; mapped file in image)" in report.words
         process.wait(timeout=5)
     assert before.difference(rig.picture()) == []
 
@@ -39,7 +39,7 @@ def test_the_file_system_of_the_image_is_gone_while_mounted(rig: Rig) -> None:
     """Its server dies, as a parallel file system's may: every read of the image fails, and teardown is as ever."""
     assert rig.node.run(["/bin/mkdir", "/lost"]).returncode == 0
     before = rig.picture()
-    images = rig.folder / "remote"
+    images = rig.directory / "remote"
     images.mkdir()
     copy = images / "image.squashfs"
     copy.write_bytes(rig.image.read_bytes())
@@ -76,14 +76,14 @@ def test_the_file_system_of_the_image_is_gone_while_mounted(rig: Rig) -> None:
     assert before.difference(rig.picture()) == []
 
 
-def test_what_cannot_be_undone_is_said_by_the_check_in_the_same_words(rig: Rig) -> None:
-    """A process of root's holds the root: it is no business of ours to end it."""
+def test_what_cannot_be_undone_is_reported_by_the_check_in_the_same_words(rig: Rig) -> None:
+    """A process of root holds the job's root: teardown must not terminate it."""
     before = rig.picture()
     assert rig.set_up(rig.plan()).ok
     with running(rig, ["/bin/sleep", "1000"], user=_ROOT, root="/", cwd="/var/udi/tmp") as process:
         report = rig.tear_down()
         assert report.code == 8
-        assert "(sleep, uid 0) by its working folder" in report.words
+        assert "(sleep, uid 0; working directory in image)" in report.words
         code, line = rig.check()
         assert code == 1
         assert report.words.startswith(line.removeprefix("udi: "))
@@ -94,7 +94,7 @@ def test_what_cannot_be_undone_is_said_by_the_check_in_the_same_words(rig: Rig) 
 
 
 def test_run_and_root_behind_a_link(rig: Rig) -> None:
-    """/var/run is a link to /run on many systems; the kernel's table knows only real folders."""
+    """/var/run is a link to /run on many systems; the kernel's table knows only real directories."""
     before = rig.picture()
     assert rig.node.run(["/bin/sh", "-c", "mkdir /real && ln -s /real /link"]).returncode == 0
     plan = rig.plan(run="/link/udi")
@@ -104,9 +104,9 @@ def test_run_and_root_behind_a_link(rig: Rig) -> None:
         f"import sys; sys.path.insert(0, {rig.site.node.zip!r}); import bundle; bundle.install({rig.site.node.zip!r})"
     )
     check = [*words, f"{start}; from nodehealth.check import main; main()", "--run", "/link/udi"]
-    assert rig.node.run([*check, "--nid-file", rig.site.node.nid_file]).returncode == 1
+    assert rig.node.run([*check, "--nid-file", IDENTITY_FILE]).returncode == 1
     down = [*words, f"{start}; from udiroot.commands import main; main()", "unsetupRoot", "--run", "/link/udi"]
-    done = rig.node.run([*down, "--nid-file", rig.site.node.nid_file, "--job", plan.job, "ab" * 16])
+    done = rig.node.run([*down, "--nid-file", IDENTITY_FILE, "--job", plan.job, "ab" * 16])
     assert done.returncode == 0, done.stdout + done.stderr
     assert rig.node.run(["/bin/sh", "-c", "rmdir /real && rm /link"]).returncode == 0
     assert before.difference(rig.picture()) == []

@@ -1,4 +1,4 @@
-"""What an image brings along to become somebody else: it has no power in a root, whatever the format.
+"""Files by which an image could give its user another's rights: they have no effect in a root, whatever the format.
 
 Our gateway drops most of it; here the images are made by hand, as if it had not.
 """
@@ -22,32 +22,32 @@ _ALL_CAPABILITIES = struct.pack("<5I", 0x02000001, 0xFFFFFFFF, 0, 0x1FF, 0)
 """security.capability, version 2, all of them permitted and effective."""
 
 
-def _armed_tree(folder: Path) -> None:
-    make_tree(folder)
-    busybox = (folder / "bin/busybox").read_bytes()
+def _armed_tree(directory: Path) -> None:
+    make_tree(directory)
+    busybox = (directory / "bin/busybox").read_bytes()
     for name in ("busybox-suid", "busybox-capable"):
-        (folder / "bin" / name).write_bytes(busybox)
-    (folder / "bin/busybox-suid").chmod(0o6755)
-    (folder / "bin/busybox-capable").chmod(0o755)
-    os.setxattr(folder / "bin/busybox-capable", "security.capability", _ALL_CAPABILITIES)
+        (directory / "bin" / name).write_bytes(busybox)
+    (directory / "bin/busybox-suid").chmod(0o6755)
+    (directory / "bin/busybox-capable").chmod(0o755)
+    os.setxattr(directory / "bin/busybox-capable", "security.capability", _ALL_CAPABILITIES)
     for name, kind, device in (("null", 0o020666, (1, 3)), ("memory", 0o020666, (1, 1)), ("disk", 0o060666, (7, 0))):
-        os.mknod(folder / "data" / name, kind, os.makedev(*device))
-        (folder / "data" / name).chmod(0o666)
-    (folder / "data/secret").write_text("secret\n")
-    (folder / "data/secret").chmod(0o600)
+        os.mknod(directory / "data" / name, kind, os.makedev(*device))
+        (directory / "data" / name).chmod(0o666)
+    (directory / "data/secret").write_text("secret\n")
+    (directory / "data/secret").chmod(0o600)
 
 
 @pytest.fixture(params=["squashfs", "ext4", "directory"])
 def armed(rig: Rig, request: pytest.FixtureRequest) -> Iterator[Rig]:
     """A node with a root of an image full of set-uid programs, device nodes and file capabilities."""
     kind = str(request.param)
-    path = rig.folder / f"store/images/armed.{kind}"
+    path = rig.directory / f"store/images/armed.{kind}"
     if not path.exists():
         if kind == "directory":
             _armed_tree(path)
             os.chown(path, STORE_UID, STORE_UID)
         else:
-            tree = rig.folder / "armed-tree"
+            tree = rig.directory / "armed-tree"
             shutil.rmtree(tree, ignore_errors=True)
             _armed_tree(tree)
             rig.make_image(kind, "armed", tree)
@@ -84,7 +84,7 @@ def test_nothing_of_the_image_is_run_by_set_up_or_teardown(rig: Rig) -> None:
     assert {"fork", "posix_spawn"}.isdisjoint(calls)
 
 
-def test_record_plan_and_folders_are_root_s_and_the_store_s_alone(rig: Rig) -> None:
+def test_record_plan_and_directories_are_root_s_and_the_store_s_alone(rig: Rig) -> None:
     plan = rig.plan()
     path, _ = rig.send(plan)
     assert rig.set_up(plan).ok
@@ -93,12 +93,12 @@ def test_record_plan_and_folders_are_root_s_and_the_store_s_alone(rig: Rig) -> N
     assert rig.tear_down().ok
 
 
-def test_a_run_folder_that_others_may_enter_is_refused(rig: Rig) -> None:
-    """It would not be ours: somebody else made it."""
+def test_a_run_directory_that_others_may_enter_is_refused(rig: Rig) -> None:
+    """Then another user has created it."""
     assert rig.node.run(["/bin/mkdir", "-m", "777", "/var/run/udi"]).returncode == 0
     report = rig.set_up(rig.plan())
     assert rig.node.run(["/bin/rmdir", "/var/run/udi"]).returncode == 0
-    assert (report.code, "must be root's and closed to all others" in report.words) == (7, True)
+    assert (report.code, "must be owned by root and closed to all others" in report.words) == (7, True)
 
 
 @pytest.mark.parametrize("kernel", faults.KERNELS)
@@ -142,11 +142,11 @@ def test_nothing_spreads_from_a_node_whose_mounts_are_shared(rig: Rig) -> None:
 
 def test_steps_of_the_site(rig: Rig) -> None:
     before = rig.picture()
-    (rig.folder / "projects/tools").mkdir(exist_ok=True)
-    (rig.folder / "projects/tools/conf").write_text("a=1\n")
+    (rig.directory / "projects/tools").mkdir(exist_ok=True)
+    (rig.directory / "projects/tools/conf").write_text("a=1\n")
     steps = (
-        PlanStep("before", "folder", "", "/opt/site/empty"),
-        PlanStep("before", "folder", "", "/mnt2"),
+        PlanStep("before", "directory", "", "/opt/site/empty"),
+        PlanStep("before", "directory", "", "/mnt2"),
         PlanStep("after", "bind", "/projects/tools", "/opt/site/tools"),
         PlanStep("after", "bind", "/projects/tools/conf", "/etc/site.conf"),
         PlanStep("after", "link", "../opt/site/tools/conf", "/etc/linked.conf"),
@@ -166,8 +166,8 @@ def test_steps_of_the_site(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("step", "words"),
     [
-        (PlanStep("after", "folder", "", "/usr/site"), "site step folder /usr/site: /usr/site cannot be made"),
-        (PlanStep("after", "folder", "", "/etc/os-release"), "is not a folder in the image"),
+        (PlanStep("after", "directory", "", "/usr/site"), "site step directory /usr/site: /usr/site cannot be created"),
+        (PlanStep("after", "directory", "", "/etc/os-release"), "is not a directory in the image"),
         (PlanStep("after", "bind", "/nowhere", "/opt/x"), "site step bind /opt/x: No such file"),
         (PlanStep("after", "link", "x", "/etc/passwd"), "site step link /etc/passwd: File exists"),
     ],
@@ -181,8 +181,8 @@ def test_a_step_that_cannot_be_taken_is_named(rig: Rig, step: PlanStep, words: s
 
 def test_a_step_stays_in_the_root_behind_a_link_of_the_image(rig: Rig) -> None:
     """/var/run of the image leads to /run: that of the image, which cannot be written."""
-    report = rig.set_up(rig.plan(steps=(PlanStep("after", "folder", "", "/var/run/made"),)))
-    assert (report.code, "/var/run/made cannot be made" in report.words) == (7, True), report.words
+    report = rig.set_up(rig.plan(steps=(PlanStep("after", "directory", "", "/var/run/made"),)))
+    assert (report.code, "/var/run/made cannot be created" in report.words) == (7, True), report.words
     assert not faults.node_file(rig, "/run/made").exists()
     assert not faults.node_file(rig, "/var/run/made").exists()
 
@@ -191,14 +191,14 @@ def test_a_link_where_the_root_belongs_is_refused(rig: Rig) -> None:
     assert rig.node.run(["/bin/sh", "-c", "mkdir /elsewhere && ln -s /elsewhere /var/udi"]).returncode == 0
     before = rig.picture()
     report = rig.set_up(rig.plan())
-    assert (report.code, report.words) == (7, "/var/udi is not a folder")
+    assert (report.code, report.words) == (7, "/var/udi is not a directory")
     assert before.difference(rig.picture()) == []
     assert rig.node.run(["/bin/sh", "-c", "rm /var/udi && rmdir /elsewhere"]).returncode == 0
 
 
 def test_a_volume_gives_no_power_either(rig: Rig) -> None:
     """A set-uid program that the user finds in a volume, where it may lie on a file system that honours it."""
-    tool = rig.folder / "scratch/alice/busybox-tool"
+    tool = rig.directory / "scratch/alice/busybox-tool"
     shutil.copy("/bin/busybox", tool)
     subprocess.run(["chmod", "4755", tool], check=True)
     assert rig.set_up(rig.plan(volumes=(PlanMount("/scratch/alice", "/output", False),))).ok

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.node.rig import ALICE, BOB, IMAGE_ID, STORE_UID, Rig
+from tests.node.rig import ALICE, BOB, IDENTITY_FILE, IMAGE_ID, STORE_UID, Rig
 from udiroot.plan import PlanMount
 
 
@@ -28,19 +28,19 @@ def _volume(source: str, target: str) -> dict[str, Any]:
     ("changes", "code", "words"),
     [
         (_volume("/scratch/none", "/output"), 2, "No such file"),
-        (_volume("/scratch2", "/output"), 4, "outside what the site allows"),
+        (_volume("/scratch2", "/output"), 4, "outside the directories that the site allows"),
         (_volume("/scratch/alice", "/proc"), 4, "no volume may be mounted on /proc"),
         (_volume("/scratch/alice", "/usr"), 4, "no volume may be mounted on /usr"),
         (_volume("/scratch/alice", "/scratch"), 4, "no volume may be mounted on /scratch"),
         (_volume("/scratch/alice", "/scratch/alice"), 4, "no volume may be mounted on"),
         (_volume("/scratch/alice", "/etc/app"), 4, "no volume may be mounted on /etc/app"),
         (_volume("/scratch/alice", "/lib"), 4, "no volume may be mounted on /usr/lib"),
-        (_volume("/scratch/alice", "/entry"), 2, "not a folder"),
+        (_volume("/scratch/alice", "/entry"), 2, "not a directory"),
         ({"image_path": "/lus/udi/images/none"}, 7, "No such file"),
-        ({"image_format": "ext4"}, 5, "not a ext4 file system"),
+        ({"image_format": "ext4"}, 5, "no ext4 file system in it"),
         ({"store_uid": 991}, 5, f"owned by uid {STORE_UID}"),
         ({"sites": (PlanMount("/nowhere", "/nowhere", False),)}, 7, "/nowhere: No such file"),
-        ({"sites": (PlanMount("/scratch", "/usr/new/scratch", False),)}, 7, "cannot be made"),
+        ({"sites": (PlanMount("/scratch", "/usr/new/scratch", False),)}, 7, "cannot be created"),
     ],
 )
 def test_refused(rig: Rig, changes: dict[str, Any], code: int, words: str) -> None:
@@ -49,8 +49,8 @@ def test_refused(rig: Rig, changes: dict[str, Any], code: int, words: str) -> No
 
 
 def test_volume_that_only_its_owner_can_reach(rig: Rig) -> None:
-    """The source is opened with the user's own rights: bob has no way into alice's closed folder."""
-    private = rig.folder / "scratch/alice/private"
+    """The source is opened with the user's own rights: bob has no way into alice's closed directory."""
+    private = rig.directory / "scratch/alice/private"
     (private / "deep").mkdir(parents=True)
     os.chown(private, ALICE.uid, ALICE.gid)
     private.chmod(0o700)
@@ -63,12 +63,12 @@ def test_volume_that_only_its_owner_can_reach(rig: Rig) -> None:
 
 
 def test_volume_source_through_a_link_out_of_what_is_allowed(rig: Rig) -> None:
-    link = rig.folder / "scratch/alice/out"
+    link = rig.directory / "scratch/alice/out"
     link.symlink_to("/scratch2")
     report = rig.set_up(rig.plan(**_volume("/scratch/alice/out", "/output")))
     link.unlink()
     assert report.code == 4
-    assert "/scratch2 is outside what the site allows" in report.words
+    assert "/scratch2 is outside the directories that the site allows" in report.words
 
 
 def test_image_that_others_may_write(rig: Rig) -> None:
@@ -76,11 +76,11 @@ def test_image_that_others_may_write(rig: Rig) -> None:
     report = rig.set_up(rig.plan())
     rig.image.chmod(0o444)
     assert report.code == 5
-    assert "mode 0646 lets others write it" in report.words
+    assert "mode 0646 allows others to write it" in report.words
 
 
 def test_truncated_image(rig: Rig) -> None:
-    path = rig.folder / "store/images/short.squashfs"
+    path = rig.directory / "store/images/short.squashfs"
     path.write_bytes(rig.image.read_bytes()[:2048])
     path.chmod(0o444)
     os.chown(path, STORE_UID, STORE_UID)
@@ -90,36 +90,36 @@ def test_truncated_image(rig: Rig) -> None:
 
 
 def test_plan_of_another_version(rig: Rig) -> None:
-    report = rig.set_up(rig.plan().text().replace("udi-plan 1", "udi-plan 2", 1))
-    assert (report.code, "this node reads 'udi-plan 1'" in report.words) == (7, True)
+    report = rig.set_up(rig.plan().text().replace("udi-plan 2", "udi-plan 1", 1))
+    assert (report.code, "this node reads 'udi-plan 2'" in report.words) == (7, True)
 
 
 def test_plan_that_was_changed_on_the_way(rig: Rig) -> None:
     path, _ = rig.send(rig.plan())
     from udi import nodecommand
 
-    report = rig.answer(nodecommand.setup_command(rig.site, path, "0" * 64, "ab" * 16), "ab" * 16)
+    report = rig.answer(nodecommand.setup_command(rig.site, IDENTITY_FILE, path, "0" * 64, "ab" * 16), "ab" * 16)
     assert (report.code, "its sha256 differs" in report.words) == (4, True)
 
 
 def test_image_with_a_dangerous_name(rig: Rig) -> None:
     from tests.node.rig import make_tree
 
-    tree = rig.folder / "named"
+    tree = rig.directory / "named"
     if not tree.exists():
         make_tree(tree)
         (tree / "etc/a b").write_text("")
         rig.make_image("squashfs", "ef" * 32, tree)
     report = rig.set_up(rig.plan(image_path=f"/lus/udi/images/{'ef' * 32}.squashfs"))
     assert report.code == 5
-    assert "the name 'a b'" in report.words
+    assert "invalid name 'a b' in /etc of the image" in report.words
 
 
 def test_a_link_at_every_place_where_an_image_could_put_one(rig: Rig) -> None:
-    """etc, var, opt, tmp, proc, dev as links to the node's own places: ours are made, and nothing is followed."""
+    """etc, var, opt, tmp, proc, dev as links to the node's own paths: new directories are created, no link followed."""
     from tests.node.rig import make_tree
 
-    tree = rig.folder / "linked"
+    tree = rig.directory / "linked"
     if not tree.exists():
         make_tree(tree)
         for name in ("etc", "var", "opt", "tmp", "proc", "dev", "sys"):
@@ -140,7 +140,7 @@ def test_plan_that_was_withdrawn_before_the_node_came_to_it(rig: Rig) -> None:
     from udi import nodecommand
 
     nonce = "ab" * 16
-    command = nodecommand.setup_command(rig.site, path, sha256, nonce)
+    command = nodecommand.setup_command(rig.site, IDENTITY_FILE, path, sha256, nonce)
     withdraw = (
         "import main; import os, udiroot.commands as c; read = c._read_plan; "
         "c._read_plan = lambda path, sha256: (read(path, sha256), os.unlink(path))[0]; main()"

@@ -67,7 +67,7 @@ def test_writing_fails_in_the_image_and_the_root_but_not_in_tmp(ready: Rig) -> N
 
 def test_volume_and_site_file_systems(ready: Rig) -> None:
     assert ready.inside("echo hello > /output/result").returncode == 0
-    result = ready.folder / "scratch/alice/result"
+    result = ready.directory / "scratch/alice/result"
     assert result.read_text() == "hello\n"
     assert result.stat().st_uid == ALICE.uid
     assert ready.inside("cat /scratch/alice/result").stdout == "hello\n"
@@ -76,7 +76,7 @@ def test_volume_and_site_file_systems(ready: Rig) -> None:
 
 def test_set_uid_programs_are_powerless(rig: Rig) -> None:
     """A copy of busybox that is set-uid root in the image still runs as the user."""
-    tree = rig.folder / "suid-tree"
+    tree = rig.directory / "suid-tree"
     if not tree.exists():
         from tests.node.rig import make_tree
 
@@ -95,5 +95,5 @@ def test_volume_through_a_link_of_the_image_lands_inside_the_root(rig: Rig) -> N
     plan = rig.plan(volumes=(PlanMount("/scratch/alice", "/lib/mine", False),))
     refused = rig.set_up(plan)
     assert refused.code == 2, refused.words
-    assert "the image has no folder /lib/mine" in refused.words
+    assert "the image has no directory /lib/mine" in refused.words
     assert rig.check() == (0, "udi: clean")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.node.rig import Rig
+from udi import nodecommand
 
 
 @pytest.mark.parametrize("kind", ["squashfs", "ext4", "directory"])
 def test_node_is_as_before_after_each_format(rig: Rig, kind: str) -> None:
-    path = rig.folder / f"store/images/{'ab' * 32}.{kind}"
+    path = rig.directory / f"store/images/{'ab' * 32}.{kind}"
     if not path.exists():
         rig.make_image(kind)
     before = rig.picture()
@@ -20,3 +21,19 @@ def test_node_is_as_before_after_each_format(rig: Rig, kind: str) -> None:
     assert rig.tear_down().ok
     assert before.difference(rig.picture()) == []
     assert rig.check() == (0, "udi: clean")
+
+
+def test_a_node_that_is_known_by_its_host_name(rig: Rig) -> None:
+    """A cluster's nodes have no number: without a file to read it from, the identity is the kernel's node name."""
+    before = rig.picture()
+    name = rig.node.run(["/bin/cat", "/proc/sys/kernel/hostname"]).stdout.strip()
+    path, sha256 = rig.send(rig.plan())
+    nonce = "ab" * 16
+    done = rig.answer(nodecommand.setup_command(rig.site, "", path, sha256, nonce), nonce)
+    assert (done.ok, done.node) == (True, name), done.words
+    dirty = rig.answer(nodecommand.check_command(rig.site, "", nonce), nonce)
+    assert (dirty.node, dirty.jobs) == (name, ("123.sdb",))
+    assert "loops=1" in dirty.left
+    down = rig.answer(nodecommand.teardown_command(rig.site, "", "123.sdb", nonce), nonce)
+    assert (down.words, down.node) == ("clean", name)
+    assert before.difference(rig.picture()) == []

@@ -62,17 +62,17 @@ def test_a_terminal_of_one_s_own(joined: Pair) -> None:
     words = ["/opt/udi/bin/ssh", "-t", "nid00413", "tty; stty size; stat -c %u $(tty)"]
     process = joined.nodes[412].node.popen(words, entry=entry, stdin=there, stdout=there, stderr=there)
     os.close(there)
-    said = b""
+    output = b""
     try:
         while data := os.read(here, 4096):
-            said += data
+            output += data
     except OSError as error:  # EIO: the last process with the terminal is gone
         assert error.errno == errno.EIO
     finally:
         os.close(here)
-    assert process.wait() == 0, said
-    assert said.split()[0].startswith(b"/dev/pts/")
-    assert said.split()[-1] == b"1001"
+    assert process.wait() == 0, output
+    assert output.split()[0].startswith(b"/dev/pts/")
+    assert output.split()[-1] == b"1001"
 
 
 def test_udi_run_finds_our_ssh_first_and_a_session_has_the_image_s_environment(pair: Pair) -> None:
@@ -92,7 +92,7 @@ def test_much_data_both_ways(joined: Pair) -> None:
 # -- what it is ----------------------------------------------------------------------------------------------------
 
 
-def test_it_is_the_user_s_without_rights_and_without_descriptors_of_ours(joined: Pair) -> None:
+def test_it_is_the_user_s_without_rights_and_without_inherited_descriptors(joined: Pair) -> None:
     [pid] = joined.sshd(413)
     status = dict(
         line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
@@ -145,7 +145,7 @@ def test_keys_are_the_user_s_to_read_and_nobody_s_to_change(joined: Pair) -> Non
 
 def test_another_key_of_the_same_user_even_where_his_own_file_allows_it(joined: Pair, tmp_path: Path) -> None:
     """By OpenSSH, since our own client always shows the job's key too."""
-    own = joined.rig.folder / "home/alice/.ssh"
+    own = joined.rig.directory / "home/alice/.ssh"
     own.mkdir(mode=0o700)
     key = tmp_path / "key"
     subprocess.run(["/usr/bin/ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
@@ -153,9 +153,9 @@ def test_another_key_of_the_same_user_even_where_his_own_file_allows_it(joined: 
     for path in (own, own / "authorized_keys"):
         os.chown(path, ALICE.uid, ALICE.gid)
     (own / "authorized_keys").chmod(0o600)
-    said = _openssh(joined, f"-o IdentitiesOnly=yes -i {key}", "alice")
+    output = _openssh(joined, f"-o IdentitiesOnly=yes -i {key}", "alice")
     shutil.rmtree(own)
-    assert said == (255, "alice@10.128.1.158: Permission denied (publickey).")
+    assert output == (255, "alice@10.128.1.158: Permission denied (publickey).")
 
 
 @pytest.mark.parametrize("name", ["root", "bob", "daemon", "nobody", "alice "])
@@ -171,13 +171,13 @@ def test_another_user_of_the_same_node_has_no_key(joined: Pair) -> None:
 
 @pytest.mark.parametrize("name", ["alice", "root"])
 def test_a_password_is_no_way_in(joined: Pair, name: str) -> None:
-    """Neither a password nor an empty one is even asked for."""
-    said = _openssh(joined, "-o PreferredAuthentications=none,password,keyboard-interactive", name)
-    assert said == (255, f"{name}@10.128.1.158: Permission denied (publickey).")
+    """The server offers neither a password nor an empty one."""
+    output = _openssh(joined, "-o PreferredAuthentications=none,password,keyboard-interactive", name)
+    assert output == (255, f"{name}@10.128.1.158: Permission denied (publickey).")
 
 
 def test_the_client_trusts_the_job_s_own_nodes_alone(pair: Pair) -> None:
-    """The other node is another job's, with keys of its own: its host key is not ours, whatever name it has."""
+    """The other node is another job's, with keys of its own: its host key is not trusted, whatever name it has."""
     mine, others = pair.plan(pair.keys()), pair.plan(pair.keys(), job="77.sdb")
     assert pair.nodes[412].set_up(mine).ok
     assert pair.nodes[413].set_up(others).ok
@@ -195,7 +195,7 @@ def test_the_client_trusts_the_job_s_own_nodes_alone(pair: Pair) -> None:
 
 def test_an_image_that_tries_to_have_a_say(pair: Pair, pictures: dict[int, NodePicture]) -> None:
     """Files by which an image could change a login: libraries, name services, shells, keys, banners, ssh's own."""
-    tree = pair.rig.folder / "hostile"
+    tree = pair.rig.directory / "hostile"
     make_tree(tree)
     for name, text in (
         ("ld.so.preload", "/usr/lib/evil.so\n"),
@@ -207,9 +207,9 @@ def test_an_image_that_tries_to_have_a_say(pair: Pair, pictures: dict[int, NodeP
         ("nologin", "no\n"),
     ):
         (tree / "etc" / name).write_text(text)
-    for folder in ("dropbear", "ssh"):
-        (tree / "etc" / folder).mkdir()
-        (tree / "etc" / folder / "authorized_keys").write_text(public_key(pair.keys().user) + "\n")
+    for directory in ("dropbear", "ssh"):
+        (tree / "etc" / directory).mkdir()
+        (tree / "etc" / directory / "authorized_keys").write_text(public_key(pair.keys().user) + "\n")
     (tree / "opt/udi/etc").mkdir(parents=True)
     (tree / "opt/udi/etc/authorized_keys").write_text(public_key(pair.keys().user) + "\n")
     pair.rig.make_image("squashfs", "77" * 32, tree)
@@ -234,7 +234,7 @@ def test_root_gets_none(pair: Pair) -> None:
     root = PlanUser("root", 0, 0, (0,), "/root", "/bin/sh")
     report = pair.nodes[412].set_up(pair.plan(pair.keys(), user=root))
     assert report.code == 7
-    assert "uid 0 is not a user's" in report.words
+    assert "uid 0 is not that of a user" in report.words
     assert pair.nodes[412].check() == (0, "udi: clean")
 
 

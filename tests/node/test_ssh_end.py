@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
+from pathlib import Path
 
 from tests.node import faults
 from tests.node.faults import Fault
@@ -20,7 +21,7 @@ def test_after_the_job_it_is_gone(pair: Pair, ssh_plan: NodePlan, pictures: dict
     assert pair.differences(pictures) == []
 
 
-def test_what_was_started_through_it_is_ended_and_named(
+def test_what_was_started_through_it_is_terminated_and_named(
     pair: Pair, ssh_plan: NodePlan, pictures: dict[int, NodePicture]
 ) -> None:
     pair.set_up(ssh_plan)
@@ -42,7 +43,7 @@ def test_it_is_found_without_a_record(pair: Pair, ssh_plan: NodePlan, pictures: 
 
 
 def test_a_port_that_is_taken(pair: Pair, ssh_plan: NodePlan, pictures: dict[int, NodePicture]) -> None:
-    """Somebody else listens there: the root is not given out without its sshd, and nothing is left."""
+    """Another program listens there: no root is published without its sshd, and nothing is left."""
     node = pair.nodes[413]
     pair.set_up(ssh_plan)
     second = node.node.run(["/bin/sh", "-c", "sed -n 's/^sshd //p' /var/run/udi/job"])
@@ -56,8 +57,33 @@ def test_a_port_that_is_taken(pair: Pair, ssh_plan: NodePlan, pictures: dict[int
         blocker.kill()
         blocker.wait()
     assert report.code == 7
-    assert f"can it listen on 10.128.1.158 port {PORT}?" in report.words
+    assert f"exited at once on 10.128.1.158 port {PORT}" in report.words
     time.sleep(0.1)
+    assert pair.differences(pictures) == []
+
+
+def test_an_ipv6_address(pair: Pair, ssh_plan: NodePlan, pictures: dict[int, NodePicture]) -> None:
+    [run] = ssh_plan.nodes
+    run.addresses = ("::1", "fd00::2")
+    done = pair.nodes[412].set_up(ssh_plan)
+    assert done.ok, done.words
+    [pid] = pair.sshd(412)
+    lines = [line.split() for line in Path(f"/proc/{pid}/net/tcp6").read_text().splitlines()]
+    assert f"{'0' * 24}01000000:{PORT:04X}" in [fields[1] for fields in lines if fields[3] == "0A"]
+    refused = pair.nodes[413].set_up(ssh_plan)
+    assert refused.code == 7
+    assert f"exited at once on fd00::2 port {PORT}" in refused.words
+    assert pair.tear_down() == ["clean", "clean"]
+    assert pair.differences(pictures) == []
+
+
+def test_a_node_without_an_address_in_the_plan(
+    pair: Pair, ssh_plan: NodePlan, pictures: dict[int, NodePicture]
+) -> None:
+    [run] = ssh_plan.nodes
+    run.addresses = ()
+    report = pair.nodes[412].set_up(ssh_plan)
+    assert (report.code, report.words) == (7, "plan: no address for node 412")
     assert pair.differences(pictures) == []
 
 
@@ -84,7 +110,7 @@ def test_on_a_kernel_that_lacks_the_newer_calls(
 
 
 def test_interrupted_around_the_fork(pair: Pair, ssh_plan: NodePlan, pictures: dict[int, NodePicture]) -> None:
-    """From the fork on: set-up killed or failing at every call, the child going on alone; and the child likewise."""
+    """From the fork on: set-up killed or failing at every call, the child continuing alone; and the child likewise."""
     node = pair.nodes[412]
     quiet = faults.set_up(node, ssh_plan)
     assert quiet.report, quiet.trace

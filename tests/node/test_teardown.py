@@ -1,4 +1,4 @@
-"""Teardown when it is hard: holders of every kind, other jobs, lost records, and what cannot be mended."""
+"""Teardown in hard cases: holders of every kind, other jobs, lost records, and what cannot be repaired."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.node.rig import ALICE, BOB, Rig
+from tests.node.rig import ALICE, BOB, NID, Rig
 from udiroot.plan import PlanUser
 from xcsim.entering import Entry
 from xcsim.node import kill_program
@@ -19,7 +19,7 @@ from xcsim.node import kill_program
 def running(
     rig: Rig, argv: list[str], user: PlanUser = ALICE, root: str = "/var/udi", cwd: str = "/"
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that goes on while the body runs."""
+    """A program that runs while the body does."""
     entry = Entry(uid=user.uid, gid=user.gid, groups=user.groups, root=root, cwd=cwd)
     process = rig.node.popen(argv, entry=entry, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(0.3)
@@ -32,7 +32,7 @@ def running(
 
 HOLDERS = {
     "root": ("sleep 1000", "/var/udi", "/"),
-    "working folder": ("exec sleep 1000", "/", "/var/udi/output"),
+    "working directory": ("exec sleep 1000", "/", "/var/udi/output"),
     "open file": ("exec sleep 1000 < /var/udi/etc/os-release", "/", "/"),
     "deaf": ("trap '' TERM; while :; do sleep 1; done", "/var/udi", "/"),
     "file in tmp": ("exec sleep 1000 > /var/udi/tmp/x", "/", "/"),
@@ -40,14 +40,15 @@ HOLDERS = {
 
 
 @pytest.mark.parametrize("kind", HOLDERS)
-def test_the_user_s_holders_are_ended_and_named(rig: Rig, kind: str) -> None:
+def test_the_user_s_holders_are_terminated_and_named(rig: Rig, kind: str) -> None:
     before = rig.picture()
     script, root, cwd = HOLDERS[kind]
     assert rig.set_up(rig.plan()).ok
     with running(rig, ["/bin/sh", "-c", script], root=root, cwd=cwd) as process:
         report = rig.tear_down()
         assert report.ok, report.words
-        assert "ended" in report.words
+        number = "2 processes" if kind == "deaf" else "1 process"
+        assert f"terminated {number}: pid " in report.words
         assert f"uid {ALICE.uid}" in report.words
         process.wait(timeout=5)
     assert before.difference(rig.picture()) == []
@@ -73,12 +74,29 @@ def test_another_user_s_holder_is_named_and_not_touched(rig: Rig) -> None:
         report = rig.tear_down()
         assert report.code == 8
         assert f"uid {BOB.uid}" in report.words
+        assert report.jobs == ("123.sdb",)
+        assert "processes=1" in report.left
         assert process.poll() is None
         code, line = rig.check()
         assert code == 1
-        assert "of 123.sdb left since 20" in line
+        assert "left by 123.sdb (set up 20" in line
     assert rig.tear_down().ok
     assert before.difference(rig.picture()) == []
+
+
+def test_the_check_reports_jobs_and_numbers_as_fields(rig: Rig) -> None:
+    assert rig.set_up(rig.plan()).ok
+    found = rig.report()
+    assert (found.node, found.code, found.jobs) == (str(NID), 8, ("123.sdb",))
+    numbers = {kind: int(number) for kind, number in (each.split("=") for each in found.left)}
+    assert list(numbers) == ["mounts", "loops", "files"]
+    assert (numbers["mounts"] > 15, numbers["loops"], numbers["files"]) == (True, 1, 1)
+    assert f"{numbers['mounts']} mounts (last on /var/udi" in found.words
+    assert "; 1 loop device (/dev/loop" in found.words
+    assert found.words.endswith("; record")
+    assert rig.tear_down().ok
+    clean = rig.report()
+    assert (clean.ok, clean.jobs, clean.left, clean.words) == (True, (), (), "clean")
 
 
 def test_another_job_s_root_is_left_alone(rig: Rig) -> None:
@@ -86,7 +104,7 @@ def test_another_job_s_root_is_left_alone(rig: Rig) -> None:
     held = rig.picture()
     report = rig.tear_down("7.sdb")
     assert report.ok
-    assert "nothing of 7.sdb here" in report.words
+    assert "no root of 7.sdb on this node" in report.words
     assert held.difference(rig.picture()) == []
     refused = rig.set_up(rig.plan("7.sdb"))
     assert refused.code == 7
@@ -95,14 +113,14 @@ def test_another_job_s_root_is_left_alone(rig: Rig) -> None:
     assert rig.tear_down("77.sdb").ok
 
 
-@pytest.mark.parametrize("record", ["lost", "cut", "of another boot"])
-def test_the_kernel_tells_when_the_record_does_not(rig: Rig, record: str) -> None:
+@pytest.mark.parametrize("record", ["lost", "truncated", "of another boot"])
+def test_the_kernel_s_tables_do_when_the_record_is_lost(rig: Rig, record: str) -> None:
     before = rig.picture()
     assert rig.set_up(rig.plan()).ok
     path = "/var/run/udi/job"
     script = {
         "lost": f"rm {path}",
-        "cut": f"head -c 30 {path} > {path}.x && mv {path}.x {path}",
+        "truncated": f"head -c 30 {path} > {path}.x && mv {path}.x {path}",
         "of another boot": f"sed -i 's/^boot .*/boot 00000000/' {path}",
     }[record]
     assert rig.node.run(["/bin/sh", "-c", script]).returncode == 0
@@ -125,7 +143,7 @@ def test_a_mount_stacked_on_the_root_and_one_made_by_the_job(rig: Rig) -> None:
 
 def test_the_image_file_gone_while_mounted(rig: Rig) -> None:
     before = rig.picture()
-    copy = rig.folder / "store/images/gone.squashfs"
+    copy = rig.directory / "store/images/gone.squashfs"
     copy.write_bytes(rig.image.read_bytes())
     copy.chmod(0o444)
     import os
@@ -140,7 +158,7 @@ def test_the_image_file_gone_while_mounted(rig: Rig) -> None:
     assert before.difference(rig.picture()) == []
 
 
-def test_a_folder_for_the_root_that_was_there_before_stays(rig: Rig) -> None:
+def test_a_directory_for_the_root_that_existed_before_stays(rig: Rig) -> None:
     rig.node.run(["/bin/mkdir", "/var/udi"])
     before = rig.picture()
     assert rig.set_up(rig.plan()).ok
@@ -166,7 +184,7 @@ def test_set_up_twice_for_one_job(rig: Rig) -> None:
 
 
 def test_another_program_s_loop_device_and_mount_are_not_our_dirt(rig: Rig) -> None:
-    """Even one of our own image file, bound by somebody else."""
+    """Even one of the job's own image file, bound by another program."""
     done = subprocess.run(
         ["losetup", "--find", "--show", "--read-only", rig.image], capture_output=True, text=True, check=True
     )

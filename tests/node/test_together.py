@@ -19,11 +19,11 @@ from tests.node.rig import ALICE, STORE_UID, Rig
 from udiroot.plan import NodePlan, PlanMount
 
 _BYTES = 10**6 if os.environ.get("UDI_ALL_FAULTS") else 12
-"""At how many places a record is cut."""
+"""At how many bytes a record is truncated."""
 
 
 class Stopped:
-    """A set-up that stands still at one of its calls, until `go_on`."""
+    """A set-up that is stopped at one of its calls, until `go_on`."""
 
     def __init__(self, process: subprocess.Popen[str], nonce: str, pid: int) -> None:
         self._process, self._nonce, self._pid = process, nonce, pid
@@ -40,7 +40,7 @@ class Stopped:
 
 @contextmanager
 def stopped(rig: Rig, plan: NodePlan, point: int) -> Iterator[Stopped]:
-    """A set-up that stands still just before its call `point`."""
+    """A set-up that is stopped just before its call `point`."""
     command, nonce = faults.set_up_command(rig, plan, Fault(point, "stop"))
     pipe = subprocess.PIPE
     with rig.node.popen(command, stdout=pipe, stderr=pipe, text=True) as process:
@@ -68,17 +68,17 @@ def _state(pid: int) -> str:
 
 
 def _calls(rig: Rig, plan: NodePlan) -> tuple[str, ...]:
-    """The calls of a whole set-up, after which the node is clean again."""
+    """The calls of a complete set-up, after which the node is clean again."""
     calls = faults.set_up(rig, plan).calls
     assert rig.tear_down(plan.job).ok
     return calls
 
 
-def test_the_second_set_up_is_told_who_has_the_node(rig: Rig) -> None:
+def test_the_second_set_up_names_who_has_the_node(rig: Rig) -> None:
     before = rig.picture()
     with stopped(rig, rig.plan(), 20) as first:
         second = rig.set_up(rig.plan("77.sdb"))
-        assert (second.code, second.words) == (7, "another set-up runs on this node, for 123.sdb")
+        assert (second.code, second.words) == (7, "another set-up is running on this node, for 123.sdb")
         assert rig.tear_down("77.sdb").code == 9
         done = first.go_on()
     assert done.report
@@ -105,7 +105,7 @@ def test_of_two_that_start_together_one_wins(rig: Rig) -> None:
         assert before.difference(rig.picture()) == []
 
 
-def test_teardown_ends_a_set_up_of_its_job_that_still_runs(rig: Rig) -> None:
+def test_teardown_kills_a_set_up_of_its_job_that_still_runs(rig: Rig) -> None:
     before = rig.picture()
     plan = rig.plan()
     calls = _calls(rig, plan)
@@ -127,9 +127,9 @@ def test_the_stage_is_closed_to_the_user_while_it_is_built(rig: Rig) -> None:
 
 
 def test_an_image_file_that_is_changed_for_another_after_it_was_judged(rig: Rig) -> None:
-    """What is mounted is what was opened and looked at, whatever stands at its path by then."""
+    """What is mounted is what was opened and checked, whatever is at its path by then."""
     before = rig.picture()
-    path = rig.folder / "store/images/changing.squashfs"
+    path = rig.directory / "store/images/changing.squashfs"
     path.write_bytes(rig.image.read_bytes())
     path.chmod(0o444)
     os.chown(path, STORE_UID, STORE_UID)
@@ -149,10 +149,10 @@ def test_an_image_file_that_is_changed_for_another_after_it_was_judged(rig: Rig)
 
 def test_a_volume_that_is_changed_for_a_link_after_it_was_opened(rig: Rig) -> None:
     before = rig.picture()
-    mine = rig.folder / "scratch/alice/mine"
+    mine = rig.directory / "scratch/alice/mine"
     mine.mkdir()
     (mine / "own").write_text("")
-    (rig.folder / "scratch2/secret").write_text("")
+    (rig.directory / "scratch2/secret").write_text("")
     plan = rig.plan(volumes=(PlanMount("/scratch/alice/mine", "/output", False),))
     calls = _calls(rig, plan)
     last = len(calls) - calls[::-1].index("open_tree")
@@ -169,7 +169,7 @@ def test_a_volume_that_is_changed_for_a_link_after_it_was_opened(rig: Rig) -> No
 
 
 def _leave(rig: Rig, record: str) -> None:
-    """What a node holds whose /var/run outlives a boot: the record, the stage and the root's folder."""
+    """Leave what a node has whose /var/run survives a boot: the record, the stage and the root's directory."""
     script = "mkdir -m 700 /var/run/udi && mkdir /var/run/udi/stage /var/udi && cat > /var/run/udi/job"
     assert rig.node.run(["/bin/sh", "-c", script], input=record).returncode == 0
 
@@ -197,15 +197,15 @@ def test_what_is_provably_dead_is_cleaned_by_the_next_job(rig: Rig, kind: str) -
     assert code == 1
     assert line.startswith(
         {
-            "of another boot": "udi: a record of another boot of 123.sdb left since 20",
-            "unreadable": "udi: an unreadable record of an unknown job left",
-            "without": "udi: job.5, stage without a record of an unknown job left",
+            "of another boot": "udi: left by 123.sdb (set up 20",
+            "unreadable": "udi: left by an unknown job: unreadable record",
+            "without": "udi: left by an unknown job: job.5, stage without a record",
         }[kind]
     )
     done = rig.set_up(rig.plan("77.sdb"))
     assert done.ok, done.words
     assert rig.tear_down("77.sdb").ok
-    if kind != "of another boot":  # what made the root's folder was in the record
+    if kind != "of another boot":  # what made the root's directory was in the record
         rig.node.run(["/bin/rmdir", "/var/udi"])
     assert before.difference(rig.picture()) == []
 
@@ -215,13 +215,14 @@ def test_a_job_of_this_boot_that_is_not_down_yet_keeps_the_node(rig: Rig) -> Non
     _leave(rig, _record(rig))
     refused = rig.set_up(rig.plan("77.sdb"))
     assert refused.code == 7
-    assert "the node is not clean: the record of 123.sdb left since 20" in refused.words
+    assert "the node is not clean: left by 123.sdb (set up 20" in refused.words
+    assert "): record" in refused.words
     assert rig.tear_down().ok
     assert before.difference(rig.picture()) == []
 
 
 def test_a_record_cut_at_any_byte(rig: Rig) -> None:
-    """The kernel still tells whose the mounts are."""
+    """The kernel's tables still show whose the mounts are."""
     before = rig.picture()
     plan = rig.plan()
     assert rig.set_up(plan).ok

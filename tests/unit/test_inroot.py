@@ -17,7 +17,7 @@ NAMES = ("a", "b", "c")
 PART = st.sampled_from((*NAMES, "..", ".", ""))
 TARGET = st.builds(lambda head, parts: head + "/".join(parts), st.sampled_from(("", "/")), st.lists(PART, min_size=1))
 ENTRY = st.one_of(
-    st.tuples(st.just("folder"), st.just("")),
+    st.tuples(st.just("directory"), st.just("")),
     st.tuples(st.just("file"), st.just("")),
     st.tuples(st.just("link"), TARGET.filter(bool)),
 )
@@ -25,13 +25,13 @@ TREE = st.dictionaries(st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).
 
 
 def _make(root: Path, tree: dict[str, tuple[str, str]]) -> None:
-    """The entries whose parents are folders; the outside has the same names, so that an escape would be seen."""
+    """The entries whose parents are directories; the outside has the same names, so that an escape would be seen."""
     for top in (root, root.parent):
         for path, (kind, target) in sorted(tree.items()):
             place = top / path
             if place.parent.is_symlink() or not place.parent.is_dir() or place.is_symlink() or place.exists():
                 continue
-            if kind == "folder":
+            if kind == "directory":
                 place.mkdir()
             elif kind == "file":
                 place.write_text("")
@@ -57,7 +57,10 @@ def test_both_ways_find_the_same_place_inside(tree: dict[str, tuple[str, str]], 
         found = _answer(resolve, str(root), path)
         assert found == _answer(walk, str(root), path)
         if found[0] != "error":
-            inside = [root, *(Path(folder) / name for folder, names, files in os.walk(root) for name in names + files)]
+            inside = [
+                root,
+                *(Path(directory) / name for directory, names, files in os.walk(root) for name in names + files),
+            ]
             assert found[1] in {place.lstat().st_ino for place in inside}
             assert (root / found[0].lstrip("/")).lstat().st_ino == found[1]
 

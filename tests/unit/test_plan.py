@@ -1,4 +1,4 @@
-"""Node plan, record and report: what is written is read back, and nothing else is."""
+"""Node plan and record: what is written is read back, and nothing else is."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from udiroot.errors import SetupFailed, UdiError
-from udiroot.plan import NodePlan, NodeRange, PlanFile, PlanMount, PlanStep, PlanUser, escape, unescape
-from udiroot.plan_ssh import PlanSsh, cluster_address
+from udiroot.fields import escape, unescape
+from udiroot.plan import NodePlan, NodeRun, PlanFile, PlanMount, PlanStep, PlanUser
+from udiroot.plan_ssh import PlanSsh
 from udiroot.record import Record
-from udiroot.report import NodeReport
 
 TEXT = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"))
 NAME = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0/"), min_size=1).filter(
@@ -19,15 +19,25 @@ NAME = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="
 PATH = st.lists(NAME, min_size=1, max_size=4).map(lambda names: "/" + "/".join(names))
 MOUNT = st.builds(PlanMount, PATH, PATH, st.booleans())
 STEP = st.one_of(
-    st.builds(PlanStep, st.sampled_from(["before", "after"]), st.just("folder"), st.just(""), PATH),
+    st.builds(PlanStep, st.sampled_from(["before", "after"]), st.just("directory"), st.just(""), PATH),
     st.builds(PlanStep, st.sampled_from(["before", "after"]), st.just("link"), TEXT.filter(bool), PATH),
     st.builds(PlanStep, st.sampled_from(["before", "after"]), st.just("bind"), PATH, PATH),
 )
 IDS = st.integers(0, 2**31)
-SSH = st.none() | st.builds(PlanSsh, PATH, st.integers(1024, 65535), st.just("10.128.0.1"), TEXT, TEXT)
+SSH = st.none() | st.builds(PlanSsh, PATH, st.integers(1024, 65535), TEXT, TEXT)
+TOKEN = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
+ADDRESS = st.ip_addresses().map(str)
 
 
-SSH_LINE = "ssh /opt/ssh {} 10.128.0.{} key host\n"
+@st.composite
+def node_runs(draw: st.DrawFn) -> NodeRun:
+    tokens = draw(st.lists(TOKEN, min_size=1, max_size=5))
+    names = draw(st.lists(TOKEN, min_size=len(tokens), max_size=len(tokens)))
+    addresses = draw(st.just([]) | st.lists(ADDRESS, min_size=len(tokens), max_size=len(tokens)))
+    return NodeRun(draw(st.integers(1, 64)), tuple(tokens), tuple(names), tuple(addresses))
+
+
+SSH_LINE = "ssh /opt/ssh {} key host\n"
 
 
 def plan(**changes: object) -> NodePlan:
@@ -51,9 +61,7 @@ def plan(**changes: object) -> NodePlan:
     st.builds(PlanUser, TEXT, IDS, IDS, st.lists(IDS, min_size=1).map(tuple), TEXT, TEXT),
     st.lists(MOUNT).map(tuple),
     st.lists(st.builds(PlanFile, NAME, st.integers(0, 0o7777), TEXT)).map(tuple),
-    st.lists(st.builds(lambda a, b, c: NodeRange(a, a + b, c), IDS, st.integers(0, 999), st.integers(1, 64))).map(
-        tuple
-    ),
+    st.lists(node_runs(), max_size=3).map(tuple),
     st.lists(PATH).map(tuple),
     SSH,
 )
@@ -61,14 +69,52 @@ def test_every_plan_is_read_back(
     user: PlanUser,
     mounts: tuple[PlanMount, ...],
     files: tuple[PlanFile, ...],
-    nodes: tuple[NodeRange, ...],
+    nodes: tuple[NodeRun, ...],
     modules: tuple[str, ...],
     ssh: PlanSsh | None,
 ) -> None:
     made = plan(user=user, volumes=mounts, sites=mounts, etc=files, nodes=nodes, modules=modules, ssh=ssh)
     text = made.text()
     assert text.isascii()
-    assert NodePlan.parse(text.encode()).text() == text
+    again = NodePlan.parse(text.encode())
+    assert again.text() == text
+    assert [(r.slots, r.identities, r.names, r.addresses) for r in again.nodes] == [
+        (r.slots, r.identities, r.names, r.addresses) for r in nodes
+    ]
+
+
+NODES = (
+    NodeRun(2, ("12", "100020"), ("nid00012", "nid100020"), ("10.0.0.13", "fd00::14")),
+    NodeRun(1, ("login-2.site.gov",), ("login-2",)),
+)
+
+
+def test_the_node_list_has_a_node_s_name_for_each_of_its_slots() -> None:
+    assert plan(nodes=NODES).nodelist() == "nid00012\nnid00012\nnid100020\nnid100020\nlogin-2\n"
+    assert "node 2 12,100020 nid00012,nid100020 10.0.0.13,fd00::14\n" in plan(nodes=NODES).text()
+    assert "node 1 login-2.site.gov login-2 %\n" in plan(nodes=NODES).text()
+
+
+def test_a_node_finds_its_own_address() -> None:
+    made = plan(nodes=NODES)
+    assert (made.address_of("12"), made.address_of("100020")) == ("10.0.0.13", "fd00::14")
+    for without in ("1", "13", "nid00012", "login-2.site.gov"):
+        with pytest.raises(SetupFailed, match=f"no address for node {without}$"):
+            made.address_of(without)
+
+
+def test_ten_thousand_nodes_are_a_few_tuples() -> None:
+    """A plan for a large job is read as a few long lines, without an object for each node."""
+    numbers = range(10_000)
+    run = NodeRun(
+        32,
+        tuple(map(str, numbers)),
+        tuple(f"nid{number:05d}" for number in numbers),
+        tuple(f"10.128.{number >> 8}.{number & 255}" for number in numbers),
+    )
+    again = NodePlan.parse(plan(nodes=(run,)).text().encode())
+    assert len(again.nodes) == 1
+    assert again.address_of("9999") == "10.128.39.15"
 
 
 @given(TEXT)
@@ -101,45 +147,47 @@ def test_a_plan_with_a_line_changed_is_refused_or_another_plan(data: st.DataObje
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda text: text.replace("udi-plan 1", "udi-plan 2"), "this node reads 'udi-plan 1'"),
-        (lambda text: text[:-5], "cut off"),
-        (lambda text: text.replace("tmp ", "temp "), "line 8 is not understood"),
-        (lambda text: text.replace("job 1.sdb", "job 1.sdb\njob 2.sdb"), "a second time"),
+        (lambda text: text.replace("udi-plan 2", "udi-plan 1"), "this node reads 'udi-plan 2'"),
+        (lambda text: text[:-5], "truncated"),
+        (lambda text: text.replace("tmp ", "temp "), "line 8 is invalid"),
+        (lambda text: text.replace("job 1.sdb", "job 1.sdb\njob 2.sdb"), "repeats job"),
         (lambda text: text.replace("deadline 60\n", ""), "no line for deadline"),
         (lambda text: text.replace("root /var/udi", "root /var/../etc"), "not a plain absolute path"),
         (lambda text: text.replace("image squashfs", "image cramfs"), "none of squashfs"),
-        (lambda text: text.replace("job 1.sdb", "job %ZZ"), "badly escaped"),
+        (lambda text: text.replace("job 1.sdb", "job %ZZ"), "invalid escape"),
         (lambda text: text.replace("end\n", "module loop.ko\nend\n"), "not a plain absolute path"),
-        (lambda text: text.replace("end\n", "step now folder % /x\nend\n"), "not a step"),
-        (lambda text: text.replace("end\n", "step after run /bin/x /x\nend\n"), "not a step"),
-        (lambda text: text.replace("end\n", "step after folder /a /x\nend\n"), "not a step"),
+        (lambda text: text.replace("end\n", "step now directory % /x\nend\n"), "invalid step"),
+        (lambda text: text.replace("end\n", "step after run /bin/x /x\nend\n"), "invalid step"),
+        (lambda text: text.replace("end\n", "step after directory /a /x\nend\n"), "invalid step"),
         (lambda text: text.replace("end\n", "step after bind ../a /x\nend\n"), "not a plain absolute path"),
-        (lambda text: text.replace("end\n", f"{SSH_LINE.format(22, 1)}end\n"), "22 is not a port that a user may"),
-        (lambda text: text.replace("end\n", f"{SSH_LINE.format(1204, 256)}end\n"), "not an IPv4 address"),
-        (lambda text: text.replace("end\n", "ssh /opt/ssh 1204 10.128.0.1 key\nend\n"), "is not understood"),
+        (lambda text: text.replace("end\n", f"{SSH_LINE.format(22)}end\n"), "ssh port 22 is not between"),
+        (lambda text: text.replace("end\n", "ssh /opt/ssh 1204 10.128.0.1 key host\nend\n"), "is invalid"),
+        *(
+            (lambda text, line=line: text.replace("end\n", f"node {line}\nend\n"), words)
+            for line, words in (
+                ("2 1 nid1", "is invalid"),
+                ("0 1 nid1 %", "do not fit together"),
+                ("x 1 nid1 %", "invalid literal"),
+                ("1 1,2 nid1 %", "do not fit together"),
+                ("1 1 nid1 10.0.0.1,10.0.0.2", "do not fit together"),
+                ("1 % % %", "do not fit together"),
+                ("1 1, nid1,nid2 %", "invalid node name"),
+                ("1 -1 nid1 %", "invalid node name"),
+                ("1 1 a/b %", "invalid node name"),
+                ("1 1 n%0Aid %", "invalid node name"),
+                (f"1 1 {'n' * 65} %", "invalid node name"),
+                ("1 1 nid1 10.0.0.256", "not an IP address: '10.0.0.256'"),
+                ("1 1,2 nid1,nid2 10.0.0.1,", "not an IP address: ''"),
+                ("1 1 nid1 fd00::1::2", "not an IP address"),
+                ("1 1 nid1 localhost", "not an IP address"),
+            )
+        ),
     ],
 )
 def test_what_is_wrong_is_named(change: object, words: str) -> None:
     assert callable(change)
     with pytest.raises(SetupFailed, match=words):
         NodePlan.parse(change(plan().text()).encode())
-
-
-@given(IDS, st.integers(0, 255), st.integers(0, 10**6), TEXT)
-def test_every_report_fits_one_line_and_is_read_back(nid: int, code: int, milliseconds: int, words: str) -> None:
-    line = NodeReport(nid, code, milliseconds, words).line("ab" * 16)
-    assert len(line.encode()) < 512
-    assert line.count("\n") == 1
-    read = NodeReport.parse(line, "ab" * 16)
-    assert read is not None
-    assert (read.nid, read.code, read.milliseconds) == (nid, code, milliseconds)
-    assert NodeReport.parse(line, "cd" * 16) is None
-
-
-@given(TEXT)
-def test_other_lines_are_no_reports(text: str) -> None:
-    assert NodeReport.parse(f"UDI-REPORT {text}", "ab" * 16) is None
-    assert NodeReport.parse(text, "ab" * 16) is None
 
 
 @given(TEXT, IDS, PATH, st.booleans(), st.integers(0, 200))
@@ -164,15 +212,3 @@ def test_a_record_is_read_back_and_a_cut_one_is_none(job: str, uid: int, path: s
     assert again.sshd == record.sshd
     if length < len(text):
         assert Record.parse(text[:length].encode()) is None
-
-
-@pytest.mark.parametrize(
-    ("nid", "address"), [(0, "10.128.0.1"), (12, "10.128.0.13"), (255, "10.128.1.0"), (100020, "10.129.134.181")]
-)
-def test_cluster_addresses_follow_the_nids(nid: int, address: str) -> None:
-    assert cluster_address("10.128.0.1", nid) == address
-
-
-def test_addresses_end_somewhere() -> None:
-    with pytest.raises(SetupFailed, match="no address is left for nid 1 "):
-        cluster_address("255.255.255.255", 1)

@@ -7,9 +7,11 @@ import struct
 
 import pytest
 
+from alps.machine import Alps
 from udi.accounts import Account
 from udi.config import parse
 from udi.facts import Facts
+from udi.nodes import NodeSlots, numbered
 from udi.planning import make_plan
 from udi.reference import ImageReference
 from udi.request import JobRequest
@@ -33,7 +35,8 @@ def planned(keys: SshKeys | None) -> NodePlan:
     alice = Account("alice", 1001, 1001, (1001,), "/home/alice", "/bin/sh")
     request = JobRequest("1.sdb", alice, ImageReference.parse("tiny"), ())
     facts = Facts(id="ab" * 32, format="squashfs", size=1, sha256="0" * 64, env=("PATH=/bin",))
-    return make_plan(parse(SITE, "udi.toml"), request, facts, [(12, 2), (300, 2)], keys)
+    site = parse(SITE, "udi.toml")
+    return make_plan(site, request, facts, Alps(site), [NodeSlots(numbered(12), 2), NodeSlots(numbered(300), 2)], keys)
 
 
 def test_keys_and_names_of_a_job() -> None:
@@ -51,7 +54,7 @@ def test_keys_and_names_of_a_job() -> None:
     hosts = next(file.text for file in plan.etc if file.path == "hosts")
     assert "\n10.1.0.13 nid00012\n10.1.1.45 nid00300\n" in hosts
     assert plan.ssh is not None
-    assert (plan.ssh.port, plan.ssh.address(12)) == (2222, "10.1.0.13")
+    assert (plan.ssh.port, plan.address_of("12"), plan.address_of("300")) == (2222, "10.1.0.13", "10.1.1.45")
     secret = base64.b64encode(KEYS.user).decode()
     assert plan.ssh.user_key == secret
     assert not any(secret in file.text for file in (*plan.files, *plan.etc))
@@ -60,7 +63,8 @@ def test_keys_and_names_of_a_job() -> None:
 def test_without_it_there_is_no_trace_of_it() -> None:
     plan = planned(None)
     assert [file.path for file in plan.files] == ["/opt/udi/bin/udi-run"]
-    assert "ssh" not in plan.text() and "nid00012" not in plan.text()
+    assert "ssh" not in plan.text() and "10.1.0.13" not in plan.text()
+    assert "node 2 12,300 nid00012,nid00300 %\n" in plan.text()
 
 
 def test_a_key_is_not_shown_where_it_is_printed() -> None:
