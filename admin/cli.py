@@ -1,138 +1,126 @@
-"""`udi-admin`: what an operator does on the MOM node."""
+"""`udi-admin`: what an operator runs on a job host (on a Cray, the MOM node)."""
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
-from collections.abc import Sequence
 
-from admin.installing import install, install_sshd, render_below
-from admin.nodehealth_cli import recover_nodes
+import click
+
+from admin.config_check import check_site
+from admin.example import example
+from admin.installing import install as install_files
+from admin.installing import install_sshd, render_below
+from admin.machines import machine_of
+from admin.nodes import recover_nodes
 from admin.sitefiles import site_files
 from admin.status import read_status
-from alps.nids import folded
 from jobs.takedown import take_down
 from jobs.tries import forget_hold
+from torque_hooks.settings import TorqueConfig
 from udi import nodezip
-from udi.accounts import store_owner
 from udi.command import Deadline
-from udi.config import DEFAULT_PATH, SiteConfig, load
+from udi.commandline import config_option, json_option, run, version_option
+from udi.config import SiteConfig, load
 from udi.log import start_log
-from udi.planning import node_templates
-from udiroot.errors import ConfigError, TeardownIncomplete, UdiError, UsageError, complain
+from udi.nodes import folded
+from udiroot.errors import TeardownIncomplete, UsageError
 
 PROGRAM = "udi-admin"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is the error's, or 0."""
-    options = _parser().parse_args(argv)
-    try:
-        site = load(options.config)
-        start_log(site, PROGRAM)
-        done: int = _COMMANDS[options.command](site, options)
-    except UdiError as error:
-        return complain(PROGRAM, error)
-    return done
+@click.group()
+@config_option
+@version_option
+@click.pass_context
+def cli(context: click.Context, config_path: str) -> None:
+    """Administer shifter-xc on this host."""
+    context.obj = os.path.abspath(config_path)
 
 
-def _check_config(site: SiteConfig, options: argparse.Namespace) -> int:
-    """What `load` cannot know: whether accounts, programs and templates are there."""
-    store_owner(site.store.account)
-    node_templates(site)
-    site_files(site, options.config)
-    programs = {
-        "alps.xtxqtcmd": site.alps.xtxqtcmd,
-        "alps.xtprocadmin": site.alps.xtprocadmin,
-        "torque.qstat": site.torque.qstat,
-        "torque.qhold": site.torque.qhold,
-        "install.python": site.install.python,
-        **({"install.ssh": f"{site.install.ssh}/sshkey"} if site.ssh.enabled else {}),
-        **({"alps.apstat": site.alps.apstat} if "apstat" in site.alps.sources else {}),
-        **({"alps.apbasil": site.alps.apbasil} if "basil" in site.alps.sources else {}),
-    }
-    for key, path in programs.items():
-        if not os.access(path, os.X_OK):
-            raise ConfigError(f"{options.config}: {key}: {path} is not a program here")
-    if not os.path.isdir(site.store.path):
-        raise ConfigError(f"{options.config}: store.path: {site.store.path} is not a folder here")
-    _say(f"{options.config}: well")
-    return 0
+@cli.command("check-config")
+@click.pass_obj
+def check_config(config_path: str) -> None:
+    """Validate the configuration, and check that the paths and accounts it names exist here."""
+    check_site(_site(config_path), config_path)
+    click.echo(f"{config_path}: OK")
 
 
-def _render(site: SiteConfig, options: argparse.Namespace) -> int:
-    for path in render_below(os.path.abspath(options.output), site_files(site, options.config)):
-        _say(path)
-    return 0
+@cli.command("example-config")
+def example_config() -> None:
+    """Print an annotated configuration with every key and its default."""
+    click.echo(example(), nl=False)
 
 
-def _install(site: SiteConfig, options: argparse.Namespace) -> int:
+@cli.command()
+@click.option("--output", required=True, metavar="DIR", help="Directory to write them below.")
+@click.pass_obj
+def render(config_path: str, output: str) -> None:
+    """Write the site's files below a directory, for review."""
+    site = _site(config_path)
+    for path in render_below(os.path.abspath(output), site_files(site, machine_of(site), config_path)):
+        click.echo(path)
+
+
+@cli.command()
+@click.option("--root", default="/", metavar="DIR", show_default=True, help="Root directory to install below.")
+@click.pass_obj
+def install(config_path: str, root: str) -> None:
+    """Install the site's files and the node software. Prints the paths that changed."""
+    site = _site(config_path)
     if os.geteuid() != 0:
-        raise UsageError("installing needs root, who must own the hooks")
-    root = os.path.abspath(options.root).rstrip("/")
-    changed = install(root, site_files(site, options.config))
-    nodezip.build(site, root + site.install.zip)
+        raise UsageError("only root can install: the hooks must be owned by root")
+    prefix = os.path.abspath(root).rstrip("/")
+    changed = install_files(prefix, site_files(site, machine_of(site), config_path))
+    nodezip.build(site, prefix + site.install.zip)
     if site.ssh.enabled or os.path.isdir(site.install.ssh_built):
-        changed += install_sshd(site.install.ssh_built, root + site.install.ssh)
-    for path in [*changed, root + site.install.zip]:
-        _say(path)
-    return 0
+        changed += install_sshd(site.install.ssh_built, prefix + site.install.ssh)
+    for path in [*changed, prefix + site.install.zip]:
+        click.echo(path)
 
 
-def _status(site: SiteConfig, options: argparse.Namespace) -> int:
-    status = read_status(site)
-    _say(status.as_json() if options.json else status.as_text())
-    return 0
+@cli.command()
+@json_option
+@click.pass_obj
+def status(config_path: str, as_json: bool) -> None:
+    """Show jobs, held jobs, and nodes out of service with the reasons; the gateway's queue, store and errors.
+
+    With --json: jobs, held, nodes, troubles (what could not be read), gateway.
+    """
+    site = _site(config_path)
+    found = read_status(site, machine_of(site))
+    click.echo(found.as_json() if as_json else found.as_text())
 
 
-def _recover(site: SiteConfig, options: argparse.Namespace) -> int:
-    return recover_nodes(site, options.nodes)
-
-
-def _takedown(site: SiteConfig, options: argparse.Namespace) -> int:
-    """What the job's epilogue would have done, had it lived: after a crash of the MOM node, say."""
-    done = take_down(site, options.job, Deadline(site.torque.epilogue_deadline))
-    if done.trouble:
-        raise done.trouble
+@cli.command()
+@click.argument("job")
+@click.pass_obj
+def takedown(config_path: str, job: str) -> None:
+    """Take down a JOB whose epilogue never ran (after a crash of this host, say), and drop its hold record."""
+    site = _site(config_path)
+    done = take_down(site, machine_of(site), job, Deadline(site.table(TorqueConfig).epilogue_deadline))
+    if done.error:
+        raise done.error
     if done.dirty:
-        raise TeardownIncomplete(f"{folded(done.dirty)} not clean, and set admindown", "udi-admin status tells why")
-    forget_hold(site, options.job)
-    _say(f"nothing is left of job {options.job}")
-    return 0
+        raise TeardownIncomplete(f"{folded(done.dirty)} not clean; taken out of service", "see udi-admin status")
+    forget_hold(site, job)
+    click.echo(f"job {job}: clean")
 
 
-_COMMANDS = {
-    "check-config": _check_config,
-    "render": _render,
-    "install": _install,
-    "status": _status,
-    "takedown": _takedown,
-    "recover": _recover,
-}
+@cli.command()
+@click.argument("nodes")
+@click.pass_obj
+def recover(config_path: str, nodes: str) -> None:
+    """Clean, check and bring back NODES that shifter-xc took out of service: nid[00012-00013] or 12-13,17."""
+    site = _site(config_path)
+    recover_nodes(site, machine_of(site), nodes)
 
 
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+def _site(config_path: str) -> SiteConfig:
+    site = load(config_path)
+    start_log(site, PROGRAM)
+    return site
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=PROGRAM, description="shifter-xc for operators")
-    parser.add_argument("--config", default=DEFAULT_PATH, help="the site's configuration")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("check-config", help="is the configuration well, and what it names there?")
-    render = commands.add_parser("render", help="write the site's files below a folder, to be looked at")
-    render.add_argument("--output", required=True, metavar="DIR")
-    put = commands.add_parser("install", help="put the site's files and the node software in place")
-    put.add_argument("--root", default="/", metavar="DIR", help="the root that they go below")
-    status = commands.add_parser("status", help="jobs, held jobs, and nodes that are out of service")
-    status.add_argument("--json", action="store_true", help="one JSON object")
-    down = commands.add_parser("takedown", help="take a job down whose epilogue never ran, and forget why it was held")
-    down.add_argument("job", metavar="JOB")
-    back = commands.add_parser("recover", help="clean, check and bring back nodes that we took out of service")
-    back.add_argument("nodes", metavar="NODES", help="nid[00012-00013] or 12-13,17")
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def main() -> None:
+    """The program `udi-admin`."""
+    run(cli, PROGRAM)

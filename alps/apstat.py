@@ -1,7 +1,7 @@
 """Reading what `apstat` prints: reservation rows, and the nodes of one reservation.
 
-Nothing of `apstat` stands at fixed columns (cray-reference S8): rows are told by their blank-separated fields, and
-lines of any other form are passed over.
+Nothing of `apstat` is at fixed columns (cray-reference S8): rows are recognized by their blank-separated fields, and
+lines of any other form are skipped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def reservation_rows(text: str) -> list[ReservationRow]:
     """The confirmed batch reservations that `apstat -r` lists.
 
     Rows of claims begin with `A` (S2); an unconfirmed one is `unbound` and shows its time left, such as `230Sec.`, in
-    place of an ApId (S7). Both are none of ours.
+    place of an ApId (S7). Neither is returned.
     """
     rows = []
     for line in text.splitlines():
@@ -39,9 +39,9 @@ def reservation_rows(text: str) -> list[ReservationRow]:
 
 
 def node_slots(text: str) -> dict[int, int]:
-    """How many places each node has in the one reservation that `apstat -rvvv -R` was asked for.
+    """How many slots each node has in the one reservation that `apstat -rvvv -R` was run for.
 
-    One line a place, a node once for each of its places, in no order (cray-reference 2.2).
+    One line a slot, a node once for each of its slots, in no order (cray-reference 2.2).
     """
     return dict(Counter(int(match[1]) for match in map(_PE.fullmatch, text.splitlines()) if match))
 

@@ -22,7 +22,7 @@ class BasilRefused(UpstreamFailed):
 
 @dataclass(frozen=True)
 class BasilReservation:
-    """A reservation of the inventory, with the places that each of its nodes has."""
+    """A reservation of the inventory, with the slots that each of its nodes has."""
 
     id: int
     slots: dict[int, int]
@@ -52,7 +52,7 @@ def find_in_inventory(answer: bytes, job: str) -> BasilReservation | None:
 def _response_data(answer: bytes) -> etree._Element:
     """The successful answer's payload. Messages may stand anywhere, in a success too (B32)."""
     if not answer.strip():
-        raise UpstreamFailed("apbasil answered nothing")
+        raise UpstreamFailed("apbasil printed nothing")
     parser = etree.XMLParser(
         resolve_entities=False, no_network=True, load_dtd=False, huge_tree=True, remove_comments=True, remove_pis=True
     )
@@ -76,9 +76,9 @@ def _slots(data: etree._Element, reservation: etree._Element) -> dict[int, int]:
     wanted = reservation.get("reservation_id")
     slots: dict[int, int] = {}
     for node in data.iter("Node"):
-        places = sum(1 for a in node.iter("ProcessorAllocation") if a.get("reservation_id") == wanted)
-        if places and _is_number(node.get("node_id")):
-            slots[int(node.get("node_id", ""))] = places
+        slots_here = sum(1 for a in node.iter("ProcessorAllocation") if a.get("reservation_id") == wanted)
+        if slots_here and _is_number(node.get("node_id")):
+            slots[int(node.get("node_id", ""))] = slots_here
     return slots or _reserved_nodes(reservation)
 
 

@@ -1,4 +1,4 @@
-"""A batch job's reservation: its id and its nodes, by `apstat` or by BASIL, in the order that the site says.
+"""A batch job's reservation: its id and its nodes, by `apstat` or by BASIL, in the order that the site sets.
 
 Just-made reservations may not be listed yet (cray-reference S9), so a look-up is repeated until the wait is over. A
 source that fails hands on to the next one; an answer without nodes is a failure, never an empty list.
@@ -7,14 +7,14 @@ source that fails hands on to the next one; an answer without nodes is a failure
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from alps.apstat import ReservationRow, batch_ids, node_slots, reservation_rows
 from alps.basil import BasilRefused, find_in_inventory, inventory_request
 from alps.batchid import bare_number_of, is_same_job, number_of
+from alps.settings import AlpsConfig
 from udi.command import Deadline, run
-from udi.config import SiteConfig
 from udiroot.errors import NotFound, UdiError, UpstreamFailed, printable
 
 _PAUSE = 0.5
@@ -23,37 +23,29 @@ _BASIL_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
-class NodeSlots:
-    """A node of a reservation, and the places for ranks that it has there."""
-
-    nid: int
-    slots: int
-
-
-@dataclass(frozen=True)
 class Reservation:
-    """A confirmed reservation; its nodes are in the order of their nids, each once, and never none."""
+    """A confirmed reservation: slots for ranks by nid, in the order of the nids, and never without nodes."""
 
     id: int
-    nodes: tuple[NodeSlots, ...]
+    slots: Mapping[int, int]
 
     @classmethod
     def of(cls, reservation_id: int, slots: dict[int, int], source: str) -> Reservation:
         """The reservation with these nodes. Raises UpstreamFailed where there are none."""
         if not slots:
             raise UpstreamFailed(f"{source} lists no nodes for reservation {reservation_id}")
-        return cls(reservation_id, tuple(NodeSlots(nid, slots[nid]) for nid in sorted(slots)))
+        return cls(reservation_id, {nid: slots[nid] for nid in sorted(slots)})
 
 
-def find_reservation(site: SiteConfig, job: str, deadline: Deadline, wait: float | None = None) -> Reservation:
-    """The reservation of batch job `job`, waited for up to `wait` seconds (default: as the site says).
+def find_reservation(settings: AlpsConfig, job: str, deadline: Deadline, wait: float | None = None) -> Reservation:
+    """The reservation of batch job `job`, waited for up to `wait` seconds (default: `alps.reservation_wait`).
 
     The first source is asked again and again, the others where it fails, and once more when the wait is over. Raises
     NotFound where no source lists the job, UpstreamFailed (or its TimedOut) where none could answer.
     """
-    patience = Deadline(deadline.left(site.alps.reservation_wait if wait is None else wait))
+    patience = Deadline(deadline.left(settings.reservation_wait if wait is None else wait))
     while True:
-        found, failure = _ask(site, job, deadline, everyone=patience.passed)
+        found, failure = _ask(settings, job, deadline, everyone=patience.passed)
         if found:
             return found
         if patience.passed:
@@ -63,13 +55,15 @@ def find_reservation(site: SiteConfig, job: str, deadline: Deadline, wait: float
         time.sleep(min(_PAUSE, patience.left()))
 
 
-def _ask(site: SiteConfig, job: str, deadline: Deadline, everyone: bool) -> tuple[Reservation | None, UdiError | None]:
-    """One round: the reservation, or the failure where no source could say anything at all."""
+def _ask(
+    settings: AlpsConfig, job: str, deadline: Deadline, everyone: bool
+) -> tuple[Reservation | None, UdiError | None]:
+    """One round: the reservation, or the failure where no source could answer at all."""
     failure: UdiError | None = None
     answered = False
-    for name in site.alps.sources:
+    for name in settings.sources:
         try:
-            found = _SOURCES[name](site, job, deadline)
+            found = _SOURCES[name](settings, job, deadline)
         except UdiError as error:
             failure = failure or error
             continue
@@ -79,13 +73,13 @@ def _ask(site: SiteConfig, job: str, deadline: Deadline, everyone: bool) -> tupl
     return None, None if answered else failure
 
 
-def _by_apstat(site: SiteConfig, job: str, deadline: Deadline) -> Reservation | None:
-    rows = reservation_rows(_apstat(site, ["-r"], deadline))
+def _by_apstat(settings: AlpsConfig, job: str, deadline: Deadline) -> Reservation | None:
+    rows = reservation_rows(_apstat(settings, ["-r"], deadline))
     ours = [row for row in rows if row.batch in (number_of(job), job)]
     guessed = [] if ours else [row for row in rows if row.batch == bare_number_of(job)]
     # A reservation that was released while an application still ran stays listed (2.4), so the newest is the job's.
     for row in sorted(ours or guessed, key=lambda row: -row.id):
-        detail = _apstat(site, ["-rvvv", "-R", str(row.id)], deadline)
+        detail = _apstat(settings, ["-rvvv", "-R", str(row.id)], deadline)
         if _is_of(job, row, detail, len(guessed)):
             return Reservation.of(row.id, node_slots(detail), "apstat")
     return None
@@ -105,16 +99,16 @@ def _is_of(job: str, row: ReservationRow, detail: str, rivals: int) -> bool:
     return True
 
 
-def _apstat(site: SiteConfig, arguments: list[str], deadline: Deadline) -> str:
-    seconds = deadline.left(site.alps.command_deadline)
-    return run([site.alps.apstat, *arguments], seconds=seconds).require_success().stdout.decode("utf-8", "replace")
+def _apstat(settings: AlpsConfig, arguments: list[str], deadline: Deadline) -> str:
+    seconds = deadline.left(settings.command_deadline)
+    return run([settings.apstat, *arguments], seconds=seconds).require_success().stdout.decode("utf-8", "replace")
 
 
-def _by_basil(site: SiteConfig, job: str, deadline: Deadline) -> Reservation | None:
+def _by_basil(settings: AlpsConfig, job: str, deadline: Deadline) -> Reservation | None:
     """By the inventory, asked again a few times while the failure is transient. The exit status says nothing (B4)."""
     for attempt in range(_BASIL_ATTEMPTS):
-        seconds = deadline.left(site.alps.command_deadline)
-        done = run([site.alps.apbasil], seconds=seconds, stdin=inventory_request(site.alps.basil_protocol))
+        seconds = deadline.left(settings.command_deadline)
+        done = run([settings.apbasil], seconds=seconds, stdin=inventory_request(settings.basil_protocol))
         try:
             found = find_in_inventory(done.stdout, job)
         except BasilRefused:
@@ -128,7 +122,7 @@ def _by_basil(site: SiteConfig, job: str, deadline: Deadline) -> Reservation | N
     raise AssertionError("the last attempt returns or raises")
 
 
-_SOURCES: dict[str, Callable[[SiteConfig, str, Deadline], Reservation | None]] = {
+_SOURCES: dict[str, Callable[[AlpsConfig, str, Deadline], Reservation | None]] = {
     "apstat": _by_apstat,
     "basil": _by_basil,
 }

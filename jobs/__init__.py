@@ -1,1 +1,1 @@
-"""A job's story, free of any workload manager: prepare, take down, its state, tries and holds; `udi-admin`."""
+"""A job's story, free of any workload manager and machine: prepare, take down, state, failed starts and holds."""

@@ -10,7 +10,6 @@ from udi.accounts import store_owner
 from udi.config import SiteConfig
 from udi.facts import Facts
 from udi.reference import ImageReference
-from udi.registries import RegistryConfig
 from udi.request import JobRequest, Pin
 from udi.store import StoreLayout, StoreReader
 from udiroot.errors import ImageInvalid, NotFound, UpstreamFailed
@@ -28,7 +27,7 @@ class Choice:
 
 
 def choose_image(site: SiteConfig, request: JobRequest) -> Choice:
-    """The image for a request, as far as its user may use it. Files only; no gateway is asked.
+    """The image for a request, as far as its user may use it. Files only; the gateway is not queried.
 
     Raises NotFound, ImageInvalid; UpstreamFailed when the store cannot be read.
     """
@@ -36,7 +35,7 @@ def choose_image(site: SiteConfig, request: JobRequest) -> Choice:
     reader = StoreReader(layout, request.user.uid, request.user.groups)
     try:
         with FileRights(*store_owner(site.store.account)):
-            choice = _choice(reader, site.registry, request)
+            choice = _choice(reader, request)
             if not os.path.isfile(layout.image(choice.facts.id, choice.facts.format)):
                 raise ImageInvalid(f"image {request.reference} has facts but no file in the store", "pull it again")
             _mark_used(layout, choice.facts.id)
@@ -50,14 +49,14 @@ def _mark_used(layout: StoreLayout, image_id: str) -> None:
     try:
         os.utime(layout.facts(image_id))
     except OSError as error:
-        _log.warning("use of image %s not noted: %s", image_id, error.strerror)
+        _log.warning("the last use of image %s could not be recorded: %s", image_id, error.strerror)
 
 
-def _choice(reader: StoreReader, registries: RegistryConfig, request: JobRequest) -> Choice:
-    """A pin is user text: it is believed only where the reference allows it and the user may use that image anyway."""
+def _choice(reader: StoreReader, request: JobRequest) -> Choice:
+    """A pin is user text: it is honored only where the reference allows it and the user may use that image anyway."""
     pin = request.pin
     try:
-        now = reader.facts(registries.canonical(request.reference))
+        now = reader.facts(request.reference)
     except NotFound:
         pinned = _pinned(reader, request, pin) if pin else None
         if pinned is None:
@@ -68,7 +67,8 @@ def _choice(reader: StoreReader, registries: RegistryConfig, request: JobRequest
     pinned = _pinned(reader, request, pin)
     if pinned:
         return Choice(pinned)
-    notice = f"the image that {request.reference} was at submission is gone; the job runs in what it is now"
+    name = request.reference
+    notice = f"the image pinned for {name} at submission no longer exists; using the current {name}"
     _log.info("%s", notice)
     return Choice(now, notice)
 

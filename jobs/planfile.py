@@ -7,6 +7,7 @@ import hashlib
 import os
 import secrets
 
+from udi import durable
 from udi.accounts import store_owner
 from udi.config import SiteConfig
 from udi.store import StoreLayout
@@ -16,7 +17,7 @@ from udiroot.rights import FileRights
 
 
 def new_plan_path(site: SiteConfig, job: str) -> str:
-    """Where the job's plan will be, as the MOM node sees it; nobody can guess the name."""
+    """Where the job's plan will be, as the job host sees it; nobody can guess the name."""
     return f"{StoreLayout(site.store.path).plans}/{job}.{secrets.token_hex(16)}"
 
 
@@ -30,12 +31,8 @@ def write_plan(site: SiteConfig, path: str, plan: NodePlan) -> str:
     raw = plan.text().encode("ascii")
     try:
         with FileRights(*store_owner(site.store.account)):
-            _make_folder(os.path.dirname(path))
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o400)
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(raw)
-                stream.flush()
-                os.fsync(descriptor)
+            _make_directory(os.path.dirname(path))
+            durable.write(path, raw, mode=0o400)
     except OSError as error:
         raise UpstreamFailed(f"the plan cannot be written to the image store: {path}: {error.strerror}") from error
     return hashlib.sha256(raw).hexdigest()
@@ -50,7 +47,7 @@ def remove_plan(site: SiteConfig, path: str) -> None:
         raise UpstreamFailed(f"the plan cannot be removed from the image store: {path}: {error.strerror}") from error
 
 
-def _make_folder(path: str) -> None:
+def _make_directory(path: str) -> None:
     """0711: whoever knows a name may open it, nobody can list them."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o711)

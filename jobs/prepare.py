@@ -1,6 +1,6 @@
-"""Preparing a job: image, nodes, plan, set-up on every node; all of it or nothing.
+"""Preparing a job: image, nodes, plan, setup on every node; all of it or nothing.
 
-The job's state is written before each step, so that an end at any moment leaves what `jobs.takedown` needs. Whatever
+The job's state is written before each step, so that an exit at any moment leaves what `jobs.takedown` needs. Whatever
 fails after the first node was touched is undone on all nodes before the error is passed on.
 """
 
@@ -10,146 +10,145 @@ import dataclasses
 import logging
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alps.fanout import FanOutResult, fan_out
-from alps.nids import folded
-from alps.reservation import Reservation, find_reservation
 from jobs.image import Choice, choose_image
 from jobs.planfile import as_node_sees, new_plan_path, write_plan
-from jobs.state import PLANNED, READY, SETTING_UP, JobFolder, JobState
+from jobs.state import PLANNED, READY, SETTING_UP, JobDirectory, JobState
 from jobs.takedown import take_down_locked
 from udi.command import Deadline
 from udi.config import SiteConfig
+from udi.fanout import FanOutResult
 from udi.nodecommand import setup_command
+from udi.nodes import Node, folded
 from udi.planning import make_plan
+from udi.platform import Allocation, Host, Machine
 from udi.request import JobRequest
 from udi.sshkeys import make_keys
-from udiroot.errors import ImageInvalid, NotFound, NotPermitted, SetupFailed, UdiError, UpstreamFailed, UsageError
+from udiroot.errors import SetupFailed, UdiError, UpstreamFailed
 from udiroot.plan import NodePlan
 
 _log = logging.getLogger("udi.jobs")
 _SETUP_SHARE = 0.6
-"""Of the time that is left, so that a set-up which takes all of it can still be undone."""
+"""Of the time that is left, so that a setup which takes all of it can still be undone."""
 _UNDO_SECONDS = 30
-_USERS_ERRORS: tuple[type[UdiError], ...] = (UsageError, NotFound, NotPermitted, ImageInvalid)
+_USERS_ERRORS = {kind.exit_code: kind for kind in UdiError.__subclasses__() if kind.owner == "user"}
+"""What a node reports by its exit code when the user must act."""
 
 
 @dataclass(frozen=True)
 class Prepared:
     """What was set up: on these nodes; `notice` is what the user should know."""
 
-    nids: tuple[int, ...] = ()
+    nodes: tuple[Node, ...] = ()
     notice: str = ""
 
 
-def prepare(site: SiteConfig, request: JobRequest, has_nodes: bool, deadline: Deadline) -> Prepared:
-    """Set the job's root up on all its nodes.
-
-    Where `has_nodes` is false, the workload manager knows of no compute node: then ALPS is asked without waiting, and a
-    job without reservation needs nothing. Raises the UdiError of what failed; of an error that several nodes gave, the
-    class says who must act.
-    """
-    folder = JobFolder(site, request.job)
-    with folder.locked(deadline):
-        try:
-            _clear_remains(site, folder, deadline)
-            choice = choose_image(site, request)
-            reservation = _reservation(site, request.job, has_nodes, deadline)
-            if reservation is None:
-                _log.info("no compute nodes: nothing to set up for %s", request.reference)
-                return Prepared()
-            return _set_up(site, request, choice, reservation, folder, deadline)
-        finally:
-            folder.remove_if_over()
-
-
-def _clear_remains(site: SiteConfig, folder: JobFolder, deadline: Deadline) -> None:
-    """An earlier try of the same job may have been killed: what it left goes first, on the nodes that it had."""
-    state = folder.load()
-    if state is None:
-        return
-    _log.warning("an earlier try of this job ended while %s; taking it down", state.phase)
-    take_down_locked(site, folder, deadline)
-
-
-def _reservation(site: SiteConfig, job: str, has_nodes: bool, deadline: Deadline) -> Reservation | None:
-    try:
-        return find_reservation(site, job, deadline, None if has_nodes else 0)
-    except NotFound as error:
-        if has_nodes:
-            raise UpstreamFailed(error.message, "the job has nodes, so ALPS should have one") from error
-        return None
-
-
-def _set_up(
-    site: SiteConfig,
-    request: JobRequest,
-    choice: Choice,
-    reservation: Reservation,
-    folder: JobFolder,
-    deadline: Deadline,
+def prepare(
+    site: SiteConfig, machine: Machine, request: JobRequest, hosts: Sequence[Host], deadline: Deadline
 ) -> Prepared:
-    keys = make_keys(site, folder.path) if site.ssh.enabled and request.user.uid else None
-    plan = make_plan(site, request, choice.facts, [(node.nid, node.slots) for node in reservation.nodes], keys)
-    state = JobState(
-        job=request.job,
-        user=request.user.name,
-        image=str(request.reference),
-        image_id=choice.facts.id,
-        reservation=reservation.id,
-        nids=tuple(node.nid for node in reservation.nodes),
-        plan=new_plan_path(site, request.job),
-        phase=PLANNED,
-        since=int(time.time()),
-    )
-    folder.save(state)
-    try:
-        _on_nodes(site, state, plan, folder, deadline)
-    except BaseException:
-        # Whatever it was, a signal included: no node may keep half of a job.
-        take_down_locked(site, folder, Deadline(max(_UNDO_SECONDS, deadline.left())))
-        raise
-    return Prepared(state.nids, choice.notice)
+    """Set up the job's root on all its nodes of `machine`; `hosts` are those that the workload manager gave the job.
+
+    Raises the UdiError of what failed; where several nodes failed, its `owner` says who must act.
+    """
+    return _Preparation(site, machine, request, deadline).run(hosts)
 
 
-def _on_nodes(site: SiteConfig, state: JobState, plan: NodePlan, folder: JobFolder, deadline: Deadline) -> None:
-    sha256 = write_plan(site, state.plan, plan)
-    folder.save(dataclasses.replace(state, phase=SETTING_UP))
-    nonce = secrets.token_hex(16)
-    command_line = setup_command(site, as_node_sees(site, state.plan), sha256, nonce)
-    share = Deadline(deadline.left() * _SETUP_SHARE)
-    try:
-        result = fan_out(site, state.nids, command_line, nonce, share, folder.path)
-    except UpstreamFailed:
-        folder.save(state)  # nothing was run anywhere, so no node needs teardown, or suspicion
-        raise
-    if not result.ok:
-        raise _failure(result)
-    folder.save(dataclasses.replace(state, phase=READY))
-    _say_how_long(state, result)
+class _Preparation:
+    """One start of one job."""
+
+    def __init__(self, site: SiteConfig, machine: Machine, request: JobRequest, deadline: Deadline) -> None:
+        self._site = site
+        self._machine = machine
+        self._request = request
+        self._deadline = deadline
+        self._directory = JobDirectory(site, request.job)
+
+    def run(self, hosts: Sequence[Host]) -> Prepared:
+        with self._directory.locked(self._deadline):
+            try:
+                self._clear_remains()
+                choice = choose_image(self._site, self._request)
+                allocation = self._machine.nodes_of(self._request.job, hosts, self._deadline)
+                if not allocation.nodes:
+                    _log.info("no compute nodes: nothing to set up for %s", self._request.reference)
+                    return Prepared()
+                return self._set_up(choice, allocation)
+            finally:
+                self._directory.remove_if_over()
+
+    def _clear_remains(self) -> None:
+        """An earlier start of the same job may have been killed: what it left goes first, on the nodes that it had."""
+        state = self._directory.load()
+        if state is None:
+            return
+        _log.warning("an earlier start of this job stopped while %s; taking it down", state.phase)
+        take_down_locked(self._site, self._machine, self._directory, self._deadline)
+
+    def _set_up(self, choice: Choice, allocation: Allocation) -> Prepared:
+        site, request = self._site, self._request
+        keys = make_keys(site, self._directory.path) if site.ssh.enabled and request.user.uid else None
+        plan = make_plan(site, request, choice.facts, self._machine, allocation.nodes, keys)
+        state = JobState(
+            job=request.job,
+            user=request.user.name,
+            image=str(request.reference),
+            image_id=choice.facts.id,
+            allocation=allocation.id,
+            nodes=tuple(each.node for each in allocation.nodes),
+            plan=new_plan_path(site, request.job),
+            phase=PLANNED,
+            since=int(time.time()),
+        )
+        self._directory.save(state)
+        try:
+            self._on_nodes(state, plan)
+        except BaseException:
+            # Whatever it was, a signal included: no node may keep half of a job.
+            enough = Deadline(max(_UNDO_SECONDS, self._deadline.left()))
+            take_down_locked(site, self._machine, self._directory, enough)
+            raise
+        return Prepared(state.nodes, choice.notice)
+
+    def _on_nodes(self, state: JobState, plan: NodePlan) -> None:
+        site, machine = self._site, self._machine
+        sha256 = write_plan(site, state.plan, plan)
+        self._directory.save(dataclasses.replace(state, phase=SETTING_UP))
+        nonce = secrets.token_hex(16)
+        command_line = setup_command(site, machine.identity_file(), as_node_sees(site, state.plan), sha256, nonce)
+        share = Deadline(self._deadline.left() * _SETUP_SHARE)
+        try:
+            result = machine.run(state.nodes, command_line, nonce, share, self._directory.path)
+        except UpstreamFailed:
+            self._directory.save(state)  # nothing was run anywhere, so no node needs teardown, or suspicion
+            raise
+        if not result.ok:
+            raise _failure(result)
+        self._directory.save(dataclasses.replace(state, phase=READY))
+        _log_times(state, result)
 
 
 def _failure(result: FanOutResult) -> UdiError:
-    """One error for all nodes. It is the user's only where every node that is not well said so itself."""
-    for nid, reason in sorted(result.troubles().items()):
-        _log.error("set-up: %s: %s", folded([nid]), reason)
-    troubled = folded(result.troubles())
+    """One error for all nodes. It is the user's only where every node that failed reported one of the user's."""
+    errors = result.errors()
+    for node in sorted(errors):
+        _log.error("setup: %s: %s", node, errors[node])
     if result.silent:
-        return SetupFailed(f"set-up on {folded(result.silent)}: no answer: {result.cause}")
-    classes = {kind.exit_code: kind for kind in _USERS_ERRORS}
-    first = result.failed[0]
-    if all(report.code in classes for report in result.failed):
-        return classes[first.code](f"set-up on {troubled}: {first.words}")
-    worst = next(report for report in result.failed if report.code not in classes)
-    return SetupFailed(f"set-up on {troubled}: {worst.words}")
+        return SetupFailed(f"setup on {folded(result.silent)}: {errors[result.silent[0]]}")
+    reports = list(result.failed.values())
+    users = [_USERS_ERRORS.get(report.code) for report in reports]
+    first = users[0]
+    if first is not None and all(users):
+        return first(f"setup on {folded(errors)}: {reports[0].words}")
+    worst = next(report for report, kind in zip(reports, users, strict=True) if kind is None)
+    return SetupFailed(f"setup on {folded(errors)}: {worst.words}")
 
 
-def _say_how_long(state: JobState, result: FanOutResult) -> None:
-    for nid in state.nids:
-        _log.info("set-up: %s: %d ms", folded([nid]), result.reports[nid].milliseconds)
-    slowest = max(result.reports.values(), key=lambda report: report.milliseconds)
+def _log_times(state: JobState, result: FanOutResult) -> None:
+    for node in state.nodes:
+        _log.info("setup: %s: %d ms", node, result.reports[node].milliseconds)
+    slowest, report = max(result.reports.items(), key=lambda item: item[1].milliseconds)
     _log.info(
-        "image %s ready on %d nodes; slowest %s, %d ms",
-        state.image, len(state.nids), folded([slowest.nid]), slowest.milliseconds,
-    )  # fmt: skip
+        "image %s ready on %d nodes; slowest %s, %d ms", state.image, len(state.nodes), slowest, report.milliseconds
+    )

@@ -1,7 +1,7 @@
-"""What the MOM node knows of a running job: one small JSON file in a folder of the job's own, root's alone.
+"""What the job host knows of a running job: one small JSON file in a directory of the job's own, for root only.
 
 Written before each step that it describes, so that whoever comes later (the epilogue, the next prologue, an operator)
-needs nothing else: not the workload manager, not ALPS, not the plan.
+needs nothing else: not the workload manager, not the machine, not the plan.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from typing import Any
 
 from udi.command import Deadline
 from udi.config import SiteConfig
-from udi.durable import make_folder, read_text, remove, sync_folder, write_text
+from udi.durable import make_directory, read_text, remove, sync_directory, write_text
+from udi.nodes import Node, named
 from udi.request import job_id
-from udiroot.errors import TimedOut, UdiError, UpstreamFailed, printable
+from udiroot.errors import TimedOut, UdiError, UpstreamFailed, UsageError, printable
 
 PLANNED = "planned"
 """The plan's path and the nodes are known; no node was touched."""
@@ -34,21 +35,27 @@ _LOCK_PAUSE = 0.05
 
 @dataclass(frozen=True)
 class JobState:
-    """A job as it stands. `plan` is the plan's path as the MOM node sees it; `since` in epoch seconds."""
+    """A job as it stands. `plan` is the plan's path as the job host sees it; `since` in epoch seconds.
+
+    `allocation` is what the machine calls the job's nodes, where it has such a name."""
 
     job: str
     user: str
     image: str
     image_id: str
-    reservation: int
-    nids: tuple[int, ...]
+    allocation: str
+    nodes: tuple[Node, ...]
     plan: str
     phase: str
     since: int
 
+    def as_json(self) -> dict[str, Any]:
+        """The nodes by their names."""
+        return dataclasses.asdict(self) | {"nodes": [node.name for node in self.nodes]}
 
-class JobFolder:
-    """The folder of one job under `jobs.state`. Raises UsageError for an id that is none."""
+
+class JobDirectory:
+    """The directory of one job under `jobs.state`. Raises UsageError for a text that is not a job id."""
 
     def __init__(self, site: SiteConfig, job: str) -> None:
         self.path = f"{site.jobs.state}/{job_id(job)}"
@@ -60,20 +67,20 @@ class JobFolder:
 
     def save(self, state: JobState) -> None:
         """Keep the state, on the disk before anything else happens."""
-        write_text(self._file, json.dumps(dataclasses.asdict(state), sort_keys=True) + "\n")
+        write_text(self._file, json.dumps(state.as_json(), sort_keys=True) + "\n")
 
     def load(self) -> JobState | None:
-        """The state; None where the job got no further than its folder. Raises UpstreamFailed for a broken one."""
+        """The state; None where the job got no further than its directory. Raises UpstreamFailed for a damaged one."""
         try:
             fields: dict[str, Any] = json.loads(read_text(self._file))
-            fields["nids"] = tuple(int(nid) for nid in fields["nids"])
+            fields["nodes"] = tuple(named(name) for name in fields["nodes"])
             state = JobState(**fields)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
             raise UpstreamFailed(f"{self._file} cannot be read: {printable(error)}") from error
         if state.phase not in _PHASES:
-            raise UpstreamFailed(f"{self._file} names a phase that is none: '{printable(state.phase)}'")
+            raise UpstreamFailed(f"{self._file} names an unknown phase: '{printable(state.phase)}'")
         return state
 
     def forget(self) -> None:
@@ -83,7 +90,7 @@ class JobFolder:
     def remove(self) -> None:
         """The job is over. For the holder of the lock."""
         shutil.rmtree(self.path)
-        sync_folder(os.path.dirname(self.path))
+        sync_directory(os.path.dirname(self.path))
 
     def remove_if_over(self) -> None:
         """The same, unless the job has a state."""
@@ -100,7 +107,7 @@ class JobFolder:
         try:
             while not (_take(descriptor) and self._is_still(descriptor)):
                 if deadline.passed:
-                    raise TimedOut(f"job {os.path.basename(self.path)} is still being worked on by another hook")
+                    raise TimedOut(f"job {os.path.basename(self.path)} is still locked by another hook")
                 time.sleep(_LOCK_PAUSE)
                 os.close(descriptor)
                 descriptor = self._open()
@@ -109,30 +116,30 @@ class JobFolder:
             os.close(descriptor)
 
     def _is_still(self, descriptor: int) -> bool:
-        """Whether the folder that was locked is the one that stands there: the last holder may have removed it."""
+        """Whether the directory that was locked is still the one at this path: the last holder may have removed it."""
         with contextlib.suppress(FileNotFoundError):
             return os.path.samestat(os.fstat(descriptor), os.stat(self.path))
         return False
 
     def _open(self) -> int:
         try:
-            make_folder(self.path)
+            make_directory(self.path)
             return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise UpstreamFailed(f"{self.path} cannot be made: {error.strerror}") from error
 
 
-def jobs_with_state(site: SiteConfig) -> list[JobFolder]:
-    """Every job that has a folder here."""
+def jobs_with_state(site: SiteConfig) -> list[JobDirectory]:
+    """Every job that has a directory here."""
     try:
         names = sorted(os.listdir(site.jobs.state))
     except FileNotFoundError:
         return []
-    folders = []
+    directories = []
     for name in names:
-        with contextlib.suppress(UdiError):  # a name that is no job id is no job of ours
-            folders.append(JobFolder(site, name))
-    return folders
+        with contextlib.suppress(UdiError):  # a name that is not a job id is not a job
+            directories.append(JobDirectory(site, name))
+    return directories
 
 
 def _take(descriptor: int) -> bool:

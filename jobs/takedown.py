@@ -1,7 +1,7 @@
-"""Taking a job down: from its own state alone, any number of times, and with a word for every node.
+"""Taking a job down: from its own state alone, any number of times, and with a verdict for every node.
 
-The plan goes first: a set-up that is still under way somewhere then finds none. Nodes that fail, or never answer, are
-set admindown with the reason kept; after that the state has served, and goes.
+The plan is removed first: a setup that is still under way somewhere then finds none. Nodes that fail, or never answer,
+are taken out of service with the reason kept; after that the state is no longer needed, and is removed.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from alps.fanout import fan_out
-from alps.nids import folded
 from jobs.planfile import remove_plan
-from jobs.state import PLANNED, TAKING_DOWN, JobFolder, JobState
-from nodehealth.out_of_service import mark_admindown
+from jobs.state import PLANNED, TAKING_DOWN, JobDirectory, JobState
+from nodehealth.out_of_service import take_out_of_service
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.nodecommand import teardown_command
+from udi.nodes import Node, folded
+from udi.platform import Machine
 from udiroot.errors import UdiError
 
 _log = logging.getLogger("udi.jobs")
@@ -27,74 +27,80 @@ _log = logging.getLogger("udi.jobs")
 
 @dataclass(frozen=True)
 class Takedown:
-    """What a takedown left: nodes that stay dirty, and why; `trouble` where they could not be taken out of service."""
+    """What a takedown left: nodes that stay dirty, and why; `error` where they could not be taken out of service."""
 
-    dirty: Mapping[int, str] = field(default_factory=dict)
-    trouble: UdiError | None = None
+    dirty: Mapping[Node, str] = field(default_factory=dict)
+    error: UdiError | None = None
 
     @property
     def is_clean(self) -> bool:
-        return not self.dirty and self.trouble is None
+        return not self.dirty and self.error is None
 
 
-def take_down(site: SiteConfig, job: str, deadline: Deadline) -> Takedown:
+def take_down(site: SiteConfig, machine: Machine, job: str, deadline: Deadline) -> Takedown:
     """Take the job down wherever its state says it is; a job without state needs nothing.
 
-    Raises TimedOut when another hook does not let go of the job, UpstreamFailed for a state that cannot be read: the
-    state is then still there.
+    Raises TimedOut when another hook keeps the job locked, UpstreamFailed for a state that cannot be read: the state
+    then still exists.
     """
-    folder = JobFolder(site, job)
-    if not folder.exists:
+    directory = JobDirectory(site, job)
+    if not directory.exists:
         return Takedown()
-    with folder.locked(deadline):
-        done = take_down_locked(site, folder, deadline)
-        folder.remove()
+    with directory.locked(deadline):
+        done = take_down_locked(site, machine, directory, deadline)
+        directory.remove()
     return done
 
 
-def take_down_locked(site: SiteConfig, folder: JobFolder, deadline: Deadline) -> Takedown:
-    """The same, for the one who holds the job's lock already, and keeps the folder that it is on."""
-    state = folder.load()
+def take_down_locked(site: SiteConfig, machine: Machine, directory: JobDirectory, deadline: Deadline) -> Takedown:
+    """The same, for the one who holds the job's lock already, and keeps the directory that it is on."""
+    state = directory.load()
     if state is None:
         return Takedown()
     touched = state.phase != PLANNED
-    folder.save(dataclasses.replace(state, phase=TAKING_DOWN) if touched else state)
+    directory.save(dataclasses.replace(state, phase=TAKING_DOWN) if touched else state)
     _drop_plan(site, state)
-    dirty = _troubles(site, state, folder.path, deadline) if touched else {}
-    trouble = _out_of_service(site, state.job, dirty, deadline)
-    folder.forget()
+    dirty = _tear_down(site, machine, state, directory.path, deadline) if touched else {}
+    error = _out_of_service(site, machine, state.job, dirty, deadline)
+    directory.forget()
     if touched:
-        _log.info("taken down on %s%s", folded(state.nids), f"; dirty: {folded(dirty)}" if dirty else "")
-    return Takedown(dirty, trouble)
+        _log.info("taken down on %s%s", folded(state.nodes), f"; dirty: {folded(dirty)}" if dirty else "")
+    return Takedown(dirty, error)
 
 
 def _drop_plan(site: SiteConfig, state: JobState) -> None:
-    """A plan that cannot be removed harms nobody: it is private, and names the job's own image."""
+    """A plan that cannot be removed does no harm: it is private, and names the job's own image."""
     try:
         remove_plan(site, state.plan)
     except UdiError as error:
         _log.error("%s", error.message)
 
 
-def _troubles(site: SiteConfig, state: JobState, folder: str, deadline: Deadline) -> dict[int, str]:
+def _tear_down(
+    site: SiteConfig, machine: Machine, state: JobState, directory: str, deadline: Deadline
+) -> dict[Node, str]:
+    """Run the teardown on all nodes; those that stay dirty, and why."""
     nonce = secrets.token_hex(16)
-    time_for_marking = min(site.alps.command_deadline, deadline.left() / 4)
+    time_for_marking = min(machine.command_deadline, deadline.left() / 4)
     enough = Deadline(deadline.left() - time_for_marking)
+    command_line = teardown_command(site, machine.identity_file(), state.job, nonce)
     try:
-        result = fan_out(site, state.nids, teardown_command(site, state.job, nonce), nonce, enough, folder)
+        result = machine.run(state.nodes, command_line, nonce, enough, directory)
     except UdiError as error:
-        return dict.fromkeys(state.nids, f"teardown of job {state.job} not run: {error.message}")
-    for report in result.reports.values():
+        return dict.fromkeys(state.nodes, f"teardown of job {state.job} not run: {error.message}")
+    for node, report in result.reports.items():
         level = logging.DEBUG if report.words == "clean" else logging.INFO
-        _log.log(level, "teardown: %s: %d ms, %s", folded([report.nid]), report.milliseconds, report.words)
-    return {nid: f"teardown of job {state.job}: {reason}" for nid, reason in result.troubles().items()}
+        _log.log(level, "teardown: %s: %d ms, %s", node, report.milliseconds, report.words)
+    return {node: f"teardown of job {state.job}: {reason}" for node, reason in result.errors().items()}
 
 
-def _out_of_service(site: SiteConfig, job: str, dirty: Mapping[int, str], deadline: Deadline) -> UdiError | None:
-    """Mark dirty nodes, with some seconds of our own where the deadline has none left: this must be tried."""
+def _out_of_service(
+    site: SiteConfig, machine: Machine, job: str, dirty: Mapping[Node, str], deadline: Deadline
+) -> UdiError | None:
+    """Mark dirty nodes, with some seconds of its own where the deadline has none left: this must be tried."""
     try:
-        mark_admindown(site, job, dirty, Deadline(max(5.0, deadline.left())))
+        take_out_of_service(site, machine, job, dirty, Deadline(max(5.0, deadline.left())))
     except UdiError as error:
-        _log.error("%s could not be set admindown: %s", folded(dirty), error.message)
+        _log.error("%s could not be taken out of service: %s", folded(dirty), error.message)
         return error
     return None

@@ -1,7 +1,7 @@
-"""Who must act on a failed start, and what becomes of a job whose site keeps failing it.
+"""What becomes of a job whose start keeps failing through no fault of its user.
 
-A workload manager may start a job again at once and for ever (torque-reference b). So after a few starts the job is
-held, and the reason is told to the user and kept.
+A workload manager may start a job again at once and for ever. So after a few starts the job is held, and the reason is
+reported to the user and kept.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from udi.config import SiteConfig
 from udi.durable import read_text, remove, write_text
 from udi.log import plain
 from udi.request import job_id
-from udiroot.errors import ImageInvalid, NotFound, NotPermitted, UdiError, UpstreamFailed, UsageError, printable
+from udiroot.errors import UdiError, UpstreamFailed, printable
 
 _KEPT_SECONDS = 30 * 24 * 3600
 _log = logging.getLogger("udi.jobs")
@@ -40,16 +40,11 @@ class Hold:
     since: int
 
 
-def is_users(error: UdiError) -> bool:
-    """Whether the user must change something; else the site must."""
-    return isinstance(error, (UsageError, NotFound, NotPermitted, ImageInvalid))
-
-
 def hold_after_tries(
     site: SiteConfig, manager: WorkloadManager, job: str, starts: int, most: int, error: UdiError
 ) -> bool:
-    """Hold the job where its site has failed it often enough; whether that was done."""
-    if is_users(error) or starts < most:
+    """Hold the job after `most` starts that failed through no fault of its user; whether that was done."""
+    if error.is_users or starts < most:
         return False
     try:
         manager.hold(job)
@@ -64,10 +59,10 @@ def hold_after_tries(
 def holds(site: SiteConfig) -> list[Hold]:
     """Jobs that we held and that have not run since."""
     try:
-        names = sorted(os.listdir(_folder(site)))
+        names = sorted(os.listdir(_directory(site)))
     except FileNotFoundError:
         return []
-    return [_read(f"{_folder(site)}/{name}") for name in names if name.endswith(".json")]
+    return [_read(f"{_directory(site)}/{name}") for name in names if name.endswith(".json")]
 
 
 def _read(path: str) -> Hold:
@@ -78,14 +73,14 @@ def _read(path: str) -> Hold:
 
 
 def forget_hold(site: SiteConfig, job: str) -> None:
-    """The job runs."""
+    """The job runs, so no hold of it is left."""
     remove(_path(site, job))
 
 
 def _keep(site: SiteConfig, hold: Hold) -> None:
-    """The reason, for `udi-admin status`; the job is held also where it cannot be kept.
+    """The reason, for `udi-admin status`; the job is held even where the reason cannot be kept.
 
-    Nobody tells us when a held job is deleted, so old reasons go as new ones come.
+    The deletion of a held job is not reported to us, so old reasons are removed as new ones are added.
     """
     try:
         for old in holds(site):
@@ -93,12 +88,12 @@ def _keep(site: SiteConfig, hold: Hold) -> None:
                 forget_hold(site, old.job)
         write_text(_path(site, hold.job), json.dumps(dataclasses.asdict(hold), sort_keys=True) + "\n")
     except UdiError as error:
-        _log.error("why it is held could not be kept: %s", error.message)
+        _log.error("the reason for the hold could not be kept: %s", error.message)
 
 
-def _folder(site: SiteConfig) -> str:
+def _directory(site: SiteConfig) -> str:
     return f"{os.path.dirname(site.jobs.state)}/held"
 
 
 def _path(site: SiteConfig, job: str) -> str:
-    return f"{_folder(site)}/{job_id(job)}.json"
+    return f"{_directory(site)}/{job_id(job)}.json"

@@ -1,4 +1,4 @@
-"""Taking dirty nodes out of service: the reason is kept first, then `xtprocadmin` marks them."""
+"""Taking dirty nodes out of service: the reason is kept first, then the machine marks them."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ import logging
 import time
 from collections.abc import Mapping
 
-from alps.nids import folded
-from alps.nodestates import set_state
 from nodehealth.records import record
 from udi.command import Deadline
 from udi.config import SiteConfig
+from udi.nodes import Node, folded
+from udi.platform import Machine
 
 _log = logging.getLogger("udi.nodes")
 
 
-def mark_admindown(site: SiteConfig, job: str, reasons: Mapping[int, str], deadline: Deadline) -> None:
-    """Mark each node of `reasons` admindown.
+def take_out_of_service(
+    site: SiteConfig, machine: Machine, job: str, reasons: Mapping[Node, str], deadline: Deadline
+) -> None:
+    """Take each node of `reasons` out of service.
 
     Raises UpstreamFailed or TimedOut when the nodes cannot be marked; their reasons are kept all the same, and
     `udi-admin status` shows that they are still in service.
     """
     if not reasons:
         return
-    for nid, reason in sorted(reasons.items()):
-        _log.error("%s stays dirty: %s", folded([nid]), reason)
+    for node in sorted(reasons):
+        _log.error("%s stays dirty: %s", node, reasons[node])
     record(site, job, reasons, int(time.time()))
-    set_state(site, sorted(reasons), "admindown", deadline)
-    _log.warning("%s set admindown", folded(reasons))
+    machine.take_out_of_service(sorted(reasons), reasons, deadline)
+    _log.warning("%s taken out of service", folded(reasons))

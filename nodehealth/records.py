@@ -1,6 +1,7 @@
-"""Why nodes are admindown by us: one JSON file a node under `jobs.nodes`, root's alone.
+"""Why nodes are out of service because of us: one JSON file a node under `jobs.nodes`, for root only.
 
-Written before the node is marked, removed after it is up again, so that no node of ours is ever down without a reason.
+Written before the node is marked, removed after it is up again, so that no node is ever out of service because of us
+without a reason.
 """
 
 from __future__ import annotations
@@ -12,55 +13,59 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from udi import durable
 from udi.config import SiteConfig
-from udi.durable import read_text, remove, write_text
-from udiroot.errors import UpstreamFailed, printable
+from udi.nodes import Node, named
+from udiroot.errors import UpstreamFailed, UsageError, printable
 
 
 @dataclass(frozen=True)
 class DirtyNode:
     """A node that stayed dirty: of which jobs (each may have left something), why, and since when (epoch seconds)."""
 
-    nid: int
+    node: Node
     jobs: tuple[str, ...]
     reason: str
     since: int
 
+    def as_json(self) -> dict[str, Any]:
+        """The node by its name."""
+        return dataclasses.asdict(self) | {"node": self.node.name}
 
-def record(site: SiteConfig, job: str, reasons: Mapping[int, str], now: int) -> None:
+
+def record(site: SiteConfig, job: str, reasons: Mapping[Node, str], now: int) -> None:
     """Keep why each node is dirty. A node that was dirty before keeps its first moment, and its earlier jobs."""
-    before = {node.nid: node for node in dirty_nodes(site)}
-    for nid, reason in reasons.items():
-        earlier = before.get(nid)
+    before = {dirty.node: dirty for dirty in dirty_nodes(site)}
+    for node, reason in reasons.items():
+        earlier = before.get(node)
         jobs = tuple(dict.fromkeys((*(earlier.jobs if earlier else ()), job)))
-        node = DirtyNode(nid, jobs, printable(reason, 400), earlier.since if earlier else now)
-        write_text(_path(site, nid), json.dumps(dataclasses.asdict(node), sort_keys=True) + "\n")
+        dirty = DirtyNode(node, jobs, printable(reason, 400), earlier.since if earlier else now)
+        durable.write_text(_path(site, node), json.dumps(dirty.as_json(), sort_keys=True) + "\n")
 
 
 def dirty_nodes(site: SiteConfig) -> list[DirtyNode]:
-    """Every node with a record, by nid. Raises UpstreamFailed for a record that cannot be read."""
+    """Every node with a record, in order. Raises UpstreamFailed for a record that cannot be read."""
     try:
         names = os.listdir(site.jobs.nodes)
     except FileNotFoundError:
         return []
-    nids = sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal())
-    return [_read(_path(site, nid)) for nid in nids]
+    nodes = sorted(named(name[:-5]) for name in names if name.endswith(".json") and not name.startswith("."))
+    return [_read(_path(site, node)) for node in nodes]
 
 
-def forget(site: SiteConfig, nid: int) -> None:
+def forget(site: SiteConfig, node: Node) -> None:
     """The node is clean and up again."""
-    remove(_path(site, nid))
+    durable.remove(_path(site, node))
 
 
 def _read(path: str) -> DirtyNode:
     try:
-        fields: dict[str, Any] = json.loads(read_text(path))
-        return DirtyNode(
-            int(fields["nid"]), tuple(map(str, fields["jobs"])), str(fields["reason"]), int(fields["since"])
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        fields: dict[str, Any] = json.loads(durable.read_text(path))
+        jobs = tuple(map(str, fields["jobs"]))
+        return DirtyNode(named(fields["node"]), jobs, str(fields["reason"]), int(fields["since"]))
+    except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
         raise UpstreamFailed(f"{path} cannot be read: {printable(error)}") from error
 
 
-def _path(site: SiteConfig, nid: int) -> str:
-    return f"{site.jobs.nodes}/{nid}.json"
+def _path(site: SiteConfig, node: Node) -> str:
+    return f"{site.jobs.nodes}/{node.name}.json"

@@ -3,78 +3,79 @@
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from alps.fanout import fan_out
-from alps.nids import folded
-from alps.nodestates import read_states, set_state
 from nodehealth.records import dirty_nodes, forget
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.nodecommand import check_command, teardown_command
+from udi.nodes import Node, folded
+from udi.platform import OUT_OF_SERVICE, Machine
 
 _log = logging.getLogger("udi.nodes")
-_NAMED_JOBS = re.compile(r" of ([0-9][^ ,]*(?:, [0-9][^ ,]*)*) left\b")
-"""Where the check's sentence (`udiroot.ledger.Survey.sentence`) names the jobs."""
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """What became of one node; `trouble` is empty for one that is up again."""
+    """What became of one node; `problem` is empty for one that is up again."""
 
-    nid: int
-    trouble: str = ""
+    node: Node
+    problem: str = ""
 
 
-def recover(site: SiteConfig, nids: Sequence[int], deadline: Deadline) -> list[Recovery]:
-    """Clean, check and bring back each node that we marked, or that Cray NHC marked because of what our check said.
+def recover(site: SiteConfig, machine: Machine, nodes: Sequence[Node], deadline: Deadline) -> list[Recovery]:
+    """Clean, check and bring back each node that we took out of service, or that the machine's own health checker did
+    because of what our check reported.
 
-    A node that we did not mark is left alone where it is in service, since it may hold a running job's root, and where
-    it holds nothing of ours, since then it is out of service for another's reason. Raises UpstreamFailed or TimedOut
-    when nodes are clean but could not be set up; their records then stay.
+    A node that we did not take out is left alone where it is in service, since it may hold a running job's root, and
+    where it holds nothing of ours, since then it is out of service for another reason. Raises UpstreamFailed or
+    TimedOut when nodes are clean but could not be brought back; their records then stay.
     """
-    marked = {node.nid: node.jobs for node in dirty_nodes(site)}
-    unmarked = sorted(set(nids) - set(marked))
-    states = read_states(site, unmarked, deadline) if unmarked else {}
-    marked |= _jobs_found_on(site, [nid for nid in states if states[nid].status == "admindown"], deadline)
-    ours = {nid: marked[nid] for nid in sorted(set(nids) & set(marked))}
-    troubles = dict.fromkeys(
-        set(nids) - set(ours), "not marked by us, and not out of service for what we left: not ours to bring back"
-    )
-    troubles |= _troubles_after_cleaning(site, ours, deadline)
-    clean = [nid for nid in ours if nid not in troubles]
-    set_state(site, clean, "up", deadline)
-    for nid in clean:
-        forget(site, nid)
+    marked = {dirty.node: dirty.jobs for dirty in dirty_nodes(site)}
+    unmarked = sorted(set(nodes) - set(marked))
+    states = machine.states(unmarked, deadline) if unmarked else {}
+    suspects = [node for node, state in states.items() if state.status == OUT_OF_SERVICE]
+    marked |= _jobs_found_on(site, machine, suspects, deadline)
+    ours = {node: marked[node] for node in sorted(set(nodes) & set(marked))}
+    problems = dict.fromkeys(set(nodes) - set(ours), "skipped: not taken out of service by shifter-xc")
+    problems |= _problems_after_cleaning(site, machine, ours, deadline)
+    clean = [node for node in ours if node not in problems]
+    machine.bring_into_service(clean, deadline)
+    for node in clean:
+        forget(site, node)
     if clean:
         _log.warning("%s clean and up again", folded(clean))
-    return [Recovery(nid, troubles.get(nid, "")) for nid in sorted(set(nids))]
+    return [Recovery(node, problems.get(node, "")) for node in sorted(set(nodes))]
 
 
-def _jobs_found_on(site: SiteConfig, nids: Sequence[int], deadline: Deadline) -> dict[int, tuple[str, ...]]:
-    """The jobs whose remains our own check names, for each node where it names any."""
-    if not nids:
-        return {}
-    nonce = secrets.token_hex(16)
-    found = fan_out(site, nids, check_command(site, nonce), nonce, deadline).failed
-    named = {report.nid: match for report in found if (match := _NAMED_JOBS.search(report.words))}
-    return {nid: tuple(match[1].split(", ")) for nid, match in named.items()}
-
-
-def _troubles_after_cleaning(
-    site: SiteConfig, nodes: Mapping[int, tuple[str, ...]], deadline: Deadline
-) -> dict[int, str]:
-    """Nodes that are still dirty, and why: by the check, whatever teardown of their jobs said before it."""
+def _jobs_found_on(
+    site: SiteConfig, machine: Machine, nodes: Sequence[Node], deadline: Deadline
+) -> dict[Node, tuple[str, ...]]:
+    """The jobs whose remains our own check reports, for each node where it reports any."""
     if not nodes:
         return {}
-    torn: dict[int, str] = {}
+    nonce = secrets.token_hex(16)
+    found = machine.run(nodes, check_command(site, machine.identity_file(), nonce), nonce, deadline).failed
+    return {node: report.jobs for node, report in found.items() if report.jobs}
+
+
+def _problems_after_cleaning(
+    site: SiteConfig, machine: Machine, nodes: Mapping[Node, tuple[str, ...]], deadline: Deadline
+) -> dict[Node, str]:
+    """Nodes that are still dirty, and why: by the check, whatever teardown of their jobs reported before it."""
+    if not nodes:
+        return {}
+    failed: dict[Node, str] = {}
     for job in sorted({job for jobs in nodes.values() for job in jobs}):
         nonce = secrets.token_hex(16)
-        members = [nid for nid, jobs in nodes.items() if job in jobs]
-        torn |= fan_out(site, members, teardown_command(site, job, nonce), nonce, deadline).troubles()
+        members = [node for node, jobs in nodes.items() if job in jobs]
+        command_line = teardown_command(site, machine.identity_file(), job, nonce)
+        failed |= machine.run(members, command_line, nonce, deadline).errors()
     nonce = secrets.token_hex(16)
-    checked = fan_out(site, list(nodes), check_command(site, nonce), nonce, deadline).troubles()
-    return {nid: reason if nid not in torn else f"{reason}; teardown: {torn[nid]}" for nid, reason in checked.items()}
+    command_line = check_command(site, machine.identity_file(), nonce)
+    checked = machine.run(list(nodes), command_line, nonce, deadline).errors()
+    return {
+        node: f"{reason}; teardown: {failed[node]}" if node in failed else reason for node, reason in checked.items()
+    }

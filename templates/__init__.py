@@ -1,1 +1,1 @@
-"""Data only: jinja2 templates, `node/` for files of a job's root and `site/` for the site's own files."""
+"""Data only: jinja2 templates, `node/` for files of a job's root, `site/` for site files that no one room brings."""

@@ -1,1 +1,1 @@
-"""The words that every other room shares, free of any workload manager."""
+"""What every other room shares, free of any workload manager and any machine."""

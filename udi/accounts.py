@@ -1,4 +1,4 @@
-"""Accounts of the site: a person's uid and groups, and the store's owner, looked up once on the MOM node."""
+"""Accounts of the site: a person's uid and groups, and the store's owner, looked up once on the job host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from udiroot.errors import ConfigError, NotFound, printable
 
 @dataclass(frozen=True)
 class Account:
-    """Who someone is. `groups` holds every group, the primary one first."""
+    """An account. `groups` holds every group, the primary one first."""
 
     name: str
     uid: int

@@ -97,7 +97,7 @@ def run(
             env=ENVIRONMENT,
             cwd="/",
             start_new_session=True,
-            preexec_fn=_die_with_caller,
+            preexec_fn=die_with_caller,
         )
     except OSError as error:
         raise UpstreamFailed(
@@ -187,7 +187,7 @@ class _Watch:
         return not any(self._on_line(line.decode("utf-8", "replace")) for line in lines)
 
 
-def _die_with_caller() -> None:
+def die_with_caller() -> None:
     """In the child: a hook that is killed must not leave, say, a fan-out behind that goes on setting up nodes."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 

@@ -1,113 +1,144 @@
-"""The site's configuration: one table of settings, read from one root-owned TOML file.
+"""The site's configuration: tables of settings, read from one root-owned TOML file.
 
-Every key has a type, a default and a line of help here and nowhere else. The file is opened once, and its owner and
-mode are checked on that descriptor; nothing is read from the environment.
+Every key has a type, a default, a line of help and its constraints in one place: the tables that several rooms share
+are here, and a machine or a workload manager brings its own (`alps.settings`, `torque_hooks.settings`, …), which
+`SiteConfig.table` reads when it is asked for. A program checks the tables that it uses and passes over the others;
+`udi-admin check-config` refuses a table that nobody owns.
+
+The file is opened once, and its owner and mode are checked on that descriptor; nothing is read from the environment.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import ipaddress
 import os
+import re
 import stat
 import sysconfig
 import tomllib
-import types
-import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
-from udi.config_rules import check
 from udi.registries import RegistryConfig
-from udi.settings import required, setting
+from udi.settings import COUNT, OPTIONAL_PATH, PATH, POSITIVE, SECONDS, AtLeast, OneOf, required, setting
+from udi.tables import read_table
 from udiroot.errors import ConfigError, printable
+from udiroot.plan import STEPS
+from udiroot.rules import is_within
 
 DEFAULT_PATH = "/etc/udi/udi.toml"
 """Where a site keeps its configuration."""
 
 _MULTIARCH = str(sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu")
+_PLAIN = re.compile(r"[A-Za-z0-9_.:@%+=,/][A-Za-z0-9_.:@%+=,/-]*")
+"""Words that ssh's remote shell and rsync's own parser leave unchanged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreConfig:
     """The image store on the parallel file system."""
 
-    path: str = required("the store, as the gateway and the MOM node see it")
-    node_path: str = setting("", "the store, as compute nodes see it; empty: the same path")
-    account: str = setting("udi", "who owns and writes the store: a user name, or a number")
+    path: str = required("the store, as the gateway and the job hosts see it", PATH)
+    node_path: str = setting("", "the store, as compute nodes see it; empty: the same path", OPTIONAL_PATH)
+    account: str = setting("udi", "account that owns and writes the store: a user name or a uid")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GatewayConfig:
     """The image gateway."""
 
-    socket: str = setting("/run/udi/gateway.sock", "UNIX socket of the service")
-    state: str = setting("/var/lib/udi-gateway", "local disk for work in progress and history")
-    format: str = setting("squashfs", "format of new image files: squashfs or ext4")
+    socket: str = setting("/run/udi/gateway.sock", "UNIX socket of the service", PATH)
+    state: str = setting("/var/lib/udi-gateway", "directory on a local disk for work in progress and history", PATH)
+    format: str = setting("squashfs", "format of new image files", OneOf("squashfs", "ext4"))
     compression: str = setting("gzip:1", "compression of squashfs files, as name:level; gzip mounts on every kernel")
-    architecture: str = setting("amd64", "architecture of the compute nodes, in Docker's word")
-    workers: int = setting(2, "conversions at the same time")
-    max_image_bytes: int = setting(64 << 30, "uncompressed bytes of all layers that one image may have")
-    max_entries: int = setting(4_000_000, "entries of all layers that one image may have")
-    max_ratio: int = setting(1000, "how many times larger than its compressed form a layer may be")
-    max_metadata_bytes: int = setting(4 << 20, "size that a manifest or an image configuration may have")
-    tar2sqfs: str = setting("/usr/bin/tar2sqfs", "program that makes squashfs files")
-    rdsquashfs: str = setting("/usr/bin/rdsquashfs", "program that lists them, of the same package")
-    mke2fs: str = setting("/sbin/mke2fs", "program that makes ext4 file systems")
-    publishers: tuple[str, ...] = setting([], "users who may make the image of an archive public, beside root")
-    address: str = setting("", "host:port of the service, for clients on other machines; they prove by MUNGE who asks")
-    munge: str = setting("", "socket of munged; empty: where libmunge looks for it")
-    connections: int = setting(256, "connections at the same time")
-    connections_per_user: int = setting(64, "connections of one user, or of one address that has not proved who asks")
-    pull_at_submission: bool = setting(True, "whether qsub waits until the image of the job is in the store")
-    submission_wait: int = setting(600, "seconds that qsub waits for an image; then the job start sees to it")
-    keep_days: int = setting(0, "days without use after which udi-gateway expire removes an image; 0: any number")
-    keep_bytes: int = setting(0, "size of all image files above which expire removes those unused longest; 0: any")
-    pin_days: int = setting(30, "days that an image stays for the queued jobs that it was pinned for")
-    daemon: str = setting("", "socket of a Docker daemon to take images from, as unix:///run/docker.sock; empty: none")
+    architecture: str = setting("amd64", "architecture of the compute nodes, as Docker spells it")
+    workers: int = setting(2, "conversions that run at the same time", POSITIVE)
+    max_image_bytes: int = setting(64 << 30, "limit on the uncompressed bytes of all layers of one image", POSITIVE)
+    max_entries: int = setting(4_000_000, "limit on the entries of all layers of one image", POSITIVE)
+    max_ratio: int = setting(1000, "limit on how many times larger than its compressed form a layer may be", POSITIVE)
+    max_metadata_bytes: int = setting(4 << 20, "limit on the size of a manifest or an image configuration", POSITIVE)
+    tar2sqfs: str = setting("/usr/bin/tar2sqfs", "program that makes squashfs files", PATH)
+    rdsquashfs: str = setting("/usr/bin/rdsquashfs", "program that lists squashfs files, from the same package", PATH)
+    mke2fs: str = setting("/sbin/mke2fs", "program that makes ext4 file systems", PATH)
+    publishers: tuple[str, ...] = setting([], "users other than root who may make the image of an archive public")
+    address: str = setting("", "host:port of the service for clients on other machines, authenticated by MUNGE")
+    munge: str = setting("", "socket of munged; empty: libmunge's default")
+    connections: int = setting(256, "limit on simultaneous connections", POSITIVE)
+    connections_per_user: int = setting(64, "limit on connections of one user or one unauthenticated address", POSITIVE)
+    pull_at_submission: bool = setting(True, "whether submission waits until the job's image is in the store")
+    submission_wait: int = setting(600, "seconds that submission waits for an image", SECONDS)
+    keep_days: int = setting(0, "remove images unused for this many days (udi-gateway expire); 0 disables", COUNT)
+    keep_bytes: int = setting(0, "remove images unused longest while all exceed this many bytes; 0 disables", COUNT)
+    pin_days: int = setting(30, "days that an image is kept for the queued jobs that pinned it", COUNT)
+    daemon: str = setting("", "socket of a Docker daemon to take images from (unix:///run/docker.sock); empty: none")
+
+    def check(self) -> None:
+        """Raises ConfigError where the address is not one."""
+        host, _, port = self.address.rpartition(":")
+        if self.address and not (host and port.isdecimal() and 0 < int(port) < 65536):
+            raise ConfigError(f"address must be host:port, not '{printable(self.address)}'")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SystemConfig:
-    """A further system with an image store of its own, which gets what this store has."""
+    """An additional (replica) system with an image store of its own, which gets what this store has."""
 
-    name: str = required("what people call the system")
-    path: str = required("its image store, as seen from where it is written")
-    host: str = setting("", "host that rsync reaches it on, by ssh; empty: a folder of this machine")
-    user: str = setting("", "the special-purpose account there, which owns that store; empty: as ssh is configured")
+    name: str = required("name of the system")
+    path: str = required("its image store, as seen from where it is written", PATH)
+    host: str = setting("", "host that rsync reaches by ssh; empty: a directory of this machine")
+    user: str = setting("", "account there that owns the store; empty: as ssh is configured")
     ssh: tuple[str, ...] = setting(
-        ["/usr/bin/ssh", "-oBatchMode=yes", "-oConnectTimeout=10"], "the words that start ssh, options included"
+        ["/usr/bin/ssh", "-oBatchMode=yes", "-oConnectTimeout=10"], "the ssh command, options included"
     )
-    rsync: str = setting("/usr/bin/rsync", "rsync here")
-    deadline: int = setting(3600, "seconds that the transfer of one image may take")
+    rsync: str = setting("/usr/bin/rsync", "rsync on this host", PATH)
+    deadline: int = setting(3600, "seconds that the transfer of one image may take", SECONDS)
+
+    def check(self) -> None:
+        """Raises ConfigError for what a remote shell would change."""
+        plain = {"name": self.name, "path": self.path}
+        plain |= {key: value for key, value in (("host", self.host), ("user", self.user)) if value}
+        for key, value in plain.items():
+            if not _PLAIN.fullmatch(value) or (key != "path" and "/" in value):
+                raise ConfigError(f"{key} must not be '{printable(value)}'")
+        if not self.ssh or any(not _PLAIN.fullmatch(word.lstrip("-")) for word in self.ssh):
+            raise ConfigError("ssh must be a list of plain words, none of them empty")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilesystemConfig:
     """A site file system that every root gets."""
 
-    source: str = required("folder on the node")
-    target: str = setting("", "where it appears in the root; empty: at the same path")
+    source: str = required("directory on the node", PATH)
+    target: str = setting("", "path in the root; empty: the same path", OPTIONAL_PATH)
     read_only: bool = setting(False, "whether jobs may only read it")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepConfig:
-    """Something that a site declares for every root."""
+    """A directory, symbolic link or read-only bind that the site adds to every root."""
 
-    kind: str = required("folder (make it), link (to source), or bind (source, read-only)")
-    target: str = required("where in the root")
-    source: str = setting("", "what a link says, or the file or folder of the node to bind")
-    when: str = setting("after", "before or after the site file systems are mounted")
+    kind: str = required("what to make", OneOf(*STEPS["kind"]))
+    target: str = required("path in the root", PATH)
+    source: str = setting("", "target of the link, or the node's file or directory to bind")
+    when: str = setting("after", "before or after the site file systems are mounted", OneOf(*STEPS["when"]))
+
+    def check(self) -> None:
+        """Raises ConfigError where the source does not fit the kind."""
+        if (self.kind == "directory") != (self.source == ""):
+            raise ConfigError("source: a link and a bind need one, a directory has none")
+        if self.kind == "bind" and (words := PATH.broken_by(self.source)):
+            raise ConfigError(f"source {words}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeConfig:
-    """What a compute node looks like, and how our software starts there."""
+    """Compute nodes, and how the node software starts there."""
 
-    root: str = setting("/var/udi", "the image root, which roots.conf names")
-    run: str = setting("/var/run/udi", "record and staging on the node")
-    zip: str = setting("/dsl/opt/udi/node/udi.zip", "the node software, as a node sees it")
+    root: str = setting("/var/udi", "path of the image root on a node", PATH)
+    run: str = setting("/var/run/udi", "directory for the record and for staging on a node", PATH)
+    zip: str = setting("/dsl/opt/udi/node/udi.zip", "the node software, as a node sees it", PATH)
     python: tuple[str, ...] = setting(
         [
             f"/dsl/usr/lib/{_MULTIARCH}/ld-linux-x86-64.so.2",
@@ -115,16 +146,25 @@ class NodeConfig:
             f"/dsl/usr/lib/{_MULTIARCH}:/dsl/lib/{_MULTIARCH}",
             "/dsl/usr/bin/python3",
         ],
-        "the words that start Python on a node, whose own root has neither Python nor libraries",
+        "the command that starts Python on a node, whose own root may have neither Python nor libraries",
     )
-    nid_file: str = setting("/proc/cray_xt/nid", "where a node reads its own nid")
-    tmp_bytes: int = setting(8 << 30, "size that /tmp and /var/tmp of a job may each grow to")
-    deadline: int = setting(60, "seconds that set-up or teardown of one node may take")
-    modules: tuple[str, ...] = setting([], "kernel modules that images need, in the order of loading: squashfs.ko")
-    module_path: str = setting("/dsl/lib/modules/{release}", "folder of the modules on a node; {release}: its kernel's")
-    krsip: str = setting("/proc/sys/net/krsip/request", "switch of realm-specific IP, used where a node has it")
-    steps: tuple[StepConfig, ...] = setting([], "what every root gets besides: folders, links, read-only binds")
+    nid_file: str = setting("/proc/cray_xt/nid", "file in which a numbered node finds its nid", PATH)
+    tmp_bytes: int = setting(8 << 30, "limit on the size of each of a job's /tmp and /var/tmp", POSITIVE)
+    deadline: int = setting(60, "seconds that setup or teardown of one node may take", SECONDS)
+    modules: tuple[str, ...] = setting([], "kernel modules that images need, in load order (squashfs.ko)")
+    module_path: str = setting(
+        "/dsl/lib/modules/{release}", "directory of the modules on a node; {release} is its kernel's", PATH
+    )
+    krsip: str = setting("/proc/sys/net/krsip/request", "switch of realm-specific IP, used where a node has it", PATH)
+    steps: tuple[StepConfig, ...] = setting([], "additional directories, links and read-only binds of every root")
     filesystems: tuple[FilesystemConfig, ...] = setting([], "site file systems that every root gets")
+
+    def check(self) -> None:
+        """Raises ConfigError for a file system that would contain the root itself."""
+        for number, filesystem in enumerate(self.filesystems):
+            for own in (self.root, self.run):
+                if is_within(own, filesystem.source):
+                    raise ConfigError(f"filesystems[{number}].source contains {own}, which shifter-xc manages")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,65 +172,43 @@ class SshConfig:
     """The private sshd of each job, by which its programs start others on its nodes, inside the image."""
 
     enabled: bool = setting(False, "whether jobs get one")
-    port: int = setting(1204, "port that it listens on, of each node's cluster address")
-    first_address: str = setting("10.128.0.1", "cluster address of nid 0; those of the other nids follow it in order")
-    programs: str = setting("/dsl/opt/udi/node/ssh", "folder of its programs, as a node sees it")
+    port: int = setting(1204, "port that it listens on, on each node's cluster address", AtLeast(1024, 65535))
+    first_address: str = setting("10.128.0.1", "cluster address of nid 0; the other nids follow in order")
+    programs: str = setting("/dsl/opt/udi/node/ssh", "directory of its programs, as a node sees it", PATH)
+
+    def check(self) -> None:
+        """Raises ConfigError for an address that is not one."""
+        try:
+            ipaddress.IPv4Address(self.first_address)
+        except ValueError as error:
+            raise ConfigError(f"first_address must be an IPv4 address: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class VolumesConfig:
-    """What users may ask to have mounted."""
+    """What users may have mounted."""
 
-    allowed: tuple[str, ...] = setting([], "folders, as nodes see them, that the source of a volume may lie in")
-    max_count: int = setting(32, "volumes of one job")
+    allowed: tuple[str, ...] = setting([], "directories, as nodes see them, that may contain volume sources", PATH)
+    max_count: int = setting(32, "limit on the volumes of one job", COUNT)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EtcConfig:
     """What the files of /etc in a root are rendered from."""
 
-    templates: str = setting("", "folder whose *.j2 files replace or join our own templates")
+    templates: str = setting("", "directory of *.j2 files that replace or join our own templates", OPTIONAL_PATH)
     nameservers: tuple[str, ...] = setting([], "addresses for resolv.conf")
-    search: tuple[str, ...] = setting([], "domains for resolv.conf")
-    hosts: tuple[str, ...] = setting([], "further lines of /etc/hosts")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlpsConfig:
-    """Cray's commands."""
-
-    apstat: str = setting("/opt/cray/alps/default/bin/apstat", "")
-    apbasil: str = setting("/opt/cray/alps/default/bin/apbasil", "")
-    basil_protocol: str = setting("1.3", "BASIL version that the site's ALPS speaks")
-    sources: tuple[str, ...] = setting(["apstat", "basil"], "where a reservation is looked up, in this order")
-    reservation_wait: int = setting(15, "seconds to wait for a reservation that is not listed yet")
-    xtxqtcmd: str = setting("/opt/cray/nodehealth/default/bin/xtxqtcmd", "")
-    xtprocadmin: str = setting("/opt/cray/sdb/default/bin/xtprocadmin", "")
-    command_deadline: int = setting(20, "seconds that one call of apstat, apbasil or xtprocadmin may take")
-    fanout_deadline: int = setting(90, "seconds that a fan-out to all nodes of a job may take")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TorqueConfig:
-    """Torque's commands and limits."""
-
-    qstat: str = setting("/usr/bin/qstat", "")
-    qhold: str = setting("/usr/bin/qhold", "")
-    command_deadline: int = setting(20, "seconds that one call of qstat or qhold may take")
-    prologue_deadline: int = setting(150, "seconds that the prologue may take; well inside $prologalarm less ten")
-    epilogue_deadline: int = setting(150, "seconds that the epilogue may take")
-    max_starts: int = setting(3, "starts of a job after which a site failure holds it")
-    mom_priv: str = setting("/var/spool/torque/mom_priv", "where the hooks are installed")
-    server_home: str = setting("/var/spool/torque", "where torque.cfg is")
+    search: tuple[str, ...] = setting([], "search domains for resolv.conf")
+    hosts: tuple[str, ...] = setting([], "additional lines of /etc/hosts")
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobsConfig:
-    """What the MOM node keeps."""
+    """What a job host (on a Cray, the MOM node) keeps."""
 
-    state: str = setting("/var/spool/udi/jobs", "state of running jobs, root's alone")
-    nodes: str = setting("/var/spool/udi/nodes", "why nodes are admindown, root's alone")
-    log: str = setting("/var/log/udi/hooks.log", "log of the hooks; empty: syslog alone")
+    state: str = setting("/var/spool/udi/jobs", "state of running jobs, for root only", PATH)
+    nodes: str = setting("/var/spool/udi/nodes", "why nodes are out of service, for root only", PATH)
+    log: str = setting("/var/log/udi/hooks.log", "log file of the hooks; empty: syslog only", OPTIONAL_PATH)
     syslog: bool = setting(True, "whether the hooks also log to syslog")
 
 
@@ -198,45 +216,76 @@ class JobsConfig:
 class InstallConfig:
     """Where rendered files go, and what they start."""
 
-    bin: str = setting("/opt/udi/bin", "folder of the installed programs")
-    zip: str = setting("/opt/udi/node/udi.zip", "the node software, as the MOM node sees it")
-    python: str = setting("/usr/bin/python3", "the Python of the shared root, which compiles the node software")
-    ssh: str = setting("/opt/udi/node/ssh", "folder of the private sshd's programs, as the MOM node sees it")
-    ssh_built: str = setting("/opt/udi/lib/sshd", "folder with those programs as `make sshd` built them")
-    profile: str = setting("/etc/profile.d", "folder of the shell snippets")
-    roots_conf: str = setting("/etc/opt/cray/cnrte/roots.conf", "ALPS's map of root names to folders")
-    nodehealth_conf: str = setting("/etc/opt/cray/nodehealth/nodehealth.conf", "Cray NHC's configuration")
-    nodehealth_check: str = setting("/opt/udi/node/nodehealth-check", "the check that NHC runs, as installed")
-    node_prefix: str = setting("/dsl", "what a node puts before a path of the shared root")
+    bin: str = setting("/opt/udi/bin", "directory of the installed programs", PATH)
+    zip: str = setting("/opt/udi/node/udi.zip", "the node software, as the job host sees it", PATH)
+    python: str = setting("/usr/bin/python3", "the Python of the shared root, which compiles the node software", PATH)
+    ssh: str = setting("/opt/udi/node/ssh", "directory of the private sshd's programs, as the job host sees it", PATH)
+    ssh_built: str = setting("/opt/udi/lib/sshd", "directory of those programs as `make sshd` built them", PATH)
+    profile: str = setting("/etc/profile.d", "directory of the shell snippets", PATH)
+    roots_conf: str = setting("/etc/opt/cray/cnrte/roots.conf", "map of ALPS from root names to directories", PATH)
+    nodehealth_conf: str = setting("/etc/opt/cray/nodehealth/nodehealth.conf", "configuration of Cray NHC", PATH)
+    nodehealth_check: str = setting("/opt/udi/node/nodehealth-check", "the check that NHC runs, as installed", PATH)
+    node_prefix: str = setting("/dsl", "what a node puts before a path of the shared root", OPTIONAL_PATH)
+
+
+class Table(Protocol):
+    """A table that a machine or a workload manager brings: a dataclass of settings that knows its name."""
+
+    NAME: ClassVar[str]
+
+
+T = TypeVar("T", bound=Table)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SiteConfig:
-    """All settings of a site."""
+    """All shared settings of a site, and a way to the tables of others."""
 
     store: StoreConfig
+    machine: str = setting("", "the machine that jobs run on, by the name of its table; empty: a Cray")
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     registry: RegistryConfig = field(default_factory=RegistryConfig)
-    systems: tuple[SystemConfig, ...] = setting([], "further image stores that get every image")
+    systems: tuple[SystemConfig, ...] = setting([], "additional image stores that get every image")
     node: NodeConfig = field(default_factory=NodeConfig)
     ssh: SshConfig = field(default_factory=SshConfig)
     volumes: VolumesConfig = field(default_factory=VolumesConfig)
     etc: EtcConfig = field(default_factory=EtcConfig)
-    alps: AlpsConfig = field(default_factory=AlpsConfig)
-    torque: TorqueConfig = field(default_factory=TorqueConfig)
     jobs: JobsConfig = field(default_factory=JobsConfig)
     install: InstallConfig = field(default_factory=InstallConfig)
+    other_tables: Mapping[str, Any] = field(default_factory=dict)
+    """The tables of the file that are not shared, as TOML gives them."""
+    path: str = DEFAULT_PATH
+    """The file, for messages."""
 
     @property
     def node_store_path(self) -> str:
         """The store, as compute nodes see it."""
         return self.store.node_path or self.store.path
 
+    def table(self, kind: type[T]) -> T:
+        """The table that a machine or a workload manager brings, with its defaults where the file has none.
+
+        Raises ConfigError where the table is wrong.
+        """
+        document = self.other_tables.get(kind.NAME, {})
+        if not isinstance(document, dict):
+            raise ConfigError(f"{self.path}: {kind.NAME} must be a table")
+        found: T = read_table(kind, document, self.path, f"{kind.NAME}.")
+        return found
+
+    def check(self) -> None:
+        """Raises ConfigError where two systems have one name."""
+        names = [system.name for system in self.systems]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise ConfigError(f"systems[{number}].name: two systems are called {printable(name)}")
+
 
 def load(path: str = DEFAULT_PATH) -> SiteConfig:
     """Read, check and freeze the configuration at `path`.
 
-    Raises ConfigError: absent, not root's, writable by others, not TOML, an unknown key, a wrong type or value.
+    Raises ConfigError: absent, not root's, writable by others, not TOML, an unknown key of a shared table, a wrong type
+    or value. Tables that are not shared are checked by `SiteConfig.table`.
     """
     return parse(_trusted_text(path), path)
 
@@ -247,9 +296,16 @@ def parse(text: str, path: str) -> SiteConfig:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
-    site: SiteConfig = _table(SiteConfig, document, path, "")
-    check(site, path)
-    return site
+    shared = shared_keys()
+    site: SiteConfig = read_table(SiteConfig, {key: document[key] for key in document if key in shared}, path)
+    others = {key: document[key] for key in document if key not in shared}
+    return dataclasses.replace(site, other_tables=others, path=path)
+
+
+def shared_keys() -> tuple[str, ...]:
+    """The top-level keys and tables that are shared."""
+    own = ("other_tables", "path")
+    return tuple(spec.name for spec in dataclasses.fields(SiteConfig) if spec.name not in own)
 
 
 def _trusted_text(path: str) -> str:
@@ -262,7 +318,7 @@ def _trusted_text(path: str) -> str:
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"{path}: not a regular file")
         if status.st_uid != 0:
-            raise ConfigError(f"{path}: owned by uid {status.st_uid}, must be root's", f"chown root {path}")
+            raise ConfigError(f"{path}: owned by uid {status.st_uid}, must be owned by root", f"chown root {path}")
         if status.st_mode & 0o022:
             mode = f"{stat.S_IMODE(status.st_mode):04o}"
             raise ConfigError(f"{path}: mode {mode} lets others write it", f"chmod go-w {path}")
@@ -270,40 +326,3 @@ def _trusted_text(path: str) -> str:
             return stream.read().decode()
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path}: not UTF-8: {error}") from error
-
-
-def _table(kind: Any, document: dict[str, Any], path: str, where: str) -> Any:
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    hints = typing.get_type_hints(kind)
-    for key in document:
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
-            hint = f"did you mean {where}{near[0]}?" if near else f"known here: {', '.join(fields)}"
-            raise ConfigError(f"{path}: unknown key {printable(where + key)}", hint)
-    values = {key: _value(hints[key], value, path, where + key) for key, value in document.items()}
-    for name, spec in fields.items():
-        absent = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
-        if absent and name not in values:
-            if dataclasses.is_dataclass(hints[name]):
-                values[name] = _table(hints[name], {}, path, f"{where}{name}.")
-            else:
-                raise ConfigError(f"{path}: {where}{name} is missing", spec.metadata["help"])
-    return kind(**values)
-
-
-def _value(hint: Any, value: Any, path: str, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{path}: {where} must be a table")
-        return _table(hint, value, path, where + ".")
-    if isinstance(hint, types.GenericAlias) or typing.get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise ConfigError(f"{path}: {where} must be a list")
-        inner = typing.get_args(hint)[0]
-        return tuple(_value(inner, item, path, f"{where}[{number}]") for number, item in enumerate(value))
-    if type(value) is not hint:
-        wanted = {str: "a text in quotes", int: "a whole number", bool: "true or false"}[hint]
-        raise ConfigError(f"{path}: {where} must be {wanted}, not {printable(value)}")
-    if hint is str and any(c < " " or c == "\x7f" for c in value):
-        raise ConfigError(f"{path}: {where} holds a control character")
-    return value

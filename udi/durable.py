@@ -1,60 +1,76 @@
-"""Small files that survive a crash: whole or not at all, 0600, in folders of mode 0700 that are root's alone."""
+"""The one atomic write: small files that survive a crash complete or not at all.
+
+A file is written under a temporary name in its own directory, synchronized, and renamed; whatever fails on the way, no
+temporary file is left. (The node side has its own in `udiroot.record`: it can import nothing of this.)
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 
 from udiroot.errors import UpstreamFailed
 
+TEMPORARY = ".new-"
+"""How the name of a file that is being written begins."""
 _MAX_BYTES = 16 << 20
 
 
-def make_folder(path: str) -> None:
-    """The folder, 0700, and those above it."""
+def write(path: str, data: bytes | str, *, mode: int = 0o600) -> None:
+    """Replace the file at `path`, with its mode set before it has its name. Raises OSError."""
+    directory = os.path.dirname(path)
+    temporary = f"{directory}/{TEMPORARY}{secrets.token_hex(12)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data.encode() if isinstance(data, str) else data)
+            stream.flush()
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        os.rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    sync_directory(directory)
+
+
+def write_text(path: str, text: str) -> None:
+    """Replace a file of mode 0600 in a directory of mode 0700, which is made where it does not exist.
+
+    Raises UpstreamFailed: a disk that cannot be written is the site's to fix.
+    """
+    try:
+        make_directory(os.path.dirname(path))
+        write(path, text)
+    except OSError as error:
+        raise UpstreamFailed(f"{path} cannot be written: {error.strerror}") from error
+
+
+def read_text(path: str) -> str:
+    """The file's text. Raises OSError; a symbolic link is not followed."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)) as stream:
+        return stream.read(_MAX_BYTES)
+
+
+def make_directory(path: str) -> None:
+    """The directory, 0700, and those above it. Raises OSError."""
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
 
 
-def write_text(path: str, text: str) -> None:
-    """Replace the file by rename, after its bytes are on the disk; its folder is made if it is not there.
-
-    Raises UpstreamFailed: a disk that keeps nothing is the site's trouble.
-    """
-    try:
-        make_folder(os.path.dirname(path))
-        _replace(path, text)
-    except OSError as error:
-        raise UpstreamFailed(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _replace(path: str, text: str) -> None:
-    unfinished = f"{path}.{os.getpid()}.new"
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(descriptor)
-    os.rename(unfinished, path)
-    sync_folder(os.path.dirname(path))
-
-
-def read_text(path: str) -> str:
-    """The file's text. Raises OSError; a file that is no file of ours is not followed."""
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)) as stream:
-        return stream.read(_MAX_BYTES)
-
-
 def remove(path: str) -> None:
-    """Remove the file; none is fine."""
+    """Remove the file, if it exists."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-        sync_folder(os.path.dirname(path))
+        sync_directory(os.path.dirname(path))
 
 
-def sync_folder(path: str) -> None:
-    """What was renamed in the folder, or removed from it, is on the disk."""
+def sync_directory(path: str) -> None:
+    """Make what was renamed or removed in the directory durable. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The hooks' log: syslog and a file, the job's id in each line, nothing that a terminal could choke on."""
+"""The hooks' log: syslog and a file, the job's id in each line, printable characters only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAX_MESSAGE = 2000
 
 
 def plain(text: str, limit: int = _MAX_MESSAGE) -> str:
-    """The text as it is where a terminal could show it, else escaped: what was escaped once is not escaped again."""
+    """The text unchanged where a terminal can show it, else escaped; what is already escaped is not escaped again."""
     shown = text if text.isascii() and text.isprintable() else printable(text, limit)
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 
@@ -31,33 +31,33 @@ class _PlainFormatter(logging.Formatter):
 
 
 def start_log(site: SiteConfig, program: str, job: str = "") -> None:
-    """Send everything that this process logs where the site wants it. A log that cannot be opened stops nothing."""
+    """Send everything that this process logs where the site wants it. A log that cannot be opened is not fatal."""
     who = f"{program}[{os.getpid()}]" + (f" job {printable(job, 120)}" if job else "")
     root = logging.getLogger()
     root.setLevel(logging.DEBUG)
     for handler in list(root.handlers):
         root.removeHandler(handler)
         handler.close()
-    troubles = []
+    problems = []
     for make in (_file, _syslog):
         try:
             made = make(site, who.replace("%", "%%"))
         except OSError as error:
-            troubles.append(f"{make.__name__.strip('_')}: {error.strerror}")
+            problems.append(f"{make.__name__.strip('_')}: {error.strerror}")
             continue
         if made:
             root.addHandler(made)
     if not root.handlers:
         root.addHandler(logging.NullHandler())
-    for trouble in troubles:
-        logging.getLogger("udi").warning("log could not be opened: %s", trouble)
+    for problem in problems:
+        logging.getLogger("udi").warning("log could not be opened: %s", problem)
 
 
 def _file(site: SiteConfig, who: str) -> logging.Handler | None:
     if not site.jobs.log:
         return None
     os.makedirs(os.path.dirname(site.jobs.log), mode=0o755, exist_ok=True)
-    # O_NOFOLLOW is not needed: the folder is root's; 0600, since nodes' output may hold a user's words.
+    # O_NOFOLLOW is not needed: the directory is root's; 0600, since nodes' output may contain user text.
     os.close(os.open(site.jobs.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
     handler = logging.handlers.WatchedFileHandler(site.jobs.log)
     handler.setFormatter(_PlainFormatter(f"%(asctime)s {who} %(levelname)s %(message)s"))

@@ -50,14 +50,14 @@ def start_line(archive: str, module: str) -> str:
 
 
 def build(site: SiteConfig, path: str) -> None:
-    """Compile the node side with `install.python` and put the zip at `path`, whole or not at all.
+    """Compile the node side with `install.python` and put the zip at `path` atomically.
 
     Raises ConfigError when a package is not installed, UpstreamFailed when that Python cannot compile it.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".udi-zip-") as folder:
-        table, start, unfinished = (Path(folder) / name for name in ("table", "start", "udi.zip"))
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".udi-zip-") as directory:
+        table, start, unfinished = (Path(directory) / name for name in ("table", "start", "udi.zip"))
         order = {
             "modules": _modules(),
             "table": str(table),
@@ -81,8 +81,8 @@ def _modules() -> dict[str, tuple[bool, str]]:
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
             raise ConfigError(f"package {package} is not installed")
-        folder = Path(spec.submodule_search_locations[0])
-        for file in [folder / name for name in names] if names else sorted(folder.glob("*.py")):
+        directory = Path(spec.submodule_search_locations[0])
+        for file in [directory / name for name in names] if names else sorted(directory.glob("*.py")):
             is_package = file.stem == "__init__"
             found[package if is_package else f"{package}.{file.stem}"] = is_package, str(file)
     return found

@@ -1,4 +1,4 @@
-"""Making a node plan: everything that a node will need, gathered and rendered once on the MOM node."""
+"""Making a node plan: everything that a node will need, gathered and rendered once on the job host."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ import itertools
 import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jinja2
 
 from udi.accounts import group_name, store_owner
 from udi.config import SiteConfig
 from udi.facts import Facts
+from udi.nodes import Node, NodeSlots
+from udi.platform import Machine
 from udi.request import JobRequest
 from udi.sshkeys import SshKeys, public_key
 from udi.store import StoreLayout
-from udiroot.errors import ConfigError, printable
-from udiroot.plan import NodePlan, NodeRange, PlanFile, PlanMount, PlanStep, PlanUser
-from udiroot.plan_ssh import PlanSsh, cluster_address
+from udiroot.errors import ConfigError, ImageInvalid, printable
+from udiroot.plan import NodePlan, NodeRun, PlanFile, PlanMount, PlanStep, PlanUser
+from udiroot.plan_ssh import PlanSsh
+from udiroot.rules import check_name
 
-_ETC_NAME = re.compile(r"[A-Za-z0-9_.+][A-Za-z0-9_.+-]*")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _PROGRAMS = ("udi-run", "udi-session", "ssh")
 """Templates of `templates/node` that are programs of /opt/udi/bin and not files of /etc; all but the first serve the
@@ -33,16 +35,18 @@ def make_plan(
     site: SiteConfig,
     request: JobRequest,
     facts: Facts,
-    nodes: Sequence[tuple[int, int]],
+    machine: Machine,
+    nodes: Sequence[NodeSlots],
     keys: SshKeys | None = None,
 ) -> NodePlan:
-    """The plan for a job on `nodes`, a sequence of (nid, slots); with `keys`, each gets a private sshd.
+    """The plan for a job on `nodes` of `machine`, in the job's order; with `keys`, each gets a private sshd.
 
     Raises ConfigError where a template of the site cannot be rendered.
     """
+    addresses = {each.node: machine.address(each.node) for each in nodes} if keys else {}
     user = request.user
     store_uid, store_gid = store_owner(site.store.account)
-    rendered = dict(_render_node_files(site, request, facts, [nid for nid, _ in nodes] if keys else []))
+    rendered = dict(_render_node_files(site, request, facts, addresses))
     programs = [(name, rendered.pop(name)) for name in _PROGRAMS]
     files = [PlanFile(f"/opt/udi/bin/{name}", 0o755, text) for name, text in (programs if keys else programs[:1])]
     return NodePlan(
@@ -62,7 +66,7 @@ def make_plan(
         volumes=tuple(PlanMount(v.source, v.target, v.read_only) for v in request.volumes),
         etc=tuple(PlanFile(name, 0o644, text) for name, text in sorted(rendered.items()) if text.strip()),
         files=(*files, *(_key_files(keys) if keys else ())),
-        nodes=tuple(_folded(nodes)),
+        nodes=tuple(_runs(machine, nodes, addresses)),
         ssh=_ssh(site, keys) if keys else None,
         modules=tuple(os.path.normpath(os.path.join(site.node.module_path, name)) for name in site.node.modules),
         krsip=site.node.krsip,
@@ -71,46 +75,52 @@ def make_plan(
 
 
 def _key_files(keys: SshKeys) -> Iterator[PlanFile]:
-    """What everybody may read: who is let in, and whom the client knows: the job's nodes and no other host."""
+    """Files that everyone may read: the authorized key, and the known hosts, which are the job's nodes only."""
     yield PlanFile("/opt/udi/etc/authorized_keys", 0o444, f"{_SSH_OPTIONS} {public_key(keys.user)}\n")
     yield PlanFile("/opt/udi/etc/known_hosts", 0o444, f"* {public_key(keys.host)}\n")
 
 
 def _ssh(site: SiteConfig, keys: SshKeys) -> PlanSsh:
     private = (base64.b64encode(key).decode() for key in (keys.user, keys.host))
-    return PlanSsh(site.ssh.programs, site.ssh.port, site.ssh.first_address, *private)
+    return PlanSsh(site.ssh.programs, site.ssh.port, *private)
 
 
-def _folded(nodes: Sequence[tuple[int, int]]) -> Iterator[NodeRange]:
-    """Runs of neighbouring nids with the same number of slots, in the job's order."""
-    numbered = enumerate(nodes)
-    for _, run in itertools.groupby(numbered, key=lambda item: (item[1][0] - item[0], item[1][1])):
-        members = [node for _, node in run]
-        yield NodeRange(members[0][0], members[-1][0], members[0][1])
+def _runs(machine: Machine, nodes: Sequence[NodeSlots], addresses: Mapping[Node, str]) -> Iterator[NodeRun]:
+    """Runs of nodes with the same number of slots, in the job's order."""
+    for slots, run in itertools.groupby(nodes, key=lambda each: each.slots):
+        members = [each.node for each in run]
+        yield NodeRun(
+            slots,
+            tuple(map(machine.identity, members)),
+            tuple(node.name for node in members),
+            tuple(addresses[node] for node in members) if addresses else (),
+        )
 
 
 def _render_node_files(
-    site: SiteConfig, request: JobRequest, facts: Facts, named: Sequence[int]
+    site: SiteConfig, request: JobRequest, facts: Facts, addresses: Mapping[Node, str]
 ) -> Iterator[tuple[str, str]]:
     """Each template of `templates/node`, or the site's own of the same name, as (file name, text).
 
-    `named` are the nids that the root's /etc/hosts must know.
+    `addresses` are those of the nodes that the root's /etc/hosts must have; none without a private sshd.
     """
     environment = node_templates(site)
     context = {
         "user": request.user,
         "groups": [(gid, group_name(gid)) for gid in request.user.groups],
         "etc": site.etc,
-        "ssh": site.ssh if named else None,
-        "nodes": [(cluster_address(site.ssh.first_address, nid), f"nid{nid:05d}") for nid in named],
+        "ssh": site.ssh if addresses else None,
+        "nodes": [(address, node.name) for node, address in addresses.items()],
         "environment": [match.groups() for text in facts.env if (match := _VARIABLE.fullmatch(text))],
         "entrypoint": facts.entrypoint + facts.cmd,
         "workdir": facts.workdir or "/",
     }
     for template in sorted(environment.list_templates(extensions=["j2"])):
         name = template.removesuffix(".j2")
-        if not _ETC_NAME.fullmatch(name):
-            raise ConfigError(f"template {printable(template)}: not a name for a file of /etc")
+        try:
+            check_name(name, "/etc")
+        except ImageInvalid as error:
+            raise ConfigError(f"template {printable(template)}: not a valid name for a file of /etc") from error
         try:
             yield name, environment.get_template(template).render(context)
         except jinja2.TemplateError as error:
@@ -118,17 +128,17 @@ def _render_node_files(
 
 
 def node_templates(site: SiteConfig) -> jinja2.Environment:
-    """Our node templates, those of the site's own folder first. Raises ConfigError where others may write that."""
+    """Our node templates, after those of the site's own directory. Raises ConfigError where others may write that."""
     loaders: list[jinja2.BaseLoader] = [jinja2.PackageLoader("templates", "node")]
-    folder = site.etc.templates
-    if folder:
+    directory = site.etc.templates
+    if directory:
         try:
-            status = os.stat(folder)
+            status = os.stat(directory)
         except OSError as error:
-            raise ConfigError(f"etc.templates: {folder}: {error.strerror}") from error
+            raise ConfigError(f"etc.templates: {directory}: {error.strerror}") from error
         if status.st_uid != 0 or status.st_mode & 0o022:
-            raise ConfigError(f"etc.templates: {folder} must be root's and writable by nobody else")
-        loaders.insert(0, jinja2.FileSystemLoader(folder))
+            raise ConfigError(f"etc.templates: {directory} must be owned by root and writable by no one else")
+        loaders.insert(0, jinja2.FileSystemLoader(directory))
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(loaders),
         undefined=jinja2.StrictUndefined,

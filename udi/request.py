@@ -1,37 +1,29 @@
 """What a job asks for: the one place where a user's text comes in, and leaves as typed values.
 
-Past `JobRequest` nothing takes a string that a user chose. The texts come from the job's variables (`UDI`,
-`UDI_VOLUMES`) and, for the pin, from a comment line of its script; all of them are user text, and each refusal names
-the value and the rule.
+Past `JobRequest` nothing takes a string that a user chose. How a user writes a request (variables of Torque, options of
+Slurm) and what a job's id looks like is the workload manager's; what the texts mean is the same for all, and is here.
+Each refusal names the value and the rule.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from udi.accounts import Account
-from udi.config import VolumesConfig
+from udi.config import SiteConfig, VolumesConfig
 from udi.reference import ImageReference
 from udiroot.errors import NotPermitted, UsageError, printable
 from udiroot.rules import is_forbidden, is_within
 
-IMAGE_VARIABLE = "UDI"
-VOLUMES_VARIABLE = "UDI_VOLUMES"
-PIN_PREFIX = "#UDI pinned "
-"""Begins the script line by which the submit filter fixes the image that a tag stood for: reference, blank, id."""
-
-_JOB_ID = re.compile(r"[0-9]{1,12}(?:\[[0-9]{0,8}\])?(?:\.[A-Za-z0-9][A-Za-z0-9.-]{0,100})?")
-_ID = re.compile(r"[0-9a-f]{64}")
+_JOB_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.\[\]-]{0,119}")
 _MAX_PATH = 1024
-_PIN_SEARCH_BYTES = 1 << 20
-_VOLUME_GRAMMAR = "UDI_VOLUMES is /source:/target[:ro], several of them separated by ;"
+_VOLUME_GRAMMAR = "a volume is /source:/target[:ro]; several are separated by ;"
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A folder that the user wants in the root; both paths are absolute and normal."""
+    """A directory that the user wants in the root; both paths are absolute and normal."""
 
     source: str
     target: str
@@ -46,7 +38,7 @@ class Volume:
         elif len(parts) == 2:
             mode = "rw"
         else:
-            raise UsageError(f"volume '{printable(text)}' is not understood", _VOLUME_GRAMMAR)
+            raise UsageError(f"not a volume: '{printable(text)}'", _VOLUME_GRAMMAR)
         source, target = (_plain_path(part, text) for part in parts)
         return cls(source, target, mode == "ro")
 
@@ -56,19 +48,15 @@ class Volume:
 
 @dataclass(frozen=True)
 class Pin:
-    """What the submit filter wrote into the script: the reference that the user gave, and the id that it stood for."""
+    """What a submission fixed: the reference that the user gave, and the image id that it stood for then."""
 
     reference: ImageReference
     id: str
 
-    def line(self) -> str:
-        """The script line, without newline."""
-        return f"{PIN_PREFIX}{self.reference} {self.id}"
-
 
 @dataclass(frozen=True)
 class JobRequest:
-    """A job's request, complete and checked. `pin` is None where the script had none for this reference."""
+    """A job's request, complete and checked. `pin` is None where its submission fixed nothing for this reference."""
 
     job: str
     user: Account
@@ -77,93 +65,62 @@ class JobRequest:
     pin: Pin | None = None
 
 
-def is_requested(variables: Mapping[str, str]) -> bool:
-    """Whether a job wants an image at all: an empty variable counts as none (cray-reference T62)."""
-    return bool(variables.get(IMAGE_VARIABLE, "").strip())
-
-
 def job_request(
-    job: str, user: Account, variables: Mapping[str, str], pin: Pin | None, rules: VolumesConfig
+    site: SiteConfig, job: str, user: Account, image: str, volumes: str = "", pin: Pin | None = None
 ) -> JobRequest:
-    """The request that a job's variables make.
+    """The request that a user's texts make: `image` as `UDI=` takes it, `volumes` as `UDI_VOLUMES=` does.
 
-    Raises UsageError for what cannot be meant, NotPermitted for what the site or the rules of the root forbid.
+    Raises UsageError for what has no meaning, NotPermitted for what the site or the rules of the root forbid.
     """
-    reference = ImageReference.parse(variables.get(IMAGE_VARIABLE, "").strip())
-    volumes = parse_volumes(variables.get(VOLUMES_VARIABLE, ""))
-    if len(volumes) > rules.max_count:
-        raise NotPermitted(f"{len(volumes)} volumes, the site allows {rules.max_count}")
-    for volume in volumes:
-        check_volume(volume, rules)
+    reference = site.registry.parse(image.strip())
+    wanted = parse_volumes(volumes)
+    if len(wanted) > site.volumes.max_count:
+        raise NotPermitted(f"{len(wanted)} volumes requested, the site allows {site.volumes.max_count}")
+    for volume in wanted:
+        check_volume(volume, site.volumes)
     kept = pin if pin is not None and pin.reference == reference else None
-    return JobRequest(job_id(job), user, reference, volumes, kept)
+    return JobRequest(job_id(job), user, reference, wanted, kept)
 
 
 def job_id(text: str) -> str:
-    """A batch job's id as Torque writes it, such as `123.sdb` or `12[3].sdb`. Raises UsageError."""
+    """A batch job's id, as any workload manager may write it and as a file name and a node's command line can hold it.
+
+    A workload manager's own grammar is stricter. Raises UsageError.
+    """
     if not _JOB_ID.fullmatch(text):
         raise UsageError(f"not a job id: '{printable(text)}'")
     return text
 
 
 def parse_volumes(text: str) -> tuple[Volume, ...]:
-    """The volumes that `UDI_VOLUMES` holds; `;` separates them, and an empty piece is none."""
+    """The volumes in a list separated by `;`; an empty piece is none. Raises UsageError."""
     return tuple(Volume.parse(piece.strip()) for piece in text.split(";") if piece.strip())
 
 
 def check_volume(volume: Volume, rules: VolumesConfig) -> None:
-    """Whether the site and the rules of the root allow a volume, as far as its text can tell.
+    """Raise NotPermitted where the site or the rules of the root forbid a volume, as far as its text can tell.
 
-    The node asks again about the folder that the source really is. Raises NotPermitted.
+    The node checks the directory that the source really is.
     """
-    if not any(is_within(volume.source, folder) for folder in rules.allowed):
+    if not any(is_within(volume.source, directory) for directory in rules.allowed):
         allowed = ", ".join(rules.allowed) or "none"
         raise NotPermitted(
-            f"volume {printable(volume)}: source {printable(volume.source)} is outside what the site allows",
-            f"sources may lie in: {allowed}",
+            f"volume {printable(volume)}: source {printable(volume.source)} is not in a directory that the site allows",
+            f"allowed directories: {allowed}",
         )
     if is_forbidden(volume.target):
         raise NotPermitted(f"volume {printable(volume)}: no volume may be mounted on {printable(volume.target)}")
 
 
-def find_pin(script: bytes) -> Pin | None:
-    """The pin in a job script, read as user text: the first such line; None where there is none, or no good one."""
-    for raw in script[:_PIN_SEARCH_BYTES].split(b"\n"):
-        if raw.startswith(PIN_PREFIX.encode()):
-            return _pin(raw.decode("utf-8", "replace"))
-    return None
-
-
-def with_pin(script: bytes, pin: Pin) -> bytes:
-    """The script with the pin as its line after `#!`, or as its first; pins that stood in it are taken out."""
-    lines: Iterable[bytes] = (s for s in script.splitlines(keepends=True) if not s.startswith(PIN_PREFIX.encode()))
-    kept = list(lines)
-    place = 1 if kept and kept[0].startswith(b"#!") else 0
-    if place and not kept[0].endswith(b"\n"):
-        kept[0] += b"\n"
-    kept.insert(place, pin.line().encode() + b"\n")
-    return b"".join(kept)
-
-
-def _pin(line: str) -> Pin | None:
-    words = line[len(PIN_PREFIX) :].split()
-    if len(words) != 2 or not _ID.fullmatch(words[1]):
-        return None
-    try:
-        return Pin(ImageReference.parse(words[0]), words[1])
-    except UsageError:
-        return None
-
-
 def _plain_path(part: str, whole: str) -> str:
-    """An absolute path that says one thing only; a trailing slash is forgiven (it changes nothing for a folder)."""
+    """An absolute path with one meaning only; a trailing slash is accepted (it changes nothing for a directory)."""
     path = part.rstrip("/") if len(part) > 1 else part
     if not path.startswith("/") or len(path) > _MAX_PATH:
         raise UsageError(f"volume '{printable(whole)}': '{printable(part)}' is not an absolute path", _VOLUME_GRAMMAR)
     if any(name in ("", ".", "..") for name in path.split("/")[1:]):
         raise UsageError(
-            f"volume '{printable(whole)}': '{printable(part)}' may hold no '.', '..' or '//'", _VOLUME_GRAMMAR
+            f"volume '{printable(whole)}': '{printable(part)}' must not contain '.', '..' or '//'", _VOLUME_GRAMMAR
         )
     if any(c < " " or c == "\x7f" for c in path):
-        raise UsageError(f"volume '{printable(whole)}': '{printable(part)}' holds a control character")
+        raise UsageError(f"volume '{printable(whole)}': '{printable(part)}' contains a control character")
     return path

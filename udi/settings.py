@@ -1,19 +1,118 @@
-"""What every table of the configuration is made of: keys with a type, a default and a line of help."""
+"""What every table of the configuration is made of: keys with a type, a default, a line of help, and constraints.
+
+A constraint stands beside its key and nowhere else, so that reading the file, `udi-admin check-config` and
+`udi-admin example-config` all go by the one table.
+"""
 
 from __future__ import annotations
 
-from dataclasses import field
+import os
+from dataclasses import MISSING, Field, field
 from typing import Any
 
+from udiroot.errors import printable
 
-def setting(default: Any, help_text: str) -> Any:
-    """A key of the configuration: its default and its line of help."""
+_KEY = "setting"
+
+
+class Constraint:
+    """What a value must be beyond its type. Of a list, each item must be."""
+
+    def broken_by(self, value: Any) -> str:
+        """What is wrong, to be read after the key's name (`must be …`); empty where nothing is."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        raise NotImplementedError
+
+
+class AbsolutePath(Constraint):
+    """A path from the root with no `.`, `..`, doubled or trailing slash, and not the root itself."""
+
+    def __init__(self, *, optional: bool = False) -> None:
+        self._optional = optional
+
+    def broken_by(self, value: Any) -> str:
+        if value == "" and self._optional:
+            return ""
+        plain = value.startswith("/") and os.path.normpath(value) == value and value != "/"
+        return "" if plain else f"must be a plain absolute path, not '{printable(value)}'"
+
+    def __str__(self) -> str:
+        return "an absolute path, or empty" if self._optional else "an absolute path"
+
+
+class AtLeast(Constraint):
+    """A number no smaller than `least`, and no larger than `most` where there is one. `unit` is for messages."""
+
+    def __init__(self, least: int, most: int | None = None, unit: str = "") -> None:
+        self._least, self._most, self._unit = least, most, unit
+
+    def broken_by(self, value: Any) -> str:
+        if value >= self._least and (self._most is None or value <= self._most):
+            return ""
+        return f"must be {self}, not {value}"
+
+    def __str__(self) -> str:
+        unit = f" {self._unit}" if self._unit else ""
+        return f"at least {self._least}{unit}" if self._most is None else f"from {self._least} to {self._most}{unit}"
+
+
+class OneOf(Constraint):
+    """One of some words."""
+
+    def __init__(self, *choices: str) -> None:
+        self._choices = choices
+
+    def broken_by(self, value: Any) -> str:
+        return "" if value in self._choices else f"must be {self}, not '{printable(value)}'"
+
+    def __str__(self) -> str:
+        return " or ".join(self._choices)
+
+
+PATH = AbsolutePath()
+OPTIONAL_PATH = AbsolutePath(optional=True)
+SECONDS = AtLeast(1, unit="second")
+POSITIVE = AtLeast(1)
+COUNT = AtLeast(0)
+
+
+def setting(default: Any, help_text: str, constraint: Constraint | None = None) -> Any:
+    """A key of the configuration: its default, its line of help, and what its value must be beyond its type."""
+    metadata = {_KEY: (help_text, constraint)}
     if isinstance(default, (list, tuple)):
         frozen = tuple(default)
-        return field(default_factory=lambda: frozen, metadata={"help": help_text})
-    return field(default=default, metadata={"help": help_text})
+        return field(default_factory=lambda: frozen, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
-def required(help_text: str) -> Any:
+def required(help_text: str, constraint: Constraint | None = None) -> Any:
     """A key that has no sensible default."""
-    return field(metadata={"help": help_text})
+    return field(metadata={_KEY: (help_text, constraint)})
+
+
+def help_of(spec: Field[Any]) -> str:
+    """The line of help of a key."""
+    text: str = spec.metadata.get(_KEY, ("", None))[0]
+    return text
+
+
+def constraint_of(spec: Field[Any]) -> Constraint | None:
+    """The constraint of a key, where it has one."""
+    found: Constraint | None = spec.metadata.get(_KEY, ("", None))[1]
+    return found
+
+
+def is_required(spec: Field[Any]) -> bool:
+    """Whether a key must be given."""
+    return spec.default is MISSING and spec.default_factory is MISSING
+
+
+def broken(spec: Field[Any], value: Any) -> str:
+    """What the constraint of a key says of a value, or of the first item of a list that breaks it; empty if nothing."""
+    constraint = constraint_of(spec)
+    if constraint is None:
+        return ""
+    values = value if isinstance(value, tuple) else (value,)
+    return next((words for item in values if (words := constraint.broken_by(item))), "")

@@ -1,4 +1,4 @@
-"""The two keys of a job's private sshd, made by the MOM node once for each job and kept nowhere but in the plan."""
+"""The two keys of a job's private sshd, made on the job host for each job and kept only in the plan."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _SECONDS = 10
 
 @dataclass(frozen=True, repr=False)
 class SshKeys:
-    """Private keys as the programs keep them: the one that lets in, and the one by which all nodes are known."""
+    """Private keys in the programs' own format: the user's, and the host key that all nodes of the job share."""
 
     user: bytes
     host: bytes
 
 
-def make_keys(site: SiteConfig, folder: str) -> SshKeys:
-    """New keys, written for a moment below `folder`, which must be root's alone. Raises UpstreamFailed."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix="keys-") as place:
-        return SshKeys(_make(site, f"{place}/user"), _make(site, f"{place}/host"))
+def make_keys(site: SiteConfig, directory: str) -> SshKeys:
+    """New keys, written briefly below `directory`, which only root may enter. Raises UpstreamFailed."""
+    with tempfile.TemporaryDirectory(dir=directory, prefix="keys-") as temporary:
+        return SshKeys(_make(site, f"{temporary}/user"), _make(site, f"{temporary}/host"))
 
 
 def _make(site: SiteConfig, path: str) -> bytes:
@@ -36,7 +36,7 @@ def _make(site: SiteConfig, path: str) -> bytes:
         with open(path, "rb") as stream:
             key = stream.read()
     except OSError as error:
-        raise UpstreamFailed(f"no key for the private sshd was made: {error.strerror}") from error
+        raise UpstreamFailed(f"the private sshd's key could not be made: {error.strerror}") from error
     finally:
         if os.path.exists(path):
             os.unlink(path)
@@ -45,11 +45,11 @@ def _make(site: SiteConfig, path: str) -> bytes:
 
 
 def public_key(private: bytes) -> str:
-    """The public half, as an authorised key or a known host is written. Raises UpstreamFailed for what is no key."""
+    """The public half, as an authorized key or a known host is written. Raises UpstreamFailed where it is not a key."""
     kind, rest = _string(private)
     pair, nothing = _string(rest)
     if kind != _KIND or len(pair) != 64 or nothing:
-        raise UpstreamFailed("what was made for the private sshd is not an ed25519 key")
+        raise UpstreamFailed("the key made for the private sshd is not an ed25519 key")
     blob = b"".join(struct.pack(">I", len(part)) + part for part in (_KIND, pair[32:]))
     return f"{_KIND.decode()} {base64.b64encode(blob).decode()}"
 

@@ -69,7 +69,7 @@ class StoreReader:
         self.groups = frozenset(groups)
 
     def resolve(self, reference: ImageReference) -> str:
-        """The id of the image that `reference` stands for now, the caller's own before a public one.
+        """The id of the image that `reference` names now, the caller's own before a public one.
 
         Raises NotFound, with the nearest name that the caller may see as the hint.
         """
@@ -149,12 +149,12 @@ class StoreReader:
         return f"did you mean {near[0]}?" if near else ""
 
     def _no_such(self, wanted: str) -> NotFound:
-        hint = self.nearest(wanted) or "udi images lists what you may use; udi pull brings an image in"
-        return NotFound(f"no image '{printable(wanted)}' that you may use", hint)
+        hint = self.nearest(wanted) or "udi images lists your images; udi pull brings one in"
+        return NotFound(f"image '{printable(wanted)}' not found, or you do not have access to it", hint)
 
 
 def _read(path: str) -> bytes | None:
-    """The bytes of a small store file; None where there is none, or where it is not ours to read."""
+    """The bytes of a small store file; None where there is none, or where it cannot be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except (FileNotFoundError, PermissionError):

@@ -1,6 +1,6 @@
 """Small real programs that stand in for Cray's and Torque's commands, each able to fail in each way that it can.
 
-What a stand-in does is told by files beside it, so that a test can change it between two calls.
+What a stand-in does is set by files beside it, so that a test can change it between two calls.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OTHER_ID = "cd" * 32
 
 _SAY = """\
 #!/bin/sh
-# Says what NAME.out holds, and ends as NAME.exit says; hangs where NAME.hang is.
+# Prints NAME.out, and exits with NAME.exit; hangs where NAME.hang exists.
 here=$(dirname "$0"); me=$(basename "$0")
 printf '%s\\n' "$*" >>"$here/$me.calls"
 cat >"$here/$me.stdin"
@@ -46,7 +46,7 @@ fi
 
 _XTXQTCMD = """\
 #!/bin/sh
-# Each node answers as the file STEP.NID says (a whole report after the nonce and nid), else ok. `silent`: not at all.
+# Each node answers as the file STEP.NID says (the rest of a report after nonce and nid), else ok. `silent`: not at all.
 here=$(dirname "$0")
 case $2 in *setupRoot*unset*) ;; *unsetupRoot*) step=unsetupRoot ;; *setupRoot*) step=setupRoot ;; *) step=check ;; esac
 echo "$step $(tr '\\n' ' ' <"$1")" >>"$here/xtxqtcmd.calls"
@@ -54,7 +54,7 @@ echo "$step $(tr '\\n' ' ' <"$1")" >>"$here/xtxqtcmd.calls"
 nonce=${2##* }
 while read -r name; do
     nid=$(expr "${name#nid}" + 0)
-    says="ok 5 done"
+    says="ok 5 0 - - done"
     [ -e "$here/$step.$nid" ] && says=$(cat "$here/$step.$nid")
     [ "$says" = silent ] || echo "UDI-REPORT $nonce $nid $says"
     echo "Reply (complete) from $name exit code: 0"
@@ -101,13 +101,13 @@ Number of PEs 4, nid 77
 
 
 class StandIns:
-    """A site in a folder: its configuration, an image store with one image, and the stand-ins."""
+    """A site in a directory: its configuration, an image store with one image, and the stand-ins."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.bin = folder / "bin"
-        self.store = folder / "store"
-        self.config_path = folder / "udi.toml"
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.bin = directory / "bin"
+        self.store = directory / "store"
+        self.config_path = directory / "udi.toml"
         self.bin.mkdir()
         for name, text in (
             ("apstat", _APSTAT),
@@ -137,8 +137,8 @@ class StandIns:
 
     def add_image(self, reference: str, image_id: str, owners: tuple[int, ...] = ()) -> None:
         layout = StoreLayout(str(self.store))
-        for folder in (layout.images, layout.refs, layout.plans):
-            os.makedirs(folder, exist_ok=True)
+        for path in (layout.images, layout.refs, layout.plans):
+            os.makedirs(path, exist_ok=True)
         facts = Facts(id=image_id, format="squashfs", size=1, sha256="00" * 32)
         Path(layout.image(image_id, "squashfs")).write_bytes(b"x")
         Path(layout.facts(image_id)).write_text(facts.to_json())
@@ -165,7 +165,7 @@ class StandIns:
             path = "{self.store}"
             account = "0"
             [gateway]
-            socket = "{self.folder}/gateway.sock"
+            socket = "{self.directory}/gateway.sock"
             [node]
             python = ["/dsl/python3"]
             deadline = 2
@@ -185,12 +185,12 @@ class StandIns:
             command_deadline = 2
             prologue_deadline = 12
             epilogue_deadline = 12
-            mom_priv = "{self.folder}/mom_priv"
-            server_home = "{self.folder}/torque"
+            mom_priv = "{self.directory}/mom_priv"
+            server_home = "{self.directory}/torque"
             [jobs]
-            state = "{self.folder}/spool/jobs"
-            nodes = "{self.folder}/spool/nodes"
-            log = "{self.folder}/log/hooks.log"
+            state = "{self.directory}/spool/jobs"
+            nodes = "{self.directory}/spool/nodes"
+            log = "{self.directory}/log/hooks.log"
             syslog = false
             """)
         )

@@ -6,18 +6,22 @@ import json
 import os
 from pathlib import Path
 
+import click
 import pytest
 
 from admin import cli as admin_cli
-from admin import nodehealth_cli as nodehealth_cli
+from admin import nodehealth_cli
+from admin.machines import machine_of
 from admin.status import read_status
-from jobs.state import READY, JobFolder, JobState
+from jobs.state import READY, JobDirectory, JobState
 from jobs.takedown import take_down
 from jobs.tries import hold_after_tries, holds
-from nodehealth.out_of_service import mark_admindown
+from nodehealth.out_of_service import take_out_of_service
 from nodehealth.records import dirty_nodes
 from tests.unit.cray_standins import StandIns
 from udi.command import Deadline
+from udi.commandline import run
+from udi.nodes import numbered
 from udiroot.errors import TimedOut, UpstreamFailed, UsageError
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the configuration must be root's")
@@ -28,23 +32,50 @@ def cray(tmp_path: Path) -> StandIns:
     return StandIns(tmp_path)
 
 
+def program(cray: StandIns, group: click.Group, *words: str) -> int:
+    """The exit code of a program, as its console script would give it."""
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        pytest.raises(SystemExit) as exited,
+    ):
+        patched.setattr("sys.argv", ["program", "--config", str(cray.config_path), *words])
+        run(group, "program")
+        raise SystemExit(0)
+    return int(exited.value.code or 0)
+
+
 def admin(cray: StandIns, *words: str) -> int:
-    return admin_cli.main(["--config", str(cray.config_path), *words])
+    return program(cray, admin_cli.cli, *words)
+
+
+def mark(cray: StandIns, job: str, reason: str) -> None:
+    """Take node 12 out of service."""
+    take_out_of_service(cray.site, machine_of(cray.site), job, {numbered(12): reason}, Deadline(5))
 
 
 def state(cray: StandIns, job: str = "123.sdb") -> JobState:
-    return JobState(job, "alice", "debian:12", "ab" * 32, 524, (12, 13), f"{cray.store}/plans/{job}.x", READY, 1)
+    return JobState(
+        job,
+        "alice",
+        "debian:12",
+        "ab" * 32,
+        "524",
+        (numbered(12), numbered(13)),
+        f"{cray.store}/plans/{job}.x",
+        READY,
+        1,
+    )
 
 
 def test_dirty_node_from_marking_to_return(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
-    mark_admindown(cray.site, "123.sdb", {12: "loop device left"}, Deadline(5))
+    mark(cray, "123.sdb", "loop device left")
     assert admin(cray, "status") == 0
     shown = capsys.readouterr().out
     assert "nid00012: admindown, dirty since" in shown and "job 123.sdb: loop device left" in shown
-    cray.tell("check.12", "failed 1 8 mounts left of job 123.sdb")
+    cray.tell("check.12", "failed 1 8 123.sdb mounts=1 mounts left of job 123.sdb")
     assert admin(cray, "recover", "nid[00012-00013]") == 8
     out, err = capsys.readouterr()
-    assert "nid00012: mounts left of job 123.sdb\nnid00013: not marked by us" in out
+    assert "nid00012: mounts left of job 123.sdb\nnid00013: skipped: not taken out of service by shifter-xc" in out
     assert "nid[00012-00013] not brought back" in err
     assert (cray.bin / "state.12").read_text() == "admindown\n"
     (cray.bin / "check.12").unlink()
@@ -56,39 +87,40 @@ def test_dirty_node_from_marking_to_return(cray: StandIns, capsys: pytest.Captur
 
 
 def test_silent_node_is_not_brought_back(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
-    mark_admindown(cray.site, "123.sdb", {12: "no answer"}, Deadline(5))
+    mark(cray, "123.sdb", "no answer")
     cray.tell("check.12", "silent")
     assert admin(cray, "recover", "12") == 8
     assert "nid00012: no answer" in capsys.readouterr().out
 
 
 def test_record_stays_where_the_node_cannot_be_set_up(cray: StandIns) -> None:
-    mark_admindown(cray.site, "123.sdb", {12: "x"}, Deadline(5))
+    mark(cray, "123.sdb", "x")
     cray.tell("xtprocadmin.exit", "1")
     assert admin(cray, "recover", "12") == 6
-    assert [node.nid for node in dirty_nodes(cray.site)] == [12]
+    assert [dirty.node for dirty in dirty_nodes(cray.site)] == [numbered(12)]
 
 
 def test_second_job_keeps_the_first_ones_record(cray: StandIns) -> None:
-    mark_admindown(cray.site, "1.sdb", {12: "first"}, Deadline(5))
-    mark_admindown(cray.site, "2.sdb", {12: "second"}, Deadline(5))
+    mark(cray, "1.sdb", "first")
+    mark(cray, "2.sdb", "second")
     assert [(node.jobs, node.reason) for node in dirty_nodes(cray.site)] == [(("1.sdb", "2.sdb"), "second")]
 
 
 def test_reason_is_kept_where_marking_fails(cray: StandIns) -> None:
     cray.tell("xtprocadmin.exit", "1")
     with pytest.raises(UpstreamFailed):
-        mark_admindown(cray.site, "1.sdb", {12: "why"}, Deadline(5))
+        mark(cray, "1.sdb", "why")
     assert dirty_nodes(cray.site)[0].reason == "why"
 
 
 def test_status_for_programs(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
-    JobFolder(cray.site, "123.sdb").save(state(cray))
-    mark_admindown(cray.site, "9.sdb", {12: "why"}, Deadline(5))
+    JobDirectory(cray.site, "123.sdb").save(state(cray))
+    mark(cray, "9.sdb", "why")
     cray.tell("xtprocadmin.exit", "1")
     assert admin(cray, "status", "--json") == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["jobs"][0]["nids"] == [12, 13]
+    assert document["jobs"][0]["nodes"] == ["nid00012", "nid00013"]
+    assert document["nodes"][0]["node"] == "nid00012"
     assert document["nodes"][0]["state"] == "unknown" and "no database" in document["troubles"][0]
 
 
@@ -105,60 +137,59 @@ def test_check_config(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_render(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
-    assert admin(cray, "render", "--output", str(cray.folder / "out")) == 0
+    assert admin(cray, "render", "--output", str(cray.directory / "out")) == 0
     paths = capsys.readouterr().out.splitlines()
     assert all(os.path.isfile(path) for path in paths) and len(paths) == 17
 
 
 def test_admindown_by_hand(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--config", str(cray.config_path), "admindown", "12-13", "--reason", "looks odd"]
-    assert nodehealth_cli.main(words) == 0
+    assert program(cray, nodehealth_cli.cli, "admindown", "12-13", "--reason", "looks odd") == 0
     assert "nid[00012-00013] admindown: looks odd" in capsys.readouterr().out
-    assert nodehealth_cli.main(["--config", str(cray.config_path), "recover", "12-13"]) == 0
+    assert program(cray, nodehealth_cli.cli, "recover", "12-13") == 0
 
 
 def test_takedown_of_a_job_that_is_not_there(cray: StandIns) -> None:
-    assert take_down(cray.site, "1.sdb", Deadline(5)).is_clean
+    assert take_down(cray.site, machine_of(cray.site), "1.sdb", Deadline(5)).is_clean
     assert not os.path.exists(cray.site.jobs.state)
     with pytest.raises(UsageError):
-        take_down(cray.site, "../x", Deadline(5))
+        take_down(cray.site, machine_of(cray.site), "../x", Deadline(5))
 
 
 def test_takedown_waits_for_the_one_who_works_on_the_job(cray: StandIns) -> None:
-    folder = JobFolder(cray.site, "123.sdb")
-    folder.save(state(cray))
-    with folder.locked(Deadline(1)), pytest.raises(TimedOut, match="another hook"):
-        take_down(cray.site, "123.sdb", Deadline(0.3))
-    assert take_down(cray.site, "123.sdb", Deadline(5)).is_clean
-    assert not folder.exists
+    directory = JobDirectory(cray.site, "123.sdb")
+    directory.save(state(cray))
+    with directory.locked(Deadline(1)), pytest.raises(TimedOut, match="another hook"):
+        take_down(cray.site, machine_of(cray.site), "123.sdb", Deadline(0.3))
+    assert take_down(cray.site, machine_of(cray.site), "123.sdb", Deadline(5)).is_clean
+    assert not directory.exists
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"phase": 1}', "[]", "{"])
-def test_broken_state_is_told_and_kept(cray: StandIns, text: str) -> None:
-    folder = JobFolder(cray.site, "123.sdb")
-    folder.save(state(cray))
-    Path(folder.path, "state.json").write_text(text)
+def test_damaged_state_is_reported_and_kept(cray: StandIns, text: str) -> None:
+    directory = JobDirectory(cray.site, "123.sdb")
+    directory.save(state(cray))
+    Path(directory.path, "state.json").write_text(text)
     with pytest.raises(UpstreamFailed, match=r"state\.json"):
-        take_down(cray.site, "123.sdb", Deadline(5))
-    assert folder.exists
-    assert "state.json cannot be read" in read_status(cray.site).as_text()
+        take_down(cray.site, machine_of(cray.site), "123.sdb", Deadline(5))
+    assert directory.exists
+    assert "state.json cannot be read" in read_status(cray.site, machine_of(cray.site)).as_text()
 
 
 def test_missing_fanout_tool_counts_as_dirty(cray: StandIns) -> None:
-    JobFolder(cray.site, "123.sdb").save(state(cray))
+    JobDirectory(cray.site, "123.sdb").save(state(cray))
     (cray.bin / "xtxqtcmd").unlink()
-    done = take_down(cray.site, "123.sdb", Deadline(5))
-    assert sorted(done.dirty) == [12, 13] and done.trouble is None
-    assert [node.nid for node in dirty_nodes(cray.site)] == [12, 13]
+    done = take_down(cray.site, machine_of(cray.site), "123.sdb", Deadline(5))
+    assert sorted(done.dirty) == [numbered(12), numbered(13)] and done.error is None
+    assert [dirty.node for dirty in dirty_nodes(cray.site)] == [numbered(12), numbered(13)]
 
 
 def test_takedown_by_hand(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
-    JobFolder(cray.site, "123.sdb").save(state(cray))
-    cray.tell("unsetupRoot.13", "failed 1 8 mount busy")
+    JobDirectory(cray.site, "123.sdb").save(state(cray))
+    cray.tell("unsetupRoot.13", "failed 1 8 123.sdb mounts=1 mount busy")
     assert admin(cray, "takedown", "123.sdb") == 8
-    assert "nid00013 not clean, and set admindown" in capsys.readouterr().err
+    assert "nid00013 not clean; taken out of service" in capsys.readouterr().err
     assert admin(cray, "takedown", "123.sdb") == 0
-    assert capsys.readouterr().out == "nothing is left of job 123.sdb\n"
+    assert capsys.readouterr().out == "job 123.sdb: clean\n"
 
 
 class _Manager:
@@ -173,7 +204,22 @@ def test_old_holds_go_as_new_ones_come(cray: StandIns) -> None:
     assert not hold_after_tries(cray.site, _Manager(), "1.sdb", 2, 3, fault)
     assert not hold_after_tries(cray.site, _Manager(), "1.sdb", 9, 3, UsageError("the user's own"))
     assert hold_after_tries(cray.site, _Manager(), "1.sdb", 3, 3, fault)
-    kept = cray.folder / "spool/held/1.sdb.json"
+    kept = cray.directory / "spool/held/1.sdb.json"
     kept.write_text(kept.read_text().replace('"since": ', '"since": -'))
     assert hold_after_tries(cray.site, _Manager(), "2.sdb", 3, 3, fault)
     assert [hold.job for hold in holds(cray.site)] == ["2.sdb"]
+
+
+def test_usage_errors_have_one_form(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
+    assert admin(cray, "recover") == 2
+    assert capsys.readouterr().err.startswith("program: ")
+    assert admin(cray, "recover", "nobody knows") == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("program: not a list of nodes: 'nobody knows'\nhint: ")
+
+
+def test_deadlines_must_fit(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
+    text = cray.config_path.read_text()
+    cray.config_path.write_text(text.replace("deadline = 2\n", "deadline = 3\n", 1))
+    assert admin(cray, "check-config") == 2
+    assert "must each fit in the next, not 3, 2 and 12 seconds" in capsys.readouterr().err

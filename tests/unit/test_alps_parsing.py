@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from alps.apstat import ReservationRow, node_slots, reservation_rows
 from alps.basil import BasilRefused, find_in_inventory
 from alps.batchid import is_same_job
-from alps.nids import folded, parse_nodes
 from alps.nodestates import parse_states
 from tests.unit.cray_standins import DETAIL, ROWS
+from udi.nodes import folded, numbered, parse_named, parse_numbered
 from udiroot.errors import UpstreamFailed, UsageError
 
 DATA = Path(__file__).parent / "data"
@@ -168,16 +168,23 @@ total 2
     [("12-13,17", (12, 13, 17)), ("nid[00012-00013]", (12, 13)), ("nid00012,nid00014", (12, 14)), ("5", (5,))],
 )
 def test_nodes_of_an_operator(text: str, nids: tuple[int, ...]) -> None:
-    assert parse_nodes(text) == nids
+    assert parse_numbered(text) == tuple(map(numbered, nids))
 
 
 @pytest.mark.parametrize("text", ["", "x12", "nid[1-", "12-", "nid12;id", "@all", "13-12", "nid00001,login1"])
-def test_what_is_no_list_of_nodes(text: str) -> None:
+def test_what_is_not_a_list_of_nodes(text: str) -> None:
     with pytest.raises(UsageError):
-        parse_nodes(text)
+        parse_numbered(text)
+
+
+def test_hosts_of_a_cluster() -> None:
+    assert [node.name for node in parse_named("c[001-002],login1")] == ["c001", "c002", "login1"]
+    for text in ("", "c[", "@all", "-x", "a b", "c1;id"):
+        with pytest.raises(UsageError):
+            parse_named(text)
 
 
 def test_folding() -> None:
-    assert folded([13, 12, 14]) == "nid[00012-00014]"
-    assert folded([5]) == "nid00005"
-    assert folded([100020, 7]) == "nid[00007,100020]"
+    assert folded(map(numbered, [13, 12, 14])) == "nid[00012-00014]"
+    assert folded([numbered(5)]) == "nid00005"
+    assert folded([numbered(100020), numbered(7)]) == "nid[00007,100020]"

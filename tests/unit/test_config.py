@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
+import tomllib
+import typing
 from pathlib import Path
 
 import pytest
 
-from udi.config import load, parse
+from admin.example import example
+from admin.machines import all_tables, check_tables, machine_of
+from alps.settings import AlpsConfig
+from torque_hooks.settings import TorqueConfig
+from udi.config import SiteConfig, Table, load, parse, shared_keys
 from udiroot.errors import ConfigError
 from udiroot.rules import is_within
 
@@ -30,25 +38,31 @@ def test_lists_of_tables() -> None:
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ('[stor]\npath = "/x"', "unknown key stor", "store"),
         ('[store]\npath = "/x"\nacount = "u"', "unknown key store.acount", "store.account"),
         ("", "store.path is missing", ""),
-        ("[store]\npath = 5", "store.path must be a text", ""),
+        ("[store]\npath = 5", "store.path must be a string", ""),
         ('[store]\npath = "x"', "store.path must be a plain absolute path", ""),
         ('[store]\npath = "/x/"', "store.path must be a plain absolute path", ""),
         ("[store\n", "not valid TOML", ""),
         (GOOD + "[ssh]\nport = 22", "ssh.port must be from 1024", ""),
         (GOOD + '[ssh]\nfirst_address = "10.1"', "ssh.first_address must be an IPv4 address", ""),
         (GOOD + "[volumes]\nallowed = 5", "volumes.allowed must be a list", ""),
-        (GOOD + "[volumes]\nallowed = [5]", "volumes.allowed[0] must be a text", ""),
-        (GOOD + "[torque]\nmax_starts = true", "torque.max_starts must be a whole number", ""),
+        (GOOD + "[volumes]\nallowed = [5]", "volumes.allowed[0] must be a string", ""),
         (GOOD + '[gateway]\nformat = "cramfs"', "gateway.format", ""),
-        (GOOD + '[alps]\nsources = ["magic"]', "alps.sources", ""),
-        (GOOD + '[[node.filesystems]]\nsource = "/var"', "which is ours", ""),
-        (GOOD + '[[node.steps]]\nkind = "run"\ntarget = "/x"', "node.steps[0].kind must be folder or link or bind", ""),
+        (GOOD + '[[node.filesystems]]\nsource = "/var"', "which shifter-xc manages", ""),
+        (
+            GOOD + '[[node.steps]]\nkind = "run"\ntarget = "/x"',
+            "node.steps[0].kind must be directory or link or bind",
+            "",
+        ),
         (GOOD + '[[node.steps]]\nkind = "link"\ntarget = "/x"', "node.steps[0].source: a link", ""),
         (GOOD + '[[node.steps]]\nkind = "bind"\nsource = "x"\ntarget = "/x"', "must be a plain absolute path", ""),
-        (GOOD + "[node]\ndeadline = 1000", "must each fit in the next", ""),
+        (GOOD + "[node]\ndeadline = 0", "node.deadline must be at least 1 second, not 0", ""),
+        (GOOD + '[[systems]]\nname = "a;b"\npath = "/x"', "systems[0].name must not be 'a;b'", ""),
+        (GOOD + '[[systems]]\nname = "a"\npath = "/x"\n' * 2, "two systems are called a", ""),
+        (GOOD + '[gateway]\naddress = "host"', "gateway.address must be host:port", ""),
+        (GOOD + '[[registry.hosts]]\nname = "a b"', "registry.hosts[0].name must be HOST", ""),
+        (GOOD + "[registry]\nsilence = 0", "registry.silence must be at least 1", ""),
         (GOOD + '[node]\nroot = "/var/udi\\u0007"', "control character", ""),
     ],
 )
@@ -75,7 +89,73 @@ def test_only_root_s_own_file_is_trusted(tmp_path: Path) -> None:
             load(str(path))
 
 
-def test_folders_are_compared_by_components() -> None:
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        (TorqueConfig, "[torque]\nmax_starts = true", "torque.max_starts must be an integer"),
+        (TorqueConfig, "[torque]\nmax_start = 1", "unknown key torque.max_start"),
+        (TorqueConfig, "[torque]\nprologue_deadline = 0", "torque.prologue_deadline must be at least 1 second, not 0"),
+        (AlpsConfig, '[alps]\nsources = ["magic"]', "alps.sources must be apstat or basil, not 'magic'"),
+        (AlpsConfig, "alps = 5", "alps must be a table"),
+    ],
+)
+def test_a_table_is_checked_by_those_who_ask_for_it(kind: type[Table], text: str, message: str) -> None:
+    """Others pass over it: a gateway host need not know what a hook's table may hold."""
+    site = parse(f"{text}\n{GOOD}" if "=" in text.split("\n")[0] else f"{GOOD}{text}\n", "udi.toml")
+    assert site.node.root == "/var/udi"
+    with pytest.raises(ConfigError) as caught:
+        site.table(kind)
+    assert message in caught.value.message
+
+
+def test_tables_survive_a_replaced_site() -> None:
+    site = parse(GOOD + "[torque]\nmax_starts = 7", "udi.toml")
+    assert dataclasses.replace(site, machine="alps").table(TorqueConfig).max_starts == 7
+    assert parse(GOOD, "udi.toml").table(TorqueConfig).max_starts == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ('[stor]\npath = "/x"', "unknown key stor", "did you mean store?"),
+        ("[torqe]\nmax_starts = 3", "unknown key torqe", "did you mean torque?"),
+        ("[clusters]\nwindows = 3", "unknown key clusters.windows", "clusters.window"),
+    ],
+)
+def test_check_config_refuses_a_table_that_nobody_owns(text: str, message: str, hint: str) -> None:
+    site = parse(GOOD + text, "udi.toml")
+    with pytest.raises(ConfigError) as caught:
+        check_tables(site)
+    assert message in caught.value.message and hint in caught.value.hint
+
+
+def test_the_machine_is_one_that_exists() -> None:
+    with pytest.raises(ConfigError, match="machine must be alps or clusters, not 'vax'"):
+        machine_of(parse('machine = "vax"\n' + GOOD, "udi.toml"))
+    assert machine_of(parse(GOOD, "udi.toml")).name == "alps"
+
+
+def test_the_example_is_valid_and_names_every_key() -> None:
+    text = example()
+    parse(text, "udi.toml")
+    uncommented = re.sub(r"^# (\w+ = |\[\[)", r"\1", text, flags=re.MULTILINE)
+    document = tomllib.loads(re.sub(r"^\[\[.*\n(.+\n)*", "", uncommented, flags=re.MULTILINE))
+    kinds = {kind.NAME: kind for kind in all_tables()}
+    hints = typing.get_type_hints(SiteConfig)
+    for name, table in document.items():
+        if isinstance(table, dict):
+            kind: typing.Any = kinds.get(name) or hints[name]
+            plain = {f.name for f in dataclasses.fields(kind) if f.name not in ("hosts", "steps", "filesystems")}
+            assert plain <= set(table), name
+    assert {*kinds, *shared_keys()} - {"systems"} <= set(document)
+
+
+def test_the_example_in_docs_is_what_the_command_prints() -> None:
+    path = Path(__file__).parents[2] / "docs/udi.toml.example"
+    assert path.read_text() == example(), "udi-admin example-config >docs/udi.toml.example"
+
+
+def test_directories_are_compared_by_components() -> None:
     assert is_within("/scratch/x", "/scratch")
     assert is_within("/scratch", "/scratch")
     assert not is_within("/scratch2", "/scratch")

@@ -1,8 +1,13 @@
-"""The rooms of docs/design.md: each imports only rooms above it, there is no circle, and the node side stays light."""
+"""The rooms of docs/design.md: each imports only what it may, there is no circle, and the node side stays light.
+
+Imports inside functions and under TYPE_CHECKING count, and so do names of modules in strings: a room that is free of
+workload managers and machines must not reach one by `importlib` or a rendered program either.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +15,26 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("udiroot", "udi", "alps", "gateway", "nodehealth", "jobs", "torque_hooks", "xcsim")
+BASE = {"udiroot", "udi"}
+GATEWAY = ["gateway.image", "gateway.store", "gateway.sources", "gateway.wire", "gateway.client", "gateway.service"]
+MAY_IMPORT: dict[str, set[str]] = {
+    "udiroot": set(),
+    "udi": {"udiroot", "templates"},
+    "alps": BASE,
+    "clusters": BASE,
+    **{room: {*BASE, *GATEWAY[:number]} for number, room in enumerate(GATEWAY)},
+    "nodehealth": BASE,
+    "jobs": {*BASE, "nodehealth"},
+    "torque_hooks": {*BASE, "jobs", "gateway.wire", "gateway.client"},
+    "admin": {*BASE, "alps", "clusters", *GATEWAY, "nodehealth", "jobs", "torque_hooks", "templates"},
+}
+"""Room → the other rooms that it may import; `xcsim`, `benchmarks` and `tests` see all, and nothing sees them."""
+SEEING_ALL = ("xcsim", "benchmarks", "tests")
+ROOMS = (*MAY_IMPORT, "xcsim")
+TOP = {room.split(".")[0] for room in (*ROOMS, *SEEING_ALL)}
+FREE = ("udi", "jobs", "nodehealth")
+"""Rooms that name no workload manager and no machine, in strings neither."""
+NAMED = re.compile(r"(?:alps|clusters|torque_hooks|slurm_hooks)(?:[.:]\w+)*")
 NODE_SIDE = [*sorted((ROOT / "udiroot").glob("*.py")), ROOT / "nodehealth/check.py"]
 HEAVY = {
     "argparse", "collections", "contextlib", "dataclasses", "enum", "functools", "hashlib", "json", "logging",
@@ -18,31 +42,91 @@ HEAVY = {
 }  # fmt: skip
 
 
-def _imports(path: Path) -> set[str]:
-    """Every module that a file imports, wherever in it."""
+def _imports(tree: ast.Module, where: str) -> set[str]:
+    """Every module that a file imports, wherever in it: at the top, in a function, under TYPE_CHECKING."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
+            assert node.level == 0, f"{where}: relative import"
             found.add(node.module or "")
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_only_rooms_above_it(room: str) -> None:
-    below = set(ROOMS[ROOMS.index(room) + 1 :]) | {"tests", "benchmarks"}
-    for path in (ROOT / room).rglob("*.py"):
-        wrong = {name for name in _imports(path) if name.split(".")[0] in below}
-        assert not wrong, f"{path.relative_to(ROOT)} imports {sorted(wrong)}"
+def _docstrings(tree: ast.Module) -> set[int]:
+    """The strings that stand alone: docstrings of modules, classes, functions and of values."""
+    alone = (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
+    return {id(value) for value in alone if isinstance(value, ast.Constant)}
 
 
-@pytest.mark.parametrize("room", ROOMS)
+def _strings(tree: ast.Module) -> set[str]:
+    passed_over = _docstrings(tree)
+    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in passed_over)
+    return {node.value for node in constants if isinstance(node.value, str)}
+
+
+def _room_of(module: str) -> str | None:
+    """The room that a module is in; None for what is not ours, or a package above several rooms."""
+    fits = [room for room in (*ROOMS, *SEEING_ALL, "templates") if module == room or module.startswith(room + ".")]
+    return max(fits, key=len) if fits else None
+
+
+def _files(room: str) -> list[Path]:
+    return sorted((ROOT / room.replace(".", "/")).rglob("*.py"))
+
+
+def _wrong(tree: ast.Module, room: str, where: str) -> set[str]:
+    """What a file of `room` names that it may not: imports, and in free rooms module names in strings."""
+    rooms = {name: _room_of(name) for name in _imports(tree, where)}
+    wrong = {name for name, other in rooms.items() if other not in (None, room, *MAY_IMPORT[room])}
+    if room in FREE:
+        wrong |= {text for text in _strings(tree) if NAMED.fullmatch(text.strip())}
+    return wrong
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_names_only_what_it_may(room: str) -> None:
+    files = _files(room)
+    assert files, f"room {room} is empty"
+    for path in files:
+        where = str(path.relative_to(ROOT))
+        wrong = _wrong(ast.parse(path.read_text()), room, where)
+        assert not wrong, f"{where} names {sorted(wrong)}"
+
+
+@pytest.mark.parametrize(
+    ("room", "text"),
+    [
+        ("jobs", "def f():\n    from alps.machine import Alps"),
+        ("jobs", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torque_hooks.qstat"),
+        ("udi", "PROGRAMS = {'x': 'torque_hooks.submit_filter'}"),
+        ("nodehealth", "MACHINE = 'alps'"),
+        ("torque_hooks", "from alps import machine"),
+        ("gateway.wire", "from gateway.service import server"),
+        ("gateway.client", "from gateway.service.history import History"),
+        ("clusters", "import alps"),
+    ],
+)
+def test_what_is_forbidden_is_seen(room: str, text: str) -> None:
+    assert _wrong(ast.parse(text), room, "example")
+
+
+def test_every_package_is_in_a_room() -> None:
+    packages = {path.parent for pattern in ("*", "gateway/*") for path in ROOT.glob(f"{pattern}/__init__.py")}
+    names = {".".join(path.relative_to(ROOT).parts) for path in packages}
+    assert names - {"gateway", "templates"} == {*ROOMS, *SEEING_ALL}
+
+
+@pytest.mark.parametrize("room", [*MAY_IMPORT, "xcsim"])
 def test_no_circle_among_the_files_of_a_room(room: str) -> None:
-    files = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / room).rglob("*.py")}
-    graph = {name: {other for other in _top_level_imports(path) if other in files} for name, path in files.items()}
+    """Imports inside functions count too, but for those of `__init__` files by their own modules."""
+    files = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in _files(room)}
+    graph = {}
+    for name, path in files.items():
+        imported = _imports(ast.parse(path.read_text()), str(path))
+        graph[name] = {other for other in imported if other in files and other != name}
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
@@ -56,21 +140,10 @@ def test_no_circle_among_the_files_of_a_room(room: str) -> None:
         visit(name, ())
 
 
-def _top_level_imports(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text())
-    tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    found = set()
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom):
-            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return found
-
-
 @pytest.mark.parametrize("path", NODE_SIDE, ids=lambda path: path.name)
 def test_the_node_side_imports_the_standard_library_and_itself(path: Path) -> None:
-    foreign = {name.split(".")[0] for name in _imports(path)} - set(sys.stdlib_module_names) - {"udiroot", "nodehealth"}
+    imported = _imports(ast.parse(path.read_text()), path.name)
+    foreign = {name.split(".")[0] for name in imported} - set(sys.stdlib_module_names) - {"udiroot", "nodehealth"}
     assert not foreign
 
 

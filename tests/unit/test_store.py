@@ -51,7 +51,7 @@ def test_public_and_own(layout: StoreLayout) -> None:
 def test_an_image_of_another_user_does_not_exist(layout: StoreLayout, text: str) -> None:
     with pytest.raises(NotFound) as private:
         _resolve(layout, BOB, text)
-    assert private.value.message == f"no image '{text}' that you may use"
+    assert private.value.message == f"image '{text}' not found, or you do not have access to it"
     assert "app" not in private.value.hint
     with pytest.raises(NotFound):
         StoreReader(layout, BOB).facts(ImageReference(id=PRIVATE))

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from admin.installing import install, render_below
-from admin.sitefiles import SiteFile, site_files
+from admin.machines import machine_of
+from admin.sitefiles import site_files
 from tests.unit.cray_standins import StandIns
 from udi.config import SiteConfig
+from udi.sitefiles import SiteFile
 from udiroot.errors import NotPermitted
 
 
@@ -24,18 +26,23 @@ def cray(tmp_path: Path) -> StandIns:
 
 
 def rendered(cray: StandIns, site: SiteConfig | None = None) -> Path:
-    folder = cray.folder / "rendered"
-    render_below(str(folder), site_files(site or cray.site, str(cray.config_path)))
-    return folder
+    directory = cray.directory / "rendered"
+    render_below(str(directory), files_of(cray, site))
+    return directory
 
 
-def find(folder: Path, name: str) -> Path:
-    return next(path for path in folder.rglob(name) if path.is_file())
+def files_of(cray: StandIns, site: SiteConfig | None = None) -> list[SiteFile]:
+    site = site or cray.site
+    return site_files(site, machine_of(site), str(cray.config_path))
+
+
+def find(directory: Path, name: str) -> Path:
+    return next(path for path in directory.rglob(name) if path.is_file())
 
 
 def with_python(cray: StandIns, path: Path, said: str = "python") -> Path:
     """The script with a program that only says its last arguments in Python's place."""
-    fake = cray.folder / "fake python"
+    fake = cray.directory / "fake python"
     fake.write_text(f'#!/bin/sh\nshift 3\necho "{said} $*"\n')
     fake.chmod(0o755)
     changed = path.with_suffix(".changed")
@@ -61,18 +68,18 @@ def test_every_shell_file_is_valid_and_quoted(cray: StandIns) -> None:
     odd = "/odd $(touch owned) 'quoted'"
     site = dataclasses.replace(
         cray.site,
-        torque=dataclasses.replace(cray.site.torque, qstat=odd),
+        other_tables={"torque": {"qstat": "/odd $(touch owned) 'quoted'"}},
         jobs=dataclasses.replace(cray.site.jobs, state=odd),
         node=dataclasses.replace(cray.site.node, root=odd, run=odd),
     )
-    folder = rendered(cray, site)
+    directory = rendered(cray, site)
     scripts = [
-        p for p in folder.rglob("*") if p.is_file() and (p.read_text().startswith("#!/bin/sh") or p.suffix == ".sh")
+        p for p in directory.rglob("*") if p.is_file() and (p.read_text().startswith("#!/bin/sh") or p.suffix == ".sh")
     ]
     assert len(scripts) == 9
     for path in scripts:
         assert sh("/bin/sh", "-n", path) == (0, ""), path
-    assert sh("/bin/sh", find(folder, "epilogue"), "1.vm") == (0, "")
+    assert sh("/bin/sh", find(directory, "epilogue"), "1.vm") == (0, "")
     assert not (Path.cwd() / "owned").exists()
 
 
@@ -86,8 +93,8 @@ def test_shellcheck_is_content(cray: StandIns) -> None:
 
 
 def test_modes(cray: StandIns) -> None:
-    folder = rendered(cray)
-    modes = {name: find(folder, name).stat().st_mode & 0o7777 for name in ("prologue", "epilogue", "udi", "udi.sh")}
+    directory = rendered(cray)
+    modes = {name: find(directory, name).stat().st_mode & 0o7777 for name in ("prologue", "epilogue", "udi", "udi.sh")}
     assert modes == {"prologue": 0o555, "epilogue": 0o555, "udi": 0o755, "udi.sh": 0o644}
 
 
@@ -96,7 +103,7 @@ ARGUMENTS = ("123.sdb", "u", "g", "name", "nodes=1", "batch", "")
 
 def test_prologue_ends_before_python(cray: StandIns) -> None:
     script = with_python(cray, find(rendered(cray), "prologue"))
-    body = cray.folder / "123.SC"
+    body = cray.directory / "123.SC"
     body.write_text("#!/bin/sh\nhostname\n")
     cray.qstat_job("PBS_O_HOME=/home/u")
     assert sh(script, *ARGUMENTS, body) == (0, "")
@@ -108,7 +115,7 @@ def test_prologue_ends_before_python(cray: StandIns) -> None:
 )
 def test_prologue_hands_doubts_on(cray: StandIns, doubt: str) -> None:
     script = with_python(cray, find(rendered(cray), "prologue"))
-    body = cray.folder / "123.SC"
+    body = cray.directory / "123.SC"
     body.write_text("#!/bin/sh\nhostname\n")
     cray.qstat_job("PBS_O_HOME=/home/u,UDI=debian:12" if doubt == "wanted" else "PBS_O_HOME=/home/u")
     words = [*ARGUMENTS, str(body)]
@@ -135,7 +142,7 @@ def test_epilogue_ends_before_python(cray: StandIns) -> None:
     for job in ("123.sdb", "../jobs", "", "..", "a/b", "12 3", "$(id)", "*"):
         assert sh(script, job) == (0, "")
     for job in ("123.sdb", "123[4].sdb"):
-        (cray.folder / f"spool/jobs/{job}").mkdir(parents=True)
+        (cray.directory / f"spool/jobs/{job}").mkdir(parents=True)
         assert sh(script, job, "u") == (0, f"python --config {cray.config_path} {job} u\n")
 
 
@@ -161,9 +168,9 @@ PLUGIN = "/opt/cray/nodehealth/default/bin/libplugin.sh"
         ("", "echo noise; echo udi: clean", 0, "udi: clean"),
         ("", "echo udi: mounts left; exit 1", 1, "udi: mounts left"),
         ("", "echo broken; exit 77", 1, "broken"),
-        ("", "kill -9 $$", 1, "udi: the check ended with 137"),
-        ("", "echo ModuleNotFoundError: x; exit 1", 0, "udi: nothing seen, but the check cannot be started"),
-        ("", "exit 127", 0, "udi: nothing seen, but the check cannot be started"),
+        ("", "kill -9 $$", 1, "udi: the check exited with 137"),
+        ("", "echo ModuleNotFoundError: x; exit 1", 0, "udi: nothing found, but the check could not be started"),
+        ("", "exit 127", 0, "udi: nothing found, but the check could not be started"),
         ('log_output() { echo "logged: $1"; }', "echo udi: mounts left; exit 1", 1, "logged: udi: mounts left"),
         ("noise() { :; }; echo noise", "echo udi: clean", 0, "noise\nudi: clean"),
         ("exit 0", "echo udi: mounts left; exit 1", 1, "udi: mounts left"),
@@ -175,10 +182,10 @@ def test_nodehealth_check(cray: StandIns, shell: str, library: str, program: str
     found = shutil.which(interpreter)
     if not found:
         pytest.skip(f"no {interpreter} here")
-    fake = cray.folder / "python3"
+    fake = cray.directory / "python3"
     fake.write_text(f"#!/bin/sh\n{program}\n")
     fake.chmod(0o755)
-    plugin = cray.folder / "libplugin.sh"
+    plugin = cray.directory / "libplugin.sh"
     if library:
         plugin.write_text(library + "\n")
     site = dataclasses.replace(cray.site, node=dataclasses.replace(cray.site.node, python=(str(fake),)))
@@ -188,7 +195,7 @@ def test_nodehealth_check(cray: StandIns, shell: str, library: str, program: str
 
 
 def test_nodehealth_check_without_python_still_sees_the_record(cray: StandIns) -> None:
-    run = cray.folder / "run udi"
+    run = cray.directory / "run udi"
     run.mkdir()
     node = dataclasses.replace(cray.site.node, python=("/no/python",), run=str(run))
     script = find(rendered(cray, dataclasses.replace(cray.site, node=node)), "nodehealth-check")
@@ -199,14 +206,14 @@ def test_nodehealth_check_without_python_still_sees_the_record(cray: StandIns) -
 
 
 def test_installing_twice_changes_nothing(cray: StandIns) -> None:
-    root = cray.folder / "root"
-    files = site_files(cray.site, str(cray.config_path))
+    root = cray.directory / "root"
+    files = files_of(cray)
     assert len(install(str(root), files)) == len(files)
     assert install(str(root), files) == []
 
 
 def test_shared_files_keep_what_is_not_ours(cray: StandIns) -> None:
-    root = cray.folder / "root"
+    root = cray.directory / "root"
     health = Path(f"{root}{cray.site.install.nodehealth_conf}")
     roots = Path(f"{root}{cray.site.install.roots_conf}")
     for path, text in ((health, "connecttime: 60\n[plugin]\nCommand: /theirs"), (roots, "DSL=/dsl\nUDI=/old\nX=/x")):
@@ -215,14 +222,14 @@ def test_shared_files_keep_what_is_not_ours(cray: StandIns) -> None:
     roots.rename(roots.with_name("real"))
     roots.symlink_to("real")
     health.chmod(0o600)
-    install(str(root), site_files(cray.site, str(cray.config_path)))
+    install(str(root), files_of(cray))
     assert roots.is_symlink() and health.stat().st_mode & 0o777 == 0o600
     assert roots.read_text() == "DSL=/dsl\nX=/x\nUDI=/var/udi\n"
     text = health.read_text()
     assert text.startswith("connecttime: 60\n[plugin]\nCommand: /theirs\n# >>> shifter-xc >>>\n")
     assert "Sets: Reservation\n# <<< shifter-xc <<<\n" in text
     moved = dataclasses.replace(cray.site, install=dataclasses.replace(cray.site.install, node_prefix="/other"))
-    install(str(root), site_files(moved, str(cray.config_path)))
+    install(str(root), files_of(cray, moved))
     assert health.read_text().count("# >>> shifter-xc >>>") == 1
     assert "Command: /other/opt/udi/node/nodehealth-check\n" in health.read_text()
 
@@ -231,12 +238,12 @@ def test_shared_files_keep_what_is_not_ours(cray: StandIns) -> None:
     ("name", "text"), [("mom_priv/prologue", "#!/bin/sh\ntheirs\n"), ("torque/torque.cfg", "SUBMITFILTER /theirs\n")]
 )
 def test_what_is_not_ours_stops_before_anything_changes(cray: StandIns, name: str, text: str) -> None:
-    root = cray.folder / "root"
-    theirs = Path(f"{root}{cray.folder}/{name}")
+    root = cray.directory / "root"
+    theirs = Path(f"{root}{cray.directory}/{name}")
     theirs.parent.mkdir(parents=True)
     theirs.write_text(text)
-    with pytest.raises(NotPermitted, match=r"theirs|not ours"):
-        install(str(root), site_files(cray.site, str(cray.config_path)))
+    with pytest.raises(NotPermitted, match=r"theirs|not installed by shifter-xc"):
+        install(str(root), files_of(cray))
     assert [path for path in root.rglob("*") if path.is_file()] == [theirs]
 
 

@@ -1,0 +1,53 @@
+"""The machine that a configuration names, and everybody who brings a table of the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from udi.config import SiteConfig, Table, shared_keys
+from udi.platform import Machine
+from udi.tables import unknown
+from udiroot.errors import ConfigError, printable
+
+
+def _alps(site: SiteConfig) -> Machine:
+    from alps.machine import Alps
+
+    return Alps(site)
+
+
+def _clusters(site: SiteConfig) -> Machine:
+    from clusters.machine import Cluster
+
+    return Cluster(site)
+
+
+_MACHINES: Mapping[str, Callable[[SiteConfig], Machine]] = {"alps": _alps, "clusters": _clusters}
+"""A job imports its own machine only."""
+_DEFAULT = "alps"
+
+
+def machine_of(site: SiteConfig) -> Machine:
+    """The machine that `machine` names. Raises ConfigError for an unknown one, and where its table is wrong."""
+    make = _MACHINES.get(site.machine or _DEFAULT)
+    if make is None:
+        raise ConfigError(f"machine must be {' or '.join(_MACHINES)}, not '{printable(site.machine)}'")
+    return make(site)
+
+
+def all_tables() -> tuple[type[Table], ...]:
+    """The tables that machines and workload managers bring."""
+    from alps.settings import AlpsConfig
+    from clusters.settings import ClustersConfig
+    from torque_hooks.settings import TorqueConfig
+
+    return (AlpsConfig, ClustersConfig, TorqueConfig)
+
+
+def check_tables(site: SiteConfig) -> None:
+    """Read every table of the file, whoever owns it. Raises ConfigError, also for one that nobody owns."""
+    owners = {kind.NAME: kind for kind in all_tables()}
+    for name in site.other_tables:
+        if name not in owners:
+            raise unknown(name, (*shared_keys(), *owners), site.path)
+        site.table(owners[name])

@@ -1,0 +1,35 @@
+"""An operator's part in dirty nodes, for `udi-admin` and `udi-nodehealth`."""
+
+from __future__ import annotations
+
+import click
+
+from nodehealth.out_of_service import take_out_of_service
+from nodehealth.recovery import recover
+from udi.command import Deadline
+from udi.config import SiteConfig
+from udi.nodes import folded
+from udi.platform import Machine
+from udiroot.errors import TeardownIncomplete
+
+_BY_HAND = "0"
+"""The job that a node is recorded under when an operator marks it: no job has this number."""
+
+
+def recover_nodes(site: SiteConfig, machine: Machine, text: str) -> None:
+    """Bring the nodes of `text` back and print a line for each. Raises TeardownIncomplete where one is not clean."""
+    failed = []
+    for recovery in recover(site, machine, machine.parse_nodes(text), Deadline(3 * machine.fanout_deadline)):
+        if recovery.problem:
+            failed.append(recovery.node)
+        click.echo(f"{recovery.node}: {recovery.problem or 'clean and up'}")
+    if failed:
+        raise TeardownIncomplete(f"{folded(failed)} not brought back into service")
+
+
+def mark_nodes(site: SiteConfig, machine: Machine, text: str, reason: str) -> None:
+    """Take the nodes of `text` out of service for an operator's reason. Raises UpstreamFailed, TimedOut."""
+    nodes = machine.parse_nodes(text)
+    deadline = Deadline(2 * machine.command_deadline)
+    take_out_of_service(site, machine, _BY_HAND, dict.fromkeys(nodes, reason), deadline)
+    click.echo(f"{folded(nodes)} admindown: {reason}")

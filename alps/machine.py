@@ -1,0 +1,102 @@
+"""A Cray XC as `udi.platform.Machine`: reservations by apstat or BASIL, fan-out by xtxqtcmd, states by xtprocadmin."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+
+from alps import fanout, nodestates
+from alps.reservation import find_reservation
+from alps.settings import AlpsConfig
+from alps.site_files import site_files
+from udi.command import Deadline
+from udi.config import SiteConfig
+from udi.fanout import Answers, FanOutResult
+from udi.nodes import Node, NodeSlots, numbered, parse_numbered
+from udi.platform import IN_SERVICE, OUT_OF_SERVICE, Allocation, Host, NodeState
+from udi.sitefiles import Renderer, SiteFile
+from udiroot.errors import ConfigError, NotFound, UpstreamFailed
+
+_NID_HOST = re.compile(r"(?:nid)?[0-9]+")
+"""How a workload manager names compute nodes: by bare nids (cray-reference T2, T4) or node names."""
+
+
+class Alps:
+    """The Cray that the tables `[alps]`, `[node]` and `[ssh]` describe."""
+
+    def __init__(self, site: SiteConfig) -> None:
+        """Raises ConfigError where `[alps]` is wrong."""
+        self._site = site
+        self._settings = site.table(AlpsConfig)
+
+    @property
+    def name(self) -> str:
+        return AlpsConfig.NAME
+
+    @property
+    def fanout_deadline(self) -> int:
+        return self._settings.fanout_deadline
+
+    @property
+    def command_deadline(self) -> int:
+        return self._settings.command_deadline
+
+    def nodes_of(self, job: str, hosts: Sequence[Host], deadline: Deadline) -> Allocation:
+        """The nodes of the job's reservation. A job that the workload manager knows no compute node of is looked up
+        once, without waiting, and needs no reservation."""
+        has_nodes = any(_NID_HOST.fullmatch(host.name) for host in hosts)
+        try:
+            found = find_reservation(self._settings, job, deadline, None if has_nodes else 0)
+        except NotFound as error:
+            if has_nodes:
+                raise UpstreamFailed(error.message, "the job has nodes, so ALPS should have a reservation") from error
+            return Allocation(())
+        return Allocation(tuple(NodeSlots(numbered(nid), slots) for nid, slots in found.slots.items()), str(found.id))
+
+    def run(
+        self, nodes: Sequence[Node], command_line: str, nonce: str, deadline: Deadline, directory: str = ""
+    ) -> FanOutResult:
+        answers = Answers(nodes, self.identity, nonce)
+        return fanout.fan_out(self._settings, answers, command_line, deadline, directory)
+
+    def take_out_of_service(self, nodes: Sequence[Node], reasons: Mapping[Node, str], deadline: Deadline) -> None:
+        """`xtprocadmin` keeps no reasons; `nodehealth.records` does."""
+        nodestates.set_state(self._settings, nodes, OUT_OF_SERVICE, deadline)
+
+    def bring_into_service(self, nodes: Sequence[Node], deadline: Deadline) -> None:
+        nodestates.set_state(self._settings, nodes, IN_SERVICE, deadline)
+
+    def states(self, nodes: Sequence[Node], deadline: Deadline) -> dict[Node, NodeState]:
+        return nodestates.read_states(self._settings, nodes, deadline)
+
+    def parse_nodes(self, text: str) -> tuple[Node, ...]:
+        return parse_numbered(text)
+
+    def identity(self, node: Node) -> str:
+        """The nid, as the node finds it in `node.nid_file`."""
+        return str(node.number)
+
+    def address(self, node: Node) -> str:
+        """Addresses follow nids in order from that of nid 0."""
+        try:
+            return str(ipaddress.IPv4Address(self._site.ssh.first_address) + (node.number or 0))
+        except ValueError as error:
+            raise ConfigError(
+                f"ssh.first_address: no address for {node} follows {self._site.ssh.first_address}"
+            ) from error
+
+    def identity_file(self) -> str:
+        return self._site.node.nid_file
+
+    def programs(self) -> Mapping[str, str]:
+        settings = self._settings
+        return {
+            "alps.xtxqtcmd": settings.xtxqtcmd,
+            "alps.xtprocadmin": settings.xtprocadmin,
+            **({"alps.apstat": settings.apstat} if "apstat" in settings.sources else {}),
+            **({"alps.apbasil": settings.apbasil} if "basil" in settings.sources else {}),
+        }
+
+    def site_files(self, render: Renderer) -> Sequence[SiteFile]:
+        return site_files(self._site, render)

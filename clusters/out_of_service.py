@@ -1,0 +1,97 @@
+"""The list of nodes that are out of service: one JSON file, replaced atomically under a lock.
+
+    {"c001": {"reason": "teardown of job 12: …", "since": 1764115200}}
+
+It is for root only, and shared by all processes of the host that it is on. The site's scheduler, or a hook of the site,
+reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from udi import durable
+from udi.command import Deadline
+from udi.nodes import Node, named
+from udiroot.errors import TimedOut, UpstreamFailed, UsageError, printable
+
+_PAUSE = 0.05
+_MAX_REASON = 400
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Why a node is out of service, and since when (epoch seconds)."""
+
+    reason: str
+    since: int
+
+
+class OutOfServiceList:
+    """The list in the file at `path`."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def read(self) -> dict[Node, Entry]:
+        """Every node of the list. Raises UpstreamFailed for a file that cannot be read."""
+        try:
+            document = json.loads(durable.read_text(self._path))
+            return {named(name): Entry(str(entry["reason"]), int(entry["since"])) for name, entry in document.items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+            raise UpstreamFailed(f"{self._path} cannot be read: {printable(error)}", "repair or remove it") from error
+
+    def add(self, nodes: Sequence[Node], reasons: Mapping[Node, str], deadline: Deadline) -> None:
+        """Add nodes; one that is in the list keeps its first moment. Raises UpstreamFailed, TimedOut."""
+        with self._locked(deadline):
+            entries = self.read()
+            for node in nodes:
+                since = entries[node].since if node in entries else int(time.time())
+                entries[node] = Entry(printable(reasons.get(node, ""), _MAX_REASON), since)
+            self._write(entries)
+
+    def remove(self, nodes: Sequence[Node], deadline: Deadline) -> None:
+        """Remove nodes from the list. Raises UpstreamFailed, TimedOut."""
+        with self._locked(deadline):
+            entries = self.read()
+            self._write({node: entry for node, entry in entries.items() if node not in nodes})
+
+    def _write(self, entries: Mapping[Node, Entry]) -> None:
+        document = {
+            node.name: {"reason": entry.reason, "since": entry.since} for node, entry in sorted(entries.items())
+        }
+        durable.write_text(self._path, json.dumps(document, indent=1) + "\n")
+
+    @contextlib.contextmanager
+    def _locked(self, deadline: Deadline) -> Iterator[None]:
+        """Alone with the list. The lock is on a file of its own, since the list itself is replaced."""
+        path = f"{self._path}.lock"
+        try:
+            durable.make_directory(os.path.dirname(path))
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UpstreamFailed(f"{path} cannot be opened: {error.strerror}") from error
+        try:
+            while not _take(descriptor):
+                if deadline.passed:
+                    raise TimedOut(f"another process keeps {path} locked")
+                time.sleep(_PAUSE)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _take(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

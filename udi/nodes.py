@@ -1,0 +1,102 @@
+"""Compute nodes: their names and numbers, how people write several of them, and how messages show several.
+
+A Cray numbers its nodes, and the name follows from the number: `nid00012`. The hosts of a cluster have names alone. A
+node's name is made here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet, NodeSetException, RangeSet, RangeSetParseError
+
+from udiroot.errors import UsageError, printable
+
+_NUMBERED = re.compile(r"nid([0-9]{1,9})")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_BARE = re.compile(r"[0-9]{1,9}(?:-[0-9]{1,9})?(?:,[0-9]{1,9}(?:-[0-9]{1,9})?)*")
+_MOST = 1_000_000
+
+
+@dataclass(frozen=True)
+class Node:
+    """A compute node; `number` where the machine numbers its nodes (on a Cray, the nid)."""
+
+    name: str
+    number: int | None = None
+
+    def __lt__(self, other: Node) -> bool:
+        """By number where both have one, else by name."""
+        if self.number is not None and other.number is not None:
+            return self.number < other.number
+        return self.name < other.name
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class NodeSlots:
+    """A node of a job, and how many slots for ranks the job has there."""
+
+    node: Node
+    slots: int
+
+
+def numbered(number: int) -> Node:
+    """The node with a number: five digits in its name, more where needed."""
+    return Node(f"nid{number:05d}", number)
+
+
+def named(name: str) -> Node:
+    """The node with a name. Raises UsageError for a text that cannot be one."""
+    match = _NUMBERED.fullmatch(name)
+    if match:
+        return numbered(int(match[1]))
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"not the name of a node: '{printable(name)}'")
+    return Node(name)
+
+
+def folded(nodes: Iterable[Node]) -> str:
+    """Nodes as one short text: `nid[00012-00015]`."""
+    return str(NodeSet.fromlist(sorted({node.name for node in nodes}), resolver=RESOLVER_NOGROUP))
+
+
+def parse_numbered(text: str) -> tuple[Node, ...]:
+    """The numbered nodes that a person names: `nid[00012-00013]`, `nid00012,nid00014` or `12-13,17`.
+
+    Raises UsageError.
+    """
+    if not _BARE.fullmatch(text):
+        nodes = parse_named(text)
+        if any(node.number is None for node in nodes):
+            raise _not_nodes(text)
+        return nodes
+    try:
+        ranges = RangeSet(text)
+    except RangeSetParseError as error:
+        raise _not_nodes(text) from error
+    if len(ranges) > _MOST:
+        raise _not_nodes(text)
+    return tuple(numbered(number) for number in sorted({int(part) for part in ranges}))
+
+
+def parse_named(text: str) -> tuple[Node, ...]:
+    """The nodes that a person names: `c[001-016]`, `c001,c004`. Raises UsageError."""
+    try:
+        found = NodeSet(text, resolver=RESOLVER_NOGROUP)
+    except (NodeSetException, ValueError) as error:
+        raise _not_nodes(text) from error
+    if not 0 < len(found) <= _MOST:
+        raise _not_nodes(text)
+    try:
+        return tuple(sorted({named(str(name)) for name in found}))
+    except UsageError as error:
+        raise _not_nodes(text) from error
+
+
+def _not_nodes(text: str) -> UsageError:
+    return UsageError(f"not a list of nodes: '{printable(text)}'", "write nid[00012-00013], 12-13,17 or host[1-4]")

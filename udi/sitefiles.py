@@ -1,0 +1,69 @@
+"""A file that a site needs installed, and the rendering of such files from templates.
+
+Each workload manager and each machine brings its own files, with templates in its own package. Each value that a shell
+reads is quoted. A complete file is managed by shifter-xc; of a file that belongs to the site or to Cray, one marked
+block or one line is.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import jinja2
+
+from udi.config import SiteConfig
+from udiroot.errors import ConfigError, printable
+
+MARK = "shifter-xc"
+"""A word in every file that we install, by which we recognize it."""
+
+
+@dataclass(frozen=True)
+class SiteFile:
+    """A file, and how it goes in: complete, as a marked block of a file, or as the one line that begins with `key`."""
+
+    path: str
+    mode: int
+    text: str
+    kind: Literal["complete", "block", "line"] = "complete"
+    key: str = ""
+
+
+class Renderer:
+    """Renders templates with the values that all of them share."""
+
+    def __init__(self, site: SiteConfig, config_path: str) -> None:
+        """`config_path` is the configuration that installed programs will read, as an absolute path."""
+        self.common: Mapping[str, object] = {
+            "python": sys.executable,
+            "config": config_path,
+            "bin": site.install.bin,
+            "state": site.jobs.state,
+            "root": site.node.root,
+            "run": site.node.run,
+        }
+
+    def __call__(self, package: str, template: str, **values: object) -> str:
+        """`template` of a room's own directory `templates`, or of `templates/site` for what no one room brings.
+
+        Raises ConfigError where it cannot be rendered.
+        """
+        environment = jinja2.Environment(
+            loader=jinja2.PackageLoader(package, "site" if package == "templates" else "templates"),
+            undefined=jinja2.StrictUndefined,
+            keep_trailing_newline=True,
+            autoescape=False,  # noqa: S701 - shell scripts and plain text; what a shell reads goes through `shell`
+        )
+        environment.filters["shell"] = lambda value: shlex.quote(str(value))
+        try:
+            return environment.get_template(f"{template}.j2").render({**self.common, **values})
+        except jinja2.TemplateError as error:
+            raise ConfigError(f"template {package}/{template}.j2 cannot be rendered: {printable(error)}") from error
+
+    def program(self, name: str, module: str, function: str = "main") -> str:
+        """The script that starts `function` of `module` as the program `name`."""
+        return self("templates", "program", name=name, module=module, function=function)
