@@ -1,7 +1,7 @@
-"""A cold start: nothing of our software is in the node's memory, and each operation on its file system is a round trip.
+"""A cold start: none of our software is in the node's memory, and each operation on its file system is a round trip.
 
-The same software, once as the zip that nodes get, once as an installed package tree with its compiled files beside.
-Python itself is on neither: its own start is the same in both.
+The same software, once as the zip that nodes use, once as an installed package tree with its compiled files.
+Python itself is in neither: its own start is the same in both.
 """
 
 from __future__ import annotations
@@ -15,28 +15,31 @@ import sys
 import time
 from pathlib import Path
 
-from tests.node.rig import Rig
+from tests.node.rig import IDENTITY_FILE, Rig
 from udi import nodecommand, nodezip
+from xcsim import tools
 
 _LATENCY = 0.001
-_PLACE = "/slow"
+_MOUNT = "/slow"
 _ROOT = Path(__file__).parents[1]
 
 
 def measure(rig: Rig, rounds: int) -> None:
     """Print operations and time of setupRoot and unsetupRoot from the zip and from a package tree."""
-    rig.node.run(["/bin/mkdir", _PLACE], check=True)
-    software = rig.folder / "cold"
+    rig.node.run(["/bin/mkdir", _MOUNT], check=True)
+    software = rig.directory / "cold"
     (software / "tree").mkdir(parents=True)
-    shutil.copy(rig.folder / "software/udi.zip", software / "udi.zip")
+    shutil.copy(rig.directory / "software/udi.zip", software / "udi.zip")
     for package in ("udiroot", "nodehealth"):
         shutil.copytree(_ROOT / package, software / "tree" / package, ignore=shutil.ignore_patterns("__pycache__"))
-    subprocess.run([sys.executable, "-m", "compileall", "-q", "-o", "0", software / "tree"], check=True)
+    tools.run(
+        sys.executable, "-m", "compileall", "-q", "-o", "0", software / "tree", failure="our software did not compile"
+    )
     starts = {
-        "zip": nodezip.start_line(f"{_PLACE}/udi.zip", "udiroot.commands"),
-        "package tree": f"import sys; sys.path.insert(0, '{_PLACE}/tree'); from udiroot.commands import main; main()",
+        "zip": nodezip.start_line(f"{_MOUNT}/udi.zip", "udiroot.commands"),
+        "package tree": f"import sys; sys.path.insert(0, '{_MOUNT}/tree'); from udiroot.commands import main; main()",
     }
-    print(f"{rounds} cold starts, {_LATENCY * 1000:g} ms an operation; operations, and median milliseconds")
+    print(f"{rounds} cold starts, {_LATENCY * 1000:g} ms per operation; operations, and median milliseconds")
     for name, start in starts.items():
         results = [_pair(rig, software, start) for _ in range(rounds)]
         for step in ("setupRoot", "unsetupRoot"):
@@ -51,8 +54,8 @@ def _pair(rig: Rig, software: Path, start: str) -> dict[str, tuple[int, float]]:
     path, sha256 = rig.send(plan)
     nonce = secrets.token_hex(16)
     commands = {
-        "setupRoot": nodecommand.setup_command(rig.site, path, sha256, nonce),
-        "unsetupRoot": nodecommand.teardown_command(rig.site, plan.job, nonce),
+        "setupRoot": nodecommand.setup_command(rig.site, IDENTITY_FILE, path, sha256, nonce),
+        "unsetupRoot": nodecommand.teardown_command(rig.site, IDENTITY_FILE, plan.job, nonce),
     }
     usual = nodezip.start_line(rig.site.node.zip, "udiroot.commands")
     return {
@@ -63,12 +66,12 @@ def _pair(rig: Rig, software: Path, start: str) -> dict[str, tuple[int, float]]:
 
 def _cold(rig: Rig, software: Path, argv: list[str]) -> tuple[int, float]:
     words = ["--latency", str(_LATENCY), "--namespace", str(rig.node.pid)]
-    server = [sys.executable, "-m", "benchmarks.slowfs", str(software), _PLACE, *words]
+    server = [sys.executable, "-m", "benchmarks.slowfs", str(software), _MOUNT, *words]
     with subprocess.Popen(server, stdout=subprocess.PIPE, text=True, cwd=_ROOT) as process:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
         began = time.perf_counter()
         rig.node.run(argv, check=True)
         seconds = time.perf_counter() - began
-        rig.node.run(["/bin/umount", _PLACE], check=True)
+        rig.node.run(["/bin/umount", _MOUNT], check=True)
         return int(process.stdout.readline()), seconds

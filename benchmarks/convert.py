@@ -1,11 +1,11 @@
-"""How long an image takes to become one file: ours, the packer alone on an unpacked tree, and the usual way.
+"""How long it takes to make an image one file: with our software, with the packer alone, and the usual way.
 
     python -m benchmarks.convert [--archive FILE] [--rounds 5]
 
 (a) ours, from a docker-archive; (b) mksquashfs on the tree already unpacked, which is the limit; (c) skopeo copy,
-umoci unpack, mksquashfs. All to squashfs with zstd level 3, in one run. Every round goes all the ways once, so that
-they share what else the machine does; a ratio is the median of the rounds' ratios. Without --archive, an image of this
-machine's own /usr in four layers is made. Needs root, since umoci unpacks owners.
+umoci unpack, mksquashfs. All to squashfs with zstd level 3, in one run. Every round measures each way once, so that
+all are subject to the same load of the machine; a ratio is the median of the rounds' ratios. Without --archive, an
+image is made from this machine's own /usr, in four layers. Needs root, since umoci restores owners.
 """
 
 from __future__ import annotations
@@ -28,20 +28,23 @@ from rich.table import Table
 
 from tests.gateway.archives import BASE, layer_tar, make_archive
 from tests.gateway.registries import DebianRegistry
+from udi.commandline import run
+from udiroot.errors import UpstreamFailed
+from xcsim.registry import push_to
 
 _COMPRESSION = ["-comp", "zstd", "-Xcompression-level", "3"]
 _LIMIT = "(b) mksquashfs on the unpacked tree, zstd:3"
 _peak = 0
-"""MiB of the largest process since it was set to 0: of a command, and of all that it waited for."""
+"""MiB of the largest process since this was set to 0: of a command, and of all children that it waited for."""
 _LAYERS = (("usr/bin", "usr/sbin"), ("usr/lib",), ("usr/share",), ("usr/include",))
 
 
 def make_image(path: str, how: str, limit: int) -> None:
-    """A docker-archive of this machine's programs, of at most `limit` bytes of files a layer."""
-    make_archive(path, [layer_tar(BASE), *(_layer(folders, limit) for folders in _LAYERS)], how=how)
+    """A docker-archive of this machine's programs, with at most `limit` bytes of files in each layer."""
+    make_archive(path, [layer_tar(BASE), *(_layer(directories, limit) for directories in _LAYERS)], how=how)
 
 
-def _layer(folders: tuple[str, ...], limit: int) -> bytes:
+def _layer(directories: tuple[str, ...], limit: int) -> bytes:
     left = limit
     dropped: set[str] = set()
 
@@ -51,19 +54,21 @@ def _layer(folders: tuple[str, ...], limit: int) -> bytes:
             dropped.add(info.name)
             return None
         left -= info.size
-        info.mtime = int(info.mtime)  # Docker's layers know whole seconds
+        info.mtime = int(info.mtime)  # Docker's layers have whole seconds
         return info
 
     with tempfile.TemporaryFile() as stream:
         with tarfile.open(fileobj=stream, mode="w") as archive:
-            for folder in folders:
-                if os.path.isdir(f"/{folder}"):
-                    archive.add(f"/{folder}", folder, filter=keep)
+            for directory in directories:
+                if os.path.isdir(f"/{directory}"):
+                    archive.add(f"/{directory}", directory, filter=keep)
         stream.seek(0)
         return stream.read()
 
 
-def ours(source: str, work: str, image_format: str = "squashfs", compression: str = "zstd:3", config: str = "") -> None:
+def convert(
+    source: str, work: str, image_format: str = "squashfs", compression: str = "zstd:3", config: str = ""
+) -> None:
     program = [sys.executable, "-c", "from gateway.service.cli import main; main()"]
     program += ["--config", config] if config else []
     options = ["--json", "--format", image_format, "--compression", compression]
@@ -86,12 +91,12 @@ def _run(argv: list[str]) -> None:
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise click.ClickException(f"{argv[0]} ended with status {process.returncode}")
+        raise UpstreamFailed(f"{argv[0]} exited with status {process.returncode}")
     _peak = max(_peak, usage.ru_maxrss >> 10)
 
 
-def _timed(step: Callable[[str], None], folder: str) -> float:
-    work = tempfile.mkdtemp(dir=folder)
+def _timed(step: Callable[[str], None], directory: str) -> float:
+    work = tempfile.mkdtemp(dir=directory)
     try:
         os.sync()
         start = time.monotonic()
@@ -102,22 +107,26 @@ def _timed(step: Callable[[str], None], folder: str) -> float:
 
 
 @click.command()
-@click.option("--archive", help="A docker-archive to use.")
+@click.option("--archive", help="The docker-archive to convert; made if not given.")
 @click.option(
-    "--layers", "how", default="plain", type=click.Choice(["plain", "gzip", "zstd"]), help="Of the made image."
+    "--layers",
+    "how",
+    default="plain",
+    type=click.Choice(["plain", "gzip", "zstd"]),
+    show_default=True,
+    help="Compression of the made image's layers.",
 )
-@click.option("--rounds", default=5, show_default=True)
-@click.option("--megabytes", default=250, show_default=True, help="Limit of each layer of the made image.")
-@click.option("--folder", default=None, help="Where to work; a local disk.")
-def main(archive: str | None, how: str, rounds: int, megabytes: int, folder: str | None) -> None:
-    """Print a table of medians."""
-    with tempfile.TemporaryDirectory(dir=folder) as work, DebianRegistry(Path(work, "registry")) as registry:
+@click.option("--rounds", default=5, show_default=True, help="Number of rounds.")
+@click.option("--megabytes", default=250, show_default=True, help="Maximum size of each layer of the made image.")
+@click.option("--directory", default=None, help="Working directory, on a local disk.")
+def main(archive: str | None, how: str, rounds: int, megabytes: int, directory: str | None) -> None:
+    """Measure how long it takes to make an image one file, and print a table of medians."""
+    with tempfile.TemporaryDirectory(dir=directory) as work, DebianRegistry(Path(work, "registry")) as registry:
         if archive is None:
             archive = f"{work}/image.tar"
-            with ProcessPoolExecutor(1) as other:  # what it takes must not count for those that are measured
+            with ProcessPoolExecutor(1) as other:  # its memory must not count for those that are measured
                 other.submit(make_image, archive, how, megabytes << 20).result()
-        push = ["skopeo", "copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false"]
-        _run([*push, f"docker-archive:{archive}", f"docker://{registry.name}/image:1"])
+        push_to(registry.name, Path(archive), "image:1")
         os.mkdir(f"{work}/tree")
         usual_way(archive, f"{work}/tree")
         ways = _ways(archive, f"{work}/tree/bundle/rootfs", registry.name, _configuration(work, registry.name))
@@ -125,7 +134,7 @@ def main(archive: str | None, how: str, rounds: int, megabytes: int, folder: str
         for number in range(rounds):
             for name, way in ways.items():
                 measured[name].append(_measured(way, work))
-            print(f"round {number + 1} of {rounds} is done", file=sys.stderr)
+            print(f"round {number + 1} of {rounds} done", file=sys.stderr)
         size = os.path.getsize(archive) / (1 << 20)
     _show(measured, f"archive of {size:.0f} MiB, {rounds} rounds")
 
@@ -133,30 +142,30 @@ def main(archive: str | None, how: str, rounds: int, megabytes: int, folder: str
 def _ways(archive: str, tree: str, registry: str, config: str) -> dict[str, Callable[[str], None]]:
     saved = f"docker-archive:{archive}"
     return {
-        "(a) ours, zstd:3": lambda at: ours(saved, at),
+        "(a) ours, zstd:3": lambda at: convert(saved, at),
         _LIMIT: lambda at: packer_alone(tree, at),
         "(c) skopeo copy, umoci unpack, mksquashfs, zstd:3": lambda at: usual_way(archive, at),
-        "ours, gzip:1 (the default)": lambda at: ours(saved, at, compression="gzip:1"),
-        "ours, ext4": lambda at: ours(saved, at, image_format="ext4"),
-        "ours, from a registry (gzip layers), zstd:3": lambda at: ours(
+        "ours, gzip:1 (the default)": lambda at: convert(saved, at, compression="gzip:1"),
+        "ours, ext4": lambda at: convert(saved, at, image_format="ext4"),
+        "ours, from a registry (gzip layers), zstd:3": lambda at: convert(
             f"docker://{registry}/image:1", at, config=config
         ),
     }
 
 
-def _configuration(folder: str, registry: str) -> str:
-    path = f"{folder}/udi.toml"
+def _configuration(directory: str, registry: str) -> str:
+    path = f"{directory}/udi.toml"
     with open(path, "w") as stream:
-        stream.write(f'store.path = "{folder}/store"\n[[registry.hosts]]\nname = "{registry}"\nplain_http = true\n')
+        stream.write(f'store.path = "{directory}/store"\n[[registry.hosts]]\nname = "{registry}"\nplain_http = true\n')
     os.chmod(path, 0o644)
     return path
 
 
-def _measured(way: Callable[[str], None], folder: str) -> tuple[float, int]:
+def _measured(way: Callable[[str], None], directory: str) -> tuple[float, int]:
     """Seconds, and MiB of the largest process."""
     global _peak
     _peak = 0
-    return _timed(way, folder), _peak
+    return _timed(way, directory), _peak
 
 
 def _show(measured: dict[str, list[tuple[float, int]]], title: str) -> None:
@@ -170,4 +179,4 @@ def _show(measured: dict[str, list[tuple[float, int]]], title: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "benchmarks.convert")

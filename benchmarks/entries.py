@@ -1,10 +1,10 @@
-"""What images of very many entries cost: the time, and the peak memory of our process and of the packer beside it.
+"""What images of very many entries cost: time, and the peak memory of our process and of the packer next to it.
 
     python -m benchmarks.entries [--entries 1000000] [--whiteouts 100000]
 
-An image of small files in folders of a thousand; then images whose second layer hides each file of the first by a
+An image of small files in directories of a thousand; then images whose second layer hides each file of the first by a
 marker of its own, of half as many files and of all: what grows with the number, and not with its square, takes twice as
-long for twice as many. Layers are gzipped, as registries have them.
+long for twice as many. Layers are compressed with gzip, as in registries.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from rich.table import Table
 
 from gateway.image.tar_writer import DIRECTORY, REGULAR, TarWriter
 from tests.gateway.archives import BASE, layer_tar, make_archive
+from udi.commandline import run
+from udiroot.errors import UpstreamFailed
 
-_FOLDER = 1000
-_LOOK = 0.02
+_IN_DIRECTORY = 1000
+_POLL_SECONDS = 0.02
 
 
 def small_files(path: str, count: int) -> None:
@@ -34,11 +36,11 @@ def small_files(path: str, count: int) -> None:
 
     def entries(writer: TarWriter) -> None:
         for number in range(count):
-            folder = b"data/%04d" % (number // _FOLDER)
-            if number % _FOLDER == 0:
-                writer.entry(folder + b"/", DIRECTORY, mode=0o755)
+            directory = b"data/%04d" % (number // _IN_DIRECTORY)
+            if number % _IN_DIRECTORY == 0:
+                writer.entry(directory + b"/", DIRECTORY, mode=0o755)
                 continue
-            writer.entry(folder + b"/file-%07d.txt" % number, REGULAR, mode=0o644, size=64)
+            writer.entry(directory + b"/file-%07d.txt" % number, REGULAR, mode=0o644, size=64)
             writer.write(b"%064d" % number)
             writer.pad(64)
 
@@ -46,7 +48,7 @@ def small_files(path: str, count: int) -> None:
 
 
 def hidden_files(path: str, count: int) -> None:
-    """A docker-archive with a layer of `count` files in one folder, and one of as many whiteouts."""
+    """A docker-archive with a layer of `count` files in one directory, and one of as many whiteouts."""
 
     def made(writer: TarWriter) -> None:
         for number in range(count):
@@ -73,14 +75,14 @@ def converted(archive: str, output: str) -> tuple[float, int, int]:
     program = [sys.executable, "-c", "from gateway.service.cli import main; main()", "convert", "--json"]
     began = time.monotonic()
     process = subprocess.Popen([*program, f"docker-archive:{archive}", output], stdout=subprocess.DEVNULL)
-    ours, packer = 0, 0
+    largest, packer = 0, 0
     while process.poll() is None:
-        ours = max(ours, _peak(process.pid))
+        largest = max(largest, _peak(process.pid))
         packer = max([packer, *map(_peak, _children(process.pid))])
-        time.sleep(_LOOK)
+        time.sleep(_POLL_SECONDS)
     if process.returncode:
-        raise click.ClickException(f"the conversion ended with status {process.returncode}")
-    return time.monotonic() - began, ours >> 10, packer >> 10
+        raise UpstreamFailed(f"the conversion exited with status {process.returncode}")
+    return time.monotonic() - began, largest >> 10, packer >> 10
 
 
 def _children(pid: int) -> list[int]:
@@ -91,7 +93,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _peak(pid: int) -> int:
-    """KiB of a process at its largest so far; 0 where it has ended."""
+    """KiB of a process at its largest so far; 0 once it has exited."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -100,26 +102,26 @@ def _peak(pid: int) -> int:
 
 
 @click.command()
-@click.option("--entries", default=1_000_000, show_default=True)
-@click.option("--whiteouts", default=100_000, show_default=True)
-@click.option("--folder", default=None, help="Where to work; a local disk.")
-def main(entries: int, whiteouts: int, folder: str | None) -> None:
-    """Print a table."""
+@click.option("--entries", default=1_000_000, show_default=True, help="Entries of the first image.")
+@click.option("--whiteouts", default=100_000, show_default=True, help="Whiteouts of the last image.")
+@click.option("--directory", default=None, help="Working directory, on a local disk.")
+def main(entries: int, whiteouts: int, directory: str | None) -> None:
+    """Measure the conversion of images of very many entries, and print a table."""
     images = {
         f"{entries} entries": (small_files, entries),
         f"{whiteouts // 2} whiteouts": (hidden_files, whiteouts // 2),
         f"{whiteouts} whiteouts": (hidden_files, whiteouts),
     }
     table = Table("image", "s", "our process, MiB", "the packer, MiB")
-    with tempfile.TemporaryDirectory(dir=folder) as work, ProcessPoolExecutor(1) as other:
+    with tempfile.TemporaryDirectory(dir=directory) as work, ProcessPoolExecutor(1) as other:
         for name, (make, count) in images.items():
             archive = f"{work}/image.tar"
             other.submit(make, archive, count).result()
-            seconds, ours, packer = converted(archive, f"{work}/image.squashfs")
-            table.add_row(name, f"{seconds:.1f}", str(ours), str(packer))
+            seconds, largest, packer = converted(archive, f"{work}/image.squashfs")
+            table.add_row(name, f"{seconds:.1f}", str(largest), str(packer))
             os.unlink(archive)
     Console().print(table)
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "benchmarks.entries")

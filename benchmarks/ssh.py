@@ -5,7 +5,6 @@ The tiny image of the tests; the four commands take turns, each started from ins
 
 from __future__ import annotations
 
-import argparse
 import secrets
 import shlex
 import tempfile
@@ -13,27 +12,30 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import click
+
 from benchmarks.turns import in_turns, show
 from tests.node.pair import Pair
-from tests.node.rig import Rig
+from tests.node.rig import IDENTITY_FILE, Rig
 from udi import nodecommand
+from udi.commandline import run
+from udiroot.errors import UpstreamFailed
 
 
-def main() -> None:
-    """Print the medians."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=40)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="udi-bench-") as folder:
-        Path(folder).chmod(0o755)
-        rig = Rig(Path(folder) / "rig")
+@click.command()
+@click.option("--rounds", default=40, show_default=True, help="Number of rounds.")
+def main(rounds: int) -> None:
+    """Measure what the private sshd adds, and print the medians."""
+    with tempfile.TemporaryDirectory(prefix="udi-bench-") as directory:
+        Path(directory).chmod(0o755)
+        rig = Rig(Path(directory) / "rig")
         pair = Pair(rig)
         try:
-            times = _nodes(pair, options.rounds) | _ssh(pair, options.rounds)
+            times = _nodes(pair, rounds) | _ssh(pair, rounds)
         finally:
             pair.close()
             rig.close()
-    show(times, options.rounds)
+    show(times, rounds)
 
 
 def _nodes(pair: Pair, rounds: int) -> dict[str, list[float]]:
@@ -43,9 +45,11 @@ def _nodes(pair: Pair, rounds: int) -> dict[str, list[float]]:
         plan = pair.plan(keys)
         path, sha256 = rig.send(plan)
         nonce = secrets.token_hex(16)
-        set_up = nodecommand.setup_command(rig.site, path, sha256, nonce)
+        set_up = nodecommand.setup_command(rig.site, IDENTITY_FILE, path, sha256, nonce)
         commands[f"setupRoot, {kind}"] = shlex.split(set_up)
-        commands[f"unsetupRoot, {kind}"] = shlex.split(nodecommand.teardown_command(rig.site, plan.job, nonce))
+        commands[f"unsetupRoot, {kind}"] = shlex.split(
+            nodecommand.teardown_command(rig.site, IDENTITY_FILE, plan.job, nonce)
+        )
     return in_turns(rig, commands, rounds)
 
 
@@ -58,7 +62,7 @@ def _ssh(pair: Pair, rounds: int) -> dict[str, list[float]]:
     took = time.perf_counter() - began
     pair.tear_down()
     if done.returncode:
-        raise SystemExit(f"ssh failed: {done.stderr}")
+        raise UpstreamFailed(f"ssh failed: {done.stderr.strip()}")
     return {"keys of a job, on the MOM node": keys, "ssh nid00413 true (mean)": [took / rounds]}
 
 
@@ -72,4 +76,4 @@ def _timed(step: Callable[[], object], rounds: int) -> list[float]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "benchmarks.ssh")

@@ -1,4 +1,4 @@
-"""Commands that take turns on a node, each started from inside it, so that neither a shell nor the way in is timed."""
+"""Commands that take turns on a node, each started from inside it, so neither a shell nor entering it is timed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ print(json.dumps(times))
 
 
 def in_turns(rig: Rig, commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each command, a figure a round, after two rounds that do not count."""
+    """Seconds of each command, one figure per round, after two rounds that do not count."""
     timer = [*rig.site.node.python, "-I", "-c", _TIMER]
     given = json.dumps([rounds + _WARM_UP, [list(argv) for argv in commands.values()]])
     done = rig.node.run(timer, input=given, timeout=600, check=True)
@@ -35,8 +35,8 @@ def in_turns(rig: Rig, commands: Mapping[str, Sequence[str]], rounds: int) -> di
 
 
 def show(times: Mapping[str, Sequence[float]], rounds: int) -> None:
-    """A line a command."""
-    print(f"{rounds} rounds; median, least and most in milliseconds")
+    """Print one line per command."""
+    print(f"{rounds} rounds; median, minimum and maximum in milliseconds")
     for name, values in times.items():
         row = "".join(f"{figure * 1000:8.1f}" for figure in (statistics.median(values), min(values), max(values)))
         print(f"{name:34}{row}")

@@ -1,7 +1,7 @@
 """ALPS: reservations, and the applications that claim them (cray-reference sections 2 and 3).
 
-A reservation is reserved, then confirmed, then released; it is gone when it is released and its last application has
-ended. Only then its nodes are checked (`on_gone`) and free again. The daemon's one lock guards every method.
+A reservation is reserved, then confirmed, then released. It is gone once it is released and its last application has
+exited; only then are its nodes checked (`on_gone`) and free again. The daemon's one lock guards every method.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from xcsim.faults import Faults
 
 
 class AlpsRefused(UdiError):
-    """ALPS said no, in the words and the class that BASIL gives (cray-reference B30)."""
+    """ALPS refused a request; message and class are BASIL's (cray-reference B30)."""
 
     exit_code = 1
 
@@ -41,7 +41,7 @@ class Application:
 
 @dataclass
 class Reservation:
-    """One reservation: `per_node` PEs on each of `nids`, `width` in all."""
+    """One reservation: `per_node` PEs on each of `nids`, `width` in total."""
 
     id: int
     user: str
@@ -64,7 +64,7 @@ class Reservation:
 
     @property
     def number(self) -> str:
-        """What apstat shows of the batch id: its leading number (cray-reference S4)."""
+        """The part of the batch id that apstat shows: its leading number (cray-reference S4)."""
         digits = self.batch_id.split(".", 1)[0].split("[", 1)[0]
         return digits or "0"
 
@@ -93,7 +93,7 @@ class Alps:
             self.reservations = {one["id"]: Reservation(**one) for one in saved["reservations"]}
 
     def reserve(self, wanted: Reservation, machine: set[int]) -> Reservation:
-        """Take the nodes; `wanted.id` is given here. A node that is taken, down or unknown is a refusal."""
+        """Reserve the nodes and assign an id. Raises AlpsRefused for a node that is taken, down or unknown."""
         if self._faults.strikes("reserve-refused"):
             raise AlpsRefused("ALPS error: apsched: no resources available", error_class="TRANSIENT")
         if not wanted.nids or len(wanted.nids) * wanted.per_node < wanted.width:
@@ -120,7 +120,7 @@ class Alps:
         return one
 
     def release(self, number: int) -> int:
-        """Let go; gives how many applications still hold it (cray-reference B51: SUCCESS first, then no entry)."""
+        """Release; returns how many applications still claim it (cray-reference B51: SUCCESS first, then no entry)."""
         one = self.reservations.get(number)
         if one is None:
             raise AlpsRefused(f"ALPS error: apsched: No entry for resId {number}")
@@ -142,7 +142,7 @@ class Alps:
         return one
 
     def finish(self, apid: int) -> None:
-        """End an application's claim, and its reservation if that only waited for it."""
+        """End an application's claim, and its reservation if that was only waiting for it."""
         one = self.applications.pop(apid)
         reservation = self.reservations.get(one.reservation)
         if reservation is not None:
@@ -150,7 +150,7 @@ class Alps:
         self.save()
 
     def listed(self) -> list[Reservation]:
-        """The reservations that a query is shown now; counts as one query."""
+        """The reservations that a query shows now; counts as one query."""
         self._drop_unconfirmed()
         if self._faults.strikes("reservation-gone"):
             return []
@@ -177,7 +177,7 @@ class Alps:
             self._on_gone(one)
 
     def save(self) -> None:
-        """Write what must survive the daemon; running applications do not."""
+        """Write what must outlive the daemon; running applications do not."""
         text = json.dumps(
             {
                 "last_id": self._last_id,

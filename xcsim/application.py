@@ -1,7 +1,7 @@
 """`aprun` and the part of apinit on a node: an application inside the caller's own reservation (cray-reference 6).
 
-`CRAY_ROOTFS` chooses the root from the node's `roots.conf`. An unknown name, a folder that is absent or one that is
-not a mount fails the application: it never runs outside the root that was asked for.
+`CRAY_ROOTFS` selects the root from the node's `roots.conf`. An unknown name, a directory that does not exist or is
+not a mount fails the application: it never runs outside the root that was requested.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ class ApplicationFailed(UdiError):
 
 @dataclass
 class Request:
-    """What one aprun asks for."""
+    """What one aprun requests."""
 
     width: int = 1
     per_node: int = 0
@@ -48,7 +48,7 @@ class Request:
 
 
 def parse(arguments: list[str]) -> Request:
-    """aprun's own options end at the first word that is not one (A6)."""
+    """Parse aprun's command line; its own options end at the first word that is not one (A6)."""
     wanted = Request()
     words = list(arguments)
     while words and words[0].startswith("-"):
@@ -66,7 +66,7 @@ def parse(arguments: list[str]) -> Request:
     if not words:
         raise AlpsRefused("no executable was given")
     if ":" in words:
-        raise AlpsRefused("MPMD launches (a ':' between programs) are not part of this machine")
+        raise AlpsRefused("MPMD launches (a ':' between programs) are not supported on this machine")
     wanted.command = words
     return wanted
 
@@ -99,7 +99,7 @@ class Launcher:
         self._slots = slots
 
     def run(self, call: Call) -> int:
-        """One aprun from its options to its exit status (A10)."""
+        """Run one aprun; returns its exit status (A10)."""
         try:
             wanted = parse(call.arguments)
             with self._lock:
@@ -110,10 +110,10 @@ class Launcher:
                 application = self._alps.place(reservation, pes, os.path.basename(wanted.command[0]))
         except AlpsRefused as refused:
             who = "apsched" if "reservation" in refused.message else "aprun"
-            call.complain(f"{who}: {refused.message}\n")
+            call.write_error(f"{who}: {refused.message}\n")
             return 1
         try:
-            return _Run(self._nodes, application, wanted, call).to_the_end()
+            return _Run(self._nodes, application, wanted, call).to_completion()
         finally:
             with self._lock:
                 self._alps.finish(application.apid)
@@ -130,7 +130,7 @@ class Launcher:
             mine = one.uid == call.uid and not one.released and one.confirmed
             if mine and (one.pagg in sessions or one.batch_id == batch):
                 return one
-        raise AlpsRefused("no reservation: aprun runs inside a batch job of its own user only")
+        raise AlpsRefused("no reservation: aprun runs only inside a batch job of the same user")
 
     def _place(self, wanted: Request, reservation: Reservation) -> dict[int, int]:
         nids = wanted.nodes or reservation.nids
@@ -155,7 +155,7 @@ class Launcher:
 
 
 class _Run:
-    """One application, from its first PE to its last line."""
+    """One application, from its first PE to its last line of output."""
 
     def __init__(self, nodes: dict[int, ComputeNode], application: Application, wanted: Request, call: Call) -> None:
         self._nodes = nodes
@@ -165,13 +165,13 @@ class _Run:
         self._ranks: dict[int, tuple[int, subprocess.Popen[Any]]] = {}
         self._killed = False
 
-    def to_the_end(self) -> int:
+    def to_completion(self) -> int:
         try:
             self._start()
         except ApplicationFailed as failed:
             self._kill()
-            self._call.complain(f"{failed.message}\n")
-            self._end_line("exit codes: 1")
+            self._call.write_error(f"{failed.message}\n")
+            self._last_line("exit codes: 1")
             return 1
         return self._report(self._wait())
 
@@ -200,27 +200,28 @@ class _Run:
             )
         except (OSError, subprocess.SubprocessError, NotFound) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            words = f"Exec {self._wanted.command[0]} failed: {reason}"
-            raise ApplicationFailed(self._on_node(nid, words)) from error
+            message = f"Exec {self._wanted.command[0]} failed: {reason}"
+            raise ApplicationFailed(self._on_node(nid, message)) from error
 
     def _root_on(self, nid: int, name: str) -> str:
-        """Where the application's root is on this node."""
+        """The application's root on this node. Raises ApplicationFailed."""
         if name in ("", "INITRAMFS"):
             return "/"
         node = self._nodes[nid]
         try:
-            folder = _roots(node).get(name)
-            mounted = folder is not None and _is_mount(node, folder)
+            directory = _roots(node).get(name)
+            mounted = directory is not None and _is_mount(node, directory)
         except (NotFound, OSError) as error:
             raise ApplicationFailed(self._on_node(nid, "node is not reachable")) from error
-        if folder is None:
+        if directory is None:
             raise ApplicationFailed(self._on_node(nid, f"CRAY_ROOTFS {name} is not in roots.conf"))
         if not mounted:
-            raise ApplicationFailed(self._on_node(nid, f"CRAY_ROOTFS {name}: {folder} is not available on this node"))
-        return folder
+            message = f"CRAY_ROOTFS {name}: {directory} is not available on this node"
+            raise ApplicationFailed(self._on_node(nid, message))
+        return directory
 
     def _wait(self) -> dict[int, int]:
-        """Exit status of each rank. A rank that dies by a signal ends the application; so does the end of aprun."""
+        """Exit status of each rank. The application is terminated when a signal kills a rank, or when aprun is gone."""
         codes: dict[int, int] = {}
         while len(codes) < len(self._ranks):
             for rank, (nid, process) in self._ranks.items():
@@ -229,7 +230,7 @@ class _Run:
                     continue
                 codes[rank] = code
                 if code < 0 and not self._killed:
-                    self._call.complain(self._on_node(nid, "initiated application termination") + "\n")
+                    self._call.write_error(self._on_node(nid, "initiated application termination") + "\n")
                     self._kill()
             try:
                 for number in self._call.signals(0.01):
@@ -258,32 +259,32 @@ class _Run:
         signals = [-code for code in codes.values() if code < 0]
         exits = [code for code in codes.values() if code > 0]
         if signals:
-            self._end_line("exit signals: " + (signal.strsignal(signals[0]) or str(signals[0])))
+            self._last_line("exit signals: " + (signal.strsignal(signals[0]) or str(signals[0])))
         elif exits:
-            self._end_line("exit codes: " + ", ".join(str(code) for code in dict.fromkeys(exits)))
-        self._end_line("resources: utime ~0s, stime ~0s, Rss ~4848, inblocks ~0, outblocks ~0")
+            self._last_line("exit codes: " + ", ".join(str(code) for code in dict.fromkeys(exits)))
+        self._last_line("resources: utime ~0s, stime ~0s, Rss ~4848, inblocks ~0, outblocks ~0")
         if signals:
             return 128 + signals[0]
         return exits[0] if exits else 0
 
-    def _end_line(self, words: str) -> None:
+    def _last_line(self, text: str) -> None:
         if not self._wanted.quiet:
-            self._call.say(f"Application {self._application.apid} {words}\n")
+            self._call.write(f"Application {self._application.apid} {text}\n")
 
-    def _on_node(self, nid: int, words: str) -> str:
-        return f"[NID {nid:05d}] {time.strftime('%Y-%m-%d %H:%M:%S')} Apid {self._application.apid}: {words}"
+    def _on_node(self, nid: int, message: str) -> str:
+        return f"[NID {nid:05d}] {time.strftime('%Y-%m-%d %H:%M:%S')} Apid {self._application.apid}: {message}"
 
 
 def _roots(node: ComputeNode) -> dict[str, str]:
     """roots.conf as the node sees it: `NAME=path` lines (A3)."""
     text = node.path(f"/dsl{ROOTS_CONF}").read_text()
     pairs = (line.split("#", 1)[0].strip().partition("=") for line in text.splitlines())
-    return {name.strip(): folder.strip() for name, equals, folder in pairs if equals}
+    return {name.strip(): path.strip() for name, equals, path in pairs if equals}
 
 
-def _is_mount(node: ComputeNode, folder: str) -> bool:
+def _is_mount(node: ComputeNode, directory: str) -> bool:
     with open(f"/proc/{node.pid}/mountinfo") as table:
-        return any(line.split()[4] == folder for line in table)
+        return any(line.split()[4] == directory for line in table)
 
 
 def _sessions_above(pid: int) -> set[int]:
@@ -301,7 +302,7 @@ def _sessions_above(pid: int) -> set[int]:
 
 
 def _on_login_node(program: str, call: Call) -> bool:
-    """Whether aprun finds the program to copy it to the nodes, which it does without -b."""
+    """Whether aprun finds the program, which without -b it copies to the nodes."""
     path = call.environment.get("PATH", "/usr/bin:/bin")
     if "/" in program:
         return os.access(os.path.join(call.cwd, program), os.X_OK)

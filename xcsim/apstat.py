@@ -1,4 +1,4 @@
-"""`apstat`: ALPS as tables (cray-reference section 2), with the traps that parsers meet in them."""
+"""`apstat`: ALPS as tables (cray-reference section 2), with the traps that they set for parsers."""
 
 import time
 
@@ -11,7 +11,7 @@ _NODE_STATE = {"up": "UP", "down": "DN", "admindown": "AD", "suspect": "SU", "un
 
 
 class Apstat:
-    """The tables, out of the state of ALPS and of the nodes."""
+    """The tables, made from the state of ALPS and of the nodes."""
 
     def __init__(self, alps: Alps, states: NodeStates, faults: Faults, settings: Settings) -> None:
         self._alps = alps

@@ -1,6 +1,6 @@
-"""BASIL: the XML that `apbasil` takes and gives, protocols 1.0 to 1.3 (cray-reference section 3).
+"""BASIL: the XML that `apbasil` reads and writes, protocols 1.0 to 1.3 (cray-reference section 3).
 
-Failures are said in the XML; the tool itself ends with 0 (cray-reference B4).
+Failures are reported in the XML; the tool itself exits with 0 (cray-reference B4).
 """
 
 import pwd
@@ -20,7 +20,7 @@ _STATES = {"up": "UP", "down": "DOWN", "unavail": "UNAVAILABLE", "suspect": "SUS
 
 
 class Basil:
-    """Answers one request at a time out of the state of ALPS and of the nodes."""
+    """Answers one request at a time from the state of ALPS and of the nodes."""
 
     def __init__(self, alps: Alps, states: NodeStates, faults: Faults, settings: Settings) -> None:
         self._alps = alps
@@ -29,7 +29,7 @@ class Basil:
         self._settings = settings
 
     def answer(self, request: bytes) -> bytes:
-        """The whole output of apbasil for this request."""
+        """The complete output of apbasil for this request."""
         protocol, method = "", "UNDEFINED"
         try:
             root = _parse(request)
@@ -38,7 +38,7 @@ class Basil:
                 raise AlpsRefused(f"unsupported protocol {protocol!r}", source="SYNTAX")
             if method == "QUERY" and self._faults.strikes("basil-empty"):
                 return b""
-            data = self._do(root, protocol, method)
+            data = self._answer(root, protocol, method)
         except AlpsRefused as refused:
             data = etree.Element(
                 "ResponseData",
@@ -55,7 +55,7 @@ class Basil:
             return text[: len(text) // 2]
         return text
 
-    def _do(self, root: Any, protocol: str, method: str) -> Any:
+    def _answer(self, root: Any, protocol: str, method: str) -> Any:
         data = etree.Element("ResponseData", status="SUCCESS", method=method)
         if method == "RESERVE":
             data.append(self._reserve(root, protocol))
@@ -137,22 +137,22 @@ class Basil:
             role="BATCH",
             state=_STATES.get(state, "UNKNOWN"),
         )
-        inner = _processor_place(node, protocol)
+        inner = _processor_array(node, protocol)
         for ordinal in range(self._settings.slots):
-            place = inner
+            parent = inner
             if protocol == "1.3":
                 unit = etree.SubElement(inner, "ComputeUnit", ordinal=str(ordinal))
-                place = etree.SubElement(unit, "ProcessorArray")
-            processor = etree.SubElement(place, "Processor", ordinal=str(ordinal))
+                parent = etree.SubElement(unit, "ProcessorArray")
+            processor = etree.SubElement(parent, "Processor", ordinal=str(ordinal))
             if protocol != "1.3":
                 processor.set("architecture", "x86_64")
                 processor.set("clock_mhz", "2600")
             if holder is not None and ordinal < holder.per_node:
                 etree.SubElement(processor, "ProcessorAllocation", reservation_id=str(holder.id))
-        memory_place = node if protocol == "1.0" else inner.getparent()
-        memory = etree.SubElement(memory_place, "MemoryArray")
+        memory_parent = node if protocol == "1.0" else inner.getparent()
+        memory = etree.SubElement(memory_parent, "MemoryArray")
         etree.SubElement(memory, "Memory", type="OS", page_size_kb="4", page_count="8388608")
-        etree.SubElement(memory_place, "LabelArray")
+        etree.SubElement(memory_parent, "LabelArray")
         return node
 
     def _reservation(self, one: Reservation, protocol: str) -> Any:
@@ -203,15 +203,15 @@ def _parse(request: bytes) -> Any:
     return root
 
 
-def _processor_place(node: Any, protocol: str) -> Any:
-    """The element that holds processors (1.3: compute units), which lies deeper with every protocol."""
+def _processor_array(node: Any, protocol: str) -> Any:
+    """The element that holds processors (1.3: compute units), which is deeper with every protocol."""
     if protocol == "1.0":
         return etree.SubElement(node, "ProcessorArray")
-    place = node
+    parent = node
     if protocol == "1.3":
         sockets = etree.SubElement(node, "SocketArray")
-        place = etree.SubElement(sockets, "Socket", ordinal="0", architecture="x86_64", clock_mhz="2600")
-    segments = etree.SubElement(place, "SegmentArray")
+        parent = etree.SubElement(sockets, "Socket", ordinal="0", architecture="x86_64", clock_mhz="2600")
+    segments = etree.SubElement(parent, "SegmentArray")
     segment = etree.SubElement(segments, "Segment", ordinal="0")
     return etree.SubElement(segment, "ComputeUnitArray" if protocol == "1.3" else "ProcessorArray")
 
@@ -232,7 +232,7 @@ def _ids(user: str) -> tuple[int, int]:
 
 
 def expand(text: str) -> list[int]:
-    """`1-3,7` as a list of nids, in its order."""
+    """The nids in `1-3,7`, in that order. Raises AlpsRefused."""
     nids: list[int] = []
     for part in text.replace(" ", "").split(","):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)

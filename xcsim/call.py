@@ -1,4 +1,4 @@
-"""One call of a stand-in: who called, from where, with what, and the descriptors to answer on."""
+"""One call of a stand-in: its caller, working directory, arguments, and the descriptors to answer on."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ _CREDENTIALS = struct.Struct("3i")
 
 @dataclass
 class Call:
-    """What a stand-in sent. The caller's identity is the kernel's word (SO_PEERCRED), not the caller's."""
+    """What a stand-in sent. The caller's identity is from the kernel (SO_PEERCRED), not from the caller."""
 
     connection: socket.socket
     name: str
@@ -31,7 +31,7 @@ class Call:
 
     @property
     def groups(self) -> tuple[int, ...]:
-        """The caller's groups: of its process while that lives, else those that it has by name."""
+        """The caller's groups: those of its process while that is alive, else those of its account."""
         try:
             for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
                 if line.startswith("Groups:"):
@@ -47,12 +47,12 @@ class Call:
         except KeyError:
             return str(self.uid)
 
-    def say(self, text: str | bytes) -> None:
-        """To the caller's stdout."""
+    def write(self, text: str | bytes) -> None:
+        """Write to the caller's stdout."""
         self._write(self.descriptors[1], text)
 
-    def complain(self, text: str | bytes) -> None:
-        """To the caller's stderr."""
+    def write_error(self, text: str | bytes) -> None:
+        """Write to the caller's stderr."""
         self._write(self.descriptors[2], text)
 
     def _write(self, descriptor: int, text: str | bytes) -> None:
@@ -62,14 +62,14 @@ class Call:
                 raw = raw[os.write(descriptor, raw) :]
 
     def input(self) -> bytes:
-        """All of the caller's stdin."""
+        """Read all of the caller's stdin."""
         parts = []
         while part := os.read(self.descriptors[0], 65536):
             parts.append(part)
         return b"".join(parts)
 
     def signals(self, seconds: float) -> bytes:
-        """Signals that the stand-in passed on within this time; KeyboardInterrupt's place is taken by EOFError."""
+        """Numbers of the signals that the stand-in forwards within this time. Raises EOFError if the caller is gone."""
         ready, _, _ = select.select([self.connection], [], [], seconds)
         if not ready:
             return b""
@@ -82,7 +82,7 @@ class Call:
         return got
 
     def wait_gone(self, done: int | None = None) -> bool:
-        """Until the caller is dead; or, with a descriptor `done`, until that can be read. True: the caller is dead."""
+        """Wait until the caller is gone, or until the descriptor `done` is readable. True if the caller is gone."""
         watched = [self.connection.fileno(), *([] if done is None else [done])]
         while True:
             ready, _, _ = select.select(watched, [], [])
@@ -94,13 +94,13 @@ class Call:
                 return True
 
     def finish(self, code: int) -> None:
-        """Give the exit status back and let go of everything."""
+        """Return the exit status to the caller and close everything."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.connection.sendall(f"{code}\n".encode())
         self.close()
 
     def close(self) -> None:
-        """Let go of the caller; what is still said afterwards goes nowhere."""
+        """Close everything; output that is written afterwards is dropped."""
         with self._writing:
             if not self._closed:
                 self._closed = True
@@ -110,7 +110,7 @@ class Call:
 
 
 def receive(connection: socket.socket) -> Call:
-    """Read one request of the form that `standin.ask` sends."""
+    """Read one request of the form that `standin.call` sends."""
     head, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
     pid, uid, gid = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     if len(head) != 4 or len(descriptors) != 3:
@@ -121,7 +121,7 @@ def receive(connection: socket.socket) -> Call:
     while len(body) < int.from_bytes(head, "big"):
         part = connection.recv(65536)
         if not part:
-            raise ConnectionError("a request that ends early")
+            raise ConnectionError("a request that is cut short")
         body += part
     words = []
     while body:

@@ -1,4 +1,4 @@
-"""`xcsim`: a one-machine Cray XC for trying and testing. A thin skin on `Machine`."""
+"""`xcsim`: a one-machine Cray XC for trying and testing; a thin layer over `Machine`."""
 
 import os
 import signal
@@ -11,37 +11,49 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from udiroot.errors import NotPermitted, UdiError, complain
+from udi import commandline
+from udi.nodes import folded, numbered
+from udiroot.errors import NotPermitted, UsageError
 from xcsim import registry
+from xcsim.access import DEFAULT_STATE
 from xcsim.entering import Entry
 from xcsim.faults import KNOWN
-from xcsim.machine import DEFAULT_STATE, Machine
+from xcsim.machine import Machine
 from xcsim.node import BARE_ENVIRONMENT
 from xcsim.settings import Settings
 
 _ANYTHING = {"ignore_unknown_options": True, "allow_interspersed_args": False}
-_user = click.option("--user", default="alice", show_default=True, help="who does it: alice, bob, udi or root")
+_user = click.option("--user", default="alice", show_default=True, help="The account to use: alice, bob, udi or root.")
 _words = click.argument("words", nargs=-1, type=click.UNPROCESSED)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--state", default=str(DEFAULT_STATE), show_default=True, help="folder of the machine's state")
+@commandline.version_option
+@click.option("--state", default=str(DEFAULT_STATE), show_default=True, help="The machine's state directory.")
 @click.pass_context
 def cli(context: click.Context, state: str) -> None:
     """A one-machine Cray XC: real namespaces as nodes, stand-ins for Cray's and Torque's commands."""
     if os.geteuid() != 0:
-        raise NotPermitted("xcsim makes namespaces and mounts, which only root may do", "run it as root, or with sudo")
+        raise NotPermitted("xcsim makes namespaces and mounts, which needs root", "run it as root, or with sudo")
     context.obj = Machine(Path(state))
 
 
 @cli.command()
-@click.option("--nodes", default=4, show_default=True, type=click.IntRange(1, 256), help="compute nodes")
-@click.option("--first-nid", default=20, show_default=True, type=click.IntRange(1), help="number of the first node")
-@click.option("--slots", default=16, show_default=True, type=click.IntRange(1), help="CPUs of each node")
-@click.option("--torque-version", default="6.1", show_default=True, help="4.2, 5.0, 5.1, 6.0 or 6.1")
-@click.option("--prologalarm", default=300, show_default=True, type=click.IntRange(1), help="pbs_mom's time limit")
-@click.option("--libplugin/--no-libplugin", default=True, help="whether nodes have NHC's libplugin.sh")
-@click.option("--site/--no-site", default=True, help="whether the site's software is installed on it")
+@click.option("--nodes", default=4, show_default=True, type=click.IntRange(1, 256), help="Number of compute nodes.")
+@click.option("--first-nid", default=20, show_default=True, type=click.IntRange(1), help="Number of the first node.")
+@click.option("--slots", default=16, show_default=True, type=click.IntRange(1), help="CPUs per node.")
+@click.option(
+    "--torque-version", default="6.1", show_default=True, help="Which Torque to imitate: 4.2, 5.0, 5.1, 6.0 or 6.1."
+)
+@click.option(
+    "--prologalarm",
+    default=300,
+    show_default=True,
+    type=click.IntRange(1),
+    help="pbs_mom's time limit for hooks, in seconds.",
+)
+@click.option("--libplugin/--no-libplugin", default=True, help="Whether nodes have NHC's libplugin.sh.")
+@click.option("--site/--no-site", default=True, help="Whether to install the site's software.")
 @click.pass_obj
 def up(
     machine: Machine,
@@ -53,7 +65,7 @@ def up(
     libplugin: bool,
     site: bool,
 ) -> None:
-    """Bring the machine up, or what of it is not."""
+    """Start the machine, or any part that is not running."""
     wanted = Settings(
         nodes=nodes,
         first_nid=first_nid,
@@ -64,8 +76,8 @@ def up(
     )
     again = (machine.state / "settings.json").exists()
     machine.up(None if again else wanted, with_site=site)
-    nids = machine.settings.nids
-    click.echo(f"up: login node {machine.settings.login_name}, compute nodes nid{nids[0]:05d} to nid{nids[-1]:05d}")
+    nodes_up = folded(numbered(nid) for nid in machine.settings.nids)
+    click.echo(f"up: login node {machine.settings.login_name}, compute nodes {nodes_up}")
 
 
 @cli.command()
@@ -73,23 +85,26 @@ def up(
 @click.argument("reference", metavar="NAME:TAG")
 @click.pass_obj
 def push(machine: Machine, archive: Path, reference: str) -> None:
-    """Put the image of ARCHIVE, as `docker save` writes it, into the machine's registry as NAME:TAG."""
+    """Push the image in ARCHIVE to the registry as NAME:TAG.
+
+    ARCHIVE is a file as `docker save` writes it; the registry is the machine's own.
+    """
     registry.push(machine, archive, reference)
     click.echo(f"pushed: {registry.name(machine)}/{reference}")
 
 
 @cli.command()
-@click.option("--keep", is_flag=True, help="leave image store and homes on the disk for the next machine")
+@click.option("--keep", is_flag=True, help="Leave image store and homes on disk for the next machine.")
 @click.pass_obj
 def down(machine: Machine, keep: bool) -> None:
-    """Take the machine down and leave the host as it was."""
+    """Stop the machine and leave the host as it was."""
     machine.down(keep=keep)
 
 
 @cli.command()
 @click.pass_obj
 def status(machine: Machine) -> None:
-    """Nodes, jobs and faults."""
+    """Show nodes, jobs and faults."""
     states = machine.node_states()
     table = Table("node", "state", "init", box=None)
     for nid, node in machine.nodes().items():
@@ -106,7 +121,7 @@ def status(machine: Machine) -> None:
 @_words
 @click.pass_obj
 def qsub(machine: Machine, user: str, words: Sequence[str]) -> None:
-    """Submit a job as USER. A script is a file that USER sees on the login node, or comes on stdin."""
+    """Submit a job as USER. The script is a file that USER can read on the login node, or stdin."""
     _end(_attached(machine, user, ["/usr/bin/qsub", *words]))
 
 
@@ -120,7 +135,7 @@ def qstat(machine: Machine, words: Sequence[str]) -> None:
 
 @cli.command(context_settings=_ANYTHING)
 @_user
-@click.option("--job", default="", help="the running job of USER whose reservation it uses")
+@click.option("--job", default="", help="The running job of USER whose reservation to use.")
 @_words
 @click.pass_obj
 def aprun(machine: Machine, user: str, job: str, words: Sequence[str]) -> None:
@@ -133,19 +148,19 @@ def aprun(machine: Machine, user: str, job: str, words: Sequence[str]) -> None:
 @_words
 @click.pass_obj
 def run(machine: Machine, user: str, words: Sequence[str]) -> None:
-    """Run any program on the login node as USER."""
+    """Run a program on the login node as USER; without one, a shell."""
     _end(_attached(machine, user, list(words) or ["/bin/bash", "-l"]))
 
 
 @cli.command()
-@click.argument("where", default="login")
+@click.argument("where", metavar="[NID]", default="login")
 @click.pass_obj
 def shell(machine: Machine, where: str) -> None:
-    """A root shell on the login node, or on the node with that NID."""
+    """Open a root shell on the login node, or on the node with that NID."""
     if where == "login":
         _end(_attached(machine, "root", ["/bin/bash", "-l"]))
     if not where.isdigit():
-        raise click.BadParameter(f"{where!r} is neither 'login' nor a nid")
+        raise UsageError(f"{where!r} is neither 'login' nor a nid")
     environment = {**BARE_ENVIRONMENT, "TERM": os.environ.get("TERM", "linux")}
     process = machine.node(int(where)).popen(["/bin/sh"], entry=Entry(session=False), env=environment, stdin=None)
     _end(_wait(process))
@@ -155,16 +170,19 @@ def shell(machine: Machine, where: str) -> None:
 @click.argument("nid", type=int)
 @click.pass_obj
 def crash(machine: Machine, nid: int) -> None:
-    """Let a compute node die, with all that runs on it. `xcsim up` boots it again."""
+    """Crash a compute node, with all that runs on it. `xcsim up` boots it again."""
     machine.node(nid).stop()
 
 
 @cli.command()
 @click.argument("job")
-@click.option("--timeout", default=600.0, show_default=True, help="seconds to wait at most")
+@click.option("--timeout", default=600.0, show_default=True, help="Maximum seconds to wait.")
 @click.pass_obj
 def wait(machine: Machine, job: str, timeout: float) -> None:
-    """Wait until a job has ended or is held; ends as the job did."""
+    """Wait until a job has finished or is held.
+
+    The exit code is the job's, or 1 if the job is held.
+    """
     found = machine.wait_job(job, "CH", timeout)
     click.echo(f"{found['Job_Id']} {found['job_state']} exit status {found.get('exit_status', 'none')}")
     code = int(found.get("exit_status", "1"))
@@ -174,7 +192,7 @@ def wait(machine: Machine, job: str, timeout: float) -> None:
 @cli.command()
 @click.pass_obj
 def log(machine: Machine) -> None:
-    """Show the logs: the daemon, the gateway, the health checker, the hooks."""
+    """Show the logs of daemon, gateway, health checker and hooks."""
     inside = (machine.path(path) for path in ("/var/log/xtcheckhealth_log", "/var/log/udi/hooks.log"))
     for path in (machine.state / "log/xcsimd.log", machine.state / "log/gateway.log", *inside):
         if path.exists() and path.stat().st_size:
@@ -183,17 +201,19 @@ def log(machine: Machine) -> None:
 
 @cli.group()
 def fault() -> None:
-    """Make the machine fail in a way that has a name."""
+    """Make the machine fail in a chosen way."""
 
 
 @fault.command("set")
-@click.argument("name", type=click.Choice(sorted(KNOWN)))
-@click.option("--node", type=int, help="only on the node with this nid")
-@click.option("--count", type=click.IntRange(1), help="so many times, then never again")
-@click.option("--value", default="", help="a number, for faults that take one")
+@click.argument("name")
+@click.option("--node", type=int, help="Only on the node with this nid.")
+@click.option("--count", type=click.IntRange(1), help="How many times; without limit if not given.")
+@click.option("--value", default="", help="A number, for faults that take one.")
 @click.pass_obj
 def fault_set(machine: Machine, name: str, node: int | None, count: int | None, value: str) -> None:
-    """Set one fault."""
+    """Set one fault; `xcsim fault list` shows their names."""
+    if name not in KNOWN:
+        raise UsageError(f"no such fault: {name}", "xcsim fault list shows all faults")
     machine.set_fault(name, node=node, count=count, value=value)
 
 
@@ -208,9 +228,9 @@ def fault_clear(machine: Machine, name: str) -> None:
 @fault.command("list")
 @click.pass_obj
 def fault_list(machine: Machine) -> None:
-    """All faults there are, and which are set."""
+    """List all faults, and show which are set."""
     active = {one.name for one in machine.faults()}
-    table = Table("", "fault", "what then happens", box=None)
+    table = Table("", "fault", "effect", box=None)
     for name, meaning in KNOWN.items():
         table.add_row("*" if name in active else "", name, meaning)
     Console().print(table)
@@ -222,13 +242,13 @@ def _attached(machine: Machine, user: str, argv: Sequence[str], env: dict[str, s
     try:
         process = machine.popen_as(user, argv, env={**extra, **(env or {})}, stdin=None, session=False)
     except FileNotFoundError:
-        click.echo(f"xcsim: {argv[0]}: no such program on the login node", err=True)
+        click.echo(f"xcsim: no program {argv[0]} on the login node", err=True)
         return 127
     return _wait(process)
 
 
 def _wait(process: "subprocess.Popen[str]") -> int:
-    """The end of a program that shares our terminal; an interrupt there is its own affair."""
+    """Wait for a program that shares our terminal and handles interrupts itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     code = process.wait()
     return 128 - code if code < 0 else code
@@ -245,13 +265,10 @@ def _end(code: int) -> None:
     raise SystemExit(code)
 
 
-def main() -> int:
-    """Entry point; errors for a person are one line."""
-    try:
-        cli.main(standalone_mode=True, prog_name="xcsim")
-    except UdiError as error:
-        return complain("xcsim", error)
+def main() -> None:
+    """Entry point of `xcsim`."""
+    commandline.run(cli, "xcsim")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,7 +1,7 @@
 """A real image to try things with: Debian minbase with python3 by debootstrap, packed as a `docker save` archive.
 
 Three layers, as a person's build would make them: the distribution, an application on it, and a clean-up that deletes
-files of the first by whiteouts. Both the tree and the archive are kept in a cache folder between runs.
+files of the first by whiteouts. Both the tree and the archive are kept in a cache directory between runs.
 """
 
 from __future__ import annotations
@@ -10,34 +10,38 @@ import hashlib
 import io
 import json
 import shutil
-import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-from udiroot.errors import SetupFailed, UpstreamFailed
+from udiroot.errors import UdiError, UpstreamFailed
+from xcsim import tools
 
 SUITE = "bookworm"
 DEFAULT_MIRROR = "http://deb.debian.org/debian"
 NAME = "demo/hello:1.0"
-_SECONDS = 900
+_SECONDS = 900.0
 
 RANK_PROGRAM = '''\
-"""What each rank of the demo says: where it runs, in what, as whom, and what it may do there."""
+"""One line of NAME=VALUE fields per rank of the demo: where it runs, in which system, as which user, which mounts."""
 
 import os
 
-with open("/etc/xcsim/nid") as stream:
-    nid = int(stream.read())
 with open("/etc/os-release") as stream:
     system = next(line.split("=", 1)[1].strip().strip('"') for line in stream if line.startswith("PRETTY_NAME"))
 with open("/proc/self/mountinfo") as stream:
     flags = {line.split()[4]: line.split()[5] for line in stream}
-print(
-    f"rank {os.environ.get('ALPS_APP_PE', '?')} on nid{nid:05d}: {system}, uid {os.getuid()}, "
-    f"{os.environ.get('GREETING')}, in {os.getcwd()}, / is {flags['/']}, /usr is {flags['/usr']}",
-    flush=True,
-)
+line = {
+    "rank": os.environ.get("ALPS_APP_PE", ""),
+    "node": os.uname().nodename,
+    "system": system,
+    "uid": os.getuid(),
+    "greeting": os.environ.get("GREETING", ""),
+    "cwd": os.getcwd(),
+    "root": flags["/"],
+    "usr": flags["/usr"],
+}
+print("; ".join(f"{name}={value}" for name, value in line.items()), flush=True)
 '''
 
 
@@ -46,24 +50,24 @@ def debian_tree(cache: Path) -> Path:
     tree = cache / f"debian-{SUITE}"
     if tree.exists():
         return tree
-    if not shutil.which("debootstrap"):
-        raise SetupFailed("debootstrap is missing", "make setup installs it")
     cache.mkdir(parents=True, exist_ok=True)
     unfinished = cache / f"debian-{SUITE}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
-    command = ["debootstrap", "--variant=minbase", "--include=python3", SUITE, str(unfinished), _mirror()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
-    if done.returncode:
-        last = (done.stdout + done.stderr).strip().splitlines()[-1:]
-        raise UpstreamFailed(f"debootstrap failed: {' '.join(last)}", f"see {unfinished}/debootstrap/debootstrap.log")
+    tools.run(
+        *("debootstrap", "--variant=minbase", "--include=python3", SUITE, unfinished, _mirror()),
+        failure="debootstrap failed",
+        seconds=_SECONDS,
+        error=UpstreamFailed,
+        hint=f"see {unfinished}/debootstrap/debootstrap.log",
+    )
     unfinished.rename(tree)
     return tree
 
 
 def demo_archive(cache: Path) -> Path:
-    """The image as a `docker save` archive, readable by everybody; made once."""
+    """The image as a `docker save` archive, readable by everybody; made once, and again after a change of this file."""
     path = cache / "demo-image.tar"
-    if path.exists():
+    if path.exists() and path.stat().st_mtime > Path(__file__).stat().st_mtime:
         return path
     tree = debian_tree(cache)
     unfinished = cache / "demo-image.unfinished"
@@ -91,15 +95,18 @@ def demo_archive(cache: Path) -> Path:
 
 
 def _mirror() -> str:
-    """The archive that this machine's own apt uses for Debian."""
-    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    mirrors = [line.rstrip("/") for line in done.stdout.splitlines() if line.rstrip("/").endswith("/debian")]
-    return mirrors[0] if done.returncode == 0 and mirrors else DEFAULT_MIRROR
+    """The archive that this host's own apt uses for Debian, or else Debian's."""
+    words = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages")
+    try:
+        listed = tools.run(*words, failure="apt-get does not list its archives")
+    except UdiError:  # another distribution, or an apt without lists: debootstrap needs neither
+        return DEFAULT_MIRROR
+    mirrors = [line.rstrip("/") for line in listed.splitlines() if line.rstrip("/").endswith("/debian")]
+    return mirrors[0] if mirrors else DEFAULT_MIRROR
 
 
 def _add_layer(archive: tarfile.TarFile, fill: Callable[[tarfile.TarFile], None]) -> str:
-    """Write one layer into the archive; the sha256 of its bytes, which is its diff_id."""
+    """Write one layer into the archive; returns the sha256 of its bytes, which is its diff_id."""
     spool = Path(f"{archive.name!s}.layer")
     with tarfile.open(spool, "w", format=tarfile.PAX_FORMAT) as layer:
         fill(layer)
@@ -122,9 +129,9 @@ def _distribution(tree: Path) -> Callable[[tarfile.TarFile], None]:
 
 def _application(layer: tarfile.TarFile) -> None:
     for name in ("opt/app", "work", "output"):
-        folder = tarfile.TarInfo(name)
-        folder.type, folder.mode = tarfile.DIRTYPE, 0o755
-        layer.addfile(folder)
+        directory = tarfile.TarInfo(name)
+        directory.type, directory.mode = tarfile.DIRTYPE, 0o755
+        layer.addfile(directory)
     _add_bytes(layer, "opt/app/rank.py", RANK_PROGRAM.encode())
     _add_bytes(layer, "etc/motd", b"the demo image of shifter-xc\n")
 

@@ -1,7 +1,7 @@
 """How a program gets into a node: the step between fork and exec.
 
-A pid namespace is entered by a child only, so the process that a caller holds stays outside, stands for the program
-(same exit status, signals passed on), and takes it along when it is killed.
+Only a child can enter a pid namespace, so the process that a caller holds stays outside and stands for the program: it
+has the same exit status, forwards signals, and takes the program with it when it is killed.
 """
 
 import os
@@ -13,12 +13,12 @@ from types import FrameType
 from xcsim import kernel
 from xcsim.processes import NAMESPACES
 
-_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """As whom, and where inside the node, a program starts."""
+    """As which user, and where inside the node, a program starts."""
 
     uid: int = 0
     gid: int = 0
@@ -34,7 +34,7 @@ def entered(pid: int, entry: Entry, namespaces: tuple[str, ...] = NAMESPACES) ->
     """A `preexec_fn` that moves the child into the namespaces of `pid` and makes it what `entry` says."""
 
     def enter() -> None:
-        # All are opened first: /proc of the node numbers processes in another way.
+        # All are opened first: /proc of the node has other pids.
         descriptors = [os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY) for kind in namespaces]
         for descriptor in descriptors:
             kernel.setns(descriptor)
@@ -53,7 +53,7 @@ def entered(pid: int, entry: Entry, namespaces: tuple[str, ...] = NAMESPACES) ->
 
 
 def become(entry: Entry) -> None:
-    """Root folder, user, groups, working directory; in the order in which each is still allowed."""
+    """Set root, groups, user and working directory, in the order in which each is still allowed."""
     if entry.root != "/":
         os.chroot(entry.root)
     os.chdir("/")
@@ -66,18 +66,18 @@ def become(entry: Entry) -> None:
     try:
         os.chdir(entry.cwd)
     except OSError:
-        os.chdir("/")  # a node need not have the folder; apinit starts the program all the same
+        os.chdir("/")  # a node need not have the directory; apinit starts the program anyway
 
 
 def _stand_for(program: int) -> None:
-    """Outside the node: hold no descriptor, pass signals on, end as the program ends."""
+    """Outside the node: hold no descriptor, forward signals, and exit as the program exits."""
     os.closerange(0, 1 << 20)
 
-    def pass_on(number: int, _: FrameType | None) -> None:
+    def forward(number: int, _: FrameType | None) -> None:
         os.kill(program, number)
 
-    for number in _PASSED_ON:
-        signal.signal(number, pass_on)
+    for number in _FORWARDED:
+        signal.signal(number, forward)
     status = os.waitpid(program, 0)[1]
     if os.WIFSIGNALED(status):
         ending = os.WTERMSIG(status)

@@ -1,7 +1,7 @@
 """`xtxqtcmd`: one shell line on many nodes at once, as root, in each node's own root (cray-reference section 1).
 
-Output of all nodes is mixed as it comes; a node that answered gets one reply line with the exit code of its command.
-A caller that is killed does not stop what already runs on the nodes.
+Output of all nodes is mixed as it arrives; each node that answered gets one reply line with the exit code of its
+command. Killing the caller does not stop what already runs on the nodes.
 """
 
 import os
@@ -26,18 +26,18 @@ class FanOut:
         self._settings = settings
 
     def run(self, call: Call) -> int:
-        """One call; its exit status says nothing about the nodes (X14)."""
+        """Run one call; its exit status says nothing about the nodes (X14)."""
         if call.uid != 0:
-            call.complain("xtxqtcmd: must be run as root\n")
+            call.write_error("xtxqtcmd: must be run as root\n")
             return 1
         if len(call.arguments) != 2:
-            call.complain("usage: xtxqtcmd nodelist_file command\n")
+            call.write_error("usage: xtxqtcmd nodelist_file command\n")
             return 1
         listing, command = call.arguments
         try:
             names = (Path(call.cwd) / listing).read_text().split()
         except OSError as error:
-            call.complain(f"xtxqtcmd: {listing}: {error.strerror}\n")
+            call.write_error(f"xtxqtcmd: {listing}: {error.strerror}\n")
             return 1
         if not self._on_all(names, command, call):
             return 1
@@ -45,7 +45,7 @@ class FanOut:
         return int(bad.seconds(1)) if bad else 0
 
     def _on_all(self, names: list[str], command: str, call: Call) -> bool:
-        """Run it everywhere, and wait for that or for the caller's death; False for the latter."""
+        """Run it everywhere, and wait until done or until the caller is gone; False in that case."""
         done = os.eventfd(0)
 
         def on_each() -> None:
@@ -75,7 +75,7 @@ class FanOut:
         if self._faults.strikes("exit-1", node.nid):
             code = 1
         if not lost:
-            call.say(self._settings.reply_line.format(name=name, code=code) + "\n")
+            call.write(self._settings.reply_line.format(name=name, code=code) + "\n")
 
     def _run(self, node: ComputeNode, command: str, call: Call, *, lost: bool) -> int:
         pipe, merged = subprocess.PIPE, subprocess.STDOUT
@@ -89,5 +89,5 @@ class FanOut:
             assert process.stdout is not None
             for line in process.stdout:
                 if not lost:
-                    call.say(line)
+                    call.write(line)
         return process.returncode if process.returncode >= 0 else 128 - process.returncode

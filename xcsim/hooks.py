@@ -1,7 +1,7 @@
 """How pbs_mom runs a hook: the permission check, the arguments, the bare environment, the time limit.
 
-Standard library only, since the job starter uses it too. True to torque-reference a and b, and cray-reference 4.3
-to 4.6: a hook that dies by a signal which is not the time limit's counts as a success.
+Standard library only, since the job starter uses it too. Follows torque-reference a and b, and cray-reference 4.3 to
+4.6: a hook that is killed by a signal, unless by the time limit, counts as a success.
 """
 
 import os
@@ -38,8 +38,8 @@ class HookCall:
 
 
 @dataclass
-class JobPlace:
-    """What every hook of a job is told about it. Plain values, so that it can be handed over as JSON."""
+class JobContext:
+    """What the hooks of a job are given. Plain values, so that it can be passed as JSON."""
 
     id: str
     user: str
@@ -78,7 +78,7 @@ class JobPlace:
         return [*words, self.script] if self.script_argument else words
 
     def hook_environment(self) -> dict[str, str]:
-        """All that a hook finds in its environment: no job id, no HOME, nothing of `-v` (T20, T21)."""
+        """The complete environment of a hook: no job id, no HOME, nothing from `-v` (T20, T21)."""
         listed = {"PATH": "/bin:/usr/bin", "LANG": "C.UTF-8"}
         if self.asked_nodes:
             listed |= {
@@ -95,7 +95,7 @@ class JobPlace:
         }
 
     def call(self, name: str, arguments: list[str], umask: int, *, kill_after: float | None = None) -> HookCall:
-        """The call of a hook; names that end in `.user` run as the user, in his home."""
+        """The call of a hook; names that end in `.user` run as the user, in the user's home."""
         as_user = name.endswith(".user")
         return HookCall(
             name=name,
@@ -113,7 +113,7 @@ class JobPlace:
 
 
 def run(call: HookCall) -> int:
-    """Run one hook to its end. 0 also where there is none, and where a signal ended it."""
+    """Run one hook to completion; its exit code, and 0 if it does not exist or a signal killed it."""
     path = f"{MOM_PRIV}/{call.name}"
     if not os.path.exists(path):
         return 0
@@ -149,7 +149,7 @@ def run(call: HookCall) -> int:
 
 
 def _trusted(path: str, *, for_user: bool) -> bool:
-    """Root's own regular file, owner may read and execute, nobody else may write."""
+    """A regular file owned by root, readable and executable by its owner, writable by nobody else."""
     found = os.stat(path)
     mode = stat.S_IMODE(found.st_mode)
     wanted = 0o505 if for_user else 0o500

@@ -1,6 +1,6 @@
 """The root of a compute node: a tmpfs with busybox, no shared library and no Python outside `/dsl` (cray-reference X6).
 
-`build` runs as pid 1 of the new namespaces, before pivot_root; what it leaves at `root` is the whole node.
+`build` runs as pid 1 of the new namespaces, before pivot_root; what it leaves at `root` is the complete node.
 """
 
 import os
@@ -21,12 +21,12 @@ _APPLETS = (
     "umount uname uniq wc which xargs"
 )
 
-_FOLDERS = (
+_DIRECTORIES = (
     "bin sbin dev proc sys dsl home root var/run var/tmp var/log var/spool tmp run "
     "etc/xcsim etc/opt/cray/cnrte opt/cray/nodehealth/default/bin"
 )
 
-# Cray's is ksh and gives log_output to NHC plugins (cray-reference N11).
+# Cray's is ksh and provides log_output to NHC plugins (cray-reference N11).
 _LIBPLUGIN_TEXT = 'log_output() {\n    echo "plugin: $*"\n}\n'
 
 
@@ -40,8 +40,8 @@ class NodeMount:
 
 
 def build(root: str, nid: int, mounts: list[tuple[int, NodeMount]], *, libplugin: bool, hosts: str = "") -> None:
-    """Fill the mounted tmpfs at `root`. `mounts` come with a descriptor of their source, opened before."""
-    _folders(root)
+    """Fill the mounted tmpfs at `root`. `mounts` come with a descriptor of their source, opened earlier."""
+    _directories(root)
     _commands(root)
     _settings(root, nid, libplugin=libplugin, hosts=hosts)
     _kernel_file_systems(root)
@@ -51,12 +51,12 @@ def build(root: str, nid: int, mounts: list[tuple[int, NodeMount]], *, libplugin
         kernel.bind(f"/proc/self/fd/{descriptor}", target, readonly=site.readonly)
 
 
-def _folders(root: str) -> None:
-    for name in _FOLDERS.split():
+def _directories(root: str) -> None:
+    for name in _DIRECTORIES.split():
         os.makedirs(f"{root}/{name}")
     for name in ("tmp", "var/tmp"):
         os.chmod(f"{root}/{name}", 0o1777)  # noqa: S103
-    # busybox init makes it when its first child ends; a picture of the node must not depend on when that is
+    # busybox init creates it when its first child exits; a picture of the node must not depend on when that is
     with open(f"{root}/var/run/utmp", "wb"):
         pass
 
@@ -91,7 +91,7 @@ def _kernel_file_systems(root: str) -> None:
 
 
 def mount_devices(target: str) -> None:
-    """The kernel's own devices, with terminals and shared memory of one's own."""
+    """Mount the kernel's devices, with private terminals and shared memory."""
     kernel.mount("devtmpfs", target, "devtmpfs", kernel.MS_NOSUID, "mode=0755")
     kernel.mount("devpts", f"{target}/pts", "devpts", kernel.MS_NOSUID | kernel.MS_NOEXEC, "newinstance,ptmxmode=0666")
     kernel.mount("shm", f"{target}/shm", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=1777")

@@ -1,4 +1,4 @@
-"""A Torque job: what the server keeps of it, and the attributes that qstat shows in their order."""
+"""A Torque job: what the server keeps of it, and the attributes that qstat shows, in order."""
 
 import time
 from dataclasses import dataclass, field
@@ -82,7 +82,7 @@ class Job:
 
     @property
     def requested(self) -> str:
-        """The resource list as hooks get it in an argument."""
+        """The resource list as hooks receive it in an argument."""
         pairs = dict(self.resources)
         if "nodes" in pairs:
             pairs["neednodes"] = pairs["nodes"]
@@ -100,7 +100,7 @@ class Job:
     def attributes(self, settings: Settings) -> list[tuple[str, str | dict[str, str]]]:
         """Name and value of every attribute, in the order of the captures; absent ones are left out."""
         slots = "/0" if self.per_node == 1 else f"/0-{self.per_node - 1}"
-        place = "+".join(f"{nid}{slots}" for nid in self.nids) or f"{self.host}/0"
+        exec_host = "+".join(f"{nid}{slots}" for nid in self.nids) or f"{self.host}/0"
         resources = dict(self.resources)
         if "nodes" in resources:
             resources |= {"nodect": str(self.node_count), "neednodes": resources["nodes"]}
@@ -116,7 +116,7 @@ class Job:
             ("Checkpoint", "u"),
             ("ctime", str(int(self.created))),
             ("Error_Path", self.path_of("e")),
-            ("exec_host", place if self.start_count and self.state in "REC" else None),
+            ("exec_host", exec_host if self.start_count and self.state in "REC" else None),
             ("Hold_Types", self.hold),
             ("Join_Path", self.join),
             ("Keep_Files", "n"),

@@ -1,6 +1,6 @@
-"""The few kernel calls that xcsim needs and Python 3.11 does not offer: namespaces, mounts, pivot_root, prctl.
+"""The few kernel calls that xcsim needs and Python 3.11 does not have: namespaces, mounts, pivot_root, prctl.
 
-Every wrapper raises `OSError(errno, text, path)`; none of them decides anything.
+Every wrapper raises `OSError(errno, text, path)`; none of them makes decisions.
 """
 
 import ctypes
@@ -77,7 +77,7 @@ def setns(descriptor: int) -> None:
 
 
 def enter_root(new_root: str) -> None:
-    """Make `new_root` (a mount) the root of this mount namespace and let go of the old one."""
+    """Make `new_root` (a mount) the root of this mount namespace and detach the old one."""
     os.chdir(new_root)
     _checked(_libc.pivot_root(b".", b"."), new_root)
     umount(".", MNT_DETACH)
@@ -91,12 +91,12 @@ def set_host_name(name: str) -> None:
 
 
 def die_with_parent(signal_number: int) -> None:
-    """Be sent this signal when the parent ends; must follow every change of user."""
+    """Receive this signal when the parent exits; must be called after every change of user."""
     _checked(_libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0), "prctl")
 
 
 def no_new_privileges() -> None:
-    """Set-user-id programs give nothing from here on."""
+    """Set-user-id programs have no effect from here on."""
     _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
 
 

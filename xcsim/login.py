@@ -1,7 +1,7 @@
 """The login node, which is also the MOM node: a mount and uts namespace whose root is the machine's shared root.
 
-The shared root is the host's own file system seen through an overlay whose changes lie on a tmpfs, so everything that
-a site installs lies at its true path and the host stays untouched. Network and process numbers are the host's.
+The shared root is the host's own file system under an overlay whose changes are on a tmpfs, so everything that a site
+installs has its true path and the host stays untouched. Network and pids are the host's.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ HOLDER = ("/bin/sleep", "xcsim-login", "infinity")
 
 
 @dataclass(frozen=True)
-class HostFolder:
-    """A folder of the host that the login node sees at a path of its own; `copied`: its changes stay on the node."""
+class HostDirectory:
+    """A directory of the host that appears on the login node at `target`; `copied`: changes stay on the login node."""
 
     source: str
     target: str
@@ -38,23 +38,23 @@ class LoginNode:
         self.state = state
         self.name = name
 
-    def start(self, folders: Sequence[HostFolder]) -> "LoginNode":
-        """Bring it up, unless it is; its file systems are in place when this returns."""
+    def start(self, directories: Sequence[HostDirectory]) -> "LoginNode":
+        """Start it, unless it is running; its file systems are in place when this returns. Raises SetupFailed."""
         if self.running:
             return self
         reader, writer = os.pipe()
-        shown = (HostFolder(str(self.state), STATE_INSIDE), *folders)
+        shown = (HostDirectory(str(self.state), STATE_INSIDE), *directories)
         child = os.fork()
         if child == 0:
             os.close(reader)
             _become_holder(self.name, shown, writer)
         os.close(writer)
-        with os.fdopen(reader) as said:
-            words = said.read()
+        with os.fdopen(reader) as report:
+            text = report.read()
         os.waitpid(child, 0)
-        pid, _, trouble = words.partition("\n")
-        if trouble or not pid.isdigit():
-            raise SetupFailed(f"the login node did not come up: {trouble.strip() or 'no reason given'}")
+        pid, _, problem = text.partition("\n")
+        if problem or not pid.isdigit():
+            raise SetupFailed(f"the login node did not start: {problem.strip() or 'no reason given'}")
         holder = ProcessId.of(int(pid))
         self._record.write_text(
             json.dumps(
@@ -69,20 +69,20 @@ class LoginNode:
         return self
 
     def stop(self) -> None:
-        """End every process of the login node, in whatever mount namespace it went on to live, then the node."""
+        """Kill every process of the login node, whatever mount namespace it has moved to, then the node itself."""
         saved = self._saved()
         if saved is None:
             return
         holder = ProcessId(int(saved["pid"]), int(saved["start"]))
-        # The kernel gives the number of a dead namespace to the next one: without its holder it proves nothing.
+        # The kernel reuses the number of a dead namespace: without its holder it proves nothing.
         certain = holder.alive
         if not wait_until(lambda: not self._kill_members(saved, certain=certain), 10.0, 0.02):
-            raise SetupFailed("the login node did not go down: some of its processes do not end")
+            raise SetupFailed("the login node did not stop: some of its processes do not exit")
         holder.wait_gone(5.0)
         self._record.unlink(missing_ok=True)
 
     def _kill_members(self, saved: Mapping[str, Any], *, certain: bool) -> bool:
-        """Kill what is there; True while something was. Unless `certain`, a process must also see our state folder."""
+        """Kill all members; True while there were any. Unless `certain`, they must also see our state directory."""
         found = False
         for kind in ("mnt", "uts"):
             for pid in members(kind, str(saved[kind])):
@@ -111,7 +111,7 @@ class LoginNode:
         """The process that keeps the login node alive."""
         saved = self._saved()
         if saved is None or not self.running:
-            raise NotFound("the machine is not up", "xcsim up brings it up")
+            raise NotFound("the machine is not running", "xcsim up starts it")
         return int(saved["pid"])
 
     @property
@@ -140,7 +140,7 @@ class LoginNode:
         stderr: int | IO[Any] | None = None,
         text: bool = False,
     ) -> "subprocess.Popen[Any]":
-        """Start a program on the login node, in a session of its own unless the entry keeps the caller's."""
+        """Start a program on the login node, in a new session unless the entry keeps the caller's."""
         return subprocess.Popen(
             list(argv),
             env=dict(env),
@@ -152,13 +152,13 @@ class LoginNode:
         )
 
 
-def _become_holder(name: str, folders: Sequence[HostFolder], said: int) -> None:
-    """In the forked child: make the namespace and its root, leave a holder in it, and say its pid."""
+def _become_holder(name: str, directories: Sequence[HostDirectory], report: int) -> None:
+    """In the forked child: make the namespace and its root, leave a holder in it, and report its pid, or an error."""
     status = 1
     try:
         kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWUTS)
         kernel.mount("none", "/", flags=kernel.MS_PRIVATE | kernel.MS_REC)
-        sources = [(os.open(folder.source, os.O_PATH | os.O_DIRECTORY), folder) for folder in folders]
+        sources = [(os.open(one.source, os.O_PATH | os.O_DIRECTORY), one) for one in directories]
         os.setsid()
         os.umask(0o022)
         _enter_shared_root(sources)
@@ -170,15 +170,15 @@ def _become_holder(name: str, folders: Sequence[HostFolder], said: int) -> None:
                 os.dup2(null, standard)
             os.setsid()
             os.execve(HOLDER[0], HOLDER[1:], {"PATH": "/usr/bin:/bin"})  # noqa: S606
-        os.write(said, f"{holder}\n".encode())
+        os.write(report, f"{holder}\n".encode())
         status = 0
     except OSError as error:
-        os.write(said, f"\n{error}".encode())
+        os.write(report, f"\n{error}".encode())
     finally:
         os._exit(status)
 
 
-def _enter_shared_root(sources: Sequence[tuple[int, HostFolder]]) -> None:
+def _enter_shared_root(sources: Sequence[tuple[int, HostDirectory]]) -> None:
     changes, root = "/mnt", "/mnt/root"
     kernel.mount("shared-root", changes, "tmpfs", 0, "mode=0755")
     for name in ("upper", "work", "root"):
@@ -191,15 +191,15 @@ def _enter_shared_root(sources: Sequence[tuple[int, HostFolder]]) -> None:
     kernel.mount("tmpfs", f"{root}/tmp", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=1777")
     kernel.mount("tmpfs", f"{root}/run", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755")
     initramfs.mount_devices(f"{root}/dev")
-    for descriptor, folder in sources:
-        os.makedirs(root + folder.target, exist_ok=True)
+    for descriptor, directory in sources:
+        os.makedirs(root + directory.target, exist_ok=True)
         source = f"/proc/self/fd/{descriptor}"
-        if folder.copied:
+        if directory.copied:
             upper, work = f"{changes}/upper-{descriptor}", f"{changes}/work-{descriptor}"
             os.mkdir(upper, 0o755)
             os.mkdir(work, 0o755)
             options = f"lowerdir={source},upperdir={upper},workdir={work}"
-            kernel.mount("software", root + folder.target, "overlay", 0, options)
+            kernel.mount("software", root + directory.target, "overlay", 0, options)
         else:
-            kernel.bind(source, root + folder.target)
+            kernel.bind(source, root + directory.target)
     kernel.enter_root(root)

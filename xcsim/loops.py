@@ -11,9 +11,9 @@ _GET_STATUS64, _CLR_FD = 0x4C05, 0x4C01
 _INFO = struct.Struct("=QQ216x")
 
 
-def unbind_those_on(folder: Path) -> list[str]:
-    """Unbind every loop device whose file lies in the folder; gives their names."""
-    ours = _files(folder)
+def unbind_those_on(directory: Path) -> list[str]:
+    """Unbind every loop device whose file is below the directory; returns their names."""
+    ours = _files(directory)
     freed = []
     for path in glob.glob("/sys/block/loop*/loop/backing_file"):
         name = path.split("/")[3]
@@ -31,9 +31,9 @@ def unbind_those_on(folder: Path) -> list[str]:
     return freed
 
 
-def _files(folder: Path) -> set[tuple[int, int]]:
+def _files(directory: Path) -> set[tuple[int, int]]:
     found = set()
-    for top, _, names in os.walk(folder):
+    for top, _, names in os.walk(directory):
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 status = os.lstat(f"{top}/{name}")

@@ -1,7 +1,7 @@
 """pbs_mom on the login node: one job from its start to its last epilogue (cray-reference 4.2, torque-reference b).
 
-The starter is a process of its own; this side follows its reports, runs the epilogues, releases the reservation and
-delivers the output. After a failed prologue the starter's RELEASE and the epilogues race, as they really do.
+The starter is a separate process; this side reads its reports, runs the epilogues, releases the reservation and
+delivers the output. After a failed prologue the starter's RELEASE and the epilogues race, as they do in reality.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from typing import Any
 
 from xcsim import hooks, starter
 from xcsim.faults import Faults
-from xcsim.hooks import JobPlace
+from xcsim.hooks import JobContext
 from xcsim.job import RUNNING, Job
 from xcsim.processes import kill_session
 from xcsim.settings import Settings
@@ -32,7 +32,7 @@ KILL_DELAY = 2.0
 
 @dataclasses.dataclass
 class Outcome:
-    """How a start or a job ended: `status` as Torque keeps it, `start_failed` as in the table of torque-reference b."""
+    """The result of a start or a job: `status` as Torque keeps it, `start_failed` as in torque-reference b."""
 
     status: int
     start_failed: bool = False
@@ -52,29 +52,29 @@ class Mom:
 
     def run(self, job: Job) -> Outcome:
         """One start of one job, epilogues included."""
-        place = self._place(job)
-        outcome = self._start_and_wait(job, place)
-        self._epilogues(job, place, outcome.status)
+        context = self._context(job)
+        outcome = self._start_and_wait(job, context)
+        self._epilogues(job, context, outcome.status)
         if job.reservation and not outcome.start_failed:
             starter.release(job.reservation, self._settings.release_delay)
         if outcome.status != starter.ABORTED or not outcome.start_failed:
-            self._deliver(job, place)
-        self._forget_files(place)
+            self._deliver(job, context)
+        self._remove_files(context)
         return outcome
 
     def end_leftover(self, job: Job) -> None:
-        """After a restart of this daemon: end what still runs of a job, and run its epilogues (again)."""
+        """After a restart of this daemon: kill what still runs of a job, and run its epilogues (again)."""
         if job.session:
             kill_session(job.session)
-        place = self._place(job)
-        self._epilogues(job, place, 256 + signal.SIGKILL)
+        context = self._context(job)
+        self._epilogues(job, context, 256 + signal.SIGKILL)
         if job.reservation:
             starter.release(job.reservation, self._settings.release_delay, tries=2)
-        self._deliver(job, place)
-        self._forget_files(place)
+        self._deliver(job, context)
+        self._remove_files(context)
 
     def cancel(self, job: Job) -> None:
-        """qdel of a running job: SIGTERM to its session, SIGKILL a little later. A prologue is waited for."""
+        """qdel of a running job: SIGTERM to its session, SIGKILL shortly after. A prologue runs to completion."""
         with self._lock:
             job.deleted = True
             if job.substate != RUNNING:
@@ -83,10 +83,10 @@ class Mom:
         threading.Thread(target=self._end_session, args=(job, session), daemon=True).start()
 
     def _end_session(self, job: Job, session: int) -> None:
-        """`epilogue.precancel` as the user, into nothing; then the signals."""
-        place = self._place(job)
-        arguments = dataclasses.replace(place, requested="").epilogue_arguments(session, "", 0)
-        call = place.call("epilogue.user", arguments, 0o022)
+        """`epilogue.precancel` as the user, its output discarded; then the signals."""
+        context = self._context(job)
+        arguments = dataclasses.replace(context, requested="").epilogue_arguments(session, "", 0)
+        call = context.call("epilogue.user", arguments, 0o022)
         hooks.run(dataclasses.replace(call, name="epilogue.precancel", output="/dev/null", error="/dev/null"))
         kill_session(session, signal.SIGTERM)
         threading.Timer(KILL_DELAY, self._kill, args=(job, session)).start()
@@ -97,14 +97,14 @@ class Mom:
 
     # -- the start ---------------------------------------------------------------------------------------------
 
-    def _start_and_wait(self, job: Job, place: JobPlace) -> Outcome:
-        self._lay_out(job, place)
+    def _start_and_wait(self, job: Job, context: JobContext) -> Outcome:
+        self._lay_out(job, context)
         fault = self._faults.strikes("kill-prologue")
-        told = {
-            "place": dataclasses.asdict(place),
+        given = {
+            "context": dataclasses.asdict(context),
             "release_delay": self._settings.release_delay,
             "kill_after": fault.seconds(0.1) if fault else None,
-            "environment": self._job_environment(job, place),
+            "environment": self._job_environment(job, context),
         }
         reader, writer = os.pipe()
         process = subprocess.Popen(
@@ -120,15 +120,15 @@ class Mom:
             job.session = process.pid
             self._running[job.number] = process
         try:
-            return self._follow(job, process, told, reader)
+            return self._follow(job, process, given, reader)
         finally:
             with self._lock:
                 del self._running[job.number]
 
-    def _follow(self, job: Job, process: "subprocess.Popen[bytes]", told: dict[str, Any], reader: int) -> Outcome:
+    def _follow(self, job: Job, process: "subprocess.Popen[bytes]", given: dict[str, Any], reader: int) -> Outcome:
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(told).encode() + b"\n")
+            process.stdin.write(json.dumps(given).encode() + b"\n")
             process.stdin.flush()
         outcome = Outcome(starter.RETRY, start_failed=True)
         with os.fdopen(reader) as steps:
@@ -137,12 +137,12 @@ class Mom:
                 with self._lock:
                     job.reservation = step.get("reserved", job.reservation)
                 if "failed" in step:
-                    # The starter goes on to release while the epilogues run.
+                    # The starter continues with the release while the epilogues run.
                     threading.Thread(target=process.wait, daemon=True).start()
                     process.stdin.close()
                     return Outcome(step["failed"], start_failed=True)
                 if "started" in step:
-                    outcome = self._let_go(job, process)
+                    outcome = self._start_script(job, process)
                     break
         if outcome.start_failed:
             process.stdin.close()
@@ -150,7 +150,7 @@ class Mom:
             return outcome
         return self._wait(job, process)
 
-    def _let_go(self, job: Job, process: "subprocess.Popen[bytes]") -> Outcome:
+    def _start_script(self, job: Job, process: "subprocess.Popen[bytes]") -> Outcome:
         assert process.stdin is not None
         with self._lock:
             job.substate = RUNNING
@@ -175,13 +175,13 @@ class Mom:
             return Outcome(256 + signal.SIGTERM)
         return Outcome(256 - code if code < 0 else code)
 
-    # -- what surrounds it -------------------------------------------------------------------------------------
+    # -- around the start -------------------------------------------------------------------------------------
 
-    def _place(self, job: Job) -> JobPlace:
+    def _context(self, job: Job) -> JobContext:
         person = pwd.getpwuid(job.uid)
         output = f"{hooks.SPOOL}/{job.id}.OU"
         error = output if job.join in ("oe", "eo") else f"{hooks.SPOOL}/{job.id}.ER"
-        return JobPlace(
+        return JobContext(
             id=job.id,
             user=job.user,
             group=job.group,
@@ -206,29 +206,29 @@ class Mom:
             nids=job.nids,
         )
 
-    def _lay_out(self, job: Job, place: JobPlace) -> None:
+    def _lay_out(self, job: Job, context: JobContext) -> None:
         """Script, node file and spool files, each belonging to the user."""
         listed = [f"{nid}\n" for nid in job.nids for _ in range(job.per_node)] or [f"{self._settings.login_name}\n"]
         Path(hooks.NODE_FILES, job.id).write_text("".join(listed))
-        script = Path(place.script)
+        script = Path(context.script)
         script.unlink(missing_ok=True)
-        for path, mode in ((place.script, 0o700), (place.output, 0o600), (place.error, 0o600)):
+        for path, mode in ((context.script, 0o700), (context.output, 0o600), (context.error, 0o600)):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, mode)
             os.fchown(descriptor, job.uid, job.gid)
-            if path == place.script:
+            if path == context.script:
                 os.write(descriptor, job.script.encode(errors="surrogateescape"))
             os.close(descriptor)
 
-    def _job_environment(self, job: Job, place: JobPlace) -> dict[str, str]:
-        """What the job's shell starts with: the submitted list and Torque's own names."""
+    def _job_environment(self, job: Job, context: JobContext) -> dict[str, str]:
+        """The environment of the job's shell: the submitted list and Torque's own variables."""
         count, per_node = str(job.node_count), str(job.per_node)
         return environment_of([item for item in job.variables if not item.startswith("BATCH_PARTITION_ID=")]) | {
             "PATH": "/bin:/usr/bin",
             "LANG": "C.UTF-8",
-            "HOME": place.home,
+            "HOME": context.home,
             "LOGNAME": job.user,
             "USER": job.user,
-            "SHELL": place.shell,
+            "SHELL": context.shell,
             "HOSTNAME": self._settings.login_name,
             "ENVIRONMENT": "BATCH",
             "PBS_ENVIRONMENT": "PBS_BATCH",
@@ -245,24 +245,24 @@ class Mom:
             "PBS_VERSION": f"TORQUE-{self._settings.torque_version}",
         }
 
-    def _epilogues(self, job: Job, place: JobPlace, status: int) -> None:
+    def _epilogues(self, job: Job, context: JobContext, status: int) -> None:
         used = ",".join(f"{name}={value}" for name, value in job.used.items())
-        arguments = place.epilogue_arguments(job.session, used, status)
+        arguments = context.epilogue_arguments(job.session, used, status)
         for name in ("epilogue.user", "epilogue"):
-            hooks.run(place.call(name, arguments, 0o022))
+            hooks.run(context.call(name, arguments, 0o022))
 
-    def _deliver(self, job: Job, place: JobPlace) -> None:
+    def _deliver(self, job: Job, context: JobContext) -> None:
         """Copy the spooled output to where the user wants it, as the user; what cannot be delivered is kept."""
-        kinds = [("o", place.output)]
-        if place.error != place.output:
-            kinds.append(("e", place.error))
+        kinds = [("o", context.output)]
+        if context.error != context.output:
+            kinds.append(("e", context.error))
         for kind, source in kinds:
             target = job.path_of(kind).split(":", 1)[1]
             done = subprocess.run(
                 ["/bin/cp", "--", source, target],
                 user=job.uid,
                 group=job.gid,
-                extra_groups=place.groups,
+                extra_groups=context.groups,
                 capture_output=True,
                 check=False,
             )
@@ -271,6 +271,6 @@ class Mom:
             else:
                 os.replace(source, f"/var/spool/torque/undelivered/{os.path.basename(source)}")
 
-    def _forget_files(self, place: JobPlace) -> None:
-        Path(place.script).unlink(missing_ok=True)
-        Path(hooks.NODE_FILES, place.id).unlink(missing_ok=True)
+    def _remove_files(self, context: JobContext) -> None:
+        Path(context.script).unlink(missing_ok=True)
+        Path(hooks.NODE_FILES, context.id).unlink(missing_ok=True)

@@ -1,9 +1,10 @@
 """The high-speed network of a machine: a bridge in a network namespace of its own, and a wire from each node to it.
 
-Nothing of it is in the host's network. The namespace lives as long as its holder, a process of ours; when that ends,
-the kernel takes bridge and wires away.
+Nothing of it is in the host's network. The namespace lives as long as its holder, a process of ours; when that exits,
+the kernel removes bridge and wires.
 """
 
+import ipaddress
 import json
 import os
 import signal
@@ -11,27 +12,26 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from udi.nodes import numbered
 from udiroot.errors import SetupFailed
-from udiroot.plan_ssh import cluster_address
-from xcsim import kernel
+from xcsim import kernel, tools
 from xcsim.processes import ProcessId
 
-FIRST_ADDRESS = "10.128.0.1"
-"""Address of nid 0; Cray numbers the others on from it."""
+FIRST_ADDRESS = ipaddress.IPv4Address("10.128.0.1")
+"""Address of nid 0; Cray counts up from it."""
 _BITS = 14
-_IP = "/bin/ip"
 _BRIDGE, _INTERFACE = "aries", "ipogif0"
 _HOLDER = ("/bin/sleep", "xcsim-network", "infinity")
 
 
 @dataclass(frozen=True)
 class Network:
-    """The network whose holder is written down in `state`, up or not."""
+    """The network whose holder is recorded in `state`, up or not."""
 
     state: Path
 
     def start(self) -> "Network":
-        """Bring it up, unless it is."""
+        """Bring it up, unless it is up."""
         if self._holder() is not None:
             return self
         process = subprocess.Popen(
@@ -50,12 +50,12 @@ class Network:
         return self
 
     def stop(self) -> None:
-        """Take it down; harmless twice."""
+        """Take it down; safe to repeat."""
         holder = self._holder()
         if holder is not None:
             holder.kill(signal.SIGKILL)
             if not holder.wait_gone(5.0):
-                raise SetupFailed(f"the network did not go down: its holder {holder.pid} does not end")
+                raise SetupFailed(f"the network did not go down: its holder {holder.pid} does not exit")
         self._record.unlink(missing_ok=True)
 
     def join(self, nid: int, pid: int) -> None:
@@ -63,8 +63,8 @@ class Network:
         holder = self._holder()
         if holder is None:
             raise SetupFailed("the network is not up")
-        wire = f"{nid}.{pid}"  # that of an earlier life of the node may not be gone yet
-        # by the nid, so that what others remember of the node stays true when it is started again
+        wire = f"{nid}.{pid}"  # the wire of an earlier start of the node may not be gone yet
+        # derived from the nid, so that what other nodes have cached stays true when this one is started again
         station = "02:00:00:" + nid.to_bytes(3, "big").hex(":")
         _ip(
             holder.pid,
@@ -88,12 +88,12 @@ class Network:
 
 def address(nid: int) -> str:
     """The address of a node."""
-    return cluster_address(FIRST_ADDRESS, nid)
+    return str(FIRST_ADDRESS + nid)
 
 
 def hosts(nids: list[int]) -> str:
     """The lines of /etc/hosts for these nodes."""
-    return "".join(f"{address(nid)} nid{nid:05d}\n" for nid in nids)
+    return "".join(f"{address(nid)} {numbered(nid).name}\n" for nid in nids)
 
 
 def _alone() -> None:
@@ -102,14 +102,9 @@ def _alone() -> None:
 
 
 def _ip(pid: int, *commands: str) -> None:
-    """Run commands of ip(8) in the network namespace of a process."""
-
-    def enter() -> None:
-        with open(f"/proc/{pid}/ns/net") as namespace:
-            kernel.setns(namespace.fileno())
-
-    done = subprocess.run(
-        [_IP, "-batch", "-"], input="\n".join(commands), text=True, capture_output=True, preexec_fn=enter, check=False
+    """Run commands of ip(8) in the network namespace of a process. Raises SetupFailed."""
+    tools.run(
+        *("nsenter", f"--net=/proc/{pid}/ns/net", "ip", "-batch", "-"),
+        input="\n".join(commands),
+        failure="the network of the nodes could not be set up",
     )
-    if done.returncode != 0:
-        raise SetupFailed(f"the network of the nodes: {done.stderr.strip()}")

@@ -1,7 +1,7 @@
 """Cray's Node Health Checker: the site's tests on every node after an application and after a reservation.
 
-It reads `nodehealth.conf` anew at each run (cray-reference N1 to N9). A test that fails with action Admindown, or a
-node that cannot be contacted, takes the node out of service.
+It reads `nodehealth.conf` again at each run (cray-reference N1 to N9). A node where a test with action Admindown fails,
+or that cannot be contacted, is taken out of service.
 """
 
 import re
@@ -40,7 +40,7 @@ class _Findings:
 
 
 def parse(text: str) -> list[HealthTest]:
-    """The plugin stanzas. Names do not mind case; unknown keys and other tests are left alone (N3 to N5)."""
+    """The plugin stanzas. Names are not case-sensitive; unknown keys and other tests are ignored (N3 to N5)."""
     tests = []
     stanza: dict[str, str] | None = None
     stanzas: list[dict[str, str]] = []
@@ -69,7 +69,7 @@ class NodeHealth:
         self._lock = lock
 
     def check(self, which: str, number: int, nids: Iterable[int]) -> None:
-        """All tests of the set (`application` or `reservation`) on these nodes, in parallel; returns when all ended."""
+        """Run all tests of a set (`application` or `reservation`) on these nodes in parallel, to completion."""
         try:
             tests = [test for test in parse(Path(CONFIGURATION).read_text()) if which in test.sets]
         except FileNotFoundError:

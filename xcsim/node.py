@@ -1,7 +1,7 @@
 """A compute node: real mount, pid, uts, net and ipc namespaces around an initramfs root, with `init` as pid 1.
 
-A node needs no daemon. What is known of it between commands is its init's pid and start time, in `NodeFiles.state`;
-all else the kernel knows. When its init is killed, every process and every mount of the node goes with it.
+A node needs no daemon. All that is recorded of it is its init's pid and start time, in `NodeFiles.state`; the kernel
+knows the rest. When its init is killed, every process and every mount of the node goes with it.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from udi.nodes import named, numbered
 from udiroot.errors import NotFound, SetupFailed
 from xcsim import initramfs, kernel
 from xcsim.entering import Entry, entered
@@ -29,9 +30,9 @@ STOP_SECONDS = 10.0
 class NodeFiles:
     """What the nodes of one machine share.
 
-    `state` holds one small file a node. `shared_root` appears read-only at `/dsl`; `mounts` follow in order.
-    All paths are those of the mount namespace of `namespace` (a pid), or of ours where that is None. With a `network`,
-    nodes reach each other; `hosts` are further lines of their /etc/hosts.
+    `state` holds one small file per node. `shared_root` appears read-only at `/dsl`; `mounts` follow in order.
+    All paths are those of the mount namespace of the process `namespace`, or of ours where that is None. With a
+    `network`, nodes reach each other; `hosts` are additional lines of their /etc/hosts.
     """
 
     state: Path
@@ -51,29 +52,36 @@ class ComputeNode:
         self.nid = nid
         self.files = files
 
+    @classmethod
+    def of_record(cls, record: Path) -> "ComputeNode":
+        """The node that was recorded in that file, to be stopped."""
+        number = named(record.stem).number
+        assert number is not None, record
+        return cls(number, NodeFiles(record.parent))
+
     @property
     def name(self) -> str:
-        return f"nid{self.nid:05d}"
+        return numbered(self.nid).name
 
     # -- life ---------------------------------------------------------------------------------------------------
 
     def start(self) -> "ComputeNode":
-        """Bring the node up, unless it is. Returns once its init runs."""
+        """Start the node, unless it is running. Returns once its init runs. Raises SetupFailed."""
         if self.running:
             return self
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(reader)
-            _boot(self.nid, self.files, writer)
+            _boot(self, writer)
         os.close(writer)
-        with os.fdopen(reader) as said:
-            words = said.read().split("\n")
+        with os.fdopen(reader) as report:
+            lines = report.read().split("\n")
         os.waitpid(child, 0)
-        trouble = " ".join(word for word in words if word and not word.isdigit())
-        if trouble or not words[0].isdigit():
-            raise SetupFailed(f"{self.name} did not come up: {trouble or 'no reason given'}")
-        init = ProcessId.of(int(words[0]))
+        problem = " ".join(line for line in lines if line and not line.isdigit())
+        if problem or not lines[0].isdigit():
+            raise SetupFailed(f"{self.name} did not start: {problem or 'no reason given'}")
+        init = ProcessId.of(int(lines[0]))
         self.files.state.mkdir(parents=True, exist_ok=True)
         temporary = self._record.with_suffix(".new")
         temporary.write_text(json.dumps({"pid": init.pid, "start": init.start}))
@@ -87,12 +95,12 @@ class ComputeNode:
         return self
 
     def stop(self) -> None:
-        """Take the node down; harmless twice."""
+        """Stop the node; safe to repeat. Raises SetupFailed."""
         init = self._saved_init()
         if init is not None:
             init.kill()
             if not init.wait_gone(self.files.stop_seconds):
-                raise SetupFailed(f"{self.name} did not go down: its init {init.pid} does not end")
+                raise SetupFailed(f"{self.name} did not stop: its init {init.pid} does not exit")
         self._record.unlink(missing_ok=True)
 
     @property
@@ -102,7 +110,7 @@ class ComputeNode:
 
     @property
     def pid(self) -> int:
-        """The host's number of the node's pid 1."""
+        """The pid that the node's init has on the host. Raises NotFound."""
         init = self._saved_init()
         if init is None or not init.alive:
             raise NotFound(f"node {self.name} is not running")
@@ -125,7 +133,7 @@ class ComputeNode:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    # -- running things on it -------------------------------------------------------------------------------------
+    # -- running programs on it -------------------------------------------------------------------------------------
 
     def popen(
         self,
@@ -167,7 +175,7 @@ class ComputeNode:
         timeout: float | None = 60.0,
         check: bool = False,
     ) -> "subprocess.CompletedProcess[str]":
-        """Run a program inside the node to its end, with its output captured as text."""
+        """Run a program inside the node to completion, with its output captured as text."""
         entry = Entry(uid=uid, gid=gid, groups=tuple(groups), root=root, cwd=cwd)
         stdin = subprocess.DEVNULL if input is None else subprocess.PIPE
         pipe = subprocess.PIPE
@@ -185,25 +193,25 @@ class ComputeNode:
     # -- looking at it ----------------------------------------------------------------------------------------------
 
     def snapshot(self) -> NodePicture:
-        """A picture of the node, to compare with another one: nothing of the node's own numbering is in it."""
+        """A picture of the node, to compare with another one."""
         return take(self.pid)
 
     def processes(self) -> list[int]:
-        """The host's pids of everything that runs on the node, its init among them."""
+        """The pids, on the host, of everything that runs on the node, including its init."""
         return sorted(members("pid", namespace_of(self.pid, "pid")))
 
     def path(self, inside: str) -> Path:
-        """Where the host (as root) finds a file of the node; links inside are not to be followed blindly."""
+        """Where the host (as root) finds a file of the node; links inside must not be followed blindly."""
         return Path(f"/proc/{self.pid}/root{inside}")
 
 
 def program_of(process: "subprocess.Popen[Any]") -> int | None:
-    """The host's pid of the program that a `popen` stands for; None once it ended."""
+    """The pid, on the host, of the program that a `popen` stands for; None once it has exited."""
     return next(iter(children(process.pid)), None)
 
 
 def kill_program(process: "subprocess.Popen[Any]") -> None:
-    """End a program started by `popen` and all of its process group."""
+    """Kill a program started by `popen` and all of its process group."""
     program = program_of(process)
     if program is not None:
         with contextlib.suppress(ProcessLookupError):
@@ -215,9 +223,9 @@ def kill_program(process: "subprocess.Popen[Any]") -> None:
 # -- boot: in children of `start` ---------------------------------------------------------------------------------
 
 
-def _boot(nid: int, files: NodeFiles, said: int) -> None:
-    """In the forked child: new namespaces, then init in a child of its own. Says `pid newline` and any error."""
-    status = 1
+def _boot(node: ComputeNode, report: int) -> None:
+    """In the forked child: new namespaces, then init in a child of its own. Reports its pid, or an error on line 2."""
+    status, files = 1, node.files
     try:
         if files.namespace is not None:
             with open(f"/proc/{files.namespace}/ns/mnt") as login:
@@ -227,18 +235,18 @@ def _boot(nid: int, files: NodeFiles, said: int) -> None:
         )
         init = os.fork()
         if init == 0:
-            _become_init(nid, files, said)
-        os.write(said, f"{init}\n".encode())
+            _become_init(node, report)
+        os.write(report, f"{init}\n".encode())
         status = 0
     except OSError as error:
-        os.write(said, f"\n{error}".encode())
+        os.write(report, f"\n{error}".encode())
     finally:
         os._exit(status)
 
 
-def _become_init(nid: int, files: NodeFiles, said: int) -> None:
-    """As pid 1: build the root, move into it, become `init`. Comes back only as an error line."""
-    root = "/mnt"
+def _become_init(node: ComputeNode, report: int) -> None:
+    """As pid 1: build the root, move into it, become `init`. Reports nothing but an error."""
+    root, files = "/mnt", node.files
     try:
         kernel.mount("none", "/", flags=kernel.MS_PRIVATE | kernel.MS_REC)
         # Opened here, since a bind starts from a mount of its own namespace, and before /mnt hides what is below it.
@@ -247,15 +255,15 @@ def _become_init(nid: int, files: NodeFiles, said: int) -> None:
         os.setsid()
         os.umask(0o022)
         kernel.mount("initramfs", root, "tmpfs", kernel.MS_NOSUID, "mode=0755")
-        initramfs.build(root, nid, sources, libplugin=files.libplugin, hosts=files.hosts)
+        initramfs.build(root, node.nid, sources, libplugin=files.libplugin, hosts=files.hosts)
         kernel.enter_root(root)
-        kernel.set_host_name(f"nid{nid:05d}")
+        kernel.set_host_name(node.name)
         kernel.raise_loopback()
         null = os.open("/dev/null", os.O_RDWR)
         for standard in range(3):
             os.dup2(null, standard)
         os.execve("/sbin/init", ["init"], {"PATH": "/bin:/sbin", "TERM": "linux"})  # noqa: S606
     except OSError as error:
-        os.write(said, f"\n{error}".encode())
+        os.write(report, f"\n{error}".encode())
     finally:
         os._exit(1)

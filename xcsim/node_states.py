@@ -10,7 +10,7 @@ MODES = ("batch", "interactive", "other")
 
 
 class NodeStates:
-    """Status and mode of every node, kept in one file. A node that is being checked after a job is up, but not free."""
+    """Status and mode of every node, kept in one file. A node that is being checked after a job is up but not free."""
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self._path = path
@@ -28,7 +28,7 @@ class NodeStates:
         return {nid for nid, status in self._status.items() if status == "up" and self._mode[nid] == "batch"}
 
     def free(self) -> set[int]:
-        """Nodes that a new job may be placed on, as far as the SDB and NHC go."""
+        """Nodes that a new job may be placed on, according to the SDB and NHC."""
         return self.up() - self.checking
 
     def set_status(self, nids: list[int], status: str) -> None:
@@ -43,7 +43,7 @@ class NodeStates:
         self._path.write_text(json.dumps({nid: (status, self._mode[nid]) for nid, status in self._status.items()}))
 
     def xtprocadmin(self, arguments: list[str], *, root: bool) -> tuple[int, str, str]:
-        """Exit code, output and errors of one call. Without `-n`, `-k` hits every node, as the real one does (N22)."""
+        """Exit code, output and errors of one call. Without `-n`, `-k` applies to every node, as in reality (N22)."""
         nids = sorted(self._status)
         change: tuple[str, str] | None = None
         words = iter(arguments)
@@ -84,7 +84,7 @@ class NodeStates:
 
 
 def _numbers(text: str) -> list[int]:
-    """`28,30-32,nid01343`; what is not a node is given back as -1, which no machine has."""
+    """The nids in `28,30-32,nid01343`; for what is not a node, -1, which no machine has."""
     nids: list[int] = []
     for part in text.split(","):
         first, _, last = part.removeprefix("nid").partition("-")

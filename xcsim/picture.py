@@ -1,7 +1,7 @@
-"""A picture of a node, for "the node is exactly as it was": mounts, loop devices, processes, files.
+"""A picture of a node, to prove that it is exactly as it was: mounts, loop devices, processes, files.
 
-Numbers that the kernel hands out anew each time (mount ids, pids, inode numbers, times) are left out, so two pictures
-are equal when nothing is left over and nothing is missing.
+Numbers that differ each time (mount ids, pids, inode numbers, times) are left out, so two pictures are equal when
+nothing is left behind and nothing is missing.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ WATCHED = ("/var", "/tmp", "/run")
 
 @dataclass(frozen=True)
 class NodePicture:
-    """Every field is sorted text, one thing a line."""
+    """Every field is sorted text, one item per line."""
 
     mounts: tuple[str, ...]
     loops: tuple[str, ...]
@@ -28,7 +28,7 @@ class NodePicture:
     modules: tuple[str, ...] = ()
 
     def difference(self, later: "NodePicture") -> list[str]:
-        """What `later` has more (`+`) or less (`-`) than this one."""
+        """What `later` has in addition (`+`) and what it lacks (`-`)."""
         lines = []
         for part in fields(self):
             before, after = list(getattr(self, part.name)), list(getattr(later, part.name))
@@ -49,7 +49,7 @@ def _without(some: list[str], others: list[str]) -> list[str]:
 
 
 def take(pid: int) -> NodePicture:
-    """The picture of the node whose init has this pid here."""
+    """The picture of the node whose init has this pid on the host."""
     return NodePicture(
         mounts=tuple(mounts_of(pid)),
         loops=tuple(sorted(bound_loops())),
@@ -69,14 +69,14 @@ def mounts_of(pid: int | str) -> list[str]:
 
 
 def bound_loops() -> Iterator[str]:
-    """Loop devices in use anywhere on this machine, with their backing files."""
+    """Loop devices in use anywhere on this host, with their backing files."""
     for backing in glob.glob("/sys/block/loop*/loop/backing_file"):
         with contextlib.suppress(FileNotFoundError, OSError):
             yield f"{backing.split('/')[3]} {Path(backing).read_text().strip()}"
 
 
 def loaded_modules() -> Iterator[str]:
-    """Names of the loaded kernel modules; a kernel may be without any."""
+    """Names of the loaded kernel modules; a kernel may have none."""
     with contextlib.suppress(FileNotFoundError):
         for line in Path("/proc/modules").read_text().splitlines():
             yield line.split()[0]
@@ -90,18 +90,18 @@ def _processes(namespace: str) -> Iterator[str]:
 
 
 def _files(root: str, top: str) -> Iterator[str]:
-    """Names on one file system: what is mounted below is among the mounts, and may be all of /sys."""
+    """Names on one file system: what is mounted below it is listed as a mount, and may be all of /sys."""
     device = os.stat(root + top).st_dev
-    for folder, folders, names in os.walk(root + top, followlinks=False):
-        inside = folder[len(root) :]
-        yield _line(folder, inside)
-        own = [name for name in folders if _device(f"{folder}/{name}") == device]
-        links = [name for name in own if os.path.islink(f"{folder}/{name}")]
-        mounted = [name for name in folders if name not in own]
-        folders[:] = own
+    for directory, directories, names in os.walk(root + top, followlinks=False):
+        inside = directory[len(root) :]
+        yield _line(directory, inside)
+        own = [name for name in directories if _device(f"{directory}/{name}") == device]
+        links = [name for name in own if os.path.islink(f"{directory}/{name}")]
+        mounted = [name for name in directories if name not in own]
+        directories[:] = own
         for name in (*names, *links, *mounted):
             with contextlib.suppress(FileNotFoundError):
-                yield _line(f"{folder}/{name}", f"{inside}/{name}")
+                yield _line(f"{directory}/{name}", f"{inside}/{name}")
 
 
 def _device(path: str) -> int:

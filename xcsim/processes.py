@@ -1,4 +1,4 @@
-"""Which processes are ours: a pid is trusted only together with its start time, members are found by namespace."""
+"""Which processes belong to a machine: a pid counts only with its start time, members are found by namespace."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ NAMESPACES = ("mnt", "pid", "uts", "net", "ipc")
 
 @dataclass(frozen=True)
 class ProcessId:
-    """A process that was ours when we wrote this down."""
+    """A process, by pid and start time, as it was when this was recorded."""
 
     pid: int
     start: int
@@ -24,7 +24,7 @@ class ProcessId:
 
     @property
     def alive(self) -> bool:
-        """Is this very process there, and not a zombie?"""
+        """Whether exactly this process exists and is not a zombie."""
         try:
             state, start = _stat(self.pid)
         except (FileNotFoundError, ProcessLookupError):
@@ -37,7 +37,7 @@ class ProcessId:
                 os.kill(self.pid, number)
 
     def wait_gone(self, seconds: float) -> bool:
-        """True once it is gone; a child of ours is reaped on the way."""
+        """Wait until it is gone, reaping it if it is a child; False after `seconds`."""
         return wait_until(lambda: not self._lingers(), seconds)
 
     def _lingers(self) -> bool:
@@ -53,7 +53,7 @@ def _stat(pid: int) -> tuple[str, int]:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, every: float = 0.01) -> bool:
-    """Poll until the condition holds or the time is over; says which."""
+    """Poll until the condition holds (True) or the time is over (False)."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -68,7 +68,7 @@ def namespace_of(pid: int | str, kind: str) -> str:
 
 
 def members(kind: str, identity: str) -> Iterator[int]:
-    """Every live process (as /proc here numbers it) in that namespace; what root may not look at is not ours."""
+    """The pid, in our /proc, of every live process in that namespace; what root may not inspect is not a member."""
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue

@@ -1,4 +1,4 @@
-"""`qstat`: the plain table, `-f`, and `-x` on one line with both of Torque's escapings (T40 to T46)."""
+"""`qstat`: the plain table, `-f`, and `-x` on one line with both of Torque's escapings (cray-reference T40 to T46)."""
 
 import textwrap
 

@@ -1,6 +1,6 @@
 """`qsub`: options, `#PBS` lines, the submit filter, `-v`; then the job goes to the server (torque-reference d).
 
-Runs on the login node as the user, so everything a user gives is read with the user's own rights.
+Runs on the login node as the user, so everything that a user specifies is read with the user's own rights.
 """
 
 import json
@@ -21,7 +21,7 @@ _USAGE += "            [-S shell] [-v variables] [-V] [script]\n"
 
 
 class Refused(Exception):
-    """qsub says this line and ends with this code."""
+    """qsub prints this line and exits with this code."""
 
     def __init__(self, line: str, code: int = 1) -> None:
         super().__init__(line)
@@ -44,7 +44,7 @@ def main() -> int:
 def submit(arguments: list[str]) -> int:
     options, rest = parse(arguments)
     if "I" in options:
-        raise Refused("qsub: interactive jobs are not part of this machine")
+        raise Refused("qsub: interactive jobs are not supported on this machine")
     name, script = _script(rest)
     environment = dict(os.environ)
     path = submit_filter()
@@ -53,7 +53,7 @@ def submit(arguments: list[str]) -> int:
         environment["PBS_O_SUBMIT_FILTER"] = path
     for line in directives(script):
         for letter, values in parse(line)[0].items():
-            # The command line comes first; of several directives the first one wins. Resources add up.
+            # The command line takes precedence; of several directives the first one wins. Resources add up.
             if letter == "l" or letter not in options:
                 options.setdefault(letter, []).extend(values)
     job = {
@@ -70,11 +70,11 @@ def submit(arguments: list[str]) -> int:
         "variables": _variables(options, environment),
         "submit_args": " ".join(arguments),
     }
-    return standin.ask("qsub", [json.dumps(job), script], [])
+    return standin.call("qsub", [json.dumps(job), script], [])
 
 
 def parse(words: list[str]) -> tuple[Options, list[str]]:
-    """Options by letter, in order, and what follows them. A value may be attached to its letter."""
+    """Options by letter, in order, and the arguments after them. A value may be attached to its letter."""
     options: Options = {}
     rest = list(words)
     while rest and rest[0].startswith("-") and rest[0] != "-":
@@ -105,7 +105,7 @@ def _script(rest: list[str]) -> tuple[str, str]:
 
 
 def directives(script: str) -> list[list[str]]:
-    """The words of each `#PBS` line before the first command."""
+    """The arguments in each `#PBS` line before the first command."""
     found = []
     for line in script.splitlines():
         if line.startswith("#PBS"):
@@ -116,7 +116,7 @@ def directives(script: str) -> list[list[str]]:
 
 
 def words_of(line: str) -> list[str]:
-    """Blanks split, quotes group and go away, a backslash keeps one character outside quotes (T64)."""
+    """Blanks separate, quotes group and are removed, a backslash outside quotes keeps one character (T64)."""
     words, word, quote, started, literal = [], "", "", False, False
     for char in line:
         if literal:
@@ -137,7 +137,7 @@ def words_of(line: str) -> list[str]:
 
 
 def submit_filter() -> str:
-    """The site's filter, as torque.cfg names it."""
+    """The path of the site's filter from torque.cfg, empty if there is none."""
     try:
         with open(_CONFIGURATION) as lines:
             for line in lines:
@@ -150,7 +150,7 @@ def submit_filter() -> str:
 
 
 def _filtered(path: str, arguments: list[str], script: str) -> str:
-    """The script as the filter gives it. The real qsub has a shell do this, arguments in single quotes only."""
+    """The script as the filter returns it. The real qsub uses a shell for this, arguments in single quotes only."""
     quoted = " ".join(f"'{argument}'" for argument in arguments)
     raw = script.encode(errors="surrogateescape")
     done = subprocess.run(["/bin/sh", "-c", f"{path} {quoted}"], input=raw, stdout=subprocess.PIPE, check=False)
@@ -165,7 +165,7 @@ def _filtered(path: str, arguments: list[str], script: str) -> str:
 
 
 def _variables(options: Options, environment: dict[str, str]) -> str:
-    """The list that is sent: PBS_O_* first, then -v, then (with -V) the whole environment, then the place."""
+    """The list that is sent: PBS_O_* first, then -v, then (with -V) the environment, then directory and host."""
     home = pwd.getpwuid(os.getuid())
     given: list[tuple[str, Callable[[], str]]] = [
         ("HOME", lambda: home.pw_dir),

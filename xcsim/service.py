@@ -1,6 +1,7 @@
 """The machine's one daemon, on the login node: ALPS, the SDB, the health checker, pbs_server and pbs_mom.
 
-It listens on one UNIX socket; the kernel says who calls. Everything that must survive it lies in the state folder.
+It listens on one UNIX socket; the kernel identifies the caller. Everything that must outlive it is in the state
+directory.
 """
 
 import os
@@ -27,7 +28,7 @@ from xcsim.torque import Torque
 
 
 class Service:
-    """All the parts of the machine, joined by one lock."""
+    """All the parts of the machine, under one lock."""
 
     def __init__(self, state: Path) -> None:
         settings = Settings.read(state)
@@ -45,7 +46,7 @@ class Service:
         self._torque = Torque(state / "torque.json", settings, self._alps, self._states, self._faults, self._lock)
 
     def serve(self, listener: socket.socket) -> None:
-        """For ever: one thread a call."""
+        """Serve forever, one thread per call."""
         self._torque.start()
         while True:
             connection, _ = listener.accept()
@@ -60,33 +61,33 @@ class Service:
             return
         code = 1
         try:
-            code = self._do(call)
+            code = self._run(call)
         except UdiError as error:
-            call.complain(f"{call.name}: {error.message}\n")
+            call.write_error(f"{call.name}: {error.message}\n")
             code = error.exit_code
         except Exception:
-            call.complain(f"{call.name}: the machine failed, see its log\n")
+            call.write_error(f"{call.name}: internal error of the machine, see its log\n")
             traceback.print_exc()
             raise
         finally:
             call.finish(code)
 
-    def _do(self, call: Call) -> int:
+    def _run(self, call: Call) -> int:
         match call.name:
             case "apstat":
                 with self._lock:
                     answer = self._apstat.run(call.arguments)
-                return _tell(call, answer)
+                return _write(call, answer)
             case "apbasil":
                 request = call.input()
                 with self._lock:
                     text = self._basil.answer(request)
-                call.say(text)
+                call.write(text)
                 return 0
             case "xtprocadmin":
                 with self._lock:
                     answer = self._states.xtprocadmin(call.arguments, root=call.uid == 0)
-                code = _tell(call, answer)
+                code = _write(call, answer)
                 self._torque.look_again()
                 return code
             case "aprun":
@@ -107,13 +108,13 @@ class Service:
                 return self._torque.qdel(call)
             case "fault":
                 return self._fault(call)
-        call.complain(f"{call.name}: not a command of this machine\n")
+        call.write_error(f"{call.name}: not a command of this machine\n")
         return 1
 
     def _fault(self, call: Call) -> int:
-        """`fault set NAME NODE COUNT VALUE`, `fault clear [NAME]`, `fault list`: for `xcsim fault`, root's alone."""
+        """`fault set NAME NODE COUNT VALUE`, `fault clear [NAME]`, `fault list`: for `xcsim fault`, root only."""
         if call.uid != 0:
-            call.complain("fault: only root may make the machine fail\n")
+            call.write_error("fault: only root may make the machine fail\n")
             return 4
         what, *words = call.arguments
         with self._lock:
@@ -124,12 +125,12 @@ class Service:
                 self._faults.clear(*words)
             else:
                 for fault in self._faults.list():
-                    call.say(f"{fault.name}\t{fault.node or ''}\t{'' if fault.count is None else fault.count}")
-                    call.say(f"\t{fault.value}\n")
+                    call.write(f"{fault.name}\t{fault.node or ''}\t{'' if fault.count is None else fault.count}")
+                    call.write(f"\t{fault.value}\n")
         return 0
 
     def _check_after(self, reservation: Reservation) -> None:
-        """The end of a reservation: its nodes are checked before they are free again."""
+        """At the end of a reservation: check its nodes before they are free again."""
         self._states.checking |= set(reservation.nids)
 
         def check() -> None:
@@ -141,10 +142,10 @@ class Service:
         threading.Thread(target=check, daemon=True).start()
 
 
-def _tell(call: Call, answer: tuple[int, str, str]) -> int:
+def _write(call: Call, answer: tuple[int, str, str]) -> int:
     code, out, err = answer
-    call.say(out)
-    call.complain(err)
+    call.write(out)
+    call.write_error(err)
     return code
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STATE_INSIDE = "/var/lib/xcsim"
-"""The machine's state folder, as its own login node sees it."""
+"""The machine's state directory, as its own login node sees it."""
 
 SOCKET = "/run/xcsim.sock"
 """Where the daemon listens, on the login node."""
@@ -53,13 +53,8 @@ class Settings:
         return cls(**json.loads((state / "settings.json").read_text()))
 
 
-def node_name(nid: int) -> str:
-    """The name of a compute node (cray-reference section 0)."""
-    return f"nid{nid:05d}"
-
-
 def cname(nid: int) -> str:
-    """The place of a node in the cabinets: four nodes a slot, sixteen slots a cage, three cages a cabinet."""
+    """The location of a node in the cabinets: four nodes per slot, sixteen slots per cage, three cages per cabinet."""
     slot, node = divmod(nid, 4)
     cage, slot = divmod(slot, 16)
     cabinet, cage = divmod(cage, 3)

@@ -1,6 +1,6 @@
-"""What the machine's shared root holds before any site software is installed: accounts, folders, the stand-ins.
+"""The machine's shared root before any site software is installed: accounts, directories, the stand-ins.
 
-Everything is written from outside through `/proc/<pid>/root`, at the path where Cray's and Torque's own lie
+Everything is written from outside through `/proc/<pid>/root`, at the paths of Cray's and Torque's own files
 (cray-reference sections 1 to 5), so a hook finds its tools where a site's configuration says.
 """
 
@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import udi
 import udiroot
 import xcsim
 
@@ -25,7 +26,7 @@ STANDINS = {
     "/opt/cray/sdb/default/bin": ("xtprocadmin",),
     "/usr/bin": ("qstat", "qhold", "qrls", "qdel", "apbasil", "aprun"),
 }
-_FOLDERS = (
+_DIRECTORIES = (
     f"{MOM_PRIV}/jobs",
     "/var/spool/torque/spool",
     "/var/spool/torque/aux",
@@ -38,7 +39,7 @@ _FOLDERS = (
 
 @dataclass(frozen=True)
 class Account:
-    """A person, or a service, of the machine."""
+    """The account of a person or of a service."""
 
     name: str
     uid: int
@@ -47,8 +48,8 @@ class Account:
     groups: tuple[str, ...] = ()
 
 
-STATE_FOLDERS = ("nodes", "log", "gateway", "registry", "lustre/udi", "lustre/shared", "home")
-"""What `lay_out_state` makes; with a few files beside them, all that a machine leaves on the host's disk."""
+STATE_DIRECTORIES = ("nodes", "log", "gateway", "registry", "lustre/udi", "lustre/shared", "home")
+"""What `lay_out_state` makes; with a few files next to them, all that a machine leaves on the host's disk."""
 
 PROJECT_GROUPS = {"physics": 2001, "climate": 2002}
 ACCOUNTS = (
@@ -59,7 +60,7 @@ ACCOUNTS = (
 
 
 def account(name: str) -> Account | None:
-    """The account of that name, root's among them."""
+    """The account of that name, root included."""
     if name == "root":
         return Account("root", 0, "/root")
     return next((known for known in ACCOUNTS if known.name == name), None)
@@ -71,15 +72,15 @@ def groups_of(person: Account) -> tuple[int, ...]:
 
 
 def python_inside() -> str:
-    """The interpreter that carries our libraries, as the login node sees it."""
+    """The interpreter that has our libraries, as the login node sees it."""
     return f"{VENV}/bin/python" if sys.prefix != sys.base_prefix else sys.executable
 
 
 def furnish(root: Path) -> None:
     """Put everything in place; `root` is the shared root as seen from here."""
     _accounts(root)
-    for folder in _FOLDERS:
-        (root / folder[1:]).mkdir(parents=True, exist_ok=True)
+    for directory in _DIRECTORIES:
+        (root / directory[1:]).mkdir(parents=True, exist_ok=True)
     (root / MOM_PRIV[1:]).chmod(0o751)
     (root / MOM_PRIV[1:] / "jobs").chmod(0o751)
     (root / "var/spool/torque/spool").chmod(0o1777)
@@ -98,20 +99,28 @@ def _accounts(root: Path) -> None:
     groups = [f"{who.name}:x:{who.uid}:" for who in ACCOUNTS]
     for name, gid in PROJECT_GROUPS.items():
         groups.append(f"{name}:x:{gid}:" + ",".join(who.name for who in ACCOUNTS if name in who.groups))
-    _replace(root / "etc/passwd", people)
-    _replace(root / "etc/group", groups)
-    _replace(root / "etc/shadow", [f"{who.name}:!:19000:0:99999:7:::" for who in ACCOUNTS])
+    replace_lines(root / "etc/passwd", people, (0, 2))
+    replace_lines(root / "etc/group", groups, (0, 2))
+    replace_lines(root / "etc/shadow", [f"{who.name}:!:19000:0:99999:7:::" for who in ACCOUNTS], (0,))
 
 
-def _replace(path: Path, lines: list[str]) -> None:
-    """Add lines keyed by their first field, in the place of any the host had under the same key."""
-    keys = {line.split(":", 1)[0] for line in lines}
-    kept = [line for line in path.read_text().splitlines() if line.split(":", 1)[0] not in keys]
+def replace_lines(path: Path, lines: list[str], keys: tuple[int, ...]) -> None:
+    """Add lines to a file of accounts, and remove the host's that have the same name or number.
+
+    `keys` are the positions of these fields.
+    """
+    taken = [{line.split(":")[key] for line in lines} for key in keys]
+
+    def clashes(line: str) -> bool:
+        fields = line.split(":")
+        return any(fields[key : key + 1] and fields[key] in used for key, used in zip(keys, taken, strict=True))
+
+    kept = [line for line in path.read_text().splitlines() if not clashes(line)]
     path.write_text("\n".join([*kept, *lines]) + "\n")
 
 
 def _name_servers(root: Path) -> None:
-    """The host's, where its resolv.conf is a link into /run, which the login node does not share."""
+    """Copy the host's resolv.conf where it is a link into /run, which the login node does not share."""
     host, ours = Path("/etc/resolv.conf"), root / "etc/resolv.conf"
     if host.is_symlink() and host.exists():
         text = host.read_text()
@@ -127,18 +136,18 @@ def _path_of_users(root: Path) -> None:
 
 def _standins(root: Path) -> None:
     library = root / SOFTWARE[1:] / "lib"
-    for package in (xcsim, udiroot):
+    for package in (xcsim, udi, udiroot):
         copy_package(package.__path__[0], library)
     client = root / SOFTWARE[1:] / "bin/standin"
     client.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(Path(xcsim.__path__[0]) / "standin.py", client)
     client.chmod(0o755)
-    for own in ("fault", "look"):  # the machine's own questions: its faults, and jobs whatever fault qstat has
+    for own in ("fault", "look"):  # the machine's own commands: its faults, and jobs even while qstat has a fault
         _link(f"{SOFTWARE}/bin/standin", root / SOFTWARE[1:] / "bin" / own)
-    for folder, names in STANDINS.items():
-        (root / folder[1:]).mkdir(parents=True, exist_ok=True)
+    for directory, names in STANDINS.items():
+        (root / directory[1:]).mkdir(parents=True, exist_ok=True)
         for name in names:
-            _link(f"{SOFTWARE}/bin/standin", root / folder[1:] / name)
+            _link(f"{SOFTWARE}/bin/standin", root / directory[1:] / name)
     library_inside, bare = f"{SOFTWARE}/lib", "/usr/bin/python3 -IS"
     program(root, "/usr/bin/qsub", "xcsim.qsub", library=library_inside, python=bare)
     program(root, f"{SOFTWARE}/bin/pbs_mom_starter", "xcsim.starter", library=library_inside, python=bare)
@@ -154,46 +163,45 @@ def copy_package(source: str, library: Path) -> None:
     """Copy one Python package (sources and data, no caches), readable by all."""
     target = library / os.path.basename(source)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"), dirs_exist_ok=True)
-    for folder, _, names in os.walk(target):
-        os.chmod(folder, 0o755)  # noqa: S103
+    for directory, _, names in os.walk(target):
+        os.chmod(directory, 0o755)  # noqa: S103
         for name in names:
-            os.chmod(f"{folder}/{name}", stat.S_IMODE(os.stat(f"{folder}/{name}").st_mode) | 0o444)
+            os.chmod(f"{directory}/{name}", stat.S_IMODE(os.stat(f"{directory}/{name}").st_mode) | 0o444)
 
 
 def program(root: Path, path: str, module: str, *, library: str, python: str, function: str = "main") -> None:
-    """An executable that runs one function of an installed package and nothing from the environment."""
-    place = root / path[1:]
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.unlink(missing_ok=True)
-    place.write_text(
+    """Write an executable that runs one function of an installed package and uses nothing from the environment."""
+    target = root / path[1:]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    target.write_text(
         f"#!{python}\nimport sys\n\nsys.path.insert(0, {library!r})\nfrom {module} import {function}\n\n"
         f"sys.exit({function}())\n"
     )
-    place.chmod(0o755)
+    target.chmod(0o755)
 
 
 def give(path: Path, owner: Account) -> None:
-    """Make it that account's."""
+    """Make that account the owner."""
     os.chown(path, owner.uid, owner.uid)
 
 
 def lay_out_state(state: Path) -> None:
-    """The folders of the host's disk that are Lustre and /home, owned as on a site."""
+    """Make the directories of the host's disk that serve as Lustre and /home, owned as at a site."""
     state.mkdir(parents=True, exist_ok=True)
     state.chmod(0o700)
-    for folder in STATE_FOLDERS:
-        (state / folder).mkdir(parents=True, exist_ok=True)
-    for folder in ("lustre", "lustre/shared", "home"):
-        (state / folder).chmod(0o755)
+    for name in STATE_DIRECTORIES:
+        (state / name).mkdir(parents=True, exist_ok=True)
+    for name in ("lustre", "lustre/shared", "home"):
+        (state / name).chmod(0o755)
     for who in ACCOUNTS:
-        places = ["lustre/udi"] if who.name == "udi" else [f"lustre/{who.name}", f"home/{who.name}"]
-        for place in places:
-            own = state / place
+        for name in ["lustre/udi"] if who.name == "udi" else [f"lustre/{who.name}", f"home/{who.name}"]:
+            own = state / name
             own.mkdir(exist_ok=True)
             give(own, who)
             own.chmod(0o755 if who.name == "udi" else 0o750)
     gateway = account("udi")
     assert gateway is not None
-    for folder in ("gateway", "registry"):
-        give(state / folder, gateway)
-        (state / folder).chmod(0o700)
+    for name in ("gateway", "registry"):
+        give(state / name, gateway)
+        (state / name).chmod(0o700)

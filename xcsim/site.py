@@ -4,7 +4,9 @@ The packages are those of this very checkout; `udi-admin install` renders hooks,
 NHC stanza and puts them where `udi.toml` says; the gateway runs as the store's account.
 """
 
+import configparser
 import importlib
+import importlib.metadata
 import json
 import shutil
 import socket
@@ -13,23 +15,17 @@ import sys
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import udiroot
 from udiroot.errors import NotFound, SetupFailed
 from xcsim import registry, shared_root
+from xcsim.access import LoginAccess
 from xcsim.initramfs import NID_FILE
 from xcsim.processes import wait_until
-
-if TYPE_CHECKING:
-    from xcsim.machine import Machine
 
 INSTALLED = "/opt/udi/.xcsim-installed"
 LIBRARY = "/opt/udi/lib"
 CONFIGURATION = "/etc/udi/udi.toml"
-PACKAGES = (
-    "udiroot", "udi", "alps", "clusters", "gateway", "nodehealth", "jobs", "torque_hooks", "admin", "templates",
-)  # fmt: skip
 SSHD_BUILT = ".cache/sshd/bin"
 """Where `make sshd` puts its programs in a checkout."""
 GATEWAY_SECONDS = 20.0
@@ -46,9 +42,9 @@ TABLES: Tables = {
 """What the site of an xcsim machine sets, besides its registry; all else is the project's default."""
 
 
-def configure(machine: "Machine", changes: Tables) -> None:
-    """Write `udi.toml`: the machine's own settings with these changes. Hooks read it anew at each run."""
-    own = registry.name(machine)  # and no other, so nothing is ever asked of the world outside
+def configure(machine: LoginAccess, changes: Tables) -> None:
+    """Write `udi.toml`: the machine's own settings with these changes. Hooks read it again at each run."""
+    own = registry.name(machine)  # and no other, so nothing is ever requested from the outside world
     base: Tables = {**TABLES, "registry": {"default": own, "hosts": [{"name": own, "plain_http": True}]}}
     tables = {name: {**base.get(name, {}), **changes.get(name, {})} for name in ({**base, **changes})}
     lines = []
@@ -61,6 +57,7 @@ def configure(machine: "Machine", changes: Tables) -> None:
 
 
 def _toml(value: object) -> str:
+    """A TOML value on one line. JSON writes strings, numbers and booleans as TOML does."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + "}"
     if isinstance(value, (list, tuple)):
@@ -68,8 +65,8 @@ def _toml(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def install(machine: "Machine", changes: Tables) -> None:
-    """Packages, configuration, `udi-admin install`, registry, gateway; what of it is there already stays."""
+def install(machine: LoginAccess, changes: Tables) -> None:
+    """Packages, configuration, `udi-admin install`, registry, gateway. Parts that are already there are kept."""
     if not machine.path(INSTALLED).exists():
         _install_software(machine, changes)
         machine.path(INSTALLED).touch()
@@ -78,7 +75,7 @@ def install(machine: "Machine", changes: Tables) -> None:
         start_gateway(machine)
 
 
-def _install_software(machine: "Machine", changes: Tables) -> None:
+def _install_software(machine: LoginAccess, changes: Tables) -> None:
     root = machine.path("/")
     put_packages(root)
     configure(machine, changes)
@@ -93,13 +90,13 @@ def _install_software(machine: "Machine", changes: Tables) -> None:
 def put_packages(root: Path) -> None:
     """Our packages, from where this process imports them, into the Python that the hooks run with.
 
-    What a development installation left in that Python is taken out of the node's copy of it, so nothing reads the
-    checkout, which users of the machine need not be able to see.
+    What a development installation left in that Python is removed from the login node's copy of it, so nothing reads
+    the checkout, which users of the machine need not be able to see.
     """
-    built = Path(udiroot.__path__[0]).parent / SSHD_BUILT
-    if built.is_dir():
-        shutil.copytree(built, root / LIBRARY[1:] / "sshd", dirs_exist_ok=True)
-    for name in PACKAGES:
+    checkout = _checkout()
+    if (checkout / SSHD_BUILT).is_dir():
+        shutil.copytree(checkout / SSHD_BUILT, root / LIBRARY[1:] / "sshd", dirs_exist_ok=True)
+    for name in packages_of(checkout):
         shared_root.copy_package(importlib.import_module(name).__path__[0], root / LIBRARY[1:])
     purelib = Path(sysconfig.get_paths()["purelib"])
     if sys.prefix != sys.base_prefix:
@@ -110,8 +107,23 @@ def put_packages(root: Path) -> None:
     (packages / "shifter-xc.pth").write_text(f"{LIBRARY}\n")
 
 
-def gateway_answers(machine: "Machine") -> bool:
-    """Whether something accepts on the gateway's socket."""
+def _checkout() -> Path:
+    """The directory that our packages are imported from."""
+    return Path(udiroot.__path__[0]).parent
+
+
+def packages_of(checkout: Path) -> list[str]:
+    """Our top-level packages but this one: those that setup.cfg lists, or in an installation without it, pip."""
+    metadata = configparser.ConfigParser()
+    if metadata.read(checkout / "setup.cfg"):
+        listed = metadata["options"]["packages"].split()
+    else:
+        listed = (importlib.metadata.distribution("shifter-xc").read_text("top_level.txt") or "").split()
+    return sorted({name.partition(".")[0] for name in listed} - {"xcsim"})
+
+
+def gateway_answers(machine: LoginAccess) -> bool:
+    """Whether something accepts connections on the gateway's socket."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(machine.path("/run/udi/gateway.sock")))
@@ -120,14 +132,14 @@ def gateway_answers(machine: "Machine") -> bool:
     return True
 
 
-def start_gateway(machine: "Machine") -> None:
-    """The image gateway, as the store's account; returns when its socket is there."""
+def start_gateway(machine: LoginAccess) -> None:
+    """Start the image gateway as the store's account; returns when it accepts connections."""
     owner = shared_root.account("udi")
     if owner is None:
         raise NotFound("no account udi on this machine")
-    folder = machine.path("/run/udi")
-    folder.mkdir(mode=0o755, exist_ok=True)
-    shared_root.give(folder, owner)
+    directory = machine.path("/run/udi")
+    directory.mkdir(mode=0o755, exist_ok=True)
+    shared_root.give(directory, owner)
     with open(machine.state / "log/gateway.log", "ab") as log:
         process = machine.popen_as(
             "udi",

@@ -1,8 +1,8 @@
 #!/usr/bin/python3 -IS
-"""The stand-in for one Cray or Torque command, named by how it was called: it asks the machine's daemon.
+"""The stand-in for the Cray or Torque command under whose name it was called: a client of the machine's daemon.
 
-It sends its name, folder, arguments and environment with its three descriptors; the daemon writes to those itself and
-answers with the exit status. `_socket` and no more is imported, since hooks call these commands many times.
+It sends its name, working directory, arguments and environment with its three descriptors; the daemon writes to those
+itself and answers with the exit status. It imports `_socket` only, since hooks call these commands many times.
 """
 
 import _socket
@@ -13,8 +13,8 @@ SOCKET = "/run/xcsim.sock"
 _SIGNALS = (1, 2, 3, 6, 10, 12, 15)  # HUP INT QUIT ABRT USR1 USR2 TERM (cray-reference A8)
 
 
-def ask(name: str, arguments: list[str], environment: list[bytes]) -> int:
-    """Send one request, wait for its end, and give back the exit status."""
+def call(name: str, arguments: list[str], environment: list[bytes]) -> int:
+    """Send one request, wait until it is done, and return the exit status."""
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         connection.connect(SOCKET)
@@ -27,27 +27,27 @@ def ask(name: str, arguments: list[str], environment: list[bytes]) -> int:
     connection.sendmsg([len(body).to_bytes(4, "big")], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, three)])
     connection.sendall(body)
     if name == "aprun":
-        _pass_signals_on(connection)
+        _forward_signals(connection)
     answer = b""
     while not answer.endswith(b"\n"):
         got = connection.recv(16)
         if not got:
-            sys.stderr.write(f"{name}: the machine went away\n")
+            sys.stderr.write(f"{name}: the machine closed the connection\n")
             return 1
         answer += got
     return int(answer)
 
 
-def _pass_signals_on(connection: _socket.socket) -> None:
+def _forward_signals(connection: _socket.socket) -> None:
     import signal
 
-    def pass_on(number: int, _: object) -> None:
+    def forward(number: int, _: object) -> None:
         connection.sendall(bytes([number]))
 
     for number in _SIGNALS:
-        signal.signal(number, pass_on)
+        signal.signal(number, forward)
 
 
 if __name__ == "__main__":
     environment = [name + b"=" + value for name, value in os.environb.items()]
-    sys.exit(ask(os.path.basename(sys.argv[0]), sys.argv[1:], environment))
+    sys.exit(call(os.path.basename(sys.argv[0]), sys.argv[1:], environment))

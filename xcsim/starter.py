@@ -2,7 +2,7 @@
 
 Its pid is the job's session, the process aggregate of the reservation and the prologue's parent, as on a Cray
 (torque-reference g). It reads the job as JSON on stdin and reports on the descriptor that its argument names, one JSON
-line a step.
+line per step.
 """
 
 import json
@@ -13,10 +13,10 @@ import sys
 import time
 
 from xcsim import hooks
-from xcsim.hooks import JobPlace
+from xcsim.hooks import JobContext
 
 REPORT = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-# What a start ends with when it does not lead to a job (torque-reference b).
+# Results of a start that does not lead to a job (torque-reference b).
 ABORTED, RETRY, NO_RESERVATION = -2, -14, -3
 
 _APBASIL = "/usr/bin/apbasil"
@@ -24,29 +24,29 @@ _BARE = {"PATH": "/bin:/usr/bin", "LANG": "C.UTF-8"}
 
 
 def main() -> int:
-    """Start one job. Comes back only when the job does not start."""
-    told = json.loads(sys.stdin.readline())
-    place = JobPlace(**told["place"])
+    """Start one job. Returns only when the job does not start."""
+    given = json.loads(sys.stdin.readline())
+    context = JobContext(**given["context"])
     os.set_inheritable(REPORT, False)
     reservation = 0
-    if place.nids:
-        reservation = _reserve(place, told["release_delay"])
+    if context.nids:
+        reservation = _reserve(context, given["release_delay"])
         if not reservation:
             return _fail(NO_RESERVATION)
         _report(reserved=reservation)
     _report(prologue="started")
-    code = hooks.run(place.call("prologue", place.prologue_arguments(), 0o077, kill_after=told["kill_after"]))
+    code = hooks.run(context.call("prologue", context.prologue_arguments(), 0o077, kill_after=given["kill_after"]))
     if code == 0:
-        code = hooks.run(place.call("prologue.user", place.prologue_arguments(), 0o077))
+        code = hooks.run(context.call("prologue.user", context.prologue_arguments(), 0o077))
     if code != 0:
         _fail(ABORTED if code == 1 else RETRY, hook=code)
         if reservation:
-            release(reservation, told["release_delay"], tries=2)
+            release(reservation, given["release_delay"], tries=2)
         return 254
     _report(started=True)
     if sys.stdin.readline() != "go\n":
         return 254
-    _become_job(place, told)
+    _become_job(context, given)
     return 255
 
 
@@ -60,7 +60,7 @@ def _fail(status: int, hook: int | None = None) -> int:
 
 
 def _basil(attributes: str, body: str = "") -> str:
-    """One request through a shell pipe, as pbs_mom makes it (B3)."""
+    """Send one request through a shell pipe, as pbs_mom does (B3)."""
     request = f"<?xml version='1.0'?><BasilRequest protocol='1.3' {attributes}"
     request += f">{body}</BasilRequest>" if body else "/>"
     done = subprocess.run(
@@ -74,12 +74,12 @@ def _basil(attributes: str, body: str = "") -> str:
     return done.stdout.decode(errors="replace")
 
 
-def _reserve(place: JobPlace, delay: float) -> int:
-    """Reserve and confirm; 0 where ALPS refuses."""
-    width, nodes = place.node_count * place.per_node, ",".join(str(nid) for nid in place.nids)
+def _reserve(context: JobContext, delay: float) -> int:
+    """Reserve and confirm; 0 if ALPS refuses."""
+    width, nodes = context.node_count * context.per_node, ",".join(str(nid) for nid in context.nids)
     body = (
-        f"<ReserveParamArray user_name='{place.user}' batch_id='{place.id}'>"
-        f"<ReserveParam architecture='XT' width='{width}' nppcu='1' nppn='{place.per_node}'>"
+        f"<ReserveParamArray user_name='{context.user}' batch_id='{context.id}'>"
+        f"<ReserveParam architecture='XT' width='{width}' nppcu='1' nppn='{context.per_node}'>"
         f"<NodeParamArray><NodeParam>{nodes}</NodeParam></NodeParamArray></ReserveParam></ReserveParamArray>"
     )
     for _ in range(10):
@@ -98,7 +98,7 @@ def _reserve(place: JobPlace, delay: float) -> int:
 
 
 def release(number: int, delay: float, tries: int = 11) -> bool:
-    """RELEASE until ALPS says that it is gone; the pause doubles (B51)."""
+    """RELEASE until ALPS reports that it is gone; the pause doubles (B51)."""
     pause = delay
     for left in range(tries, 0, -1):
         answer = _basil(f"method='RELEASE' reservation_id='{number}'")
@@ -110,25 +110,25 @@ def release(number: int, delay: float, tries: int = 11) -> bool:
     return False
 
 
-def _become_job(place: JobPlace, told: dict[str, object]) -> None:
-    """The login shell of the user, which reads the path of the script from its stdin."""
+def _become_job(context: JobContext, given: dict[str, object]) -> None:
+    """Become the login shell of the user, which reads the path of the script from stdin."""
     reader, writer = os.pipe()
-    os.write(writer, f"{place.script}\n".encode())
+    os.write(writer, f"{context.script}\n".encode())
     os.close(writer)
     os.dup2(reader, 0)
-    for number, path in ((1, place.output), (2, place.error)):
+    for number, path in ((1, context.output), (2, context.error)):
         spool = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(spool, number)
         os.close(spool)
     os.close(reader)
     os.umask(0o022)
-    os.setgroups(place.groups)
-    os.setresgid(place.gid, place.gid, place.gid)
-    os.setresuid(place.uid, place.uid, place.uid)
-    os.chdir(place.home if os.path.isdir(place.home) else "/")
-    environment = told["environment"]
+    os.setgroups(context.groups)
+    os.setresgid(context.gid, context.gid, context.gid)
+    os.setresuid(context.uid, context.uid, context.uid)
+    os.chdir(context.home if os.path.isdir(context.home) else "/")
+    environment = given["environment"]
     assert isinstance(environment, dict)
-    os.execve(place.shell, [f"-{os.path.basename(place.shell)}"], environment)  # noqa: S606
+    os.execve(context.shell, [f"-{os.path.basename(context.shell)}"], environment)  # noqa: S606
 
 
 if __name__ == "__main__":

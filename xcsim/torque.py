@@ -1,6 +1,6 @@
-"""pbs_server and its scheduler: the queue, holds, placement, and what follows from how a start ended.
+"""pbs_server and its scheduler: the queue, holds, placement, and the consequences of each result of a start.
 
-FIFO over the jobs that fit; nodes are one job's alone. A job that a prologue sent back is eligible again after one
+FIFO over the jobs that fit; a node runs one job at a time. A job that a prologue sent back is eligible again after one
 short scheduling pause, without limit, unless it is held (torque-reference b).
 """
 
@@ -32,7 +32,7 @@ Act = Callable[[Job, str], None]
 
 
 class Torque:
-    """The server. Its jobs are kept in one file; jobs that have ended stay listed."""
+    """The server. Its jobs are kept in one file; completed jobs stay listed."""
 
     def __init__(
         self,
@@ -59,14 +59,14 @@ class Torque:
             self.jobs = {one["number"]: Job(**one) for one in saved["jobs"]}
 
     def start(self) -> None:
-        """Begin to schedule; jobs that ran when the daemon died are ended first."""
+        """Begin scheduling; jobs that were running when the daemon died are cleaned up."""
         for job in self.jobs.values():
             if job.state in "RE":
                 threading.Thread(target=self._end_leftover, args=(job,), daemon=True).start()
         threading.Thread(target=self._schedule, daemon=True).start()
 
     def look_again(self) -> None:
-        """Something that placement depends on has changed."""
+        """Schedule again: something that placement depends on has changed."""
         with self._wake:
             self._wake.notify_all()
 
@@ -76,16 +76,16 @@ class Torque:
         temporary.write_text(text, errors="surrogateescape")
         temporary.rename(self._path)
 
-    # -- what users do ------------------------------------------------------------------------------------------------
+    # -- commands of users --------------------------------------------------------------------------------------------
 
     def submit(self, call: Call) -> int:
-        asked, script = json.loads(call.arguments[0]), call.arguments[1]
-        if asked["queue"] not in QUEUES:
-            call.complain("qsub: submit error (Unknown queue MSG=requested queue not found)\n")
+        wanted, script = json.loads(call.arguments[0]), call.arguments[1]
+        if wanted["queue"] not in QUEUES:
+            call.write_error("qsub: submit error (Unknown queue MSG=requested queue not found)\n")
             return 170
         person = pwd.getpwuid(call.uid)
         resources: dict[str, str] = {}
-        for part in asked["resources"]:  # the command line comes first, and wins
+        for part in wanted["resources"]:  # the command line comes first and takes precedence
             name, _, value = part.partition("=")
             resources.setdefault(name, value)
         with self._wake:
@@ -94,31 +94,31 @@ class Torque:
                 number=self._last,
                 server=self._settings.server_name,
                 host=self._settings.login_name,
-                name=asked["name"],
+                name=wanted["name"],
                 user=person.pw_name,
                 group=grp.getgrgid(person.pw_gid).gr_name,
                 uid=call.uid,
                 gid=person.pw_gid,
-                queue=asked["queue"],
-                account=asked["account"],
+                queue=wanted["queue"],
+                account=wanted["account"],
                 script=script,
                 resources=resources,
-                variables=server_items(asked["variables"]),
-                output=asked["output"],
-                error=asked["error"],
-                join=asked["join"],
-                shell=asked["shell"],
-                workdir=asked["workdir"],
-                submit_args=asked["submit_args"],
-                hold=asked["hold"],
-                state="Q" if asked["hold"] == "n" else "H",
-                substate=QUEUED if asked["hold"] == "n" else HELD,
+                variables=server_items(wanted["variables"]),
+                output=wanted["output"],
+                error=wanted["error"],
+                join=wanted["join"],
+                shell=wanted["shell"],
+                workdir=wanted["workdir"],
+                submit_args=wanted["submit_args"],
+                hold=wanted["hold"],
+                state="Q" if wanted["hold"] == "n" else "H",
+                substate=QUEUED if wanted["hold"] == "n" else HELD,
             )
-            if script:  # an empty script gets an id and no job
+            if script:  # an empty script gets an id but no job
                 self.jobs[job.number] = job
             self.save()
             self._wake.notify_all()
-        call.say(f"{job.id}\n")
+        call.write(f"{job.id}\n")
         return 0
 
     def qstat(self, call: Call) -> int:
@@ -127,20 +127,20 @@ class Torque:
             return 1
         if self._faults.strikes("qstat-down"):
             server = self._settings.server_name
-            call.complain(f"qstat: cannot connect to server {server} (errno=111) Connection refused\n")
+            call.write_error(f"qstat: cannot connect to server {server} (errno=111) Connection refused\n")
             return 111
         return self.look(call)
 
     def look(self, call: Call) -> int:
-        """qstat without its faults, for those who watch the machine."""
+        """qstat without its faults, for observers of the machine."""
         with self._lock:
             code, out, err = qstat(call.arguments, self.jobs, self._settings)
-        call.say(out)
-        call.complain(err)
+        call.write(out)
+        call.write_error(err)
         return code
 
     def qhold(self, call: Call) -> int:
-        """Set a hold. A running job goes on; the hold counts when it is queued again."""
+        """Set a hold. A running job continues; the hold takes effect when it is queued again."""
         return self._each(call, "qhold", lambda job, kind: self._hold(job, kind, held=True))
 
     def qrls(self, call: Call) -> int:
@@ -161,13 +161,13 @@ class Torque:
             with self._wake:
                 job = find(word, self.jobs, self._settings)
                 if job is None:
-                    call.complain(f"{name}: Unknown Job Id Error {full_id(word, self._settings)}\n")
+                    call.write_error(f"{name}: Unknown Job Id Error {full_id(word, self._settings)}\n")
                     code = UNKNOWN_JOB
                 elif call.uid not in (0, job.uid) or (call.uid != 0 and kind not in ("u", "n")):
-                    call.complain(f"{name}: Unauthorized Request  {job.id}\n")
+                    call.write_error(f"{name}: Unauthorized Request  {job.id}\n")
                     code = 159
                 elif job.state == "C":
-                    call.complain(f"{name}: Request invalid for state of job MSG=job in complete state {job.id}\n")
+                    call.write_error(f"{name}: Request invalid for state of job MSG=job in complete state {job.id}\n")
                     code = 168
                 else:
                     act(job, kind)

@@ -1,7 +1,8 @@
-"""Torque's variable lists: `-v` as qsub reads it, as the server keeps it, as qstat shows it (torque-reference c, T60).
+"""Torque's variable lists: `-v` as qsub reads it, as the server keeps it, as qstat shows it.
 
 Three different rules meet here, and all are kept with their traps: qsub splits at every comma, the server then splits
-at unescaped commas and newlines and drops backslashes, and qstat puts backslashes back.
+at unescaped commas and newlines and drops backslashes, and qstat inserts backslashes again (torque-reference c,
+cray-reference T60).
 """
 
 import re
@@ -58,5 +59,5 @@ def shown(items: list[str]) -> str:
 
 
 def environment_of(items: list[str]) -> dict[str, str]:
-    """What a job's shell gets: the last of several items of one name; items that are no assignment are dropped."""
+    """The environment of a job's shell: of several items with one name the last; non-assignments are dropped."""
     return {name: value for name, equals, value in (item.partition("=") for item in items) if equals and name}

@@ -20,6 +20,7 @@ from tests.system import images
 from tests.system.scripts import ranks
 from udi import nodecommand
 from udi.config import SiteConfig, load
+from xcsim.initramfs import NID_FILE
 from xcsim.job import RUNNING
 from xcsim.machine import Machine
 from xcsim.picture import NodePicture
@@ -256,7 +257,7 @@ class Cray:
 
     def tear_down(self, nid: int, job: str) -> str:
         """Teardown of a job on one node, sent by hand; what the node says."""
-        return self.on_node(nid, nodecommand.teardown_command(self.site(), job, _NONCE))
+        return self.on_node(nid, nodecommand.teardown_command(self.site(), NID_FILE, job, _NONCE))
 
     def set_up(self, nid: int, plan: str) -> str:
         """Set-up of a plan on one node, sent by hand; what the node says."""
@@ -267,7 +268,7 @@ class Cray:
         sha256 = hashlib.sha256(plan.encode()).hexdigest()
         try:
             return self.on_node(
-                nid, nodecommand.setup_command(self.site(), f"/lus/udi/plans/{path.name}", sha256, _NONCE)
+                nid, nodecommand.setup_command(self.site(), NID_FILE, f"/lus/udi/plans/{path.name}", sha256, _NONCE)
             )
         finally:
             path.unlink()

@@ -1,8 +1,9 @@
-"""How a job ends whose prologue failed: by its user's fault, or by the site's."""
+"""How a job ends whose prologue failed: by an error of its user, or of the site."""
 
 from __future__ import annotations
 
 from tests.system.cray import Ended
+from udiroot.errors import counted
 
 
 def deleted_with(ended: Ended, *words: str) -> None:
@@ -17,5 +18,5 @@ def held_with(ended: Ended, *words: str, starts: int = 2) -> None:
     assert (ended.state, ended.status, ended.starts) == ("H", "-14", starts)
     assert (ended.codes, ended.output) == (starts * [2], "")
     assert ended.error.count("\n") == 1 and ended.error.startswith("udi-prologue: ")
-    wanted = (*words, f"[a fault of the site: the job is held after {starts} starts]")
+    wanted = (*words, f"[site error (not your job's fault); job held after {counted(starts, 'start')}]")
     assert [word for word in wanted if word not in ended.error] == [], ended.error

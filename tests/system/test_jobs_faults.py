@@ -27,7 +27,7 @@ def out_of_service(cray: Cray, nid: int, *words: str) -> None:
     """The node is admindown, alone, with these words as its reason."""
     assert {number for number, state in cray.statuses().items() if state == "admindown"} == {nid}
     status = json.loads(cray.admin("status", "--json"))
-    assert [(node["nid"], node["state"]) for node in status["nodes"]] == [(nid, "admindown")]
+    assert [(node["node"], node["state"]) for node in status["nodes"]] == [(f"nid{nid:05d}", "admindown")]
     reason = status["nodes"][0]["reason"]
     assert [word for word in words if word not in reason] == [], reason
     assert f"nid{nid:05d}: admindown, dirty since" in cray.admin("status")
@@ -45,9 +45,9 @@ def brought_back(cray: Cray, nid: int) -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("dead-node", "no answer: xtxqtcmd ended with 0"),
+        ("dead-node", "no answer: xtxqtcmd exited with 0"),
         ("hung-node", "no answer: not within 2 seconds"),
-        ("lost-reply", "no answer: xtxqtcmd ended with 0"),
+        ("lost-reply", "no answer: xtxqtcmd exited with 0"),
     ],
 )
 def test_a_node_that_does_not_answer(cray: Cray, fault: str, words: str) -> None:
@@ -78,8 +78,8 @@ def test_a_node_that_does_not_answer_holds_a_job_that_has_no_other(cray: Cray) -
     with cray.configured({"torque": {"max_starts": 1}}):
         ended = cray.run("alice")
     assert (ended.state, ended.codes, ended.output) == ("H", [2], "")
-    said = f"udi-prologue: set-up on nid[{A:05d}-{B:05d}]: no answer: xtxqtcmd ended with 0"
-    assert ended.error == f"{said} [a fault of the site: the job is held after 1 starts]\n"
+    said = f"udi-prologue: setup on nid[{A:05d}-{B:05d}]: no answer: xtxqtcmd exited with 0"
+    assert ended.error == f"{said} [site error (not your job's fault); job held after 1 start]\n"
     assert f"job {ended.id}: held since" in cray.admin("status")
     assert cray.admin("recover", f"{A}-{B}", code=8).count("; teardown: no answer") == 2
     cray.machine.clear_faults()
@@ -161,7 +161,7 @@ def test_teardown_that_a_node_does_not_answer(cray: Cray) -> None:
     ended = dead_at_teardown(cray)
     assert (ended.status, ended.error) == (
         "0",
-        f"udi-epilogue: nid{B:05d} could not be cleaned after the job; the site takes care of it\n",
+        f"udi-epilogue: cleanup failed on nid{B:05d}; taken out of service, no action needed\n",
     )
     out_of_service(cray, B, f"teardown of job {ended.id}: no answer")
     assert cray.roots() == [B]

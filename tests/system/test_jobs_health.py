@@ -43,8 +43,8 @@ def test_a_node_with_a_root_is_dirty_and_says_whose(cray: Cray) -> None:
     cray.running(job)
     code, said = check(cray, A)
     assert (code, said.count("\n")) == (1, 1)
-    assert said.startswith("plugin: udi: ") and "mounts, the last on /var/udi" in said
-    assert "loop device /dev/loop" in said and f" of {job} left since 20" in said
+    assert said.startswith(f"plugin: udi: left by {job} (set up 20") and " mounts (last on /var/udi" in said
+    assert "1 loop device (/dev/loop" in said and said.endswith("; record\n")
     cray.machine.node(A).run(["mv", "/opt/cray/nodehealth/default/bin/libplugin.sh", "/tmp/kept"], check=True)
     bare = check(cray, A)
     cray.machine.node(A).run(["mv", "/tmp/kept", "/opt/cray/nodehealth/default/bin/libplugin.sh"], check=True)
@@ -66,7 +66,7 @@ def test_nodes_that_no_epilogue_cleaned_go_out_of_service(cray: Cray) -> None:
     assert cray.ended(job).status == "0"
     assert wait_until(lambda: {cray.statuses()[nid] for nid in (A, B)} == {"admindown"}, 10, 0.1)
     assert cray.statuses()[C] == "up" and cray.roots() == [A, B]
-    told = [line for line in health_log(cray) if f" of {job} left since " in line]
+    told = [line for line in health_log(cray) if f": left by {job} (set up 20" in line]
     assert len(told) == 2 and all(": plugin: udi: " in line for line in told)
     assert sorted(line.partition("FAILURES: ")[2].split(":")[0] for line in told) == [f"nid{A:05d}", f"nid{B:05d}"]
 

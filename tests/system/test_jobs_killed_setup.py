@@ -19,8 +19,8 @@ def test_a_set_up_that_is_killed_is_undone_on_all_nodes(cray: Cray, point: int, 
     with killed(cray, B, point, mode, max_starts=1):
         ended = cray.run("alice")
         assert (ended.state, ended.status, ended.codes) == ("H", "-14", [2])
-    said = f"udi-prologue: set-up on nid{B:05d}: no answer: xtxqtcmd ended with 0"
-    assert ended.error == f"{said} [a fault of the site: the job is held after 1 starts]\n"
+    said = f"udi-prologue: setup on nid{B:05d}: no answer: xtxqtcmd exited with 0"
+    assert ended.error == f"{said} [site error (not your job's fault); job held after 1 start]\n"
     assert ended.output == "" and cray.states() == []
     assert f"job {ended.id}: held since" in cray.admin("status")
     assert "no answer" in cray.admin("status")
@@ -33,7 +33,7 @@ def test_a_set_up_that_fails_on_one_node_is_undone_on_all(cray: Cray, point: int
     with killed(cray, A, point, mode, max_starts=1):
         ended = cray.run("alice", nodes=4)
         assert (ended.state, ended.codes) == ("H", [2])
-    assert ended.error.startswith(f"udi-prologue: set-up on nid{A:05d}: ") and "No space left on device" in ended.error
+    assert ended.error.startswith(f"udi-prologue: setup on nid{A:05d}: ") and "No space left on device" in ended.error
     assert ended.error.count("\n") == 1
     cray.assert_clean()
 
@@ -42,7 +42,7 @@ def test_a_set_up_that_hangs_is_ended_in_its_time(cray: Cray) -> None:
     with killed(cray, B, 25, "hang", max_starts=1):
         ended = cray.run("alice")
         assert (ended.state, ended.codes) == ("H", [2])
-    assert ended.error.startswith(f"udi-prologue: set-up on nid{B:05d}: not done within 3 seconds")
+    assert ended.error.startswith(f"udi-prologue: setup on nid{B:05d}: not finished within 3 seconds")
     cray.assert_clean()
     assert set(cray.statuses().values()) == {"up"}
 

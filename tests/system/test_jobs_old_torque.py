@@ -84,7 +84,7 @@ def test_the_user_is_told_and_the_nodes_are_clean_here_too(old: Cray) -> None:
     with old.without_filter():
         ended = old.run("alice", image="absent:1")
     assert (ended.status, ended.codes, ended.error.count("\n")) == ("-2", [1], 1)
-    assert "no image 'absent:1' that you may use" in ended.error
+    assert "image 'absent:1' not found, or you do not have access to it" in ended.error
     old.machine.set_fault("dead-node", node=A, count=1)
     ended = old.ended(old.qsub("alice", ranks()))
     assert (ended.status, ended.codes) == ("0", [2])

@@ -49,7 +49,7 @@ def test_a_pinned_image_that_is_gone_is_told(cray: Cray) -> None:
     assert released(cray, job) == "0"
     assert sorted(cray.text(job, "Output").splitlines()) == expected(cray.marker("fourth"), ALICE)
     assert cray.text(job, "Error") == (
-        "udi-prologue: the image that app:2 was at submission is gone; the job runs in what it is now\n"
+        "udi-prologue: the image pinned for app:2 at submission no longer exists; using the current app:2\n"
     )
     cray.assert_clean()
 
@@ -59,7 +59,7 @@ def test_a_job_whose_image_was_removed_is_deleted(cray: Cray) -> None:
     job = held_job(cray, "app:3")
     cray.udi("alice", "rm", "app:3")
     cray.machine.run_as("alice", ["qrls", job], check=True)
-    deleted_with(cray.ended(job, "C"), "no image 'app:3' that you may use")
+    deleted_with(cray.ended(job, "C"), "image 'app:3' not found, or you do not have access to it")
     cray.assert_clean()
 
 
@@ -83,14 +83,14 @@ def test_a_forged_pin_gives_nobody_the_image_of_another(cray: Cray) -> None:
 
 
 def test_a_variable_that_qsub_lost_is_told(cray: Cray) -> None:
-    """`qsub -v FOO,UDI=…` with FOO unset: some versions lose the first letter of what follows (T62)."""
+    """`qsub -v FOO,UDI=…` with FOO unset: some versions lose the first letter of what follows (cray-reference T62)."""
     with cray.without_filter():
         ended = cray.run(
             "alice", f"#UDI pinned tiny:1 {cray.ids['tiny:1']}\n" + ranks(), image="", more="FOO=,DI=tiny:1"
         )
     deleted_with(
         ended,
-        "the job was submitted for image tiny:1, but its variable UDI was lost on the way",
+        "the job was submitted with image tiny:1, but qsub lost its variable UDI",
         "submit with one list: qsub -v UDI=tiny:1,...",
     )
     cray.assert_clean()

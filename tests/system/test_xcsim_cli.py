@@ -1,8 +1,9 @@
-"""The `xcsim` command: what a person types, and the one line he gets when something cannot be."""
+"""The `xcsim` command: what a user types, and the one line that reports an error."""
 
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def test_from_up_to_down(tmp_path: Path) -> None:
     state = tmp_path / "state"
     try:
         up = xcsim(state, "up", "--nodes", "2", "--no-site")
-        assert (up.returncode, up.stdout) == (0, "up: login node login1, compute nodes nid00020 to nid00021\n")
+        assert (up.returncode, up.stdout) == (0, "up: login node login1, compute nodes nid[00020-00021]\n")
         job = xcsim(state, "qsub", "--user", "bob", "-l", "nodes=2", script="sleep 1\nexit 4\n").stdout.strip()
         assert job == "1.sdb"
         assert xcsim(state, "aprun", "--user", "bob", "--job", job, "-q", "-n", "2", "-b", "true").returncode in (0, 1)
@@ -45,7 +46,7 @@ def test_without_a_machine(tmp_path: Path) -> None:
     done = xcsim(tmp_path / "none", "status")
     assert (done.returncode, done.stderr) == (
         3,
-        f"xcsim: there is no machine in {tmp_path}/none\nhint: xcsim up makes one\n",
+        f"xcsim: no machine in {tmp_path}/none\nhint: xcsim up starts one\n",
     )
     assert xcsim(tmp_path / "none", "down").returncode == 0
 
@@ -53,5 +54,30 @@ def test_without_a_machine(tmp_path: Path) -> None:
 def test_not_as_root(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1001)
     monkeypatch.setattr(sys, "argv", ["xcsim", "status"])
-    assert cli.main() == 4
-    assert capsys.readouterr().err.startswith("xcsim: xcsim makes namespaces and mounts, which only root may do\n")
+    with pytest.raises(SystemExit) as exited:
+        cli.main()
+    assert exited.value.code == 4
+    assert capsys.readouterr().err.startswith("xcsim: xcsim makes namespaces and mounts, which needs root\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["up", "--nodes", "0"],
+            "xcsim: invalid value for '--nodes': 0 is not in the range 1<=x<=256\nhint: xcsim up --help\n",
+        ),
+        (["nonsense"], "xcsim: no such command 'nonsense'\nhint: xcsim --help\n"),
+        (["shell", "x"], "xcsim: 'x' is neither 'login' nor a nid\n"),
+        (["fault", "set", "fire"], "xcsim: no such fault: fire\nhint: xcsim fault list shows all faults\n"),
+    ],
+)
+@needs_root
+def test_a_usage_error_is_one_line_and_at_most_a_hint(tmp_path: Path, words: list[str], message: str) -> None:
+    done = xcsim(tmp_path, *words)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
+
+
+def test_the_version(tmp_path: Path) -> None:
+    done = xcsim(tmp_path, "--version")
+    assert done.returncode == 0 and version("shifter-xc") in done.stdout

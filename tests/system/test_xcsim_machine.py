@@ -1,6 +1,6 @@
-"""The whole machine without any site software: Torque's contract with hooks, aprun, faults, and a clean end.
+"""The complete machine without any site software: Torque's contract with hooks, aprun, faults, and a clean stop.
 
-What is expected here was seen on a real Torque (torque-reference a, b, g) or is said of a Cray in cray-reference.
+What is expected here was seen on a real Torque (torque-reference a, b, g), or is from cray-reference.
 """
 
 import os

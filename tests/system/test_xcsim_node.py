@@ -112,5 +112,5 @@ def test_a_saved_pid_of_another_process_is_not_trusted(tmp_path: Path) -> None:
 
 
 def test_a_failed_boot_says_why(tmp_path: Path) -> None:
-    with pytest.raises(SetupFailed, match=r"nid00015 did not come up: .*No such file.*/nowhere"):
+    with pytest.raises(SetupFailed, match=r"nid00015 did not start: .*No such file.*/nowhere"):
         ComputeNode(15, NodeFiles(tmp_path, shared_root="/nowhere")).start()

@@ -22,7 +22,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         made.down()
 
 
-def test_hooks_are_root_s_and_the_configuration_is_well(machine: Machine) -> None:
+def test_hooks_are_root_s_and_the_configuration_is_valid(machine: Machine) -> None:
     for name in ("prologue", "epilogue"):
         status = machine.path(f"/var/spool/torque/mom_priv/{name}").stat()
         assert status.st_uid == 0 and not stat.S_IMODE(status.st_mode) & 0o022

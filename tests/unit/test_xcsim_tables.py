@@ -20,15 +20,15 @@ SETTINGS = Settings(nodes=4, first_nid=20, slots=4)
 
 
 class Bench:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, directory: Path) -> None:
         self.gone: list[int] = []
-        self.faults = Faults(folder / "faults.json")
-        self.states = NodeStates(folder / "sdb.json", SETTINGS)
-        self.alps = Alps(folder / "alps.json", self.faults, lambda one: self.gone.append(one.id))
+        self.faults = Faults(directory / "faults.json")
+        self.states = NodeStates(directory / "sdb.json", SETTINGS)
+        self.alps = Alps(directory / "alps.json", self.faults, lambda one: self.gone.append(one.id))
         self.basil = Basil(self.alps, self.states, self.faults, SETTINGS)
         self.apstat = Apstat(self.alps, self.states, self.faults, SETTINGS)
 
-    def ask(self, attributes: str, body: str = "", protocol: str = "1.3") -> "etree._Element":
+    def request(self, attributes: str, body: str = "", protocol: str = "1.3") -> "etree._Element":
         text = f"<?xml version='1.0'?><BasilRequest protocol='{protocol}' {attributes}>{body}</BasilRequest>"
         found = etree.fromstring(self.basil.answer(text.encode())).find("ResponseData")
         assert found is not None
@@ -40,7 +40,7 @@ class Bench:
             f"nppcu='1' nppn='4'><NodeParamArray><NodeParam>{nodes}</NodeParam></NodeParamArray></ReserveParam>"
             "</ReserveParamArray>"
         )
-        reserved = self.ask("method='RESERVE'", body).find("Reserved")
+        reserved = self.request("method='RESERVE'", body).find("Reserved")
         assert reserved is not None
         return int(str(reserved.get("reservation_id")))
 
@@ -53,12 +53,12 @@ def bench(tmp_path: Path) -> Bench:
 def test_a_reservation_from_none_to_gone(bench: Bench) -> None:
     number = bench.reserve()
     assert "unbound" in bench.apstat.run(["-r"])[1]
-    assert bench.ask(f"method='CONFIRM' reservation_id='{number}' pagg_id='77'").get("status") == "SUCCESS"
+    assert bench.request(f"method='CONFIRM' reservation_id='{number}' pagg_id='77'").get("status") == "SUCCESS"
     assert " batch:74 " in bench.apstat.run(["-r"])[1]
-    released = bench.ask(f"method='RELEASE' reservation_id='{number}'")
+    released = bench.request(f"method='RELEASE' reservation_id='{number}'")
     assert released.get("status") == "SUCCESS"
     assert bench.gone == [number]
-    again = bench.ask(f"method='RELEASE' reservation_id='{number}'")
+    again = bench.request(f"method='RELEASE' reservation_id='{number}'")
     assert (again.get("status"), again.get("error_class")) == ("FAILURE", "PERMANENT")
     assert f"No entry for resId {number}" in "".join(str(part) for part in again.itertext())
 
@@ -70,7 +70,7 @@ def test_a_claim_holds_a_released_reservation(bench: Bench) -> None:
     rows = bench.apstat.run(["-r"])[1].splitlines()
     assert rows[1].split()[-1] == "conf,claim"
     assert rows[2].startswith("A") and rows[2].split()[6:8] == ["-", "-"]
-    released = bench.ask(f"method='RELEASE' reservation_id='{number}'").find("Released")
+    released = bench.request(f"method='RELEASE' reservation_id='{number}'").find("Released")
     assert released is not None and released.get("claims") == "1"
     assert bench.gone == []
     bench.alps.finish(app.apid)
@@ -98,14 +98,14 @@ def test_refusals_are_xml(bench: Bench) -> None:
         ("method='QUERY' type='NONSENSE'", ""),
         ("method='DANCE'", ""),
     ):
-        assert bench.ask(attributes, body).get("status") == "FAILURE"
+        assert bench.request(attributes, body).get("status") == "FAILURE"
     assert b"PARSER" in bench.basil.answer(b"<BasilRequest")
 
 
 @pytest.mark.parametrize("protocol", ["1.0", "1.1", "1.2", "1.3"])
 def test_inventory_tells_who_holds_a_node(bench: Bench, protocol: str) -> None:
     number = bench.reserve()
-    inventory = bench.ask("method='QUERY' type='INVENTORY'", protocol=protocol)
+    inventory = bench.request("method='QUERY' type='INVENTORY'", protocol=protocol)
     held = {
         str(node.get("node_id"))
         for node in inventory.iter("Node")
