@@ -1,4 +1,4 @@
-"""What pbs_mom tells its hooks: 7 or 8 arguments for a prologue, 10 or 11 for an epilogue (cray-reference 4.3).
+"""What pbs_mom passes to its hooks: 7 or 8 arguments to a prologue, 10 or 11 to an epilogue (cray-reference 4.3).
 
 The job script's path is the last one, from Torque 5.1 on.
 """
@@ -8,19 +8,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torque_hooks.jobid import job_id
 from udi.config import DEFAULT_PATH
-from udi.request import job_id
 from udiroot.errors import UsageError
 
+_CALLER = "pbs_mom runs this program"
 
-def config_and_rest(words: Sequence[str]) -> tuple[str, list[str]]:
-    """The configuration's path, which the installed wrapper gives first, and the arguments after it.
+
+def config_and_rest(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The configuration's path, which the installed wrapper passes first, and the arguments after it.
 
     No option is looked for among those: a user chooses some of them, such as the job's name and account.
     """
-    if len(words) >= 2 and words[0] == "--config":
-        return words[1], list(words[2:])
-    return DEFAULT_PATH, list(words)
+    if len(arguments) >= 2 and arguments[0] == "--config":
+        return arguments[1], list(arguments[2:])
+    return DEFAULT_PATH, list(arguments)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class EpilogueCall:
 def prologue_call(arguments: Sequence[str]) -> PrologueCall:
     """A prologue's arguments, typed. Raises UsageError."""
     if len(arguments) not in (7, 8):
-        raise UsageError(f"a prologue gets 7 or 8 arguments, not {len(arguments)}", "pbs_mom calls this program")
+        raise UsageError(f"a prologue takes 7 or 8 arguments, not {len(arguments)}", _CALLER)
     job_id(arguments[0])
     return PrologueCall(*arguments)
 
@@ -65,6 +67,6 @@ def prologue_call(arguments: Sequence[str]) -> PrologueCall:
 def epilogue_call(arguments: Sequence[str]) -> EpilogueCall:
     """An epilogue's arguments, typed. Raises UsageError."""
     if len(arguments) not in (10, 11):
-        raise UsageError(f"an epilogue gets 10 or 11 arguments, not {len(arguments)}", "pbs_mom calls this program")
+        raise UsageError(f"an epilogue takes 10 or 11 arguments, not {len(arguments)}", _CALLER)
     job_id(arguments[0])
     return EpilogueCall(*arguments)

@@ -17,7 +17,7 @@ _MAX_LINES = 100_000
 
 @dataclass(frozen=True)
 class Submission:
-    """What matters to us of a submission."""
+    """What matters of a submission here."""
 
     variables: Mapping[str, str] = field(default_factory=dict)
     is_interactive: bool = False
@@ -26,7 +26,7 @@ class Submission:
 def read_submission(arguments: Sequence[str], script: bytes, environment: Mapping[str, str]) -> Submission:
     """The variables that the job will get of those that the user names.
 
-    Arguments that qsub itself would refuse make an empty submission: qsub then says so.
+    Arguments that qsub itself would refuse make an empty submission: qsub then reports them.
     """
     options = _parsed(arguments)
     if options is None:
@@ -59,35 +59,36 @@ def _directives(script: bytes, prefix: str) -> dict[str, str]:
     for line in script.decode("utf-8", "surrogateescape").split("\n")[:_MAX_LINES]:
         text = line.lstrip()
         if prefix and text.startswith(prefix):
-            for option, value in (_parsed(_words(text[len(prefix) :])) or {}).items():
+            for option, value in (_parsed(_split(text[len(prefix) :])) or {}).items():
                 found.setdefault(option, value)
         elif text and text[0] not in "#:":
             break
     return found
 
 
-def _words(line: str) -> list[str]:
-    """A directive's words: split at blanks; quotes group and go, a backslash outside escapes one character (T64)."""
-    words: list[str] = []
-    word: str | None = None
+def _split(line: str) -> list[str]:
+    """A directive's arguments: split at blanks; quotes group and are removed, a backslash outside quotes escapes one
+    character (T64)."""
+    arguments: list[str] = []
+    argument: str | None = None
     quote = ""
     characters = iter(line)
     for c in characters:
         if quote:
-            word, quote = (word, "") if c == quote else ((word or "") + c, quote)
+            argument, quote = (argument, "") if c == quote else ((argument or "") + c, quote)
         elif c in "\"'":
-            word, quote = word or "", c
+            argument, quote = argument or "", c
         elif c == "\\":
-            word = (word or "") + next(characters, "")
+            argument = (argument or "") + next(characters, "")
         elif c.isspace():
-            words, word = ([*words, word], None) if word is not None else (words, None)
+            arguments, argument = ([*arguments, argument], None) if argument is not None else (arguments, None)
         else:
-            word = (word or "") + c
-    return words if word is None else [*words, word]
+            argument = (argument or "") + c
+    return arguments if argument is None else [*arguments, argument]
 
 
 def _listed(text: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a `-v` list. A name alone takes its value from the environment; backslashes get lost (T60)."""
+    """The variables of a `-v` list. A name alone takes its value from the environment; backslashes are lost (T60)."""
     variables = {}
     for item in text.split(","):
         name, equals, value = item.partition("=")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from torque_hooks.settings import TorqueConfig
 from udi.command import run
-from udi.config import SiteConfig
 
 
 class Torque:
     """Torque as `jobs` needs it (`jobs.tries.WorkloadManager`)."""
 
-    def __init__(self, site: SiteConfig) -> None:
-        self._site = site
+    def __init__(self, settings: TorqueConfig) -> None:
+        self._settings = settings
 
     def hold(self, job: str) -> None:
-        """A system hold: the site must act first. It takes effect when the prologue's exit code requeues the job."""
-        torque = self._site.torque
-        run([torque.qhold, "-h", "s", job], seconds=torque.command_deadline).require_success()
+        """Place a system hold: the site must act first. It takes effect when the prologue's exit code requeues the job.
+
+        Raises UpstreamFailed, TimedOut.
+        """
+        run([self._settings.qhold, "-h", "s", job], seconds=self._settings.command_deadline).require_success()

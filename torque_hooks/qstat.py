@@ -1,24 +1,27 @@
-"""A job as pbs_server has it, by `qstat -x`: one line of XML (cray-reference T40 to T47).
+"""A job as pbs_server knows it, by `qstat -x`: one line of XML (cray-reference T40 to T47).
 
 pbs_mom passes none of the user's variables to its hooks (T21), so they come from here.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lxml import etree
 
+from torque_hooks.settings import TorqueConfig
 from udi.command import Deadline, run
-from udi.config import SiteConfig
+from udi.platform import Host
 from udiroot.errors import UpstreamFailed, printable
 
+_log = logging.getLogger("udi.torque")
 _UNKNOWN_JOB = 153
 """15001 modulo 256 (T46)."""
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
-_NID_HOST = re.compile(r"(?:nid)?[0-9]+")
+_SLOTS = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?")
 
 
 @dataclass(frozen=True)
@@ -32,19 +35,21 @@ class TorqueJob:
     error_path: str = ""
     output_path: str = ""
     join: str = "n"
-    exec_host: str = ""
+    hosts: tuple[Host, ...] = ()
     is_interactive: bool = False
 
-    @property
-    def has_nodes(self) -> bool:
-        """Whether Torque knows of a compute node of the job: those go by their bare nid (T2, T4)."""
-        hosts = (place.split("/", 1)[0] for place in self.exec_host.split("+"))
-        return any(_NID_HOST.fullmatch(host) for host in hosts)
 
+def read_job(torque: TorqueConfig, job: str, deadline: Deadline, answer: bytes = b"") -> TorqueJob:
+    """The job called `job`, from an `answer` of `qstat -x` that the caller has, or else from `qstat` itself.
 
-def read_job(site: SiteConfig, job: str, deadline: Deadline) -> TorqueJob:
-    """The job called `job`. Raises UpstreamFailed when Torque does not know it or answers nonsense, TimedOut."""
-    done = run([site.torque.qstat, "-x", job], seconds=deadline.left(site.torque.command_deadline))
+    Raises UpstreamFailed when Torque does not know the job or its answer is invalid, TimedOut.
+    """
+    if answer:
+        try:
+            return parse_job(answer, job)
+        except UpstreamFailed as error:
+            _log.warning("qstat is run again: %s", error.message)
+    done = run([torque.qstat, "-x", job], seconds=deadline.left(torque.command_deadline))
     if done.exit_code == _UNKNOWN_JOB:
         raise UpstreamFailed(f"qstat does not know job {printable(job)}")
     return parse_job(done.require_success().stdout, job)
@@ -62,17 +67,34 @@ def parse_job(answer: bytes, job: str) -> TorqueJob:
                 error_path=_text(element, "Error_Path"),
                 output_path=_text(element, "Output_Path"),
                 join=_text(element, "Join_Path") or "n",
-                exec_host=_text(element, "exec_host"),
+                hosts=parse_hosts(_text(element, "exec_host")),
                 is_interactive=_text(element, "interactive").lower() not in ("", "false", "0"),
             )
-    raise UpstreamFailed(f"qstat answered without job {printable(job)}")
+    raise UpstreamFailed(f"qstat's answer does not contain job {printable(job)}")
+
+
+def parse_hosts(text: str) -> tuple[Host, ...]:
+    """The hosts of an `exec_host`, each once, with the slots that it lists: `12/0-1+13/0+13/3` (T2, T4)."""
+    slots: dict[str, int] = {}
+    for item in filter(None, text.split("+")):
+        name, _, listed = item.partition("/")
+        slots[name] = slots.get(name, 0) + sum(map(_range_size, listed.split(",")))
+    return tuple(Host(name, count) for name, count in slots.items())
+
+
+def _range_size(text: str) -> int:
+    """How many slots `3` or `0-7` lists; anything else counts as one."""
+    match = _SLOTS.fullmatch(text)
+    if match is None or match[2] is None:
+        return 1
+    return max(1, int(match[2]) - int(match[1]) + 1)
 
 
 def split_variables(text: str) -> dict[str, str]:
     """The variables of a `Variable_List`, after XML decoding.
 
     Items are separated by commas without a backslash before them, each is split at its first `=`, then the backslashes
-    go (T42). Names can stand there twice, the last one wins (T43).
+    are removed (T42). A name can be listed twice: the last one wins (T43).
     """
     variables = {}
     for item in re.findall(r"(?:[^,\\]|\\.|\\$)+", text, re.DOTALL):
@@ -86,15 +108,15 @@ def _unescaped(text: str) -> str:
 
 
 def _document(answer: bytes) -> etree._Element:
-    """Control characters, which Torque leaves raw (T41), become a sign that no name allows: they are refused later."""
+    """Control characters, which Torque leaves raw (T41), become a character that no name allows: refused later."""
     if not answer.strip():
-        raise UpstreamFailed("qstat answered nothing")
+        raise UpstreamFailed("qstat printed nothing")
     text = _NOT_XML.sub("\ufffd", answer.decode("utf-8", "replace"))
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=True)
     try:
         root: etree._Element = etree.fromstring(text.encode(), parser)
     except etree.XMLSyntaxError as error:
-        raise UpstreamFailed(f"qstat's answer is not XML: {printable(error)}") from error
+        raise UpstreamFailed(f"qstat's answer is not valid XML: {printable(error)}") from error
     return root
 
 

@@ -1,8 +1,8 @@
 """The one line that a user gets from a hook.
 
-It goes to the hook's standard error, which is the job's error file; but Torque does not deliver that file of a job that
-a prologue aborts (torque-reference b), so the line is then also appended to the job's error path, by a child that is
-the user and nobody else.
+It is written to the hook's standard error, which is the job's error file. Torque does not deliver that file for a job
+that a prologue aborts (torque-reference b), so the line is then also appended to the job's error path, by a child that
+runs as the user.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ def sentence(error: UdiError) -> str:
     return plain(f"{error.message} ({error.hint})" if error.hint else error.message, _MAX_LINE)
 
 
-def tell(program: str, words: str) -> None:
-    """Say it on standard error; a closed one is not our trouble."""
+def report(program: str, message: str) -> None:
+    """Write the line to standard error; that it is closed is not an error."""
     with contextlib.suppress(OSError):
-        os.write(2, f"{program}: {words}\n".encode())
+        os.write(2, f"{program}: {message}\n".encode())
 
 
-def append_for(job: TorqueJob, user: Account, program: str, words: str) -> bool:
+def append_for(job: TorqueJob, user: Account, program: str, message: str) -> bool:
     """Append the line to the job's error path as the user, within seconds; whether that worked."""
     path = error_file(job)
     if path is None:
         return False
     default = f"{os.path.basename(job.name) or 'job'}.{'o' if job.join == 'oe' else 'e'}{_sequence(job.id)}"
-    line = f"{program}: {words}\n".encode()
+    line = f"{program}: {message}\n".encode()
     child = os.fork()
     if child == 0:
         _in_child(user, path, default, line)
-    ended = _await(child, time.monotonic() + _SECONDS)
-    if not ended:
-        _log.warning("the user's line could not be appended to %s", printable(path))
-    return ended
+    appended = _succeeds(child, time.monotonic() + _SECONDS)
+    if not appended:
+        _log.warning("the message to the user could not be appended to %s", printable(path))
+    return appended
 
 
 def error_file(job: TorqueJob) -> str | None:
@@ -61,8 +61,8 @@ def error_file(job: TorqueJob) -> str | None:
     if not colon or "/" in host:
         path = shown
     path = path.replace("${PBS_JOBID}", job.id).replace("$PBS_JOBID", job.id)
-    folder = job.variables.get("PBS_O_WORKDIR") or job.variables.get("PBS_O_HOME") or ""
-    path = os.path.join(folder, path) if path else ""
+    directory = job.variables.get("PBS_O_WORKDIR") or job.variables.get("PBS_O_HOME") or ""
+    path = os.path.join(directory, path) if path else ""
     return path if path.startswith("/") and "\0" not in path else None
 
 
@@ -72,7 +72,7 @@ def _sequence(job: str) -> str:
 
 
 def _in_child(user: Account, path: str, default: str, line: bytes) -> None:
-    """Become the user for good, append, and end, whatever happens: this process must not go on as another hook."""
+    """Become the user for good, append, and exit, whatever happens: this process must not continue as a second hook."""
     code = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -87,7 +87,7 @@ def _in_child(user: Account, path: str, default: str, line: bytes) -> None:
 
 
 def _append(path: str, line: bytes) -> None:
-    """Append to a regular file: a pipe or a device that a user puts there must not hold us or be written."""
+    """Append to a regular file: a pipe or a device that a user puts there must neither block us nor be written."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -96,8 +96,8 @@ def _append(path: str, line: bytes) -> None:
     os.close(descriptor)
 
 
-def _await(child: int, end: float) -> bool:
-    """Whether the child ended well in time. One that hangs in a file system is killed, and not waited for."""
+def _succeeds(child: int, end: float) -> bool:
+    """Whether the child succeeds in time. One that hangs in a file system is killed, and not waited for."""
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:

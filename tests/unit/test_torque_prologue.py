@@ -21,13 +21,13 @@ JOB = "123.sdb"
 
 @pytest.fixture
 def cray(tmp_path: Path) -> StandIns:
-    made = StandIns(tmp_path)
-    made.qstat_job("PBS_O_HOME=/root,UDI=debian:12")
-    return made
+    standins = StandIns(tmp_path)
+    standins.qstat_job("PBS_O_HOME=/root,UDI=debian:12")
+    return standins
 
 
 def _start(cray: StandIns, hook: str, *arguments: str) -> subprocess.Popen[str]:
-    code = f"import sys; from torque_hooks.{hook} import main; sys.exit(main())"
+    code = f"import sys; from admin.entry.torque import {hook}; sys.exit({hook}())"
     return subprocess.Popen(
         [sys.executable, "-I", "-c", code, "--config", str(cray.config_path), *arguments],
         stdout=subprocess.PIPE,
@@ -55,19 +55,19 @@ def epilogue(cray: StandIns) -> tuple[int, str]:
 
 
 def states(cray: StandIns) -> list[str]:
-    folder = cray.folder / "spool/jobs"
-    return os.listdir(folder) if folder.exists() else []
+    directory = cray.directory / "spool/jobs"
+    return os.listdir(directory) if directory.exists() else []
 
 
-def test_way_of_a_job(cray: StandIns) -> None:
+def test_a_job_from_start_to_end(cray: StandIns) -> None:
     assert prologue(cray) == (0, "")
     assert cray.calls("xtxqtcmd") == ["setupRoot nid00012 nid00013 "]
-    state = json.loads((cray.folder / f"spool/jobs/{JOB}/state.json").read_text())
-    assert (state["phase"], state["nids"], state["image_id"]) == ("ready", [12, 13], IMAGE_ID)
+    state = json.loads((cray.directory / f"spool/jobs/{JOB}/state.json").read_text())
+    assert (state["phase"], state["nodes"], state["image_id"]) == ("ready", ["nid00012", "nid00013"], IMAGE_ID)
     assert len(cray.plans()) == 1
     plan = cray.store / "plans" / cray.plans()[0]
     assert plan.stat().st_mode & 0o7777 == 0o400
-    assert "node 12-13/2\n" in plan.read_text()
+    assert "node 2 12,13 nid00012,nid00013 " in plan.read_text()
     assert epilogue(cray) == (0, "")
     assert cray.calls("xtxqtcmd")[1:] == ["unsetupRoot nid00012 nid00013 "]
     assert states(cray) == [] and cray.plans() == []
@@ -91,22 +91,22 @@ def test_twice_sets_up_afresh(cray: StandIns) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variables", "words"),
+    ("variables", "message"),
     [
-        ("UDI=debian:13", "no image 'debian:13' that you may use (did you mean debian:12?)"),
+        ("UDI=debian:13", "image 'debian:13' not found, or you do not have access to it (did you mean debian:12?)"),
         ("UDI=debian:$(id)", "not an image name: 'debian:$(id)'"),
         ("UDI=debian:12\n(complete)", "not an image name: 'debian:12"),
         ("UDI=debian:12\x01", "not an image name: 'debian:12"),
-        ("UDI=debian:12,UDI_VOLUMES=/etc:/mnt", "source /etc is outside what the site allows"),
+        ("UDI=debian:12,UDI_VOLUMES=/etc:/mnt", "source /etc is not in a directory that the site allows"),
         ("UDI=debian:12,UDI_VOLUMES=/scratch/x:/etc/y", "no volume may be mounted on /etc/y"),
     ],
 )
-def test_users_mistake_aborts_with_one_line(cray: StandIns, variables: str, words: str) -> None:
-    errors = cray.folder / "run.e123"
+def test_users_mistake_aborts_with_one_line(cray: StandIns, variables: str, message: str) -> None:
+    errors = cray.directory / "run.e123"
     cray.qstat_job(variables, Error_Path=f"login1:{errors}")
     code, err = prologue(cray)
     assert code == 1
-    assert words in err and err.count("\n") == 1
+    assert message in err and err.count("\n") == 1
     assert errors.read_text() == err
     assert states(cray) == [] and cray.calls("xtxqtcmd") == []
 
@@ -121,7 +121,7 @@ def test_image_of_another_user(cray: StandIns) -> None:
     cray.add_image("secret:1", OTHER_ID, owners=(4242,))
     cray.qstat_job("UDI=secret:1")
     code, err = prologue(cray)
-    assert code == 1 and "no image 'secret:1' that you may use" in err
+    assert code == 1 and "image 'secret:1' not found, or you do not have access to it" in err
     cray.qstat_job(f"UDI=id:{OTHER_ID}")
     assert prologue(cray)[0] == 1
 
@@ -131,12 +131,19 @@ def test_lost_variable(cray: StandIns, tmp_path: Path) -> None:
     script.write_text(f"#!/bin/sh\n#UDI pinned debian:12 {IMAGE_ID}\naprun x\n")
     cray.qstat_job("PBS_O_HOME=/root,DI=debian:12")
     code, err = prologue(cray, str(script))
-    assert code == 1 and "its variable UDI was lost on the way" in err
+    assert code == 1 and "but qsub lost its variable UDI" in err
 
 
 @pytest.mark.parametrize(
     ("pinned", "expected", "notice"),
-    [(OTHER_ID, OTHER_ID, ""), ("ef" * 32, IMAGE_ID, "the image that debian:12 was at submission is gone")],
+    [
+        (OTHER_ID, OTHER_ID, ""),
+        (
+            "ef" * 32,
+            IMAGE_ID,
+            "the image pinned for debian:12 at submission no longer exists; using the current debian:12",
+        ),
+    ],
 )
 def test_pin(cray: StandIns, tmp_path: Path, pinned: str, expected: str, notice: str) -> None:
     cray.add_image("debian:old", OTHER_ID)
@@ -145,24 +152,24 @@ def test_pin(cray: StandIns, tmp_path: Path, pinned: str, expected: str, notice:
     code, err = prologue(cray, str(script))
     assert code == 0
     assert notice in err and bool(notice) == bool(err)
-    state = json.loads((cray.folder / f"spool/jobs/{JOB}/state.json").read_text())
+    state = json.loads((cray.directory / f"spool/jobs/{JOB}/state.json").read_text())
     assert state["image_id"] == expected
 
 
 @pytest.mark.parametrize(
-    ("answers", "code", "words"),
+    ("answers", "code", "message"),
     [
-        ({13: "failed 5 4 volume /scratch/x is not yours"}, 1, "set-up on nid00013: volume /scratch/x is not yours"),
-        ({13: "failed 5 7 no free loop device"}, 2, "set-up on nid00013: no free loop device"),
-        ({12: "failed 5 4 yours", 13: "failed 5 7 ours"}, 2, "set-up on nid[00012-00013]: ours"),
-        ({13: "silent"}, 2, "set-up on nid00013: no answer"),
+        ({13: "failed 5 4 - - volume /scratch/x is not yours"}, 1, "setup on nid00013: volume /scratch/x is not yours"),
+        ({13: "failed 5 7 - - no free loop device"}, 2, "setup on nid00013: no free loop device"),
+        ({12: "failed 5 4 - - user", 13: "failed 5 7 - - site"}, 2, "setup on nid[00012-00013]: site"),
+        ({13: "silent"}, 2, "setup on nid00013: no answer"),
     ],
 )
-def test_set_up_fails_and_is_undone_everywhere(cray: StandIns, answers: dict[int, str], code: int, words: str) -> None:
-    for nid, says in answers.items():
-        cray.tell(f"setupRoot.{nid}", says)
+def test_setup_fails_and_is_undone_everywhere(cray: StandIns, answers: dict[int, str], code: int, message: str) -> None:
+    for nid, report in answers.items():
+        cray.tell(f"setupRoot.{nid}", report)
     got, err = prologue(cray)
-    assert got == code and words in err
+    assert got == code and message in err
     assert [call.split()[0] for call in cray.calls("xtxqtcmd")] == ["setupRoot", "unsetupRoot"]
     assert states(cray) == [] and cray.plans() == []
     assert cray.calls("xtprocadmin") == []
@@ -173,15 +180,15 @@ def test_node_that_cannot_be_undone_goes_out_of_service(cray: StandIns) -> None:
     cray.tell("unsetupRoot.13", "silent")
     assert prologue(cray)[0] == 2
     assert cray.calls("xtprocadmin")[0] == "-k s admindown -n 13"
-    assert "no answer" in json.loads((cray.folder / "spool/nodes/13.json").read_text())["reason"]
+    assert "no answer" in json.loads((cray.directory / "spool/nodes/nid00013.json").read_text())["reason"]
 
 
 def test_epilogue_with_dirty_node(cray: StandIns) -> None:
     assert prologue(cray)[0] == 0
-    cray.tell("unsetupRoot.12", "failed 9 8 mount /var/udi is busy")
+    cray.tell("unsetupRoot.12", "failed 9 8 - mounts=1 mount /var/udi is busy")
     code, err = epilogue(cray)
-    assert code == 0 and err.count("\n") == 1 and "nid00012 could not be cleaned" in err
-    record = json.loads((cray.folder / "spool/nodes/12.json").read_text())
+    assert code == 0 and err.count("\n") == 1 and "cleanup failed on nid00012; taken out of service" in err
+    record = json.loads((cray.directory / "spool/nodes/nid00012.json").read_text())
     assert "mount /var/udi is busy" in record["reason"] and record["jobs"] == [JOB]
     assert states(cray) == []
 
@@ -191,8 +198,8 @@ def test_epilogue_when_nodes_cannot_be_marked(cray: StandIns) -> None:
     cray.tell("unsetupRoot.12", "silent")
     cray.tell("xtprocadmin.exit", "3")
     code, err = epilogue(cray)
-    assert code == 8 and "nid00012 not clean, and not out of service" in err
-    assert (cray.folder / "spool/nodes/12.json").exists()
+    assert code == 8 and "cleanup failed on nid00012, which could not be taken out of service" in err
+    assert (cray.directory / "spool/nodes/nid00012.json").exists()
 
 
 @pytest.mark.parametrize("fault", ["qstat.hang", "apstat.hang", "setupRoot.hang", "setupRoot.dies", "never", "empty"])
@@ -207,7 +214,7 @@ def test_fault_of_the_site_requeues(cray: StandIns, fault: str) -> None:
         cray.tell("setupRoot.12", "silent")
     began = time.monotonic()
     code, err = prologue(cray)
-    assert code == 2 and "a fault of the site: the job will be tried again" in err
+    assert code == 2 and "[site error (not your job's fault); job requeued]" in err
     assert time.monotonic() - began < 15
     assert states(cray) == [] and cray.plans() == []
 
@@ -221,23 +228,23 @@ def test_missing_tool_makes_no_node_suspect(cray: StandIns) -> None:
 
 def test_hold_after_tries(cray: StandIns) -> None:
     cray.qstat_job("UDI=debian:12", start_count="3")
-    cray.tell("setupRoot.12", "failed 1 7 no free loop device")
+    cray.tell("setupRoot.12", "failed 1 7 - - no free loop device")
     code, err = prologue(cray)
-    assert code == 2 and "the job is held after 3 starts" in err
+    assert code == 2 and "[site error (not your job's fault); job held after 3 starts]" in err
     assert cray.calls("qhold") == ["-h s 123.sdb"]
-    held = json.loads((cray.folder / f"spool/held/{JOB}.json").read_text())
+    held = json.loads((cray.directory / f"spool/held/{JOB}.json").read_text())
     assert "no free loop device" in held["reason"]
     (cray.bin / "setupRoot.12").unlink()
     assert prologue(cray)[0] == 0
-    assert os.listdir(cray.folder / "spool/held") == []
+    assert os.listdir(cray.directory / "spool/held") == []
 
 
 def test_hold_is_refused(cray: StandIns) -> None:
     cray.qstat_job("UDI=debian:12", start_count="4")
-    cray.tell("setupRoot.12", "failed 1 7 no free loop device")
+    cray.tell("setupRoot.12", "failed 1 7 - - no free loop device")
     cray.tell("qhold.exit", "159")
     code, err = prologue(cray)
-    assert code == 2 and "will be tried again" in err
+    assert code == 2 and "job requeued" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
@@ -249,7 +256,7 @@ def test_signal_is_caught_and_undone(cray: StandIns, number: signal.Signals) -> 
         time.sleep(0.02)
     process.send_signal(number)
     code, err = _finish(process)
-    assert code == 2 and f"ended by {number.name}" in err
+    assert code == 2 and f"interrupted by {number.name}" in err
     assert states(cray) == [] and cray.plans() == []
 
 
@@ -279,13 +286,21 @@ def test_job_whose_name_is_an_option(cray: StandIns) -> None:
 
 
 def test_broken_configuration_requeues(cray: StandIns) -> None:
-    cray.config_path.write_text("[stroe]\n")
+    cray.config_path.write_text('[store]\npth = "/s"\n')
     code, err = prologue(cray)
-    assert code == 2 and "unknown key stroe" in err and "Traceback" not in err
+    assert code == 2 and "unknown key store.pth" in err and "Traceback" not in err
+
+
+def test_deadlines_that_do_not_fit_requeue(cray: StandIns) -> None:
+    text = cray.config_path.read_text()
+    cray.config_path.write_text(text.replace("prologue_deadline = 12", "prologue_deadline = 1"))
+    code, err = prologue(cray)
+    assert code == 2 and "torque.prologue_deadline must each fit in the next" in err and err.count("\n") == 1
+    assert cray.calls("qstat") == []
 
 
 def test_log_names_the_job(cray: StandIns) -> None:
     prologue(cray)
-    text = (cray.folder / "log/hooks.log").read_text()
+    text = (cray.directory / "log/hooks.log").read_text()
     assert f"job {JOB} INFO image debian:12 ready on 2 nodes" in text
     assert "Reply (complete) from nid00012" in text

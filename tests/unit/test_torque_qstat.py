@@ -13,8 +13,10 @@ from torque_hooks.arguments import config_and_rest, epilogue_call, prologue_call
 from torque_hooks.directives import read_submission
 from torque_hooks.exit_codes import prologue_code
 from torque_hooks.process import Interrupted
-from torque_hooks.qstat import parse_job, read_job, split_variables
+from torque_hooks.qstat import parse_hosts, parse_job, read_job, split_variables
+from torque_hooks.settings import TorqueConfig
 from udi.command import Deadline, Late
+from udi.platform import Host
 from udiroot import errors
 from udiroot.errors import UdiError, UpstreamFailed, UsageError
 
@@ -35,11 +37,31 @@ def test_captures(number: str, job: str, expected: dict[str, str]) -> None:
     assert expected.items() <= found.variables.items()
     assert found.starts == 1 and found.name == f"qs{number}" and not found.is_interactive and found.join == "n"
     assert found.error_path == f"vm:/home/alice/qs{number}.e{job[:2]}"
-    assert not found.has_nodes
+    assert found.hosts == (Host("vm", 1),)
 
 
 def test_capture_in_cray_mode() -> None:
-    assert parse_job((DATA / "qstat-x-in-prologue.xml").read_bytes(), "74.vm").has_nodes
+    assert parse_job((DATA / "qstat-x-in-prologue.xml").read_bytes(), "74.vm").hosts == (Host("101", 4), Host("102", 4))
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("", ()),
+        ("login1/0", (Host("login1", 1),)),
+        ("login1/0+23/0-15+24/0-15", (Host("login1", 1), Host("23", 16), Host("24", 16))),
+        ("nid00012/1+nid00012/0+nid00013/0", (Host("nid00012", 2), Host("nid00013", 1))),
+        ("c1/0-3,6,8-9", (Host("c1", 7),)),
+        ("c1", (Host("c1", 1),)),
+    ],
+)
+def test_hosts(text: str, hosts: tuple[Host, ...]) -> None:
+    assert parse_hosts(text) == hosts
+
+
+@given(st.text(alphabet="c1/+-,9", max_size=30))
+def test_any_hosts_are_read(text: str) -> None:
+    assert all(host.slots > 0 for host in parse_hosts(text))
 
 
 _NAMES = st.text(alphabet="ABCXYZ_", min_size=1)
@@ -92,15 +114,28 @@ def test_entities_are_not_resolved() -> None:
 
 def test_qstat_that_fails(tmp_path: Path) -> None:
     cray = StandIns(tmp_path)
+    torque = cray.site.table(TorqueConfig)
     cray.tell("qstat.exit", "153")
     with pytest.raises(UpstreamFailed, match="does not know job"):
-        read_job(cray.site, "1.vm", Deadline(5))
+        read_job(torque, "1.vm", Deadline(5))
     cray.tell("qstat.exit", "7")
     with pytest.raises(UpstreamFailed, match="exited with 7"):
-        read_job(cray.site, "1.vm", Deadline(5))
+        read_job(torque, "1.vm", Deadline(5))
     cray.tell("qstat.hang", "")
     with pytest.raises(Late):
-        read_job(cray.site, "1.vm", Deadline(0.3))
+        read_job(torque, "1.vm", Deadline(0.3))
+
+
+def test_an_answer_that_the_caller_has_spares_qstat(tmp_path: Path) -> None:
+    cray = StandIns(tmp_path)
+    torque = cray.site.table(TorqueConfig)
+    cray.qstat_job("A=asked", job="1.vm")
+    given = b"<Data><Job><Job_Id>1.vm</Job_Id><Variable_List>A=given</Variable_List></Job></Data>"
+    assert read_job(torque, "1.vm", Deadline(5), given).variables == {"A": "given"}
+    assert cray.calls("qstat") == []
+    for invalid in (given[:-20], given.replace(b"1.vm", b"2.vm"), b"x"):
+        assert read_job(torque, "1.vm", Deadline(5), invalid).variables == {"A": "asked"}
+    assert cray.calls("qstat") == ["-x 1.vm"] * 3
 
 
 @pytest.mark.parametrize("count", [7, 8])
@@ -158,7 +193,7 @@ _ENVIRONMENT = {"UDI": "env:1", "X": "a,b"}
         ("", "#!/bin/sh\n#PBS -v UDI=b:1\n#PBS -v UDI=c:1\n", "b:1"),
         ("", "#PBS -v A=1\n#PBS -v UDI=c:1\n", None),
         ("", '#PBS -N x -v UDI="b:1",Y=2\n', "b:1"),
-        ("", "\n# words\n  #PBS -v UDI=b:1\n", "b:1"),
+        ("", "\n# comment\n  #PBS -v UDI=b:1\n", "b:1"),
         ("", "echo hello\n#PBS -v UDI=b:1\n", None),
         ("-v UDI", "", "env:1"),
         ("-v UDI=", "", "env:1"),

@@ -22,23 +22,23 @@ USER = Account("nobody", 65534, 65534, (65534,), "/", "/bin/sh")
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A folder of the user's, below folders that he may pass."""
+    """A directory of the user, below directories that the user may pass."""
     for parent in tmp_path.parents:
         if parent.stat().st_mode & 0o001 == 0:
             parent.chmod(parent.stat().st_mode | 0o111)
     tmp_path.chmod(0o755)
-    made = tmp_path / "home"
-    made.mkdir()
-    os.chown(made, USER.uid, USER.gid)
-    return made
+    home = tmp_path / "home"
+    home.mkdir()
+    os.chown(home, USER.uid, USER.gid)
+    return home
 
 
 def job(path: Path | str, **fields: object) -> TorqueJob:
     return dataclasses.replace(TorqueJob(id="123.sdb", name="run", error_path=f"login1:{path}"), **fields)  # type: ignore[arg-type]
 
 
-def append(made: TorqueJob) -> bool:
-    return append_for(made, USER, "udi-prologue", "no such image")
+def append(of: TorqueJob) -> bool:
+    return append_for(of, USER, "udi-prologue", "no such image")
 
 
 def test_appended_as_the_user(home: Path) -> None:
@@ -48,14 +48,14 @@ def test_appended_as_the_user(home: Path) -> None:
     assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (USER.uid, 0o600)
 
 
-def test_folder_gets_the_default_name(home: Path) -> None:
+def test_directory_gets_the_default_name(home: Path) -> None:
     assert append(job(home))
     assert (home / "run.e123").exists()
     assert append(job("/x", output_path=f"login1:{home}", join="oe"))
     assert (home / "run.o123").exists()
 
 
-def test_what_is_no_file_of_the_user(home: Path) -> None:
+def test_what_is_not_a_file_of_the_user(home: Path) -> None:
     roots = home.parent / "roots"
     roots.touch()
     (home / "link").symlink_to(roots)
@@ -79,7 +79,7 @@ def test_child_that_hangs_is_left(home: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    ("made", "path"),
+    ("of", "path"),
     [
         (job("/home/a/x.e1"), "/home/a/x.e1"),
         (job("/home/a:b/x.e1"), "/home/a:b/x.e1"),
@@ -93,8 +93,8 @@ def test_child_that_hangs_is_left(home: Path, monkeypatch: pytest.MonkeyPatch) -
         (TorqueJob("1.s", error_path="h:/e", output_path="h:/o", join="eo"), "/e"),
     ],
 )
-def test_error_file(made: TorqueJob, path: str | None) -> None:
-    assert error_file(made) == path
+def test_error_file(of: TorqueJob, path: str | None) -> None:
+    assert error_file(of) == path
 
 
 def test_sentence_is_one_printable_line() -> None:

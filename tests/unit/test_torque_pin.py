@@ -1,0 +1,73 @@
+"""Torque's own texts that a user can write: the pin in a script, job ids, the variables that request an image."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torque_hooks.jobid import job_id
+from torque_hooks.pin import find_pin, with_pin
+from torque_hooks.variables import is_requested, requested, waits
+from udi import config
+from udi.accounts import Account
+from udi.reference import ImageReference
+from udi.registries import RegistryConfig
+from udi.request import Pin, Volume
+from udiroot.errors import UsageError
+
+REGISTRIES = RegistryConfig()
+PIN = Pin(ImageReference.parse("team/app:1"), "ab" * 32)
+ALICE = Account("alice", 1001, 1001, (1001,), "/home/alice", "/bin/bash")
+SITE = config.parse('[store]\npath = "/s"\n[volumes]\nallowed = ["/scratch"]\n', "udi.toml")
+
+
+@given(st.binary())
+def test_a_pin_survives_any_script_and_the_script_survives_the_pin(script: bytes) -> None:
+    pinned = with_pin(script, PIN)
+    assert find_pin(REGISTRIES, pinned) == PIN
+    assert with_pin(pinned, PIN) == pinned
+    if find_pin(REGISTRIES, script) is None and not script.startswith(b"#!"):
+        assert pinned.endswith(script)
+    if script.startswith(b"#!"):
+        assert pinned.startswith(b"#!")
+
+
+@pytest.mark.parametrize("line", ["#UDI pinned ", "#UDI pinned x", "#UDI pinned x y", f"#UDI pinned $(x) {'ab' * 32}"])
+def test_bad_pins_are_none(line: str) -> None:
+    assert find_pin(REGISTRIES, line.encode()) is None
+
+
+def test_a_pin_counts_in_any_spelling_of_its_image() -> None:
+    pin = find_pin(REGISTRIES, f"#UDI pinned docker.io/library/debian {'ab' * 32}\n".encode())
+    assert pin == Pin(ImageReference.parse("debian:latest"), "ab" * 32)
+    assert requested(SITE, "1.sdb", ALICE, {"UDI": "library/debian"}, pin).pin == pin
+
+
+@pytest.mark.parametrize("text", ["123.sdb", "1", "12[3].sdb", "64[].vm"])
+def test_job_ids(text: str) -> None:
+    assert job_id(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "x", "1;2", "../1", "1.sdb/..", "1 2", "1.$(x)", "1\n", "12_3"])
+def test_not_job_ids(text: str) -> None:
+    with pytest.raises(UsageError):
+        job_id(text)
+    with pytest.raises(UsageError):
+        requested(SITE, text, ALICE, {"UDI": "debian"})
+
+
+def test_variables() -> None:
+    made = requested(SITE, "1.sdb", ALICE, {"UDI": " debian:12 ", "UDI_VOLUMES": "/scratch/a:/b"})
+    assert (str(made.reference), made.volumes) == ("debian:12", (Volume("/scratch/a", "/b"),))
+
+
+def test_an_empty_variable_is_no_request() -> None:
+    assert not is_requested({})
+    assert not is_requested({"UDI": " "})
+    assert is_requested({"UDI": "x"})
+
+
+def test_qsub_waits_unless_told_otherwise() -> None:
+    assert waits({}) and waits({"UDI_WAIT": "yes"})
+    assert not any(waits({"UDI_WAIT": word}) for word in ("no", "NO", "0", "false"))

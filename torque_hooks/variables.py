@@ -1,0 +1,36 @@
+"""How a Torque job requests an image: by the variables of `qsub -v`, which all are user text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torque_hooks.jobid import job_id
+from udi.accounts import Account
+from udi.config import SiteConfig
+from udi.request import JobRequest, Pin, job_request
+
+IMAGE = "UDI"
+VOLUMES = "UDI_VOLUMES"
+WAIT = "UDI_WAIT"
+"""`no` submits without waiting for the image."""
+_NO = ("no", "0", "false")
+
+
+def is_requested(variables: Mapping[str, str]) -> bool:
+    """Whether a job requests an image at all: an empty variable does not (cray-reference T62)."""
+    return bool(variables.get(IMAGE, "").strip())
+
+
+def waits(variables: Mapping[str, str]) -> bool:
+    """Whether qsub waits for the image."""
+    return variables.get(WAIT, "").lower() not in _NO
+
+
+def requested(
+    site: SiteConfig, job: str, user: Account, variables: Mapping[str, str], pin: Pin | None = None
+) -> JobRequest:
+    """The request that a job's variables make.
+
+    Raises UsageError for what has no meaning, NotPermitted for what the site or the rules of the root forbid.
+    """
+    return job_request(site, job_id(job), user, variables.get(IMAGE, ""), variables.get(VOLUMES, ""), pin)
