@@ -1,10 +1,12 @@
 """Running one command on many hosts by ssh, in ClusterShell's own task: its window, its event loop, its ssh worker.
 
-Judged by nothing but the nodes' own reports (`udi.fanout`); a host can report for itself only. ClusterShell (1.10) keeps
-a line of any length in memory, waits without limit for an ssh that closed its output, and starts ssh so that it
-outlives a caller that is killed; `_Client` changes these three. Its task measures a timeout from the latest event on,
-so the deadline is a timer here. ClusterShell's timers follow the wall clock: setting the clock during a fan-out moves
-its end, which the alarm of a hook bounds.
+Judged by nothing but the nodes' own reports (`udi.fanout`); a host can report for itself only.
+
+ClusterShell (1.10) keeps a line of any length in memory, waits without limit for an ssh that closed its output, and
+leaves ssh running when the caller is killed: `_Client` changes these three. It also takes what a signal handler raises
+for an error of its own, so signals are held while its task runs, and a timer looks for them and for the deadline (a
+task's own timeout starts again with each event). Its timers follow the wall clock: one that is set back meanwhile
+delays both, and the limits of the caller apply.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import contextlib
 import os
 import shlex
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 from ClusterShell.Defaults import Defaults
@@ -32,37 +34,42 @@ from udiroot.errors import UpstreamFailed, printable
 
 _MAX_BYTES = 256 << 10
 """Bytes of output that are read from one host: a report has less than 512."""
+_PAUSE = 0.05
+"""Seconds between two looks at the clock and for signals."""
 
 
 def fan_out(settings: ClustersConfig, answers: Answers, command_line: str, deadline: Deadline) -> FanOutResult:
     """Run `command_line`, made by `udi.nodecommand`, on each node; at most as long as a fan-out may take.
 
     Ends as soon as all have answered; no ssh is left when it returns or raises. Raises UpstreamFailed when the ssh
-    program does not exist, so that nothing can have happened on any node; whatever else goes wrong, the result tells.
+    program does not exist, so that nothing can have happened on any node; any other failure is in the result.
     """
     if not os.access(settings.ssh[0], os.X_OK):
         raise UpstreamFailed(f"{settings.ssh[0]} is not an executable program", "see clusters.ssh in udi.toml")
-    seconds = deadline.left(settings.fanout_deadline)
-    if seconds <= 0:
+    limit = Deadline(deadline.left(settings.fanout_deadline))
+    if limit.passed:
         return answers.result("no time left")
-    listener = _Listener(answers)
-    task = task_self(Defaults([]))  # not those of ClusterShell's own configuration files
-    worker = _worker(answers, command_line, listener)
+    with _signals_held() as held:
+        listener = _Listener(answers, limit, held)
+        cause = _run(settings, answers.asked, command_line, listener)
+    return answers.result(cause, listener.causes())
+
+
+def _run(settings: ClustersConfig, nodes: Sequence[Node], command_line: str, listener: _Listener) -> str:
+    """Run the task to its end; why it ended."""
+    task = task_self(Defaults([]))  # no configuration files of ClusterShell
+    worker = _worker(nodes, command_line, listener)
     try:
         _configure(task, settings)
         task.schedule(worker)
-        task.timer(seconds, listener, autoclose=True)
+        task.timer(_PAUSE, listener, interval=_PAUSE, autoclose=True)
         task.resume()
     except OSError as error:  # no more processes, memory or descriptors
-        return answers.result(f"ssh cannot be started: {error.strerror}", listener.causes())
+        return f"ssh cannot be started: {error.strerror}"
     finally:
-        try:
-            task.abort(kill=True)
-        finally:
-            worker.end()
-    if listener.late:
-        return answers.result(f"not within {seconds:.0f} seconds", listener.causes())
-    return answers.result("ssh ended without a report", listener.causes())
+        task.abort(kill=True)
+        worker.end()
+    return listener.stopped or "ssh ended without a report"
 
 
 def _configure(task: Task, settings: ClustersConfig) -> None:
@@ -76,19 +83,21 @@ def _configure(task: Task, settings: ClustersConfig) -> None:
         task.set_info(key, value)
 
 
-def _worker(answers: Answers, command_line: str, listener: _Listener) -> _Worker:
-    nodes = NodeSet.fromlist([node.name for node in answers.asked], resolver=RESOLVER_NOGROUP)
-    worker = _Worker(nodes, command=command_line, handler=listener, timeout=None, stderr=False)
+def _worker(nodes: Sequence[Node], command_line: str, listener: _Listener) -> _Worker:
+    names = NodeSet.fromlist([node.name for node in nodes], resolver=RESOLVER_NOGROUP)
+    worker = _Worker(names, command=command_line, handler=listener, timeout=None, stderr=False)
     worker.set_write_eof()
     return worker
 
 
 class _Listener(EventHandler):  # type: ignore[misc]
-    """Reads what the hosts print, and stops the task once every node has reported or the time is over."""
+    """Reads what the hosts print, and stops the task once every node has reported, at the deadline, or for a signal."""
 
-    def __init__(self, answers: Answers) -> None:
-        self.late = False
-        self._answers = answers
+    def __init__(self, answers: Answers, deadline: Deadline, held: Set[int]) -> None:
+        self.held = held
+        self.stopped = ""
+        self._seconds = deadline.left()
+        self._answers, self._deadline = answers, deadline
         self._nodes = {node.name: node for node in answers.asked}
         self._last: dict[str, str] = {}
         self._ends: dict[str, str] = {}
@@ -103,7 +112,12 @@ class _Listener(EventHandler):  # type: ignore[misc]
         self._ends.setdefault(node, f"exit code {rc}: {printable(self._last.get(node, 'no output'))}")
 
     def ev_timer(self, timer: Any) -> None:
-        self.late = True
+        if signal.sigpending() & self.held:
+            self.stopped = "interrupted by a signal"
+        elif self._deadline.passed:
+            self.stopped = f"not within {self._seconds:.0f} seconds"
+        else:
+            return
         task_self().abort()
 
     def flooded(self, node: str) -> None:
@@ -121,20 +135,19 @@ class _Client(SshClient):  # type: ignore[misc]
     _received = 0
 
     def _exec_nonblock(self, commandlist: list[str], shell: bool = False, env: object = None) -> Popen:
-        with _signals_held() as before:
-
-            def begin() -> None:
-                os.setsid()
-                signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-                die_with_caller()
-
-            self.popen = Popen(
-                commandlist, bufsize=0, stdin=PIPE, stdout=PIPE, stderr=STDOUT, env=ENVIRONMENT, preexec_fn=begin
-            )
+        self.popen = Popen(
+            commandlist, bufsize=0, stdin=PIPE, stdout=PIPE, stderr=STDOUT, env=ENVIRONMENT, preexec_fn=self._begin
+        )
         self.streams.set_stream(self.worker.SNAME_STDOUT, self.popen.stdout, E_READ)
         self.streams.set_stream(self.worker.SNAME_STDIN, self.popen.stdin, E_WRITE, retain=False)
         return self.popen
+
+    def _begin(self) -> None:
+        """In the child."""
+        os.setsid()
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.worker.eh.held)
+        die_with_caller()
 
     def _read(self, sname: str, size: int = 65536) -> bytes:
         data: bytes = super()._read(sname, size)
@@ -165,18 +178,18 @@ class _Worker(WorkerSsh):  # type: ignore[misc]
     SHELL_CLASS = _Client
 
     def end(self) -> None:
-        """End every ssh that runs, also one that the task lost because a signal interrupted it."""
+        """End every ssh that runs, also one that the task has lost because of an error."""
         for client in self._clients:
             client.end()
 
 
 @contextlib.contextmanager
-def _signals_held() -> Iterator[set[signal.Signals]]:
-    """Hold signals back, whose handlers raise: between fork and exec, one would leave an ssh that nobody knows of, or
-    go on in the child as if it were the hook. Gives the mask from before, for the child."""
+def _signals_held() -> Iterator[Set[int]]:
+    """Hold back the signals that have a handler in Python; it runs at the end, when no ssh is left. Gives their set."""
+    held = {number for number in signal.valid_signals() if callable(signal.getsignal(number))}
     before: Any = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        yield before
+        signal.pthread_sigmask(signal.SIG_BLOCK, held)
+        yield held - before
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,6 +1,6 @@
 """A cluster as `udi.platform.Machine`: hosts reached by ssh, and a list of those out of service.
 
-Which hosts a job has is the workload manager's to say; those that are in the cluster's list are its compute nodes.
+The workload manager names the hosts of a job; those that are in the cluster's list are the job's compute nodes.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Cluster:
         return parse_named(text)
 
     def identity(self, node: Node) -> str:
-        """The host's own name."""
+        """The host's own name; it may report it with or without the domain (`udi.fanout.Answers`)."""
         return node.name
 
     def address(self, node: Node) -> str:

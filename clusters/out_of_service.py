@@ -2,14 +2,13 @@
 
     {"c001": {"reason": "teardown of job 12: …", "since": 1764115200}}
 
-It is for root only, and shared by all processes of the host that it is on. The site's scheduler, or a hook of the site,
-reads it.
+For root only. The jobs' hooks of the host and `udi-admin` share it, and the site's own software may read it to keep the
+scheduler off these nodes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import time
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 
 from udi import durable
 from udi.command import Deadline
+from udi.filelock import try_lock
 from udi.nodes import Node, named
 from udiroot.errors import TimedOut, UpstreamFailed, UsageError, printable
 
@@ -46,8 +46,13 @@ class OutOfServiceList:
             return {named(name): Entry(str(entry["reason"]), int(entry["since"])) for name, entry in document.items()}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
-            raise UpstreamFailed(f"{self._path} cannot be read: {printable(error)}", "repair or remove it") from error
+        except OSError as error:
+            raise UpstreamFailed(f"{self._path} cannot be read: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+            raise UpstreamFailed(
+                f"{self._path} cannot be read: not a list of nodes as shifter-xc writes it: {printable(error)}",
+                "repair it; removing it brings all nodes into service",
+            ) from error
 
     def add(self, nodes: Sequence[Node], reasons: Mapping[Node, str], deadline: Deadline) -> None:
         """Add nodes; one that is in the list keeps its first moment. Raises UpstreamFailed, TimedOut."""
@@ -72,7 +77,7 @@ class OutOfServiceList:
 
     @contextlib.contextmanager
     def _locked(self, deadline: Deadline) -> Iterator[None]:
-        """Alone with the list. The lock is on a file of its own, since the list itself is replaced."""
+        """Hold the lock of the list, which is on a file of its own, since the list itself is replaced."""
         path = f"{self._path}.lock"
         try:
             durable.make_directory(os.path.dirname(path))
@@ -80,18 +85,10 @@ class OutOfServiceList:
         except OSError as error:
             raise UpstreamFailed(f"{path} cannot be opened: {error.strerror}") from error
         try:
-            while not _take(descriptor):
+            while not try_lock(descriptor):
                 if deadline.passed:
                     raise TimedOut(f"another process keeps {path} locked")
                 time.sleep(_PAUSE)
             yield
         finally:
             os.close(descriptor)
-
-
-def _take(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

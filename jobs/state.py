@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from typing import Any
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.durable import make_directory, read_text, remove, sync_directory, write_text
+from udi.filelock import try_lock
 from udi.nodes import Node, named
 from udi.request import job_id
 from udiroot.errors import TimedOut, UdiError, UpstreamFailed, UsageError, printable
@@ -105,7 +105,7 @@ class JobDirectory:
         """
         descriptor = self._open()
         try:
-            while not (_take(descriptor) and self._is_still(descriptor)):
+            while not (try_lock(descriptor) and self._is_still(descriptor)):
                 if deadline.passed:
                     raise TimedOut(f"job {os.path.basename(self.path)} is still locked by another hook")
                 time.sleep(_LOCK_PAUSE)
@@ -140,11 +140,3 @@ def jobs_with_state(site: SiteConfig) -> list[JobDirectory]:
         with contextlib.suppress(UdiError):  # a name that is not a job id is not a job
             directories.append(JobDirectory(site, name))
     return directories
-
-
-def _take(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

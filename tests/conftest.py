@@ -10,7 +10,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.reachable import make_checkout_reachable
 
-_TOGETHER = {"nodes": ("tests/node/", "tests/system/"), "gateway": ("tests/gateway/",)}
+_TOGETHER = {"nodes": ("tests/node/", "tests/system/", "tests/clusters/"), "gateway": ("tests/gateway/",)}
 
 
 def pytest_configure() -> None:

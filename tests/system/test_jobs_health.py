@@ -80,7 +80,7 @@ def test_recovery_leaves_a_running_job_s_node_alone(cray: Cray) -> None:
     job = cray.qsub("alice", "while [ ! -e /scratch/alice/go ]; do sleep 0.05; done\n")
     cray.machine.path("/scratch/alice/go").unlink(missing_ok=True)
     cray.running(job)
-    assert "not ours to bring back" in cray.admin("recover", str(A), code=8)
+    assert "skipped: not taken out of service by shifter-xc" in cray.admin("recover", str(A), code=8)
     assert A in cray.roots()
     cray.machine.path("/scratch/alice/go").touch()
     assert cray.ended(job).status == "0"
