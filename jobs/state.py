@@ -135,6 +135,8 @@ def jobs_with_state(site: SiteConfig) -> list[JobDirectory]:
         names = sorted(os.listdir(site.jobs.state))
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise UpstreamFailed(f"{site.jobs.state} cannot be read: {error.strerror}") from error
     directories = []
     for name in names:
         with contextlib.suppress(UdiError):  # a name that is not a job id is not a job

@@ -62,6 +62,8 @@ def holds(site: SiteConfig) -> list[Hold]:
         names = sorted(os.listdir(_directory(site)))
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise UpstreamFailed(f"{_directory(site)} cannot be read: {error.strerror}") from error
     return [_read(f"{_directory(site)}/{name}") for name in names if name.endswith(".json")]
 
 

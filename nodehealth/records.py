@@ -49,6 +49,8 @@ def dirty_nodes(site: SiteConfig) -> list[DirtyNode]:
         names = os.listdir(site.jobs.nodes)
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise UpstreamFailed(f"{site.jobs.nodes} cannot be read: {error.strerror}") from error
     nodes = sorted(named(name[:-5]) for name in names if name.endswith(".json") and not name.startswith("."))
     return [_read(_path(site, node)) for node in nodes]
 

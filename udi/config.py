@@ -310,13 +310,14 @@ def shared_keys() -> tuple[str, ...]:
 
 def _trusted_text(path: str) -> str:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", "--config names another file") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise ConfigError(f"{path}: not a regular file", "--config names another file")
     with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"{path}: not a regular file")
         if status.st_uid != 0:
             raise ConfigError(f"{path}: owned by uid {status.st_uid}, must be owned by root", f"chown root {path}")
         if status.st_mode & 0o022:

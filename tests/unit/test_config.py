@@ -77,6 +77,10 @@ def test_only_root_s_own_file_is_trusted(tmp_path: Path) -> None:
     path = tmp_path / "udi.toml"
     with pytest.raises(ConfigError, match="No such file"):
         load(str(path))
+    os.mkfifo(tmp_path / "fifo")
+    for other in (tmp_path, tmp_path / "fifo"):
+        with pytest.raises(ConfigError, match="not a regular file"):
+            load(str(other))
     path.write_text(GOOD)
     path.chmod(0o664)
     with pytest.raises(ConfigError, match=r"mode 0664 lets others write it|owned by uid"):
