@@ -27,7 +27,7 @@ class Rooms(LoadScopeScheduling):  # type: ignore[misc]
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.split("::", 1)[0]
-        return next((name for name, folders in _TOGETHER.items() if path.startswith(folders)), path)
+        return next((name for name, directories in _TOGETHER.items() if path.startswith(directories)), path)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Rooms:

@@ -1,7 +1,7 @@
-"""A checkout below a closed folder, such as root's own home, made reachable for the tests.
+"""A checkout below a closed directory, such as root's own home, made reachable for the tests.
 
 Some tests run our programs as other accounts, who must get to them. In a mount namespace of this process alone, the
-closed folder is covered by an open one that holds nothing but the checkout, at its own path.
+closed directory is covered by an open one that holds nothing but the checkout, at its own path.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def make_checkout_reachable() -> None:
-    """Do so where it is needed and can be done: as root, with an interpreter that is not below the closed folder."""
-    closed = next((folder for folder in reversed(CHECKOUT.parents) if not folder.stat().st_mode & 0o001), None)
+    """Do so where it is needed and can be done: as root, with an interpreter that is not below the closed directory."""
+    closed = next((directory for directory in reversed(CHECKOUT.parents) if not directory.stat().st_mode & 0o001), None)
     if closed is None or os.geteuid() != 0 or Path(sys.executable).resolve().is_relative_to(closed):
         return
     here = Path.cwd()

@@ -1,35 +1,30 @@
-"""`udi`: the user's side of the gateway. Exit codes are those of the errors, listed in docs/gateway.md."""
+"""`udi`: the user's side of the gateway. Exit codes are those of the errors, listed in docs/gateway.md.
+
+At the top it imports only what prints the help; a command imports what it needs, so that each starts fast.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from gateway.client import client
 from gateway.client.login_cli import login, logout
-from gateway.client.progress import Shown, show
-from gateway.service.naming import storable
-from gateway.sources.opened import OpenedSource, open_source
-from gateway.sources.spec import REMOTE, parse_source
-from udi import config
-from udi.commandline import run
-from udi.config import GatewayConfig
-from udiroot.errors import UsageError, printable
+from udi.commandline import config_option, json_option, run, version_option
+from udiroot.errors import printable
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+if TYPE_CHECKING:
+    from gateway.wire.messages import ImageRow
 
 
 @click.group()
-@click.option("--config", "config_path", default=config.DEFAULT_PATH, metavar="FILE", show_default=True)
+@config_option
+@version_option
 @click.pass_context
 def cli(context: click.Context, config_path: str) -> None:
-    """Images for jobs: bring them in, list them, remove them."""
+    """Pull container images for batch jobs, list them and remove them."""
     context.obj = config_path
 
 
@@ -39,124 +34,137 @@ cli.add_command(logout)
 
 @cli.command()
 @click.argument("source")
-@click.argument("name", required=False, metavar="[NAME:TAG]")
-@click.option("--public", is_flag=True, help="For everybody; for publishers only.")
-@click.option("--group", default="", metavar="NAME", help="For the members of this group of yours, too.")
-@click.option("--arch", default="", metavar="NAME", help="Of a registry's image: not the compute nodes' architecture.")
-@_JSON
+@click.argument("name", required=False, default="", metavar="[NAME:TAG]")
+@click.option("--public", is_flag=True, help="Let everybody use the image (publishers only).")
+@click.option("--group", default="", metavar="NAME", help="Let the members of this group of yours use the image too.")
+@click.option("--arch", default="", metavar="NAME", help="Architecture to pull; default: that of the compute nodes.")
+@json_option
 @click.pass_obj
-def pull(config_path: str, source: str, name: str | None, public: bool, group: str, arch: str, as_json: bool) -> None:
-    """Bring the image at SOURCE in, as NAME:TAG.
+def pull(config_path: str, source: str, name: str, public: bool, group: str, arch: str, as_json: bool) -> None:
+    """Pull the image at SOURCE into the image store, as NAME:TAG.
 
     SOURCE is [docker://]NAME:TAG, docker-daemon:NAME:TAG, docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG] or
-    oci-archive:FILE[:TAG]. Without NAME:TAG, the name that the image has there. With --json: reference, id, troubles
-    (further systems that did not get it yet, a sentence each).
+    oci-archive:FILE[:TAG]. Without NAME:TAG, the image keeps the name that it has there. With --json: reference, id,
+    troubles (replica systems that do not have it yet, one sentence each).
     """
+    from gateway.client import pulling
+    from gateway.client.progress import Shown, show
+    from udi import config
+
     site = config.load(config_path)
-    spec = parse_source(source)
-    request: dict[str, Any] = {"do": "pull", "kind": spec.kind, "public": public, "group": group}
-    opened: OpenedSource | None = None
     try:
-        if spec.kind in REMOTE:
-            request |= {"reference": spec.path, "name": str(storable(name)) if name else "", "arch": arch}
-        else:
-            opened = open_source(spec, site.gateway.architecture, site.gateway.max_metadata_bytes)
-            request |= _of_files(site.gateway, opened, source, name)
         with Shown(quiet=as_json) as shown:
-            done = client.pull(site, request, source=opened, tell=lambda event: show(shown, event))
+            done = pulling.pull(
+                site, source, name, public=public, group=group, arch=arch, on_event=lambda event: show(shown, event)
+            )
     except KeyboardInterrupt:
-        sys.stderr.write("udi: the pull goes on without you; udi images tells when it is there\n")
+        sys.stderr.write("udi: interrupted; the pull continues in the background (check with `udi images`)\n")
         raise
-    finally:
-        if opened:
-            opened.close()
-    for trouble in done.get("troubles", []):
-        sys.stderr.write(f"udi: not everywhere yet: {printable(trouble)}\n")
-    _print(done, as_json, f"{printable(done['reference'])} {done['id']}")
-
-
-def _of_files(settings: GatewayConfig, opened: OpenedSource, source: str, name: str | None) -> dict[str, Any]:
-    """What the request says of files. The service reads them again; a broken archive is told before it is copied."""
-    image = opened.read(settings.architecture, settings.max_metadata_bytes)
-    if not name and not image.name:
-        raise UsageError("the image has no name of its own", f"give one: udi pull {printable(source)} NAME:TAG")
-    return {"tag": opened.tag, "name": str(storable(name or image.name)), "image": image.id}
+    for trouble in done.troubles:
+        sys.stderr.write(f"udi: warning: not yet copied to all systems: {printable(trouble)}\n")
+    _print(done, as_json, f"{printable(done.reference)} {done.id}")
 
 
 @cli.command()
-@_JSON
+@json_option
 @click.pass_obj
 def images(config_path: str, as_json: bool) -> None:
-    """List the images that you may use, one row a name.
+    """List the images that you may use, one row per name.
 
     With --json: images, a list of reference, id, public, groups (gids that may use it too), created, used (seconds
     since 1970), format, size (bytes).
     """
-    done = client.ask(config.load(config_path), {"do": "images"})
+    from gateway.client import client
+    from gateway.wire.messages import ListImages
+    from udi import config
+
+    done = client.ask(config.load(config_path), ListImages())
     if as_json:
         _print(done, as_json, "")
     elif sys.stdout.isatty():
-        Console().print(_table(done["images"]))
+        _print_table(done.images)
     else:
-        for row in done["images"]:
-            click.echo("\t".join(_row(row)))
+        for row in done.images:
+            click.echo("\t".join(_cells(row)))
 
 
 @cli.command()
 @click.argument("reference", metavar="NAME[:TAG]")
-@_JSON
+@json_option
 @click.pass_obj
 def lookup(config_path: str, reference: str, as_json: bool) -> None:
     """Print the id of the image that a name stands for now. With --json: reference, id."""
-    done = client.ask(config.load(config_path), {"do": "lookup", "reference": reference})
-    _print(done, as_json, str(done["id"]))
+    from gateway.client import client
+    from gateway.wire.messages import Lookup
+    from udi import config
+    from udi.reference import ImageReference
+
+    done = client.ask(config.load(config_path), Lookup(reference=ImageReference.parse(reference)))
+    _print(done, as_json, done.id)
 
 
 @cli.command()
 @click.argument("reference", metavar="NAME[:TAG]")
-@_JSON
+@json_option
 @click.pass_obj
 def inspect(config_path: str, reference: str, as_json: bool) -> None:
-    """Show what is known of an image. With --json: reference, facts."""
-    done = client.ask(config.load(config_path), {"do": "inspect", "reference": reference})
-    lines = [f"{key}: {_plain(value)}" for key, value in done["facts"].items() if value]
-    _print(done, as_json, "\n".join([f"reference: {printable(done['reference'])}", *lines]))
+    """Show what is known about an image. With --json: reference, facts."""
+    from dataclasses import asdict
+
+    from gateway.client import client
+    from gateway.wire.messages import Inspect
+    from udi import config
+    from udi.reference import ImageReference
+
+    done = client.ask(config.load(config_path), Inspect(reference=ImageReference.parse(reference)))
+    lines = [f"{key}: {_plain(value)}" for key, value in asdict(done.facts).items() if value]
+    _print(done, as_json, "\n".join([f"reference: {printable(done.reference)}", *lines]))
 
 
 @cli.command()
 @click.argument("reference", metavar="NAME[:TAG]")
-@_JSON
+@json_option
 @click.pass_obj
 def rm(config_path: str, reference: str, as_json: bool) -> None:
-    """Remove a name of yours; the image goes with its last name. With --json: reference, id."""
-    done = client.ask(config.load(config_path), {"do": "remove", "reference": reference})
-    _print(done, as_json, f"removed {printable(done['reference'])}")
+    """Remove a name of yours; with its last name, the image is removed too. With --json: reference, id."""
+    from gateway.client import client
+    from gateway.wire.messages import Remove
+    from udi import config
+    from udi.reference import ImageReference
+
+    done = client.ask(config.load(config_path), Remove(reference=ImageReference.parse(reference)))
+    _print(done, as_json, f"removed {printable(done.reference)}")
 
 
-def _print(done: dict[str, Any], as_json: bool, text: str) -> None:
-    """The answer without the protocol's own key, or `text`."""
-    answer = {key: value for key, value in done.items() if key != "event"}
-    click.echo(json.dumps(answer, sort_keys=True) if as_json else text)
+def _print(answer: Any, as_json: bool, text: str) -> None:
+    """The answer of the service as one JSON object, or `text`."""
+    from dataclasses import asdict
+
+    click.echo(json.dumps(asdict(answer), sort_keys=True) if as_json else text)
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
+def _print_table(rows: tuple[ImageRow, ...]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table("IMAGE", "ID", "FOR", "SINCE", "SIZE", box=None)
     for row in rows:
-        table.add_row(*_row(row))
-    return table
+        table.add_row(*_cells(row))
+    Console().print(table)
 
 
-def _row(row: dict[str, Any]) -> tuple[str, str, str, str, str]:
-    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["created"]))
-    size = f"{row['size'] / (1 << 20):.1f} MiB"
-    whose = "all" if row["public"] else "group" if row["groups"] else "you"
-    return printable(row["reference"]), str(row["id"])[:12], whose, since, size
+def _cells(row: ImageRow) -> tuple[str, str, str, str, str]:
+    import time
+
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.created))
+    users = "all" if row.public else "group" if row.groups else "you"
+    return printable(row.reference), row.id[:12], users, since, f"{row.size / (1 << 20):.1f} MiB"
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     if isinstance(value, dict):
         return " ".join(f"{printable(key)}={printable(item)}" for key, item in value.items())
-    if isinstance(value, list):
+    if isinstance(value, tuple):
         return " ".join(printable(item) for item in value)
     return printable(value)
 

@@ -1,35 +1,36 @@
-"""Showing how far something is: bars on a terminal, one a layer where layers are told apart; else a line a stage."""
+"""Progress on stderr: bars on a terminal, one per layer where layers are reported separately; else a line per stage."""
 
 from __future__ import annotations
 
 import sys
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
+from gateway.wire.events import Event, Progress, Queued, Retrying, Storing
 from udiroot.errors import printable
 
 
 class Shown:
-    """Progress on stderr, of a conversion here or at the service. Use as a context manager."""
+    """Progress of a conversion, by this process or by the service. A context manager."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._layers: dict[str, TaskID] = {}
+        self._bar: bars.Progress | None = None
+        self._task: bars.TaskID | None = None
+        self._layers: dict[str, bars.TaskID] = {}
         self._done = 0
         self._started = time.monotonic()
         self._stage = ""
         if not quiet and sys.stderr.isatty():
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                DownloadColumn(binary_units=True),
-                TransferSpeedColumn(),
+            self._bar = bars.Progress(
+                bars.TextColumn("{task.description}"),
+                bars.BarColumn(),
+                bars.DownloadColumn(binary_units=True),
+                bars.TransferSpeedColumn(),
                 console=Console(stderr=True),
                 transient=True,
             )
@@ -48,7 +49,7 @@ class Shown:
             self._end_stage()
 
     def stage(self, name: str, total: int) -> None:
-        """A stage begins; `total` 0 means that its length is not known."""
+        """A stage of `total` bytes begins; 0 means that its length is not known."""
         if name == self._stage:
             return
         self._end_stage()
@@ -61,17 +62,17 @@ class Shown:
             self._task = self._bar.add_task(name, total=total or None)
 
     def advance(self, count: int) -> None:
-        """So many bytes more."""
+        """`count` more bytes of the stage are done."""
         self.reached(self._done + count)
 
     def reached(self, done: int) -> None:
-        """So many bytes of the stage in all."""
+        """`done` bytes of the stage are done in all."""
         self._done = done
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=done)
 
     def layer(self, name: str, done: int, total: int) -> None:
-        """So many bytes of one layer in all."""
+        """`done` bytes of one layer are done in all."""
         if not self._bar:
             return
         new = name not in self._layers
@@ -80,7 +81,7 @@ class Shown:
         self._bar.update(self._layers[name], completed=done, refresh=new)
 
     def note(self, text: str) -> None:
-        """A line of its own."""
+        """Print a line of text."""
         if self._quiet:
             return
         if self._bar:
@@ -97,15 +98,17 @@ class Shown:
         self._stage = ""
 
 
-def show(shown: Shown, event: dict[str, Any]) -> None:
-    """What an event of the service says."""
-    kind = event.get("event")
-    if kind == "progress":
-        shown.stage(printable(event.get("stage")), int(event.get("total") or 0))
-        for name, done, total in event.get("layers") or []:
-            shown.layer(printable(name), int(done), int(total))
-        shown.reached(int(event.get("bytes") or 0))
-    elif kind in ("queued", "storing"):
-        shown.stage(kind, 0)
-    elif kind == "again":
-        shown.note(f"{printable(event.get('message'))}; asking again")
+def show(shown: Shown, event: Event) -> None:
+    """Show an event of the service."""
+    match event:
+        case Progress(stage, done, total, layers):
+            shown.stage(printable(stage), total)
+            for name, layer_done, layer_total in layers:
+                shown.layer(printable(name), layer_done, layer_total)
+            shown.reached(done)
+        case Queued():
+            shown.stage("queued", 0)
+        case Storing():
+            shown.stage("storing", 0)
+        case Retrying(message):
+            shown.note(f"{printable(message)}; trying again")

@@ -1,4 +1,4 @@
-"""A blob: a range of bytes in an open file. Manifests, configurations and layers are all handed on as blobs.
+"""A blob: a range of bytes in an open file. Manifests, configurations and layers are all passed on as blobs.
 
 Whoever opens the file decides with whose rights; nothing past this point opens a path.
 """
@@ -21,7 +21,7 @@ class Blob:
 
     @classmethod
     def of_file(cls, descriptor: int) -> Blob:
-        """The whole file behind `descriptor`."""
+        """All of the file that `descriptor` is open on."""
         return cls(descriptor, 0, os.fstat(descriptor).st_size)
 
     def read_at(self, position: int, count: int) -> bytes:
@@ -30,7 +30,7 @@ class Blob:
         return os.pread(self.descriptor, count, self.offset + position) if count > 0 else b""
 
     def read_whole(self, what: str, limit: int) -> bytes:
-        """All bytes of a small blob. Raises ImageInvalid when it has more than `limit`, or when the file is cut off."""
+        """All bytes of a small blob. Raises ImageInvalid when it has more than `limit`, or the file is truncated."""
         if self.size > limit:
             raise ImageInvalid(f"{printable(what)} has {self.size} bytes, the limit is {limit}")
         parts: list[bytes] = []

@@ -1,7 +1,7 @@
-"""Checking layers against their diff_ids beside the work on them, on a thread of its own.
+"""Checking layers against their diff_ids while they are processed, on a thread of its own.
 
-Only layers that are not compressed are checked so: their headers can be read without their data, so the index pass and
-the packing need not wait for the sha256 of all bytes. Nobody may use what was made before `finish` has returned.
+Only layers that are not compressed are checked this way: their headers can be read without their data, so the index
+pass and the packing need not wait for the sha256 of all bytes. The result must not be used before `finish` returns.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gateway.image.layers import Layer, check_diff_id
 from udiroot.errors import ImageInvalid, UdiError
 
 _PIECE = 16 << 20
-"""Large, since the interpreter lock is taken between two pieces, and whoever holds it then waits for this thread."""
+"""Large, since this thread takes the interpreter lock between two pieces, and the others then wait for it."""
 
 
 class Checks:
@@ -37,7 +37,7 @@ class Checks:
         self._thread.join()
 
     def look(self) -> None:
-        """Raise what was found so far: ImageInvalid for a layer that is not what the configuration names."""
+        """Raise ImageInvalid if a layer is known not to match the configuration."""
         if self._failure:
             raise self._failure
 

@@ -1,4 +1,4 @@
-"""The whole way from a source to an image file and its facts. The command line and the service both go it."""
+"""From a source image to an image file and its facts, for the command line and for the service."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
-from typing import Protocol
 
 from gateway.image import flatten
 from gateway.image.checking import Checks
@@ -16,23 +15,15 @@ from gateway.image.formats.ext4 import make_ext4
 from gateway.image.formats.squashfs import make_squashfs
 from gateway.image.layers import Layer
 from gateway.image.manifest import ImageConfig, SourceImage
+from gateway.image.progress import Progress
 from udi.config import GatewayConfig
 from udi.facts import Facts
+from udi.oserrors import reason
 from udiroot.errors import ConfigError, ImageInvalid, UpstreamFailed, printable
 
 _Maker = Callable[[Flattened, str, GatewayConfig, Callable[[int], None]], None]
 FORMATS: dict[str, _Maker] = {"squashfs": make_squashfs, "ext4": make_ext4}
 _PIECE = 1 << 20
-
-
-class Progress(Protocol):
-    """Who is told how far a conversion is."""
-
-    def stage(self, name: str, total: int) -> None:
-        """A stage begins: `reading` the layers or `packing` the image file; `total` bytes, or 0 where not known."""
-
-    def advance(self, count: int) -> None:
-        """So many bytes more."""
 
 
 def convert(image: SourceImage, output: str, settings: GatewayConfig, progress: Progress) -> Facts:
@@ -41,7 +32,8 @@ def convert(image: SourceImage, output: str, settings: GatewayConfig, progress: 
     Leaves no file behind when it raises: ImageInvalid, UpstreamFailed, TimedOut, ConfigError.
     """
     if settings.format not in FORMATS:
-        raise ConfigError(f"no such format: '{printable(settings.format)}'", f"formats are {', '.join(FORMATS)}")
+        raise ConfigError(f"unknown image format '{printable(settings.format)}'", f"formats are {', '.join(FORMATS)}")
+    output = os.path.abspath(output)  # programs run in /
     config = ImageConfig.parse(image.config)
     layers = _layers(image, config, settings.architecture)
     try:
@@ -56,7 +48,7 @@ def convert(image: SourceImage, output: str, settings: GatewayConfig, progress: 
         if os.path.lexists(output):
             os.unlink(output)
         if isinstance(error, OSError):
-            raise UpstreamFailed(f"image file cannot be written: {(error.strerror or '').lower()}") from error
+            raise UpstreamFailed(f"image file cannot be written: {reason(error)}") from error
         raise
     return Facts(
         id=image.id,
@@ -76,7 +68,7 @@ def convert(image: SourceImage, output: str, settings: GatewayConfig, progress: 
 
 
 def verify(image: SourceImage, settings: GatewayConfig, progress: Progress) -> None:
-    """Check that the source really holds the image that its configuration names. Raises ImageInvalid."""
+    """Check that the source has the layers that its configuration names. Raises ImageInvalid."""
     config = ImageConfig.parse(image.config)
     layers = _layers(image, config, settings.architecture)
     progress.stage("reading", _bytes_to_read(layers))
@@ -95,7 +87,7 @@ def _layers(image: SourceImage, config: ImageConfig, arch: str) -> list[Layer]:
 
 
 def _bytes_to_read(layers: list[Layer]) -> int:
-    """How much the layers expand to, or 0 where a compressed one does not tell."""
+    """How much the layers expand to; 0 where one is compressed, so that it is not known."""
     return sum(layer.blob.size for layer in layers) if all(layer.is_plain() for layer in layers) else 0
 
 
@@ -104,11 +96,11 @@ def _limits(settings: GatewayConfig) -> Limits:
 
 
 def _settle(path: str) -> tuple[int, str]:
-    """Size and sha256 of a finished file that is on disk for good: digested while the disk writes."""
+    """Size and sha256 of a finished file, once it is on disk; digested while the disk writes."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(_PIECE))
-    with open(path, "rb") as stream, ThreadPoolExecutor(1) as beside:
-        on_disk = beside.submit(os.fsync, stream.fileno())
+    with open(path, "rb") as stream, ThreadPoolExecutor(1) as writer:
+        on_disk = writer.submit(os.fsync, stream.fileno())
         while count := stream.readinto(buffer):
             digest.update(buffer[:count])
         on_disk.result()

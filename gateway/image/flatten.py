@@ -1,14 +1,13 @@
 """From layers to one tar stream: an index pass that builds the final tree, then a data pass that writes it.
 
-No unpacked tree on disk, and no rights needed. Where a layer is not compressed, the index pass reads its headers alone,
-and the data pass goes straight to each file; its sha256 is checked against the configuration's diff_id beside both
-(`gateway.image.checking`). A compressed layer is read in full and checked by the index pass, and decompressed again, in
-layer order, by the data pass.
+There is no unpacked tree on disk, and no privileges are needed. Where a layer is not compressed, the index pass reads
+its headers only, and the data pass seeks to each file; meanwhile its sha256 is checked against the configuration's
+diff_id (`gateway.image.checking`). A compressed layer is read completely and checked by the index pass, and
+decompressed again, in layer order, by the data pass.
 """
 
 from __future__ import annotations
 
-import re
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +17,10 @@ from gateway.image.checking import Checks
 from gateway.image.layer_index import LayerIndex
 from gateway.image.layers import BlobStream, Budget, Digester, Layer, LayerStream, check_diff_id, chunks
 from gateway.image.tar_writer import TarWriter
-from gateway.image.tree import Tree, shown
+from gateway.image.tree import Tree
 from udiroot.errors import ImageInvalid
+from udiroot.rules import check_name
 
-_NODE_NAME = re.compile(rb"[A-Za-z0-9_.+][A-Za-z0-9_.+-]*")
 _NAMED_ON_NODES: tuple[tuple[bytes, ...], ...] = ((), (b"etc",), (b"var",), (b"opt",))
 """Directories whose entries a node mounts one by one, so that their names appear in its plans and tables."""
 _SHELL = [b"bin", b"sh"]
@@ -31,7 +30,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Limits:
-    """What all layers of one image may come to."""
+    """Limits on all layers of one image together."""
 
     max_bytes: int
     max_entries: int
@@ -40,7 +39,7 @@ class Limits:
 
 @dataclass
 class Flattened:
-    """The final tree, with the layers that its data comes from."""
+    """The final tree, with the layers that have its data."""
 
     final: Tree
     layers: Sequence[Layer]
@@ -69,7 +68,7 @@ class Flattened:
                 self.data_bytes += self.final.sizes[inode]
 
     def write(self, descriptor: int, wrote: Progress) -> None:
-        """The data pass: the whole tree as one tar stream. Ends early when a layer turns out to be another."""
+        """The data pass: the tree as one tar stream. Raises ImageInvalid as soon as a layer is known to be wrong."""
 
         def written(count: int) -> None:
             if self.checks:
@@ -80,11 +79,11 @@ class Flattened:
 
 
 def flatten(layers: Sequence[Layer], limits: Limits, progress: Progress, checks: Checks | None = None) -> Flattened:
-    """The index pass over `layers`, the lowest first. `progress` is told of bytes as they are read.
+    """The index pass over `layers`, the lowest first. `progress` gets the bytes as they are read.
 
-    With `checks`, which read layers that are not compressed beside us, only the headers of those are read here.
-    Raises ImageInvalid: a damaged layer, one that is not what its diff_id says, more than the limits allow, names that
-    a node would refuse, no /bin/sh.
+    With `checks`, which reads layers that are not compressed at the same time, only their headers are read here.
+    Raises ImageInvalid: a damaged layer, one that does not match its diff_id, more than the limits allow, names that a
+    node would refuse, no /bin/sh.
     """
     final = Tree(limits.max_entries)
     budget = Budget.of(limits.max_bytes, limits.max_ratio)
@@ -134,10 +133,10 @@ def _index(layer: Layer, final: Tree, budget: Budget, progress: Progress) -> Non
 
 
 def _check_logical_size(final: Tree, limits: Limits) -> None:
-    """Sparse files may be far larger than the layer that they came in."""
+    """Sparse files may be far larger than their layer."""
     if sum(final.sizes[row] for row in final.sparse) > limits.max_bytes:
         raise ImageInvalid(
-            f"sparse files come to more than {limits.max_bytes} bytes", "gateway.max_image_bytes says so"
+            f"sparse files have more than {limits.max_bytes} bytes in total", "limit set by gateway.max_image_bytes"
         )
 
 
@@ -147,16 +146,12 @@ def _check_names(final: Tree) -> None:
         for part in parts:
             row = final.find(row, part) if row is not None else None
         for name, child in final.children.get(row, {}).items() if row is not None else ():
-            if final.kind(child) != tree.DEVICE and not _NODE_NAME.fullmatch(name):
-                where = b"/" + b"/".join([*parts, name])
-                raise ImageInvalid(
-                    f"a node cannot mount the name {shown(where)}",
-                    "names in /, /etc, /var and /opt consist of A-Z a-z 0-9 _ . + - and do not start with -",
-                )
+            if final.kind(child) != tree.DEVICE:
+                check_name(name.decode("utf-8", "backslashreplace"), (b"/" + b"/".join(parts)).decode())
 
 
 def _check_shell(final: Tree) -> None:
-    """A node starts every command by the image's own /bin/sh."""
+    """A node starts every command with the image's own /bin/sh."""
     row, missing = final.resolve(_SHELL)
     found = final.find(row, missing[0]) if len(missing) == 1 else None
     if found is None or final.kind(found) != tree.FILE:
@@ -250,7 +245,7 @@ class _DataPass:
         self._writer.write_zeros(size - at)
 
     def _copier(self, layer: Layer) -> Callable[[int, int], None]:
-        """How data of a layer gets to the writer, by its place in the uncompressed stream."""
+        """A function that copies data of a layer to the writer, by its position in the uncompressed stream."""
         if layer.is_plain():
             return lambda position, count: self._writer.copy(layer.blob, position, count)
         budget = Budget.of(self._limits.max_bytes, self._limits.max_ratio)

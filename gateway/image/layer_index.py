@@ -1,8 +1,8 @@
-"""The index pass: the headers of one layer after the other, applied to the tree by the rules of image layers.
+"""The index pass: the headers of each layer in turn, applied to the tree by the rules of image layers.
 
 Names are relative to the image's root whatever they look like: a leading slash means nothing, `..` stops at the root,
-and symbolic links on the way are followed inside the root, as every runtime does. A `.wh.` name is a whiteout and
-never a file. Device nodes are not kept, but they do take the place of what had their name.
+and symbolic links in a path are followed inside the root, as every runtime does. A `.wh.` name is a whiteout and
+never a file. Device nodes are not kept, but they do replace what had their name.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import logging
 
 from gateway.image import tar_reader, tree
 from gateway.image.tar_reader import ByteStream, Member, Xattrs
-from gateway.image.tree import LinkCircle, Tree, shown
+from gateway.image.tree import LinkLoop, Tree, shown
 from udiroot.errors import ImageInvalid
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _RESERVED = b".wh..wh."
-"""aufs's own bookkeeping (`.wh..wh.plnk`): neither a whiteout nor a file."""
+"""Internal to aufs (`.wh..wh.plnk`): neither a whiteout nor a file."""
 _KEPT_XATTRS = (b"user.", b"trusted.")
-"""What squashfs can hold, less `security.*`: file capabilities mean nothing in a root mounted nosuid."""
+"""What squashfs supports, without `security.*`: file capabilities have no effect in a root mounted nosuid."""
 _KINDS = {
     tar_reader.REGULAR: tree.FILE,
     tar_reader.SYMLINK: tree.SYMLINK,
@@ -28,9 +28,9 @@ _KINDS = {
     tar_reader.BLOCK_DEVICE: tree.DEVICE,
 }
 _SYMLINK_MODE = 0o777
-"""The only mode that Linux knows for symbolic links, whatever an archive says."""
+"""The only mode of symbolic links on Linux, whatever an archive has."""
 _LATEST = (1 << 32) - 1
-"""squashfs keeps times as 32 bits without sign."""
+"""squashfs stores times as 32 bits without sign."""
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class LayerIndex:
 
     def _apply(self, member: Member) -> None:
         if not member.name:
-            log.debug("%s: an entry without a name is passed over", self._label)
+            log.debug("%s: skipped an entry without a name", self._label)
             return
         parts = clean(member.name)
         if not parts:
@@ -72,7 +72,7 @@ class LayerIndex:
     def _root(self, member: Member) -> None:
         if member.kind != tar_reader.DIRECTORY:
             raise ImageInvalid(
-                f"{self._label}: the entry {shown(member.name)} would replace the root by something else"
+                f"{self._label}: the entry {shown(member.name)} would replace the root, and is not a directory"
             )
         self._describe(tree.ROOT, member)
 
@@ -88,7 +88,7 @@ class LayerIndex:
         self._describe(row, member)
         if member.kind == tar_reader.SYMLINK:
             if not member.linkname:
-                raise ImageInvalid(f"{self._label}: symbolic link {shown(member.name)} leads nowhere")
+                raise ImageInvalid(f"{self._label}: symbolic link {shown(member.name)} has an empty target")
             self._tree.set_target(row, member.linkname)
         elif member.kind == tar_reader.REGULAR:
             self._tree.data[row], self._tree.sizes[row] = member.data, member.size
@@ -100,7 +100,7 @@ class LayerIndex:
         target = clean(member.linkname)
         found = self._lookup(target) if target else None
         if found is None or self._tree.kinds[found] == tree.DIRECTORY:
-            what = "is not there" if found is None else "is a directory"
+            what = "does not exist" if found is None else "is a directory"
             raise ImageInvalid(
                 f"{self._label}: {shown(member.name)} is a hard link to {shown(member.linkname)}, which {what}"
             )
@@ -112,8 +112,8 @@ class LayerIndex:
         self._tree.inodes[row] = inode
 
     def _marker(self, parts: list[bytes]) -> None:
-        """What a `.wh.` name says. An opaque marker's directory is not followed where it is a link: an opaque `link/`
-        means the directory that this layer puts there."""
+        """Apply a `.wh.` name. An opaque marker's directory that is a link is not followed: an opaque `link/` means the
+        directory that this layer puts there."""
         parent, name = parts[:-1], parts[-1]
         hidden = name[len(_WHITEOUT) :]
         try:
@@ -122,17 +122,17 @@ class LayerIndex:
                 if row is not None and self._tree.kinds[row] == tree.DIRECTORY:
                     self._tree.hide_contents(row)
             elif not name.startswith(_WHITEOUT) or name.startswith(_RESERVED) or hidden in (b"", b".", b".."):
-                log.debug("%s: %s names nothing that could be hidden", self._label, shown(b"/".join(parts)))
+                log.debug("%s: %s hides nothing", self._label, shown(b"/".join(parts)))
             else:
                 row, missing = self._tree.resolve(parent)
                 if not missing:
                     self._tree.hide(row, hidden)
-        except LinkCircle:
-            log.debug("%s: %s is nowhere, so nothing is hidden", self._label, shown(b"/".join(parts)))
+        except LinkLoop:
+            log.debug("%s: %s does not exist, so nothing is hidden", self._label, shown(b"/".join(parts)))
         self._last_parent = None
 
     def _lookup(self, parts: list[bytes]) -> int | None:
-        """The row at a path, links on the way followed, the last part not."""
+        """The row at a path; links in it are followed, except the last part."""
         row, missing = self._tree.resolve(parts[:-1])
         return None if missing else self._tree.find(row, parts[-1])
 
@@ -144,7 +144,7 @@ class LayerIndex:
         return self._last_directory
 
     def _bind(self, parent: int, name: bytes, kind: int) -> int:
-        """A new row. It may replace a directory or a link that the remembered parent's path leads through."""
+        """A new row. It may replace a directory or a link in the path of the remembered parent."""
         if self._tree.find(parent, name) is not None:
             self._last_parent = None
         return self._tree.bind(parent, name, kind)
@@ -156,7 +156,7 @@ class LayerIndex:
 
 
 def clean(name: bytes) -> list[bytes]:
-    """The parts of a name below the root: no empty ones, no `.`, and `..` taken by what comes before it."""
+    """The parts of a name below the root: no empty ones, no `.`, and each `..` resolved."""
     parts: list[bytes] = []
     for part in name.split(b"/"):
         if part == b"..":

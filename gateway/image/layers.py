@@ -1,7 +1,7 @@
 """Layers: what compresses them, their bytes in order, and whether they are the bytes that the image's id names.
 
-A layer is read at least once in full: its uncompressed sha256 must be the configuration's diff_id. Whoever reads it a
-second time may rely on that only where nobody else can write the file (the service keeps a copy of its own).
+A layer is read completely at least once: its uncompressed sha256 must be the configuration's diff_id. Whoever reads it
+a second time may rely on that only where nobody else can write the file (the service keeps a copy of its own).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _WINDOW = 1 << 13
-"""Bytes that are read at a header: those of small files behind it, and the next headers, come along."""
+"""Bytes that are read at a header, so that small files after it and the next headers are read as well."""
 _RATIO_FLOOR = 64 << 20
 """Bytes that any layer may expand to, however small it is compressed."""
 _ISAL_ERROR = cast(type[Exception], igzip_lib.error)
@@ -39,7 +39,7 @@ _ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
 
 @dataclass
 class Budget:
-    """How much all layers of one image may come to. Shared by them, and counted down."""
+    """How many bytes all layers of one image may have together; counted down as they are read."""
 
     bytes_left: int
     max_ratio: int
@@ -52,7 +52,8 @@ class Budget:
     def spend(self, count: int) -> None:
         self.bytes_left -= count
         if self.bytes_left < 0:
-            raise ImageInvalid(f"the layers have more than {self.max_bytes} bytes", "gateway.max_image_bytes says so")
+            hint = "limit set by gateway.max_image_bytes"
+            raise ImageInvalid(f"the layers have more than {self.max_bytes} bytes", hint)
 
 
 @dataclass(frozen=True)
@@ -68,20 +69,20 @@ class Layer:
         return f"layer {self.number}"
 
     def is_plain(self) -> bool:
-        """Whether places in the uncompressed stream are places in the file."""
+        """Whether it is not compressed, so that positions in the stream are positions in the file."""
         return compression_of(self.blob) == "plain"
 
 
 def check_diff_id(layer: Layer, found: str) -> None:
-    """Raises ImageInvalid where the layer's sha256 is not what the configuration says."""
+    """Raises ImageInvalid where the layer's sha256 is not the configuration's diff_id."""
     if f"sha256:{found}" != layer.diff_id:
         raise ImageInvalid(
-            f"{layer.label} is not what the image configuration says: {layer.diff_id} expected, sha256:{found} found"
+            f"{layer.label} does not match the image configuration: {layer.diff_id} expected, sha256:{found} found"
         )
 
 
 def compression_of(blob: Blob) -> str:
-    """`gzip`, `zstd` or `plain`, by the first bytes and not by what a manifest says."""
+    """`gzip`, `zstd` or `plain`, by the first bytes and not by the manifest."""
     start = blob.read_at(0, 4)
     if start[:2] == _GZIP:
         return "gzip"
@@ -98,7 +99,7 @@ def chunks(layer: Layer, budget: Budget) -> Iterator[bytes]:
         if produced > _RATIO_FLOOR and produced > layer.blob.size * budget.max_ratio:
             raise ImageInvalid(
                 f"{layer.label} expands to more than {budget.max_ratio} times its size",
-                "gateway.max_ratio says so",
+                "limit set by gateway.max_ratio",
             )
         yield chunk
 
@@ -159,7 +160,7 @@ class _BlobFile(io.RawIOBase):
 
 
 class Digester:
-    """A sha256 computed beside the reading, on a thread of its own: hashing and decompressing both release the GIL."""
+    """A sha256 computed during the reading, on a thread of its own: hashing and decompressing both release the GIL."""
 
     _BACKLOG = 8
 
@@ -207,7 +208,7 @@ class LayerStream:
         return b"".join(parts)
 
     def pieces(self, count: int) -> Iterator[memoryview]:
-        """The next `count` bytes without copying them together. Raises ImageInvalid where the stream ends before."""
+        """The next `count` bytes, piece by piece. Raises ImageInvalid where the stream ends earlier."""
         while count:
             if not self._fill():
                 raise ImageInvalid(f"{self._label} is cut off at byte {self.position}")
@@ -227,7 +228,7 @@ class LayerStream:
             self._chunk = memoryview(b"")
 
     def _fill(self) -> bool:
-        """Whether there is at least a byte to give."""
+        """Whether at least one byte is available."""
         while not self._chunk:
             chunk = next(self._source, None)
             if chunk is None:
@@ -239,7 +240,7 @@ class LayerStream:
 
 
 class BlobStream:
-    """A blob's bytes as a `ByteStream` that passes over data by moving, not by reading."""
+    """A blob's bytes as a `ByteStream` that skips data by seeking, not by reading."""
 
     def __init__(self, blob: Blob, label: str) -> None:
         self._blob = blob

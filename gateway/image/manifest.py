@@ -1,4 +1,4 @@
-"""Reading the JSON of images: manifests, indexes and configurations. All of it is text of a stranger."""
+"""Reading the JSON of images: manifests, indexes and configurations. None of it is trusted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class SourceImage:
-    """One image as its source holds it: the configuration's bytes, its layers from the lowest up, and its name.
+    """One image in its source: the configuration's bytes, its layers from the lowest up, and its name.
 
     `name` is what the source itself calls it (`debian:12`, or empty); `digest` is the manifest's where there is one.
     """
@@ -28,13 +28,13 @@ class SourceImage:
 
     @property
     def id(self) -> str:
-        """What names the content: the sha256 of the configuration, which names every layer by its sha256."""
+        """The id of the content: the sha256 of the configuration, which names every layer by its sha256."""
         return hashlib.sha256(self.config).hexdigest()
 
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """What we take from an image's configuration."""
+    """What is used of an image's configuration."""
 
     diff_ids: tuple[str, ...]
     arch: str
@@ -62,7 +62,7 @@ class ImageConfig:
         if not isinstance(volumes, dict) or not isinstance(labels, dict):
             raise ImageInvalid("image configuration: Volumes and Labels must be objects")
         if not all(isinstance(value, str) for value in labels.values()):
-            raise ImageInvalid("image configuration: a label is not a text")
+            raise ImageInvalid("image configuration: a label is not a string")
         return cls(
             diff_ids=diff_ids,
             arch=_text(document, "architecture"),
@@ -99,10 +99,10 @@ def check_digest(text: object, what: str) -> str:
 
 
 def check_content(content: bytes, digest: str, what: str) -> None:
-    """Raises ImageInvalid when `content` is not what `digest` says."""
+    """Raises ImageInvalid when the digest of `content` is not `digest`."""
     found = hashlib.sha256(content).hexdigest()
     if f"sha256:{found}" != digest:
-        raise ImageInvalid(f"{what} is not what its digest says: {digest} expected, sha256:{found} found")
+        raise ImageInvalid(f"{what} does not match its digest: {digest} expected, sha256:{found} found")
 
 
 def _text(document: dict[str, Any], key: str) -> str:
@@ -110,7 +110,7 @@ def _text(document: dict[str, Any], key: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise ImageInvalid(f"image configuration: {key} is not a text")
+        raise ImageInvalid(f"image configuration: {key} is not a string")
     return value
 
 
@@ -119,7 +119,7 @@ def _texts(document: dict[str, Any], key: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if isinstance(value, str):
-        return (value,)  # early images spell a command of one word so
+        return (value,)  # the form of a command of one word in early images
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ImageInvalid(f"image configuration: {key} is not a list of texts")
+        raise ImageInvalid(f"image configuration: {key} is not a list of strings")
     return tuple(value)

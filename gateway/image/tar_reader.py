@@ -149,7 +149,7 @@ def _member(
     elif any(key.startswith(b"GNU.sparse.") for key in own):
         _pax_sparse(stream, member, own, sparse_records, what)
     if member.kind == REGULAR and flag == b"\0" and member.name.endswith(b"/"):
-        member.kind = DIRECTORY  # archives older than POSIX have no type for folders
+        member.kind = DIRECTORY  # archives older than POSIX have no type for directories
     if member.kind not in _KNOWN:
         raise ImageInvalid(f"{what}: {_shown(member.name)} is of unknown type '{printable(flag.decode('latin-1'))}'")
     if member.kind != REGULAR:

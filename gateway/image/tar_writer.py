@@ -23,7 +23,7 @@ _OCTAL_7, _OCTAL_11 = 0o7777777, 0o77777777777
 
 
 class TarWriter:
-    """Entries to `descriptor`, through a buffer. `wrote` is told how many bytes left it."""
+    """Entries to `descriptor`, through a buffer. `wrote` gets the number of bytes of each write."""
 
     def __init__(self, descriptor: int, wrote: Callable[[int], None]) -> None:
         self._descriptor = descriptor

@@ -1,4 +1,4 @@
-"""The tree that layers add up to, kept in columns so that a million entries fit in memory.
+"""The tree that the layers result in, kept in columns so that a million entries fit in memory.
 
 A *row* is one binding of a name: where it is, what it is, and where its data lies. A hard link is a row of its own
 that points to the row with the inode, so that replacing a name never changes what other names are bound to. Rows are
@@ -24,8 +24,8 @@ _MAX_TEXT = 1 << 30
 """Bytes of names, link targets and extended attributes that one image may have in total."""
 
 
-class LinkCircle(ImageInvalid):
-    """Symbolic links that lead nowhere but to each other."""
+class LinkLoop(ImageInvalid):
+    """Symbolic links that only lead to each other."""
 
 
 class Tree:
@@ -71,7 +71,7 @@ class Tree:
     def resolve(self, parts: list[bytes]) -> tuple[int, list[bytes]]:
         """The row that `parts` lead to, symbolic links followed inside the root, and the parts that do not exist.
 
-        What stands in the way without being a directory counts as not existing. Raises LinkCircle.
+        What is in the way but not a directory counts as not existing. Raises LinkLoop.
         """
         row, hops = ROOT, 0
         waiting = parts[::-1]
@@ -95,7 +95,7 @@ class Tree:
             elif self.kind(child) == SYMLINK:
                 hops += 1
                 if hops > _MAX_HOPS:
-                    raise LinkCircle(f"symbolic links lead in a circle at {shown(b'/'.join(parts))}")
+                    raise LinkLoop(f"symbolic links form a loop at {shown(b'/'.join(parts))}")
                 target = self.targets[self.inodes.get(child, child)]
                 if target.startswith(b"/"):
                     row = ROOT
@@ -109,7 +109,7 @@ class Tree:
         return self.children.get(directory, {}).get(name)
 
     def directory(self, parts: list[bytes]) -> int:
-        """The directory that `parts` lead to; what is missing is made, with mode 0755, owned by root."""
+        """The directory that `parts` lead to; what is missing is added, with mode 0755, owned by root."""
         row, missing = self.resolve(parts)
         self._touch(row)
         for part in missing:
@@ -127,7 +127,7 @@ class Tree:
     # Changes
 
     def bind(self, directory: int, name: bytes, kind: int) -> int:
-        """A new row for `name`; whatever had the name before, and all below it, is gone."""
+        """A new row for `name`; whatever had the name before, and all below it, is removed."""
         if len(name) > _MAX_COMPONENT:
             raise ImageInvalid(f"a name has {len(name)} bytes, the limit is {_MAX_COMPONENT}: {shown(name)}")
         old = self.children.setdefault(directory, {}).get(name)
@@ -153,7 +153,7 @@ class Tree:
         self.targets[row] = target
 
     def hide(self, directory: int, name: bytes) -> None:
-        """A whiteout: what lower layers bound to `name`, and below it, is gone; what this layer bound there stays."""
+        """A whiteout: removes what lower layers bound to `name` and below it; what this layer bound there stays."""
         child = self.find(directory, name)
         if child is None or child >= self.layer_start:
             return
@@ -164,7 +164,7 @@ class Tree:
         del self.children[directory][name]
 
     def hide_contents(self, directory: int) -> None:
-        """An opaque marker: what lower layers brought below a directory is gone."""
+        """An opaque marker: removes what lower layers brought below a directory."""
         if directory < self.layer_start:
             self._clear_contents(directory)
 
@@ -174,7 +174,7 @@ class Tree:
         self._clear_contents(directory)
 
     def _clear_contents(self, directory: int) -> None:
-        """Each directory is gone through once a layer, however many markers it has."""
+        """Each directory is processed once per layer, however many markers it has."""
         pending = [directory]
         while pending:
             directory = pending.pop()
@@ -201,7 +201,7 @@ class Tree:
             row = self.parents[row]
 
     def _forget(self, row: int) -> None:
-        """Free what a removed directory holds; attributes of files stay, since hard links may be bound to them."""
+        """Free the contents of a removed directory; attributes of files stay, since hard links may be bound to them."""
         pending = [row]
         while pending:
             for child in self.children.pop(pending.pop(), {}).values():
@@ -211,7 +211,8 @@ class Tree:
     def _new_row(self, parent: int, name: bytes, kind: int) -> int:
         row = len(self.kinds)
         if row > self._max_entries:
-            raise ImageInvalid(f"the layers have more than {self._max_entries} entries", "gateway.max_entries says so")
+            hint = "limit set by gateway.max_entries"
+            raise ImageInvalid(f"the layers have more than {self._max_entries} entries", hint)
         self._spend(len(name))
         self.kinds.append(kind)
         self.layers.append(self.layer)

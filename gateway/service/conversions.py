@@ -1,8 +1,8 @@
-"""Conversions that go on: each in a worker process of its own, watched by everyone who asked for the same.
+"""Conversions in progress: each in a worker process of its own, followed by everyone who requests the same.
 
-Those who ask may be threads of one service or processes of `udi-gateway handle`: locks say who leads a conversion, and
-the history tells the others how far it is. Should the leader's process be killed, the next of them takes over with the
-files that it has itself.
+Those who request it may be threads of one service or processes of `udi-gateway handle`: locks decide who leads a
+conversion, and the history tells the others how far it is. Should the leader's process be killed, the next of them
+takes over with the files that it has itself.
 
 Who opened the very same file joins the conversion of it. The same image out of another file waits for the first, and is
 then only read and checked: nobody is given an image that they have not shown to have.
@@ -15,27 +15,26 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from gateway.service.heartbeat import BEAT
 from gateway.service.history import History, Row
 from gateway.service.origins import Origin
-from gateway.service.workers import Tell, Worker
+from gateway.service.workers import Worker
 from gateway.store.locks import Holder, Locks
 from gateway.store.writer import StoreWriter
+from gateway.wire.events import Event, EventSink, Failed, Queued, Storing
 from udi.config import GatewayConfig
-from udi.facts import Facts
 from udiroot.errors import UdiError, UpstreamFailed
 
 _LOOK = 0.2
-"""Seconds between two looks at a conversion that somebody else leads."""
+"""Seconds between two looks at a conversion that another thread or process leads."""
 _LONG = 7 * 86400.0
 
 log = logging.getLogger(__name__)
 
 
 class Conversions:
-    """Leads conversions, joins those that ask for the same, and keeps their number in bounds."""
+    """Leads conversions, joins those of the same source, and bounds their number."""
 
     def __init__(self, settings: GatewayConfig, store: StoreWriter, history: History, locks: Locks) -> None:
         self._settings = settings
@@ -44,88 +43,85 @@ class Conversions:
         self._locks = locks
 
     @contextlib.contextmanager
-    def obtain(self, source: Origin, what: str, tell: Tell) -> Iterator[str]:
-        """The id of the image in `source`, once it is in the store. Takes the source over.
+    def obtain(self, source: Origin, name: str, on_event: EventSink) -> Iterator[str]:
+        """The id of the image in `source`, once it is in the store; `name` is what it is pulled as.
 
         Until the caller leaves, the image stays even without a name. Raises what went wrong.
         """
         with contextlib.ExitStack() as held:
-            held.callback(source.close)
             key = hashlib.sha256(repr(source.identity()).encode()).hexdigest()
-            told = _Told(tell)
+            report = _Reporter(on_event)
             while True:
                 with self._locks.holder() as holder:
-                    if holder.try_take(f"conversion {key}"):
-                        image_id = self._lead(key, what, source, told, held)
+                    if holder.try_take(self._locks.conversion(key)):
+                        image_id = self._lead(key, name, source, report, held)
                         break
                     row = self._history.running(key)
-                    found = self._follow(row, holder, told, held) if row else ""
+                    found = self._follow(row, holder, report, held) if row else ""
                 if found:
                     image_id = found
                     break
                 time.sleep(_LOOK / 10)
             yield image_id
 
-    def _follow(self, row: Row, holder: Holder, told: _Told, held: contextlib.ExitStack) -> str:
-        """Watch a conversion to its end. Returns the image's id, or nothing where one must begin anew."""
+    def _follow(self, row: Row, holder: Holder, report: EventSink, held: contextlib.ExitStack) -> str:
+        """Follow a conversion to its end. Returns the image's id, or nothing where one must start again."""
         expected = ""
         while True:
             now = self._history.row(row.number)
             if now is None or now.state == "lost":
-                return ""  # the history was made anew, or its process was killed and another began after it
-            if now.image and not expected:
-                held.enter_context(self._store.expecting(now.image))
-                expected = now.image
-            if now.state == "failed":
-                error = now.error()
-                assert error
-                raise error
+                return ""  # the history was recreated, or its process was killed and another began after it
+            if now.image_id and not expected:
+                held.enter_context(self._store.expecting(now.image_id))
+                expected = now.image_id
             if now.state == "done":
                 return expected if self._store.has(expected) else ""
-            told(now.event)
-            if holder.try_take(f"conversion {row.key}"):
-                holder.release(f"conversion {row.key}")
+            if isinstance(now.event, Failed):
+                raise now.event.error()
+            report(now.event)
+            if holder.try_take(self._locks.conversion(row.key)):
+                holder.release(self._locks.conversion(row.key))
                 again = self._history.row(row.number)
                 if again is None or again.state == "running":
                     return ""  # its process was killed
                 continue
             time.sleep(_LOOK)
 
-    def _lead(self, key: str, what: str, source: Origin, told: _Told, held: contextlib.ExitStack) -> str:
-        number = self._history.begin(key, what)
+    def _lead(self, key: str, name: str, source: Origin, report: EventSink, held: contextlib.ExitStack) -> str:
+        number = self._history.begin(key, name)
 
-        def tell(event: dict[str, Any]) -> None:
-            self._history.tell(number, event)
-            told(event)
+        def on_event(event: Event) -> None:
+            self._history.report(number, event)
+            report(event)
 
         try:
             with self._locks.holder() as holder:
-                self._take_slot(holder, tell)
-                image_id = self._convert(number, source, tell, held)
+                self._take_slot(holder, on_event)
+                image_id = self._convert(number, source, on_event, held)
         except UdiError as error:
             self._history.end(number, error)
             raise
         except Exception as error:
-            log.exception("a conversion failed for a reason of ours")
-            failure = UpstreamFailed("the gateway failed at this image", "its log tells more")
+            log.exception("a conversion failed with an internal error")
+            failure = UpstreamFailed("internal error of the gateway while it converted the image", "see its log")
             self._history.end(number, failure)
             raise failure from error
         self._history.end(number, None)
         return image_id
 
-    def _take_slot(self, holder: Holder, tell: Tell) -> None:
-        """One of the `workers` places."""
-        said = 0.0
-        while not any(holder.try_take(f"worker {number}") for number in range(self._settings.workers)):
-            if time.monotonic() - said > BEAT:
-                said = time.monotonic()
-                tell({"event": "queued"})
+    def _take_slot(self, holder: Holder, on_event: EventSink) -> None:
+        """One of the slots for workers."""
+        reported = 0.0
+        while not any(holder.try_take(self._locks.worker(number)) for number in range(self._settings.workers)):
+            if time.monotonic() - reported > BEAT:
+                reported = time.monotonic()
+                on_event(Queued())
             time.sleep(_LOOK / 4)
 
-    def _convert(self, number: int, source: Origin, tell: Tell, held: contextlib.ExitStack) -> str:
-        """Run a worker to its end and publish what it made. Returns the image's id."""
+    def _convert(self, number: int, source: Origin, on_event: EventSink, held: contextlib.ExitStack) -> str:
+        """Run a worker to its end and publish the image file. Returns the image's id."""
         with self._store.temporary() as temporary, Worker(source, temporary, self._settings) as worker:
-            image_id = str(worker.until("identified", tell)["id"])
+            image_id = worker.identified(on_event).id
             held.enter_context(self._store.expecting(image_id))
             self._history.identified(number, image_id)
             with self._locks.holder() as holder:
@@ -135,30 +131,28 @@ class Conversions:
                     nonlocal last
                     if time.monotonic() - last > BEAT:
                         last = time.monotonic()
-                        tell({"event": "queued"})
+                        on_event(Queued())
 
-                holder.take(f"making {image_id}", seconds=_LONG, waiting=waiting)
+                holder.take(self._locks.making(image_id), seconds=_LONG, waiting=waiting)
                 if not self._store.has(image_id):
-                    worker.say("convert")
-                    done = worker.until("done", tell)
-                    tell({"event": "storing"})
-                    self._store.publish(temporary, Facts.from_json(done["facts"]))
+                    facts = worker.convert(on_event)
+                    on_event(Storing())
+                    self._store.publish(temporary, facts)
                     log.info("image %s is in the store", image_id)
                     return image_id
-            worker.say("verify")
-            worker.until("done", tell)
+            worker.verify(on_event)
             return image_id
 
 
-class _Told:
-    """Tells what is new at once, and what is not every few seconds."""
+class _Reporter:
+    """Passes a new event on at once, and an unchanged one every few seconds."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-        self._last: dict[str, Any] = {}
+    def __init__(self, on_event: EventSink) -> None:
+        self._on_event = on_event
+        self._last: Event | None = None
         self._when = 0.0
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         if event != self._last or time.monotonic() - self._when > BEAT:
             self._last, self._when = event, time.monotonic()
-            self._tell(event)
+            self._on_event(event)

@@ -1,10 +1,11 @@
 """The gateway's own queue and history: SQLite on a local disk, shared by all its processes.
 
-Nothing here is needed to find an image: the store is the truth. A database that is missing is made anew, one that is
-broken is put aside; both are then filled from the store's references.
+Nothing here is needed to find an image: the store is the truth. A database that is missing is recreated, one that is
+damaged is moved aside; both are then filled from the store's references, each as a pull that succeeded.
 
-    conversions   one row a conversion: what it is of, its last event; `state` is running, done, failed or lost
-    pulls         one row for each who asked: who, which name, since when, until when, and what went wrong
+    conversions   one row per conversion: its source, its last event; `state` is running, done, failed or lost
+    pulls         one row per request: who, which name, since when, until when, and its error
+    notes         other failures that an operator should know of: transfers to replica systems
 
 A conversion whose process was killed stays `running` in its row; that nobody holds its lock tells the difference.
 """
@@ -12,7 +13,6 @@ A conversion whose process was killed stays `running` in its row; that nobody ho
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import sqlite3
@@ -20,46 +20,45 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from gateway.store.locks import Locks
-from gateway.wire.protocol import error_event, raised
+from gateway.wire import events
+from gateway.wire.events import Converted, Event, Failed, Queued
+from gateway.wire.messages import FailedPull, RunningPull
 from udi.facts import Ref
 from udiroot.errors import UdiError, UpstreamFailed
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS conversions(
-    number INTEGER PRIMARY KEY, key TEXT NOT NULL, what TEXT NOT NULL, state TEXT NOT NULL, event TEXT NOT NULL,
-    image TEXT NOT NULL, pid INTEGER NOT NULL, started REAL NOT NULL, changed REAL NOT NULL);
+    number INTEGER PRIMARY KEY, key TEXT NOT NULL, source TEXT NOT NULL, state TEXT NOT NULL, event TEXT NOT NULL,
+    image_id TEXT NOT NULL, pid INTEGER NOT NULL, started REAL NOT NULL, changed REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS by_key ON conversions(key, number);
 CREATE INDEX IF NOT EXISTS by_state ON conversions(state, number);
 CREATE TABLE IF NOT EXISTS pulls(
-    number INTEGER PRIMARY KEY, uid INTEGER NOT NULL, reference TEXT NOT NULL, image TEXT NOT NULL,
-    state TEXT NOT NULL, error TEXT NOT NULL, pid INTEGER NOT NULL, since REAL NOT NULL, until REAL NOT NULL);
+    number INTEGER PRIMARY KEY, uid INTEGER NOT NULL, reference TEXT NOT NULL, state TEXT NOT NULL,
+    error TEXT NOT NULL, pid INTEGER NOT NULL, since REAL NOT NULL, until REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS by_pull_state ON pulls(state, number);
+CREATE TABLE IF NOT EXISTS notes(
+    number INTEGER PRIMARY KEY, uid INTEGER NOT NULL, subject TEXT NOT NULL, error TEXT NOT NULL, at REAL NOT NULL);
 """
+_TABLES = ("conversions", "pulls", "notes")
 _WAIT_SECONDS = 20.0
 _KEPT = 10_000
 """Rows of each table that are kept."""
-
+_INTERRUPTED = "the gateway terminated in the middle of it"
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One conversion as it was last seen."""
+    """One conversion as it was last seen. `image_id` is empty until it is known."""
 
     number: int
     key: str
-    what: str
     state: str
-    event: dict[str, Any]
-    image: str
-
-    def error(self) -> UdiError | None:
-        """What it failed of."""
-        return raised(self.event) if self.state == "failed" else None
+    event: Event
+    image_id: str
 
 
 class History:
@@ -72,60 +71,61 @@ class History:
         self._refs = refs
         self._mine = threading.local()
 
-    def begin(self, key: str, what: str) -> int:
+    def begin(self, key: str, source: str) -> int:
         """A conversion starts. What an earlier one of the same key left is closed: its process is gone."""
         now = time.time()
         with self._writing() as base:
-            lost = error_event(UpstreamFailed("the gateway ended in the middle of it", "it was tried again"))
+            lost = Failed.of(UpstreamFailed(_INTERRUPTED, "it was tried again"))
             base.execute(
                 "UPDATE conversions SET state='lost', event=?, changed=? WHERE key=? AND state='running'",
-                (json.dumps(lost), now, key),
+                (events.to_json(lost), now, key),
             )
             row = base.execute(
-                "INSERT INTO conversions(key, what, state, event, image, pid, started, changed)"
-                " VALUES(?, ?, 'running', '{\"event\": \"queued\"}', '', ?, ?, ?)",
-                (key, what, os.getpid(), now, now),
+                "INSERT INTO conversions(key, source, state, event, image_id, pid, started, changed)"
+                " VALUES(?, ?, 'running', ?, '', ?, ?, ?)",
+                (key, source, events.to_json(Queued()), os.getpid(), now, now),
             )
-            assert row.lastrowid
-            base.execute("DELETE FROM conversions WHERE number <= ?", (row.lastrowid - _KEPT,))
-            return row.lastrowid
+            return self._number(base, "conversions", row)
 
-    def tell(self, number: int, event: dict[str, Any]) -> None:
+    def report(self, number: int, event: Event) -> None:
         """The conversion's last event, for those who wait for it."""
         self._noted(
-            "UPDATE conversions SET event=?, changed=? WHERE number=?", (json.dumps(event), time.time(), number)
+            "UPDATE conversions SET event=?, changed=? WHERE number=?", (events.to_json(event), time.time(), number)
         )
 
-    def identified(self, number: int, image: str) -> None:
+    def identified(self, number: int, image_id: str) -> None:
+        """The conversion's source holds this image."""
         with self._writing() as base:
-            base.execute("UPDATE conversions SET image=? WHERE number=?", (image, number))
+            base.execute("UPDATE conversions SET image_id=? WHERE number=?", (image_id, number))
 
     def end(self, number: int, error: UdiError | None) -> None:
-        """The conversion is over, well or not."""
-        event = error_event(error) if error else {"event": "done"}
+        """The conversion succeeded, or failed with `error`."""
+        if error is None:
+            self._noted("UPDATE conversions SET state='done', changed=? WHERE number=?", (time.time(), number))
+            return
         self._noted(
-            "UPDATE conversions SET state=?, event=?, changed=? WHERE number=?",
-            ("failed" if error else "done", json.dumps(event), time.time(), number),
+            "UPDATE conversions SET state='failed', event=?, changed=? WHERE number=?",
+            (events.to_json(Failed.of(error)), time.time(), number),
         )
 
     def running(self, key: str) -> Row | None:
-        """The conversion of these files that goes on, or whose process was killed."""
+        """The conversion of this key that is in progress, or whose process was killed."""
         return self._row("SELECT * FROM conversions WHERE key=? AND state='running' ORDER BY number DESC", key)
 
     def row(self, number: int) -> Row | None:
+        """A conversion by its number; None where the history was recreated since."""
         return self._row("SELECT * FROM conversions WHERE number=?", number)
 
     @contextlib.contextmanager
     def pull(self, uid: int, reference: str) -> Iterator[None]:
-        """Note that `uid` asks for an image, and how it ends."""
+        """Record that `uid` requests an image, and the outcome."""
         with self._writing() as base:
-            number = base.execute(
-                "INSERT INTO pulls(uid, reference, image, state, error, pid, since, until)"
-                " VALUES(?, ?, '', 'running', '', ?, ?, 0)",
+            row = base.execute(
+                "INSERT INTO pulls(uid, reference, state, error, pid, since, until)"
+                " VALUES(?, ?, 'running', '', ?, ?, 0)",
                 (uid, reference, os.getpid(), time.time()),
-            ).lastrowid
-            assert number
-            base.execute("DELETE FROM pulls WHERE number <= ?", (number - _KEPT,))
+            )
+            number = self._number(base, "pulls", row)
         try:
             yield
         except UdiError as error:
@@ -136,65 +136,79 @@ class History:
             raise
         self._ended(number, "done", "")
 
-    def queue(self) -> list[dict[str, Any]]:
-        """Pulls that go on, oldest first: uid, reference, since, stage."""
-        with self._writing() as base:
-            rows = base.execute("SELECT number, uid, reference, pid, since FROM pulls WHERE state='running'").fetchall()
-            gone = [row["number"] for row in rows if not os.path.exists(f"/proc/{row['pid']}")]
-            base.executemany(
-                "UPDATE pulls SET state='failed', error='the gateway ended in the middle of it', until=strftime('%s')"
-                " WHERE number=?",
-                [(number,) for number in gone],
-            )
-        kept = [row for row in rows if row["number"] not in gone]
-        return [{"uid": row["uid"], "reference": row["reference"], "since": int(row["since"])} for row in kept]
-
-    def errors(self, most: int = 10) -> list[dict[str, Any]]:
-        """The last pulls that failed, newest first: uid, reference, since, until, error."""
+    def queue(self) -> tuple[RunningPull, ...]:
+        """Pulls in progress, oldest first. Those of processes that are gone are closed."""
         with self._writing() as base:
             rows = base.execute(
-                "SELECT * FROM pulls WHERE state='failed' ORDER BY until DESC, number DESC LIMIT ?", (most,)
+                "SELECT number, uid, reference, pid, since FROM pulls WHERE state='running' ORDER BY number"
             ).fetchall()
-        keys = ("uid", "reference", "error")
-        return [{key: row[key] for key in keys} | {"until": int(float(row["until"]))} for row in rows]
-
-    def note(self, what: str, error: UdiError) -> None:
-        """Something else that an operator should know of: a transfer that failed, say."""
-        now = time.time()
-        self._noted(
-            "INSERT INTO pulls(uid, reference, image, state, error, pid, since, until)"
-            " VALUES(?, ?, '', 'failed', ?, ?, ?, ?)",
-            (os.geteuid(), what, error.message, os.getpid(), now, now),
+            gone = [row["number"] for row in rows if not os.path.exists(f"/proc/{row['pid']}")]
+            base.executemany(
+                "UPDATE pulls SET state='failed', error=?, until=? WHERE number=?",
+                [(_INTERRUPTED, time.time(), number) for number in gone],
+            )
+        return tuple(
+            RunningPull(uid=row["uid"], reference=row["reference"], since=int(row["since"]))
+            for row in rows
+            if row["number"] not in gone
         )
 
+    def errors(self, limit: int = 10) -> tuple[FailedPull, ...]:
+        """The last failed pulls and transfers, newest first."""
+        with self._writing() as base:
+            rows = base.execute(
+                "SELECT uid, reference, error, until, number FROM pulls WHERE state='failed'"
+                " UNION ALL SELECT uid, subject, error, at, number FROM notes"
+                " ORDER BY until DESC, number DESC LIMIT ?",
+                (limit,),
+            ).fetchall()
+        return tuple(
+            FailedPull(uid=row["uid"], reference=row["reference"], error=row["error"], until=int(row["until"]))
+            for row in rows
+        )
+
+    def note(self, subject: str, error: UdiError) -> None:
+        """Another failure that an operator should know of: a transfer to a replica system."""
+        self._noted(
+            "INSERT INTO notes(uid, subject, error, at) VALUES(?, ?, ?, ?)",
+            (os.geteuid(), subject, error.message, time.time()),
+        )
+        self._noted("DELETE FROM notes WHERE number <= (SELECT max(number) FROM notes) - ?", (_KEPT,))
+
     def rebuild(self) -> int:
-        """Put the database aside and make a new one from the store. Returns how many names it has."""
+        """Move the database aside and create a new one from the store. Returns the number of its names."""
         with self._locks.holder() as holder:
-            holder.take("history")
-            self._make_anew()
+            holder.take(self._locks.history())
+            self._recreate()
         with self._writing() as base:
             return int(base.execute("SELECT count(*) FROM pulls").fetchone()[0])
+
+    @staticmethod
+    def _number(base: sqlite3.Connection, table: str, inserted: sqlite3.Cursor) -> int:
+        """The number of the row that was inserted; rows that are too old are deleted."""
+        assert inserted.lastrowid
+        base.execute(f"DELETE FROM {table} WHERE number <= ?", (inserted.lastrowid - _KEPT,))  # noqa: S608 - our names
+        return inserted.lastrowid
 
     def _ended(self, number: int, state: str, error: str) -> None:
         self._noted("UPDATE pulls SET state=?, error=?, until=? WHERE number=?", (state, error, time.time(), number))
 
     def _noted(self, query: str, values: tuple[object, ...]) -> None:
-        """A write that no image hangs on: where the disk is full, the conversion's own error is the one to tell. Who
-        waits for a conversion whose end was not written finds its lock free, and begins anew."""
+        """A write that no image depends on: where the disk is full, the conversion's own error is the one to report.
+        Who waits for a conversion whose end was not written finds its lock free, and starts again."""
         try:
             with self._writing() as base:
                 base.execute(query, values)
         except UpstreamFailed as error:
-            log.warning("not noted: %s", error.message)
+            log.warning("not recorded: %s", error.message)
 
     def _row(self, query: str, value: object) -> Row | None:
         with self._writing() as base:
             found = base.execute(f"{query} LIMIT 1", (value,)).fetchone()
         if found is None:
             return None
-        return Row(
-            found["number"], found["key"], found["what"], found["state"], json.loads(found["event"]), found["image"]
-        )
+        event = events.from_json(found["event"], Converted)
+        return Row(found["number"], found["key"], found["state"], event, found["image_id"])
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -204,15 +218,15 @@ class History:
                 yield base
         except sqlite3.OperationalError as error:
             self._forget()
-            raise UpstreamFailed(f"the gateway's history {self._path} cannot be written: {error}") from error
+            raise UpstreamFailed(f"cannot write the gateway's history {self._path}: {error}") from error
         except sqlite3.DatabaseError as error:
             self._forget()
-            self._replace_broken()
-            raise UpstreamFailed(f"the gateway's history {self._path} was broken: {error}", "try again") from error
+            self._replace_damaged()
+            raise UpstreamFailed(f"the gateway's history {self._path} was damaged: {error}", "try again") from error
 
-    def _replace_broken(self) -> None:
+    def _replace_damaged(self) -> None:
         with self._locks.holder() as holder:
-            holder.take("history")
+            holder.take(self._locks.history())
             try:
                 base = self._checked()
                 sound = base.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
@@ -220,39 +234,39 @@ class History:
             except sqlite3.DatabaseError:
                 sound = False
             if not sound:
-                self._make_anew()
+                self._recreate()
 
     def _connection(self) -> sqlite3.Connection:
-        """This thread's connection to the database that is there now: another process may have put one in its place."""
+        """This thread's connection to the database that exists now: another process may have replaced it."""
         base: sqlite3.Connection | None = getattr(self._mine, "base", None)
         try:
             status = os.stat(self._path)
-            place: object = (status.st_dev, status.st_ino)
+            inode: object = (status.st_dev, status.st_ino)
         except FileNotFoundError:
-            place = None
-        if base is None or place != self._mine.place:
+            inode = None
+        if base is None or inode != self._mine.inode:
             self._forget()
             base = self._open()
             status = os.stat(self._path)
-            self._mine.base, self._mine.place = base, (status.st_dev, status.st_ino)
+            self._mine.base, self._mine.inode = base, (status.st_dev, status.st_ino)
         return base
 
     def _forget(self) -> None:
         base: sqlite3.Connection | None = getattr(self._mine, "base", None)
-        self._mine.base = self._mine.place = None
+        self._mine.base = self._mine.inode = None
         if base:
             base.close()
 
     def _open(self) -> sqlite3.Connection:
         with self._locks.holder() as holder:
-            holder.take("history")
+            holder.take(self._locks.history())
             try:
                 if os.path.exists(self._path):
                     return self._checked()
             except sqlite3.DatabaseError as error:
                 if "locked" in str(error) or "full" in str(error) or "unable to open" in str(error):
                     raise
-            self._make_anew()
+            self._recreate()
             return self._checked()
 
     def _checked(self) -> sqlite3.Connection:
@@ -260,15 +274,15 @@ class History:
         try:
             base.row_factory = sqlite3.Row
             base.execute("PRAGMA synchronous=NORMAL")
-            for table in ("conversions", "pulls"):
+            for table in _TABLES:
                 base.execute(f"SELECT * FROM {table} ORDER BY number DESC LIMIT 1").fetchone()  # noqa: S608 - our names
-        except BaseException:
+        except sqlite3.Error:
             base.close()
             raise
         return base
 
-    def _make_anew(self) -> None:
-        """To be called with the lock held. The new file gets its name when it is whole."""
+    def _recreate(self) -> None:
+        """To be called with the lock held. The new file gets its name when it is complete."""
         temporary = f"{self._path}.new"
         for leftover in (temporary, f"{temporary}-wal", f"{temporary}-shm"):
             with contextlib.suppress(FileNotFoundError):
@@ -277,10 +291,9 @@ class History:
         try:
             base.executescript(_SCHEMA)
             base.executemany(
-                "INSERT INTO pulls(uid, reference, image, state, error, pid, since, until)"
-                " VALUES(?, ?, ?, 'done', '', 0, ?, ?)",
+                "INSERT INTO pulls(uid, reference, state, error, pid, since, until) VALUES(?, ?, 'done', '', 0, ?, ?)",
                 [
-                    (ref.owners[0] if ref.owners else os.geteuid(), ref.reference, ref.id, ref.created, ref.created)
+                    (ref.owners[0] if ref.owners else os.geteuid(), ref.reference, ref.created, ref.created)
                     for ref in self._refs()
                     if not ref.is_pin
                 ],

@@ -1,134 +1,218 @@
-"""Where the image of a pull comes from: files that came with the request, or a registry that was asked who may have it.
+"""Where the image of a pull comes from: files that came with the request, or an upstream that gives it to the caller.
 
-What a conversion needs of either: an identity by which two that ask for the same are known, the job that a worker gets,
-and the end of it.
+An origin is made by the service, which knows by its identity whether two callers may share one conversion, and used by
+the worker of the conversion, which gets it as JSON. What only the worker needs is imported where it is used.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import abc
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from gateway.sources.opened import OpenedSource
+from gateway.image.manifest import SourceImage
+from gateway.image.progress import LayerProgress
+from gateway.sources.docker_daemon import DaemonImage
+from gateway.sources.files import OpenedFiles
+from gateway.sources.kinds import FILE_KINDS
 from gateway.sources.registry_image import RegistryImage
-from gateway.store.credentials import Login
-from udi.registries import RegistryConfig, RegistryHostConfig
+from gateway.store.credentials import Credentials
+from udi.config import GatewayConfig
+from udi.registries import RegistryConfig
+from udiroot.errors import ImageInvalid
 
 if TYPE_CHECKING:
-    from gateway.sources.docker_daemon import DaemonImage
+    from gateway.sources.fetch import Fetcher
 
 
-class Origin(Protocol):
-    """Where an image comes from."""
+class Candidate(abc.ABC):
+    """The image of an origin, in the worker: which it is, before it is decided what to do with it."""
 
+    id: str
+    name: str
+    arch: str
+
+    @abc.abstractmethod
+    def image(self) -> SourceImage:
+        """The image with all its layers; what is not here is fetched."""
+
+    def is_known(self) -> bool:
+        """Whether its layers were all checked before, so that they need not be verified again."""
+        return False
+
+    def accept(self) -> None:  # noqa: B027 - what is not cached has nothing to remember
+        """Its layers were all checked now."""
+
+    def reject(self) -> None:  # noqa: B027
+        """One of its layers was wrong."""
+
+
+class Origin(abc.ABC):
+    """Where an image comes from. A dataclass that `gateway.wire.codec` can turn into JSON."""
+
+    name: ClassVar[str]
+    """What an order calls it."""
+
+    @abc.abstractmethod
     def identity(self) -> tuple[object, ...]:
-        """What tells that two callers have shown access to the very same."""
-
-    def job(self) -> dict[str, Any]:
-        """What the worker must know, as JSON; its descriptors by number."""
+        """Equal for two callers who have shown access to the very same source."""
 
     def descriptors(self) -> tuple[int, ...]:
         """What the worker inherits."""
+        return ()
 
-    def close(self) -> None:
-        """Nothing of it is needed any more."""
+    @abc.abstractmethod
+    def open(self, settings: GatewayConfig, progress: LayerProgress) -> AbstractContextManager[Candidate]:
+        """The image, in the worker.
+
+        Raises ImageInvalid, NotFound, NotPermitted, UsageError, UpstreamFailed, TimedOut.
+        """
 
 
-@dataclass
-class FromFiles:
-    """Files that the caller opened."""
+@dataclass(frozen=True)
+class FromFiles(Origin):
+    """Files that the caller opened: a kind of `gateway.sources.kinds`, a tag, and descriptors by their names."""
 
-    source: OpenedSource
+    name = "files"
+
+    kind: str
+    tag: str
+    files: tuple[tuple[str, int], ...]
+
+    @classmethod
+    def of(cls, opened: OpenedFiles) -> Self:
+        """The origin that these files are; they must stay open until the worker has started."""
+        return cls(opened.source.kind, opened.tag, tuple(opened.files.items()))
+
+    def opened(self) -> OpenedFiles:
+        """The open files, under the same descriptors."""
+        return OpenedFiles(FILE_KINDS[self.kind], self.tag, dict(self.files))
 
     def identity(self) -> tuple[object, ...]:
-        return self.source.identity()
-
-    def job(self) -> dict[str, Any]:
-        return {"kind": self.source.kind, "tag": self.source.tag, "files": self.source.files}
+        """Device, inode, size and times of each file."""
+        return self.opened().identity()
 
     def descriptors(self) -> tuple[int, ...]:
-        return tuple(self.source.files.values())
+        """Those of the files."""
+        return tuple(descriptor for _, descriptor in self.files)
 
-    def close(self) -> None:
-        self.source.close()
+    @contextlib.contextmanager
+    def open(self, settings: GatewayConfig, progress: LayerProgress) -> Iterator[Candidate]:
+        """The image in a private copy of the files."""
+        from gateway.service.spool import spool
+
+        with contextlib.closing(self.opened()) as given:
+            progress.stage("copying", sum(os.fstat(descriptor).st_size for descriptor in self.descriptors()))
+            copy = spool(given, settings.state, settings.max_image_bytes, progress.advance)
+        with contextlib.closing(copy):
+            yield _Local(copy.read(settings.architecture, settings.max_metadata_bytes), settings.architecture)
 
 
-@dataclass
-class FromRegistry:
-    """An image that the registry has shown to the caller; `login` is the caller's own."""
+@dataclass(frozen=True)
+class FromRegistry(Origin):
+    """An image that the registry has given to the caller; with the caller's own credentials, where it required them."""
+
+    name = "registry"
 
     image: RegistryImage
     registries: RegistryConfig
-    login: Login | None = None
+    credentials: Credentials | None = None
 
     def identity(self) -> tuple[object, ...]:
+        """The registry and the manifest."""
         return ("docker", self.image.registry, self.image.digest)
 
-    def job(self) -> dict[str, Any]:
-        registries = dataclasses.asdict(self.registries)
-        return {
-            "kind": "docker",
-            "image": self.image.to_json(),
-            "registries": registries,
-            "login": _login_as_json(self.login),
-        }
+    @contextlib.contextmanager
+    def open(self, settings: GatewayConfig, progress: LayerProgress) -> Iterator[Candidate]:
+        """The image, known by its manifest before a byte of a layer is fetched."""
+        from gateway.sources.fetch import Fetcher
 
-    def descriptors(self) -> tuple[int, ...]:
-        return ()
-
-    def close(self) -> None:
-        """Nothing is open before the worker fetches."""
+        with Fetcher(self.registries, settings, self.image, self.credentials) as fetcher:
+            yield _Remote(self.image, fetcher, progress)
 
 
-@dataclass
-class FromDaemon:
-    """An image of the Docker daemon: one that the caller may have as it is, or one that the registry has shown.
+@dataclass(frozen=True)
+class FromDaemon(Origin):
+    """An image of the Docker daemon: one that it has and the caller may use, or one that the registry has given.
 
-    `expected` is the id that the registry's manifest names; empty where the daemon's own image is meant.
+    `key` identifies the content, and `expected` is the id that the registry's manifest names; it is empty where the
+    daemon's own image is meant. Saving takes at most `seconds`.
     """
+
+    name = "daemon"
 
     image: DaemonImage
     key: str
     arch: str
     seconds: float
     expected: str = ""
-    login: Login | None = None
+    credentials: Credentials | None = None
 
     def identity(self) -> tuple[object, ...]:
+        """The name that the daemon gets, and the content."""
         return ("docker-daemon", self.image.name, self.key)
 
-    def job(self) -> dict[str, Any]:
-        return {
-            "kind": "docker-daemon",
-            "image": dataclasses.asdict(self.image),
-            "arch": self.arch,
-            "expected": self.expected,
-            "seconds": self.seconds,
-            "login": _login_as_json(self.login),
-        }
+    @contextlib.contextmanager
+    def open(self, settings: GatewayConfig, progress: LayerProgress) -> Iterator[Candidate]:
+        """The image as the daemon saves it."""
+        from gateway.sources.docker_daemon import save
 
-    def descriptors(self) -> tuple[int, ...]:
-        return ()
-
-    def close(self) -> None:
-        """Nothing is open before the worker asks the daemon."""
-
-
-def registries_of(values: dict[str, Any]) -> RegistryConfig:
-    """The settings that a job brings."""
-    hosts = tuple(RegistryHostConfig(**_with_tuples(host)) for host in values["hosts"])
-    return RegistryConfig(**_with_tuples(values) | {"hosts": hosts})
-
-
-def login_of(values: list[str]) -> Login | None:
-    """The login that a job brings."""
-    return Login(*values) if values else None
+        progress.stage("saving", 0)
+        saved = save(
+            self.image,
+            settings.state,
+            settings.max_image_bytes,
+            credentials=self.credentials,
+            seconds=self.seconds,
+            progress=progress.advance,
+        )
+        with contextlib.closing(saved):
+            image = saved.read(self.arch, settings.max_metadata_bytes)
+            if self.expected not in ("", image.id):
+                raise ImageInvalid(
+                    f"the Docker daemon saved image {image.id}, but the registry's manifest names {self.expected}"
+                )
+            yield _Local(image, self.arch)
 
 
-def _login_as_json(login: Login | None) -> list[str]:
-    return [login.user, login.password] if login else []
+ORIGINS: dict[str, type[FromFiles | FromRegistry | FromDaemon]] = {
+    origin.name: origin for origin in (FromFiles, FromRegistry, FromDaemon)
+}
 
 
-def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+class _Local(Candidate):
+    """An image whose layers are here."""
+
+    def __init__(self, image: SourceImage, arch: str) -> None:
+        self.id, self.name, self.arch = image.id, image.name, arch
+        self._image = image
+
+    def image(self) -> SourceImage:
+        return self._image
+
+
+class _Remote(Candidate):
+    """An image whose layers are still at the registry, or in the cache."""
+
+    def __init__(self, remote: RegistryImage, fetcher: Fetcher, progress: LayerProgress) -> None:
+        self.id, self.name, self.arch = remote.id, remote.reference, remote.arch
+        self._remote = remote
+        self._fetcher = fetcher
+        self._progress = progress
+
+    def image(self) -> SourceImage:
+        self._progress.stage("fetching", self._remote.bytes_to_fetch)
+        return self._fetcher.fetch(self._progress)
+
+    def is_known(self) -> bool:
+        return self._fetcher.is_known()
+
+    def accept(self) -> None:
+        self._fetcher.remember()
+
+    def reject(self) -> None:
+        self._fetcher.distrust()

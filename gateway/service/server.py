@@ -1,8 +1,8 @@
 """The service: connections, each answered on a thread of its own (`serve`) or by a process of its own (`handle`).
 
-Who asks is known by SO_PEERCRED, or over the network by MUNGE. A connection is one request; it is ended when the
-request does not come in time, is too large, or when its user, or its address, has too many. The bounds hold for all
-processes together. A client that goes away does not end the pull that it asked for.
+The caller is known by SO_PEERCRED, or over the network by MUNGE. A connection is one request; it is closed when the
+request does not arrive in time, is too large, or when its user, or its address, has too many connections. The bounds
+hold for all processes together. A pull continues without the client that requested it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging.handlers
 import os
 import resource
 import select
+import shlex
 import signal
 import socket
 import stat
@@ -20,16 +21,20 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
 
+from gateway.service.admission import Admission
+from gateway.service.caller import Call
 from gateway.service.history import History
 from gateway.service.requests import Requests
-from gateway.store.locks import Holder, Locks
+from gateway.store.locks import Locks
 from gateway.store.writer import StoreWriter
 from gateway.wire import protocol
-from gateway.wire.channels import Channel, LocalChannel, NetworkChannel
+from gateway.wire.channels import LocalServiceEnd, NetworkServiceEnd, ServiceEnd
+from gateway.wire.events import Done, Event, Failed
+from gateway.wire.messages import parse_request
 from udi.accounts import store_owner
 from udi.config import SiteConfig
+from udi.oserrors import reason
 from udi.store import StoreLayout
 from udiroot.errors import ConfigError, NotPermitted, UdiError, UpstreamFailed, UsageError
 
@@ -52,50 +57,45 @@ class Gateway:
         self.store.prepare()
         self.history = History(site.gateway.state, self.locks, self.store.refs)
         self._requests = Requests(site, self.store, self.history, self.locks)
+        self._admission = Admission(self.locks, site.gateway.connections, site.gateway.connections_per_user)
 
-    def admit(self, connection: socket.socket) -> Holder | None:
-        """A place for the connection, which it holds until the holder is closed; None where there are too many."""
-        settings = self.site.gateway
-        who = _caller(connection)
-        holder = self.locks.holder()
-        for name, most in (("all", settings.connections), (who, settings.connections_per_user)):
-            start = hash(threading.get_ident()) % most
-            if not any(holder.try_take(f"connection {name} {(start + n) % most}") for n in range(most)):
-                holder.close()
-                return None
-        return holder
+    def admit(self, connection: socket.socket) -> contextlib.ExitStack | None:
+        """The slots of a connection, held until the stack is closed; None where there are too many connections."""
+        return self._admission.admit(_caller(connection))
 
-    def serve(self, connection: socket.socket, place: Holder) -> None:
+    def serve(self, connection: socket.socket, slots: contextlib.ExitStack) -> None:
         """Answer the one request of a connection."""
-        with place, connection:
+        with slots, connection:
             local = connection.family == socket.AF_UNIX
-            channel: Channel = LocalChannel(connection) if local else NetworkChannel(connection, self.site.gateway)
+            end: ServiceEnd = LocalServiceEnd(connection) if local else NetworkServiceEnd(connection, self.site.gateway)
             try:
-                self._answer(connection, channel)
+                self._answer(connection, end)
             except UdiError as error:
-                log.info("uid %d: %s", channel.uid, error.message)
-                _last(channel, error)
+                log.info("uid %d: %s", end.uid, error.message)
+                _send_error(end, error)
             except Exception:
-                log.exception("a request of uid %d failed for a reason of ours", channel.uid)
-                _last(channel, UpstreamFailed("the gateway failed at this request", "its log tells more"))
+                log.exception("a request of uid %d failed with an internal error", end.uid)
+                _send_error(end, UpstreamFailed("internal error of the gateway", "see its log"))
 
-    def _answer(self, connection: socket.socket, channel: Channel) -> None:
-        request, descriptors = channel.receive(_REQUEST_SECONDS)
-        connection.settimeout(_SEND_SECONDS)
+    def _answer(self, connection: socket.socket, end: ServiceEnd) -> None:
         gone = False
 
-        def tell(event: dict[str, Any]) -> None:
+        def on_event(event: Event) -> None:
             nonlocal gone
-            final = event["event"] == "done"
-            if gone or not (final or _takes_more(connection)):
-                return  # a client that does not read misses progress, and holds nobody up
+            if gone or not (isinstance(event, Done) or _takes_more(connection)):
+                return  # a client that does not read misses progress, and blocks nobody
             try:
-                channel.send(event)
+                end.send(event)
             except (OSError, UdiError):
-                log.info("a client of uid %d is gone; what it asked for goes on", channel.uid)
+                log.info("a client of uid %d is gone; its request continues", end.uid)
                 gone = True
 
-        tell(self._requests.answer(channel.uid, request, descriptors, tell))
+        with contextlib.ExitStack() as held:
+            document, descriptors = end.receive(_REQUEST_SECONDS, held)
+            request = parse_request(document, self.site.registry.parse)
+            connection.settimeout(_SEND_SECONDS)
+            answer = self._requests.answer(Call(end.uid, on_event, descriptors, held), request)
+        on_event(Done(answer))
 
 
 def serve(site: SiteConfig) -> None:
@@ -106,35 +106,41 @@ def serve(site: SiteConfig) -> None:
     gateway.store.sweep()
     for key, path in _programs(site):
         if not os.access(path, os.X_OK):
-            log.warning("%s: %s is not a program here, so pulls fail", key, path)
+            log.warning("%s: %s is not an executable program; pulls will fail", key, path)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    alone = gateway.locks.holder()
-    if not alone.try_take("serve"):
-        raise ConfigError(f"another gateway runs with the state folder {site.gateway.state}")
-    listening = [_listen(site.gateway.socket)]
-    if site.gateway.address:
-        listening.append(_listen_at(site.gateway.address))
-    end_read, end_write = os.pipe()
+    with gateway.locks.holder() as holder:
+        if not holder.try_take(gateway.locks.serve()):
+            raise ConfigError(f"another gateway is running with the state directory {site.gateway.state}")
+        servers = [_listen(site.gateway.socket)]
+        if site.gateway.address:
+            servers.append(_listen_at(site.gateway.address))
+        _accept_until_stopped(gateway, servers)
+        os.unlink(site.gateway.socket)
+
+
+def _accept_until_stopped(gateway: Gateway, servers: list[socket.socket]) -> None:
+    """Accept connections until SIGTERM or SIGINT; those in progress are cut off when the process exits."""
+    stop_read, stop_write = os.pipe()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        os.write(end_write, b"x")
+        os.write(stop_write, b"x")
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    log.info("serving on %s", " and ".join(filter(None, (site.gateway.socket, site.gateway.address))))
+    settings = gateway.site.gateway
+    log.info("serving on %s", " and ".join(filter(None, (settings.socket, settings.address))))
     waiting = select.poll()
-    by_number = {server.fileno(): server for server in listening}
-    for number in (*by_number, end_read):
+    by_number = {server.fileno(): server for server in servers}
+    for number in (*by_number, stop_read):
         waiting.register(number, select.POLLIN)
-    while end_read not in (ready := [number for number, _ in waiting.poll()]):
+    while stop_read not in (ready := [number for number, _ in waiting.poll()]):
         for number in ready:
             _accept(gateway, by_number[number])
-    os.unlink(site.gateway.socket)
 
 
 def _programs(site: SiteConfig) -> Iterator[tuple[str, str]]:
-    """What a pull starts, by the key that names each."""
+    """The programs that a pull runs, each with its key in the configuration."""
     settings = site.gateway
     if settings.format == "ext4":
         yield "gateway.mke2fs", settings.mke2fs
@@ -157,40 +163,40 @@ def _accept(gateway: Gateway, server: socket.socket) -> None:
     try:
         connection, _ = server.accept()
     except OSError:
-        log.exception("a connection could not be accepted")
-        threading.Event().wait(0.1)  # out of descriptors: let some end
+        log.exception("cannot accept a connection")
+        threading.Event().wait(0.1)  # out of descriptors: wait until some are closed
         return
     try:
-        place = gateway.admit(connection)
+        slots = gateway.admit(connection)
     except OSError:
-        log.exception("a connection could not be admitted")
-        place = None
-    if place is None:
+        log.exception("cannot admit a connection")
+        slots = None
+    if slots is None:
         _refuse(connection)
         return
-    threading.Thread(target=gateway.serve, args=(connection, place), daemon=True).start()
+    threading.Thread(target=gateway.serve, args=(connection, slots), daemon=True).start()
 
 
 def handle(site: SiteConfig) -> None:
-    """Serve the one connection that standard input is, as xinetd and systemd hand it over.
+    """Serve the one connection on standard input, as xinetd and systemd hand it over.
 
-    Raises ConfigError, and UsageError where standard input is no connection.
+    Raises ConfigError, and UsageError where standard input is not a connection.
     """
-    _log_elsewhere()
+    _start_logging()
     os.umask(0o022)
     if not stat.S_ISSOCK(os.fstat(0).st_mode):
-        raise UsageError("standard input is not a connection", "xinetd or systemd starts this; see docs/gateway.md")
+        raise UsageError("standard input is not a connection", "xinetd or systemd runs this; see docs/gateway.md")
     connection = socket.socket(fileno=os.dup(0))
     _release_standard_streams()
     if connection.family not in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6):
-        raise NotPermitted("this kind of connection proves nothing of who asks")
+        raise NotPermitted("this kind of connection does not authenticate its caller")
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     gateway = Gateway(site)
-    place = gateway.admit(connection)
-    if place is None:
+    slots = gateway.admit(connection)
+    if slots is None:
         _refuse(connection)
     else:
-        gateway.serve(connection, place)
+        gateway.serve(connection, slots)
 
 
 def check_account(site: SiteConfig) -> None:
@@ -198,29 +204,29 @@ def check_account(site: SiteConfig) -> None:
     uid, _ = store_owner(site.store.account)
     if os.geteuid() != uid:
         raise ConfigError(
-            f"the gateway runs as the store's account {site.store.account} (uid {uid}), not as uid {os.geteuid()}",
-            f"runuser -u {site.store.account} -- udi-gateway {' '.join(sys.argv[1:2]) or 'serve'}",
+            f"the gateway must run as the store's account {site.store.account} (uid {uid}), not as uid {os.geteuid()}",
+            shlex.join(["runuser", "-u", site.store.account, "--", "udi-gateway", *sys.argv[1:]]),
         )
 
 
 def _caller(connection: socket.socket) -> str:
-    """Who counts for the bounds: a user of this machine, or an address."""
+    """What the bounds count: a user of this machine, or an address."""
     if connection.family == socket.AF_UNIX:
         return f"uid {protocol.peer_uid(connection)}"
     return f"address {connection.getpeername()[0]}"
 
 
-def _log_elsewhere() -> None:
-    """xinetd makes the connection our standard error too; then the log goes to syslog."""
+def _start_logging() -> None:
+    """Log to standard error; to syslog where xinetd made that the connection too."""
     log_handler: logging.Handler = logging.StreamHandler()
     if stat.S_ISSOCK(os.fstat(2).st_mode) and os.fstat(2).st_ino == os.fstat(0).st_ino:
-        there = os.path.exists("/dev/log")
-        log_handler = logging.handlers.SysLogHandler("/dev/log") if there else logging.NullHandler()
+        has_syslog = os.path.exists("/dev/log")
+        log_handler = logging.handlers.SysLogHandler("/dev/log") if has_syslog else logging.NullHandler()
     logging.basicConfig(format=_LOG_FORMAT, level=logging.INFO, handlers=[log_handler])
 
 
 def _release_standard_streams() -> None:
-    """Nothing but answers goes into the connection, which ends when we close it."""
+    """Nothing but answers goes into the connection, which is closed when our own descriptor is."""
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     same = os.fstat(0).st_ino
     for number in (0, 1, 2):
@@ -230,18 +236,18 @@ def _release_standard_streams() -> None:
 
 
 def _listen(path: str) -> socket.socket:
-    """The listening socket; one that a dead service left is replaced."""
+    """The listening socket; a leftover of a dead service is replaced."""
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         if os.path.lexists(path):
             os.unlink(path)
         server.bind(path)
-        os.chmod(path, 0o666)  # noqa: S103 - anyone may ask; who it is decides the answer
+        os.chmod(path, 0o666)  # noqa: S103 - anyone may connect; who it is decides the answer
         server.listen(128)
     except OSError as error:
         server.close()
-        raise ConfigError(f"gateway.socket: {path}: {(error.strerror or str(error)).lower()}") from error
+        raise ConfigError(f"gateway.socket: {path}: {reason(error)}") from error
     return server
 
 
@@ -250,7 +256,7 @@ def _listen_at(address: str) -> socket.socket:
     try:
         return socket.create_server((host.strip("[]"), int(port)), family=_family(host), backlog=128)
     except OSError as error:
-        raise ConfigError(f"gateway.address: {address}: {(error.strerror or str(error)).lower()}") from error
+        raise ConfigError(f"gateway.address: {address}: {reason(error)}") from error
 
 
 def _family(host: str) -> socket.AddressFamily:
@@ -258,19 +264,17 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def _refuse(connection: socket.socket) -> None:
-    """Too many. A caller that has not proved who it is gets no answer."""
+    """There are too many connections. A caller that is not authenticated gets no answer."""
     with connection:
         connection.settimeout(0)
         if connection.family == socket.AF_UNIX:
-            _last(
-                LocalChannel(connection),
-                UpstreamFailed("the gateway has too many connections", "try again in a minute"),
-            )
+            error = UpstreamFailed("the gateway has too many connections", "try again in a minute")
+            _send_error(LocalServiceEnd(connection), error)
 
 
-def _last(channel: Channel, error: UdiError) -> None:
-    """The last event of a connection that goes wrong; its client may be gone, or may not have said who it is."""
-    if channel.uid < 0:
+def _send_error(end: ServiceEnd, error: UdiError) -> None:
+    """The last event of a connection that failed; its client may be gone, or not authenticated."""
+    if end.uid < 0:
         return
     with contextlib.suppress(OSError, UdiError):
-        channel.send(protocol.error_event(error))
+        end.send(Failed.of(error))

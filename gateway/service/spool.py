@@ -1,8 +1,8 @@
-"""A private copy of what a user handed over.
+"""A private copy of the files that a user handed over.
 
 The service reads a layer twice: to check it, and to pack it. The user could change the file in between, and the image's
-id would name what it is not, for everybody who uses the image. So the service works on a copy that nobody else can
-reach: files without a name.
+id would then be wrong for everybody who uses the image. So the service works on a copy that nobody else can reach:
+files without a name.
 """
 
 from __future__ import annotations
@@ -11,27 +11,28 @@ import errno
 import os
 from collections.abc import Callable
 
-from gateway.sources.opened import OpenedSource
+from gateway.sources.files import OpenedFiles
+from udi.oserrors import reason
 from udiroot.errors import ImageInvalid, UpstreamFailed
 
 _PIECE = 8 << 20
 _NOT_HERE = (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
-"""What copy_file_range(2) answers where these two files cannot be copied by the kernel alone."""
+"""Errors of copy_file_range(2) where the kernel alone cannot copy between these two files."""
 
 
-def spool(source: OpenedSource, folder: str, limit: int, advance: Callable[[int], None]) -> OpenedSource:
-    """A copy of all files of `source` in `folder`, with no names. Raises ImageInvalid above `limit` bytes in all."""
-    copy = OpenedSource(source.kind, source.tag)
+def spool(opened: OpenedFiles, directory: str, limit: int, advance: Callable[[int], None]) -> OpenedFiles:
+    """A copy of all files in `directory`, without names. Raises ImageInvalid above `limit` bytes in all."""
+    copy = OpenedFiles(opened.source, opened.tag)
     try:
-        for name, descriptor in source.files.items():
+        for name, descriptor in opened.files.items():
             limit -= os.fstat(descriptor).st_size
             if limit < 0:
-                raise ImageInvalid("image is larger than gateway.max_image_bytes allows")
-            copy.files[name] = target = os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+                raise ImageInvalid("image is too large", "limit set by gateway.max_image_bytes")
+            copy.files[name] = target = os.open(directory, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
             _copy(descriptor, target, os.fstat(descriptor).st_size, advance)
     except OSError as error:
         copy.close()
-        raise UpstreamFailed(f"image cannot be copied to {folder}: {(error.strerror or '').lower()}") from error
+        raise UpstreamFailed(f"image cannot be copied to {directory}: {reason(error)}") from error
     except BaseException:
         copy.close()
         raise
@@ -54,6 +55,6 @@ def _copy(source: int, target: int, size: int, advance: Callable[[int], None]) -
         else:
             count = os.pwrite(target, os.pread(source, min(_PIECE, size - done), done), done)
         if not count:
-            return  # the file became shorter; reading it tells
+            return  # the file became shorter, which reading it reports
         done += count
         advance(count)

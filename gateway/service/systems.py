@@ -1,9 +1,9 @@
-"""Further systems: image stores elsewhere that get every image and every name of this one.
+"""Replica systems: image stores elsewhere that get every image and every name of this one.
 
-Files go by rsync, to a folder of this machine or over ssh as a special-purpose account that owns the far store. An
-image is sent under a temporary name, its sha256 is asked for there, and then it is renamed; its facts follow, then the
-references. What this store no longer has is removed there too, unless a job there holds it. A transfer that was cut
-off is made good by the next one, or by `udi-gateway transfer`.
+Files are copied by rsync, to a directory of this machine or over ssh as a special-purpose account that owns the remote
+store. An image is sent under a temporary name, its sha256 is computed there, and then it is renamed; its facts follow,
+then the references. What this store no longer has is removed there too, unless a job there holds it. The next transfer,
+or `udi-gateway transfer`, completes one that was interrupted.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable
-from typing import Any
 
 from gateway.service.heartbeat import with_heartbeat
 from gateway.service.history import History
+from gateway.service.transfers import run_remote
 from gateway.store.locks import Locks
-from gateway.store.writer import TEMPORARY, StoreWriter
-from udi.command import Deadline, Finished, run
+from gateway.store.writer import StoreWriter
+from gateway.wire.events import EventSink, Progress
+from udi.command import Deadline, Finished
 from udi.config import SystemConfig
+from udi.durable import TEMPORARY
 from udi.facts import Facts
 from udi.store import StoreLayout
 from udiroot.errors import ImageInvalid, UdiError, UpstreamFailed, printable
@@ -31,17 +32,15 @@ from udiroot.errors import ImageInvalid, UdiError, UpstreamFailed, printable
 _SHORT = 60.0
 _CHMOD, _GREP, _MKDIR, _MV, _RM = "/bin/chmod", "/bin/grep", "/bin/mkdir", "/bin/mv", "/bin/rm"
 _SHA256SUM = "/usr/bin/sha256sum"
-_OURS = re.compile(r"[0-9a-f]{64}\.[a-z0-9]+")
-_AT_ONCE = 200
-"""Names in one command: command lines end at 128 KiB."""
-
-Tell = Callable[[dict[str, Any]], None]
+_STORE_FILE = re.compile(r"[0-9a-f]{64}\.[a-z0-9]+")
+_NAMES_PER_COMMAND = 200
+"""Command lines end at 128 KiB."""
 
 log = logging.getLogger(__name__)
 
 
 class Systems:
-    """All further systems of a site."""
+    """All replica systems of a site."""
 
     def __init__(
         self, systems: tuple[SystemConfig, ...], state: str, store: StoreWriter, history: History, locks: Locks
@@ -52,27 +51,27 @@ class Systems:
         self._history = history
         self._locks = locks
 
-    def bring(self, tell: Tell) -> list[str]:
-        """Make all systems as this store is now. Returns what went wrong, one sentence a system."""
-        troubles = []
+    def update(self, on_event: EventSink) -> tuple[str, ...]:
+        """Copy this store to all systems. Returns the errors, one sentence per system."""
+        errors = []
         for system in self._systems:
-            event = {"event": "progress", "stage": f"transferring to {system.name}", "bytes": 0, "total": 0}
+            event = Progress(f"transferring to {system.name}", 0, 0)
             try:
-                with_heartbeat(tell, event, functools.partial(self._mirror, system))
+                with_heartbeat(on_event, event, functools.partial(self._mirror, system))
             except UdiError as error:
                 log.warning("system %s: %s", system.name, error.message)
                 self._history.note(f"system {system.name}", error)
-                troubles.append(f"system {system.name}: {error.message}")
-        return troubles
+                errors.append(f"system {system.name}: {error.message}")
+        return tuple(errors)
 
     def _mirror(self, system: SystemConfig) -> None:
-        """One transfer; not needed where another began after we were asked."""
-        asked = time.time()
+        """One transfer; not needed where another began after this one was requested."""
+        requested = time.time()
         mark = f"{self._state}/transferred-{system.name}"
         with self._locks.holder() as holder:
-            holder.take(f"system {system.name}", seconds=float(system.deadline))
+            holder.take(self._locks.system(system.name), seconds=float(system.deadline))
             with contextlib.suppress(FileNotFoundError):
-                if os.stat(mark).st_mtime > asked:
+                if os.stat(mark).st_mtime > requested:
                     return
             began = time.time()
             Mirror(system, self._store.layout).run()
@@ -87,7 +86,7 @@ class Mirror:
         self._system = system
         self._here = here
         self._there = StoreLayout(system.path)
-        self._login = f"{system.user}@{system.host}" if system.user else system.host
+        self._remote = f"{system.user}@{system.host}" if system.user else system.host
         self._deadline = Deadline(system.deadline)
 
     def run(self) -> None:
@@ -109,69 +108,71 @@ class Mirror:
             with open(self._here.facts(image_id), "rb") as stream:
                 facts = Facts.from_json(stream.read())
         except FileNotFoundError:
-            return  # removed in between
+            return  # removed meanwhile
         temporary = f"{self._there.images}/{TEMPORARY}{secrets.token_hex(12)}"
         try:
             self._rsync("-pS", self._here.image(image_id, facts.format), temporary)
-            said = self._do(_SHA256SUM, "-b", temporary, long=True).require_success().stdout.split()
-            if not said or said[0].decode("ascii", "replace") != facts.sha256:
+            words = self._do(_SHA256SUM, "-b", temporary, long=True).require_success().stdout.split()
+            if not words or words[0].decode("ascii", "replace") != facts.sha256:
                 raise ImageInvalid(
-                    f"image {image_id} arrived at {self._system.name} damaged", "it is sent again next time"
+                    f"image {image_id} arrived at {self._system.name} damaged", "the next transfer sends it again"
                 )
             self._do(_MV, "-f", temporary, self._there.image(image_id, facts.format)).require_success()
         except UdiError:
-            with contextlib.suppress(UdiError):  # the first error is the one to tell
+            with contextlib.suppress(UdiError):  # the first error is the one to report
                 self._do(_RM, "-f", temporary)
             raise
         self._rsync("-p", self._here.facts(image_id), self._there.facts(image_id))
         log.info("image %s is on %s", image_id, self._system.name)
 
     def _remove(self, superfluous: set[str]) -> None:
-        """Temporary files of dead transfers, and images that are gone here; facts first. One that a job uses stays."""
+        """Remove temporary files of dead transfers, and images that are gone here, facts first; one that a job uses
+        stays."""
         ids = sorted({name.partition(".")[0] for name in superfluous} - {""})
         used: set[str] = set()
         if ids:
-            words = [word for image_id in ids for word in ("-e", image_id)]
-            found = self._do(_GREP, "-rohF", *words, self._there.plans)
+            patterns = [argument for image_id in ids for argument in ("-e", image_id)]
+            found = self._do(_GREP, "-rohF", *patterns, self._there.plans)
             if found.exit_code not in (0, 1):
-                raise UpstreamFailed(f"plans of {self._system.name} cannot be read, so nothing is removed there")
+                raise UpstreamFailed(f"cannot read the plans on {self._system.name}; nothing was removed there")
             used = set(found.stdout.decode("ascii", "replace").split())
         gone = sorted((name for name in superfluous if name.partition(".")[0] not in used), key=_facts_first)
-        for at in range(0, len(gone), _AT_ONCE):
-            paths = [f"{self._there.images}/{name}" for name in gone[at : at + _AT_ONCE]]
+        for at in range(0, len(gone), _NAMES_PER_COMMAND):
+            paths = [f"{self._there.images}/{name}" for name in gone[at : at + _NAMES_PER_COMMAND]]
             self._do(_RM, "-f", *paths).require_success()
 
-    def _list(self, folder: str) -> list[str]:
-        """Names in a folder there; those that are none of ours are left alone. A store that is not there is made."""
-        words = ("--list-only", "-r", "--no-recursive", "--dirs", folder + "/")
+    def _list(self, directory: str) -> list[str]:
+        """Names of store files in a directory there; others are left alone. A store that does not exist is created."""
+        arguments = ("--list-only", "-r", "--no-recursive", "--dirs", directory + "/")
         try:
-            shown = self._rsync(*words)
+            listing = self._rsync(*arguments)
         except UpstreamFailed:
             there = self._there
             self._do(_MKDIR, "-p", there.images, there.refs, there.plans).require_success()
             self._do(_CHMOD, "711", there.plans).require_success()
-            shown = self._rsync(*words)
-        lines = shown.stdout.decode("utf-8", "replace").splitlines()
+            listing = self._rsync(*arguments)
+        lines = listing.stdout.decode("utf-8", "replace").splitlines()
         names = [line.split(None, 4)[-1] for line in lines if line.startswith("-")]
-        return [name for name in names if name.startswith(TEMPORARY) or _OURS.fullmatch(name)]
+        return [name for name in names if name.startswith(TEMPORARY) or _STORE_FILE.fullmatch(name)]
 
-    def _rsync(self, *words: str) -> Finished:
-        """rsync to the far store: the last word is a path there. Raises UpstreamFailed, TimedOut."""
-        system, far = self._system, words[-1]
+    def _rsync(self, *arguments: str) -> Finished:
+        """rsync to the remote store: the last argument is a path there. Raises UpstreamFailed, TimedOut."""
+        system, path = self._system, arguments[-1]
         argv = [system.rsync, "--timeout=120"]
         if system.host:
-            argv += ["-e", " ".join(system.ssh), *words[:-1], f"{self._login}:{far}"]
+            argv += ["-e", " ".join(system.ssh), *arguments[:-1], f"{self._remote}:{path}"]
         else:
-            argv += words
-        return run(argv, seconds=self._deadline.left()).require_success()
+            argv += arguments
+        return run_remote(argv, self._deadline.left()).require_success()
 
-    def _do(self, *words: str, long: bool = False) -> Finished:
-        """A command there. Its words are ours or the configuration's, plain ones that a far shell leaves alone."""
-        argv = [*self._system.ssh, "--", self._login, *words] if self._system.host else list(words)
-        done = run(argv, seconds=self._deadline.left(None if long else _SHORT))
+    def _do(self, *argv: str, long: bool = False) -> Finished:
+        """A command there. Its arguments are our own or the configuration's: plain ones, which a remote shell leaves
+        unchanged."""
+        command = [*self._system.ssh, "--", self._remote, *argv] if self._system.host else list(argv)
+        done = run_remote(command, self._deadline.left(None if long else _SHORT))
         if self._system.host and done.exit_code == 255:
-            words_of = done.stderr.strip().decode("utf-8", "replace").splitlines()
-            raise UpstreamFailed(f"ssh to {self._system.host}: {printable(words_of[-1]) if words_of else 'failed'}")
+            lines = done.stderr.strip().decode("utf-8", "replace").splitlines()
+            raise UpstreamFailed(f"ssh to {self._system.host}: {printable(lines[-1]) if lines else 'failed'}")
         return done
 
 

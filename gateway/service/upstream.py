@@ -1,96 +1,96 @@
-"""What the service asks registries and the Docker daemon for its callers, each with that caller's own login."""
+"""Queries to registries and the Docker daemon for the service's callers, each with that caller's own credentials."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from gateway.service.heartbeat import with_heartbeat
 from gateway.service.origins import FromDaemon, FromRegistry, Origin
+from gateway.sources.docker_daemon import DaemonImage, find
 from gateway.sources.registry import Registry
 from gateway.sources.registry_image import RegistryImage, host_of, resolve
-from gateway.store.credentials import Login, Logins
+from gateway.sources.upstream import DaemonSource
+from gateway.store.credentials import Credentials, CredentialStore
+from gateway.wire.events import EventSink, Progress
+from gateway.wire.messages import LoggedIn, LoggedOut
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.reference import ImageReference
 from udiroot.errors import UsageError, printable
 
-KINDS = ("docker", "docker-daemon")
 _LOGIN_SECONDS = 40.0
 _ARCHITECTURES = ("386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x")
 
-Tell = Callable[[dict[str, Any]], None]
-
 
 class Upstream:
-    """Registries, the Docker daemon, and the logins of users."""
+    """Registries, the Docker daemon, and the credentials of users."""
 
     def __init__(self, site: SiteConfig) -> None:
         self._settings = site.gateway
         self._registries = site.registry
-        self._logins = Logins(f"{site.gateway.state}/logins")
+        self._credentials = CredentialStore(f"{site.gateway.state}/credentials")
 
     def find(
-        self, uid: int, kind: str, text: str, *, publisher: bool, tell: Tell, arch: str = ""
+        self, uid: int, kind: str, text: str, on_event: EventSink, *, publisher: bool, arch: str = ""
     ) -> tuple[Origin, ImageReference, bool]:
         """Where the image comes from, the reference's one spelling, and whether the image is the caller's alone.
 
         Raises NotPermitted, NotFound, ImageInvalid, UpstreamFailed, TimedOut, UsageError.
         """
-        reference = self._registries.canonical(ImageReference.parse(text.removeprefix("//")))
+        reference = self._registries.parse(text)
         if reference.id:
-            raise UsageError(f"not a name that a registry could know: {printable(text)!r}", "give NAME:TAG")
+            raise UsageError(f"an image cannot be pulled by its id: {printable(text)!r}", "give NAME:TAG")
         registry = self._name(reference.registry)
-        login = self._logins.find(uid, registry)
-        event = {"event": "progress", "stage": f"asking {registry}", "bytes": 0, "total": 0}
-        if kind == "docker-daemon" and not self._settings.daemon:
-            raise UsageError("this gateway has no Docker daemon", "docker://NAME:TAG asks the registry itself")
-        if kind == "docker-daemon" and publisher:
-            event["stage"] = "asking the Docker daemon"
-            return with_heartbeat(tell, event, lambda: self._held(text)), reference, True
-        image = with_heartbeat(tell, event, lambda: self._resolve(reference, arch, login))
-        shown = login if image.private else None
+        credentials = self._credentials.find(uid, registry)
+        by_daemon = kind == DaemonSource.kind
+        if by_daemon and not self._settings.daemon:
+            raise UsageError("this gateway has no Docker daemon", "docker://NAME:TAG pulls from the registry itself")
+        if by_daemon and publisher:
+            querying = Progress.of_query("the Docker daemon")
+            return with_heartbeat(on_event, querying, lambda: self._held(text)), reference, True
+        querying = Progress.of_query(registry)
+        image = with_heartbeat(on_event, querying, lambda: self._resolve(reference, arch, credentials))
+        shown = credentials if image.private else None
         private = image.private or image.arch != self._settings.architecture
-        if kind == "docker-daemon":
+        if by_daemon:
             return self._pulled(image, shown), reference, private
         return FromRegistry(image, self._registries, shown), reference, private
 
-    def login(self, uid: int, registry: str, user: str, password: str) -> dict[str, Any]:
-        """Keep a login that the registry took; one that it does not ask for is not kept. Raises NotPermitted."""
-        name, login = self._name(registry), Login(user, password)
-        host = host_of(self._registries, name)
-        asked = Registry(self._registries, host, "", login, Deadline(_LOGIN_SECONDS)).check_login()
-        if asked:
-            self._logins.keep(uid, name, login)
-        return {"registry": name, "user": user, "checked": asked}
+    def login(self, uid: int, registry: str, user: str, password: str) -> LoggedIn:
+        """Store credentials that the registry accepted; where it requires none, they are not stored.
 
-    def logout(self, uid: int, registry: str) -> dict[str, Any]:
-        """Forget a login."""
+        Raises NotPermitted, UsageError, UpstreamFailed, TimedOut.
+        """
+        name, credentials = self._name(registry), Credentials(user, password)
+        host = host_of(self._registries, name)
+        server = Registry(self._registries, host, "", credentials, Deadline(_LOGIN_SECONDS))
+        checked = server.check_credentials()
+        if checked:
+            self._credentials.keep(uid, name, credentials)
+        return LoggedIn(registry=name, user=user, checked=checked)
+
+    def logout(self, uid: int, registry: str) -> LoggedOut:
+        """Remove stored credentials. Raises NotPermitted, UpstreamFailed."""
         name = self._name(registry)
-        return {"registry": name, "removed": self._logins.forget(uid, name)}
+        return LoggedOut(registry=name, removed=self._credentials.forget(uid, name))
 
     def _name(self, registry: str) -> str:
         return host_of(self._registries, registry).name
 
-    def _resolve(self, reference: ImageReference, arch: str, login: Login | None) -> RegistryImage:
+    def _resolve(self, reference: ImageReference, arch: str, credentials: Credentials | None) -> RegistryImage:
         wanted = arch or self._settings.architecture
         if wanted not in _ARCHITECTURES:
-            raise UsageError(f"no such architecture: {printable(wanted)!r}", f"one of {', '.join(_ARCHITECTURES)}")
-        return resolve(self._registries, self._settings, reference, wanted, login)
+            raise UsageError(f"unknown architecture {printable(wanted)!r}", f"one of {', '.join(_ARCHITECTURES)}")
+        return resolve(self._registries, self._settings, reference, wanted, credentials)
 
     def _held(self, text: str) -> FromDaemon:
         """What the daemon has is for publishers: they may make it public anyway."""
-        from gateway.sources.docker_daemon import DaemonImage, find  # the SDK is half of what a request costs
-
         found = find(self._settings.daemon, text)
         image = DaemonImage(self._settings.daemon, found, pull=False)
         return FromDaemon(image, found, self._settings.architecture, self._registries.deadline)
 
-    def _pulled(self, image: RegistryImage, login: Login | None) -> FromDaemon:
-        """For all others the daemon only carries what the registry has shown to the caller."""
-        from gateway.sources.docker_daemon import DaemonImage
-
+    def _pulled(self, image: RegistryImage, credentials: Credentials | None) -> FromDaemon:
+        """For all others the daemon only transports what the registry has given to the caller."""
         name = f"{image.registry}/{image.repository}@{image.digest}"
-        asked = DaemonImage(self._settings.daemon, name, pull=True)
-        seconds = self._registries.deadline
-        return FromDaemon(asked, image.digest, image.arch, seconds, expected=image.id, login=login)
+        wanted = DaemonImage(self._settings.daemon, name, pull=True)
+        return FromDaemon(
+            wanted, image.digest, image.arch, self._registries.deadline, expected=image.id, credentials=credentials
+        )

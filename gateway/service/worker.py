@@ -1,181 +1,131 @@
-"""One conversion in a process of its own, so that a crash or a kill leaves the service as it was.
+"""One conversion in a process of its own, so that a crash or a kill leaves the service unharmed.
 
-Started by `gateway.service.workers`, with the user's files as descriptors where the image comes in files. On its input:
-a job (one line of JSON), later one word, `convert` or `verify`. On its output, lines of JSON: progress; `identified` with
-the image's id and name once they are known, upon which it waits for the word; `done` with the facts; or `error`. It ends
-with its parent.
+Started by `gateway.service.workers`, with the user's files as descriptors where the image comes in files. Its input is
+an order (one line of JSON, `gateway.service.order`), and later a verdict, `convert` or `verify`. Its output is lines of
+`gateway.wire.events`: progress; `identified` once the image's id and name are known, after which it waits for the
+verdict; then `done` with the facts, or `error`. It is killed when its parent dies.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import dataclasses
-import json
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
 
 from gateway.image.convert import convert, verify
-from gateway.image.manifest import SourceImage
-from gateway.service.origins import login_of, registries_of
-from gateway.service.spool import spool
-from gateway.sources.fetch import Fetcher
-from gateway.sources.opened import OpenedSource
-from gateway.sources.registry_image import RegistryImage
-from gateway.wire.protocol import error_event
+from gateway.service.order import Order, Verdict
+from gateway.service.origins import Candidate
+from gateway.wire import events
+from gateway.wire.events import Converted, Done, Event, Failed, Identified, Progress
 from udi.config import GatewayConfig
 from udiroot.errors import ImageInvalid, UdiError, UpstreamFailed, printable
 
 _PR_SET_PDEATHSIG = 1
 _INTERVAL = 0.2
+"""Seconds between two reports of progress."""
 
 
-class _Reported:
-    """Progress as lines, a few a second. Layers that are fetched tell theirs from threads."""
+def main() -> None:
+    """Carry out one order. The exit code is 0 when the last event tells the outcome."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    order = Order.from_json(sys.stdin.readline())
+    if os.getppid() != order.parent:
+        sys.exit(1)  # it died before the kernel was asked for its signal
+    try:
+        _run(order)
+    except UdiError as error:
+        emit(Failed.of(error))
+    except MemoryError:
+        emit(Failed.of(UpstreamFailed("the gateway does not have enough memory for this image")))
+    except OSError as error:
+        emit(Failed.of(UpstreamFailed(f"the gateway could not convert the image: {printable(error)}")))
+
+
+def _run(order: Order) -> None:
+    """An image that was checked before is not checked again."""
+    progress = _Reporter()
+    with order.origin.open(order.settings, progress) as candidate:
+        emit(Identified(candidate.id, candidate.name))
+        verdict = await_verdict()
+        if verdict is None:
+            return  # nobody waits for it any more
+        facts = ""
+        if verdict is Verdict.CONVERT or not candidate.is_known():
+            facts = _process(candidate, verdict, order, progress)
+        emit(Done(Converted(facts)))
+
+
+def _process(candidate: Candidate, verdict: Verdict, order: Order, progress: _Reporter) -> str:
+    """Convert or verify the image. Returns its facts as JSON; nothing after a verification."""
+    settings: GatewayConfig = dataclasses.replace(order.settings, architecture=candidate.arch)
+    image = candidate.image()
+    facts = ""
+    try:
+        if verdict is Verdict.CONVERT:
+            facts = convert(image, order.output, settings, progress).to_json()
+        else:
+            verify(image, settings, progress)
+    except ImageInvalid:
+        candidate.reject()
+        raise
+    candidate.accept()
+    progress.end()
+    return facts
+
+
+def await_verdict() -> Verdict | None:
+    """The verdict of the service; None where it has closed the pipe."""
+    line = sys.stdin.readline().strip()
+    return Verdict(line) if line else None
+
+
+def emit(event: Event) -> None:
+    """Write one event."""
+    sys.stdout.write(events.to_json(event) + "\n")
+    sys.stdout.flush()
+
+
+class _Reporter:
+    """Reports progress as events, a few a second. Layers that are being fetched report from several threads."""
 
     def __init__(self) -> None:
-        self._stage, self._total, self._done, self._said = "", 0, 0, 0.0
+        self._stage, self._total, self._done, self._reported = "", 0, 0, 0.0
         self._layers: dict[str, tuple[int, int]] = {}
         self._lock = threading.Lock()
 
     def stage(self, name: str, total: int) -> None:
+        """A stage begins."""
         self.end()
         self._stage, self._total, self._done, self._layers = name, total, 0, {}
-        self._say()
+        self._report()
 
     def end(self) -> None:
-        """How far the stage came in the end."""
+        """Report how far the stage came in the end."""
         if self._done:
-            self._say()
+            self._report()
 
     def advance(self, count: int) -> None:
+        """`count` more bytes are done."""
         self._done += count
-        if time.monotonic() - self._said > _INTERVAL:
-            self._say()
+        if time.monotonic() - self._reported > _INTERVAL:
+            self._report()
 
     def layer(self, digest: str, done: int, total: int) -> None:
+        """`done` bytes of one layer are done."""
         with self._lock:
             self._layers[digest.removeprefix("sha256:")[:12]] = (done, total)
             self._done = sum(done for done, _ in self._layers.values())
-            if done == total or time.monotonic() - self._said > _INTERVAL:
-                self._say()
+            if done == total or time.monotonic() - self._reported > _INTERVAL:
+                self._report()
 
-    def _say(self) -> None:
-        self._said = time.monotonic()
-        event: dict[str, Any] = {
-            "event": "progress",
-            "stage": self._stage,
-            "bytes": self._done,
-            "total": self._total,
-        }
-        if self._layers:
-            event["layers"] = [[name, done, total] for name, (done, total) in self._layers.items()]
-        _say(event)
-
-
-def main() -> None:
-    """Run the one job. The exit code is 0 when the last event says all there is to say."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    job = json.loads(sys.stdin.readline())
-    if os.getppid() != job["parent"]:
-        sys.exit(1)  # it died before we asked to be told
-    try:
-        _run(job)
-    except UdiError as error:
-        _say(error_event(error))
-    except MemoryError:
-        _say(error_event(UpstreamFailed("the gateway has not enough memory for this image")))
-    except OSError as error:
-        _say(error_event(UpstreamFailed(f"the gateway could not convert it: {printable(error)}")))
-
-
-def _run(job: dict[str, Any]) -> None:
-    values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in job["settings"].items()
-    }
-    ways = {"docker": _from_registry, "docker-daemon": _from_daemon}
-    ways.get(job["kind"], _from_files)(job, GatewayConfig(**values), _Reported())
-
-
-def _from_files(job: dict[str, Any], settings: GatewayConfig, progress: _Reported) -> None:
-    given = OpenedSource(job["kind"], job["tag"], job["files"])
-    progress.stage("copying", sum(os.fstat(descriptor).st_size for descriptor in given.files.values()))
-    copied = spool(given, settings.state, settings.max_image_bytes, progress.advance)
-    given.close()
-    image = copied.read(settings.architecture, settings.max_metadata_bytes)
-    _finish(_word(image.id, image.name), image, job["output"], settings, progress)
-
-
-def _from_registry(job: dict[str, Any], settings: GatewayConfig, progress: _Reported) -> None:
-    """The id is known before a byte of a layer is fetched. What was checked in full once is not checked again."""
-    remote = RegistryImage.from_json(job["image"])
-    settings = dataclasses.replace(settings, architecture=remote.arch)
-    with Fetcher(registries_of(job["registries"]), settings, remote, login_of(job["login"])) as fetcher:
-        word = _word(remote.id, remote.reference)
-        if word == "verify" and fetcher.is_known():
-            _say({"event": "done", "facts": ""})
-            return
-        progress.stage("fetching", sum({layer.digest: layer.size for layer in remote.layers}.values()))
-        image = fetcher.fetch(progress)
-        try:
-            _finish(word, image, job["output"], settings, progress, fetcher.remember)
-        except ImageInvalid:
-            fetcher.distrust()
-            raise
-
-
-def _from_daemon(job: dict[str, Any], settings: GatewayConfig, progress: _Reported) -> None:
-    from gateway.sources.docker_daemon import DaemonImage, save  # other conversions need not wait for the SDK
-
-    settings = dataclasses.replace(settings, architecture=job["arch"])
-    progress.stage("saving", 0)
-    given = DaemonImage(**job["image"])
-    limit, login = settings.max_image_bytes, login_of(job["login"])
-    saved = save(given, settings.state, limit, login=login, seconds=job["seconds"], progress=progress.advance)
-    with contextlib.closing(saved):
-        image = saved.read(settings.architecture, settings.max_metadata_bytes)
-        if job["expected"] not in ("", image.id):
-            raise ImageInvalid(
-                f"the Docker daemon saved image {image.id}, the registry's manifest names {job['expected']}"
-            )
-        _finish(_word(image.id, image.name), image, job["output"], settings, progress)
-
-
-def _word(image_id: str, name: str) -> str:
-    """What is to be done with this image."""
-    _say({"event": "identified", "id": image_id, "name": name})
-    return sys.stdin.readline().strip()
-
-
-def _finish(
-    word: str,
-    image: SourceImage,
-    output: str,
-    settings: GatewayConfig,
-    progress: _Reported,
-    checked: Callable[[], None] = lambda: None,
-) -> None:
-    """Convert or verify, as the word says; `checked` is called when all layers are what they must be."""
-    facts = ""
-    if word == "convert":
-        facts = convert(image, output, settings, progress).to_json()
-    elif word == "verify":
-        verify(image, settings, progress)
-    else:
-        return  # nobody wants it any more
-    checked()
-    progress.end()
-    _say({"event": "done", "facts": facts})
-
-
-def _say(event: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()
+    def _report(self) -> None:
+        self._reported = time.monotonic()
+        layers = tuple((name, done, total) for name, (done, total) in self._layers.items())
+        emit(Progress(self._stage, self._done, self._total, layers))
 
 
 if __name__ == "__main__":

@@ -1,81 +1,99 @@
-"""The worker processes of conversions (`gateway.service.worker`): started, read from, and ended with their children."""
+"""The worker processes of conversions (`gateway.service.worker`): started, read from, killed with their children."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import os
 import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from typing import IO, Any
+from typing import IO
 
 from gateway.service.heartbeat import BEAT
+from gateway.service.order import Order, Verdict
 from gateway.service.origins import Origin
-from gateway.wire.protocol import raised
+from gateway.wire import events
+from gateway.wire.events import Converted, Done, Event, EventSink, Failed, Identified, Queued
 from udi.config import GatewayConfig
+from udi.facts import Facts
 from udiroot.errors import TimedOut, UpstreamFailed
 
 _STANDSTILL = 900.0
-"""Seconds that a worker may say nothing."""
-
-Tell = Callable[[dict[str, Any]], None]
+"""Seconds that a worker may send nothing."""
 
 
 class Worker:
-    """The process of `gateway.service.worker`, and the lines that it prints. A context manager: it leaves nothing."""
+    """One process of `gateway.service.worker`. A context manager: at its end, no process is left."""
 
-    def __init__(self, source: Origin, output: str, settings: GatewayConfig) -> None:
-        job = {
-            "parent": os.getpid(),
-            **source.job(),
-            "output": output,
-            "settings": dataclasses.asdict(settings),
-        }
+    def __init__(self, origin: Origin, output: str, settings: GatewayConfig) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-m", "gateway.service.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            pass_fds=source.descriptors(),
+            pass_fds=origin.descriptors(),
             start_new_session=True,
         )
         self._waiting = b""
-        self._last: dict[str, Any] = {"event": "queued"}
-        self.say(json.dumps(job))
+        self._last: Event = Queued()
+        self._send(Order(os.getpid(), output, settings, origin).to_json())
 
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Nothing of it is left, its packer included: they share a session of their own."""
+        """Kill its session, its packer included."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._pipe(self._process.stdin).close()
+        with contextlib.suppress(BrokenPipeError):
+            self._pipe(self._process.stdin).close()
         self._pipe(self._process.stdout).close()
 
-    def say(self, line: str) -> None:
+    def identified(self, on_event: EventSink) -> Identified:
+        """Which image the origin has; `on_event` gets the progress until then.
+
+        Raises the error that the worker reports; UpstreamFailed, TimedOut.
+        """
+        event = self._until(Identified, on_event)
+        assert isinstance(event, Identified)
+        return event
+
+    def convert(self, on_event: EventSink) -> Facts:
+        """Let it make the image file. Raises as `identified` does."""
+        self._send(Verdict.CONVERT.value)
+        return Facts.from_json(self._converted(on_event).facts)
+
+    def verify(self, on_event: EventSink) -> None:
+        """Let it check all layers and make nothing. Raises as `identified` does."""
+        self._send(Verdict.VERIFY.value)
+        self._converted(on_event)
+
+    def _converted(self, on_event: EventSink) -> Converted:
+        event = self._until(Done, on_event)
+        assert isinstance(event, Done)
+        answer: Converted = event.answer
+        return answer
+
+    def _send(self, line: str) -> None:
         stdin = self._pipe(self._process.stdin)
-        with contextlib.suppress(BrokenPipeError):  # then it is gone, which `until` tells with its status
+        with contextlib.suppress(BrokenPipeError):  # it has died, which reading from it reports with its status
             stdin.write(line.encode() + b"\n")
             stdin.flush()
 
-    def until(self, wanted: str, tell: Tell) -> dict[str, Any]:
-        """Its next event of the kind `wanted`; progress on the way is told. Raises the error that it tells of."""
+    def _until(self, kind: type[Identified] | type[Done[Converted]], on_event: EventSink) -> Event:
+        """Its next event of this kind; those before it are passed on."""
         while True:
-            event = self._next(tell)
-            if event["event"] == wanted:
+            event = self._next(on_event)
+            if isinstance(event, kind):
                 return event
-            if event["event"] == "error":
-                raise raised(event)
+            if isinstance(event, Failed):
+                raise event.error()
             self._last = event
-            tell(event)
+            on_event(event)
 
-    def _next(self, tell: Tell) -> dict[str, Any]:
+    def _next(self, on_event: EventSink) -> Event:
         output = self._pipe(self._process.stdout).fileno()
         readable = select.poll()
         readable.register(output, select.POLLIN)
@@ -83,16 +101,15 @@ class Worker:
         while b"\n" not in self._waiting:
             if not readable.poll(BEAT * 1000):
                 if time.monotonic() > deadline:
-                    raise TimedOut(f"the conversion said nothing for {_STANDSTILL:.0f} s")
-                tell(self._last)
+                    raise TimedOut(f"the conversion made no progress for {_STANDSTILL:.0f} s")
+                on_event(self._last)
                 continue
             piece = os.read(output, 1 << 16)
             if not piece:
-                raise UpstreamFailed(f"the conversion ended before it was done ({self._status()})", "try again")
+                raise UpstreamFailed(f"the conversion terminated unexpectedly ({self._status()})", "try again")
             self._waiting += piece
         line, _, self._waiting = self._waiting.partition(b"\n")
-        event: dict[str, Any] = json.loads(line)
-        return event
+        return events.from_json(line, Converted)
 
     def _status(self) -> str:
         status = self._process.wait(BEAT)

@@ -1,6 +1,6 @@
 """`docker-archive:`, what `docker save` writes: an outer tar with manifest.json, a configuration and layers.
 
-Older Dockers name layers `<hash>/layer.tar`, newer ones `blobs/sha256/<digest>`; manifest.json tells in both.
+Older Dockers name layers `<hash>/layer.tar`, newer ones `blobs/sha256/<digest>`; manifest.json names them in both.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ def _choose(manifest: Any, wanted: str) -> dict[str, Any]:
             raise NotFound(f"archive has no image '{printable(wanted)}'", f"it has: {names}")
         return found[0]
     if len(entries) > 1:
-        raise UsageError(f"archive has {len(entries)} images: {names}", "say which: docker-archive:FILE:NAME:TAG")
+        raise UsageError(f"archive has {len(entries)} images: {names}", "name one: docker-archive:FILE:NAME:TAG")
     return entries[0]
 
 
 def _tags(entry: dict[str, Any]) -> list[str]:
     tags: Any = entry.get("RepoTags") or []
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-        raise ImageInvalid("manifest.json: RepoTags is not a list of texts")
+        raise ImageInvalid("manifest.json: RepoTags is not a list of strings")
     return list(tags)
 
 
 def _normal(text: str) -> str:
-    """Two spellings of one name compare equal; what is no name at all equals only itself."""
+    """Two spellings of one name compare equal; text that is not a name equals only itself."""
     try:
         return str(ImageReference.parse(text))
     except UsageError:

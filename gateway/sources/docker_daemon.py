@@ -1,9 +1,9 @@
 """`docker-daemon:`, by the docker SDK: the daemon pulls an image and saves it, as the first gateways did.
 
-The stream of a saved image brings its manifest last, so it goes into one file without a name, once; that file is read
-from then on, as an archive, and nobody else can change it. What the daemon has already is for those alone whom the
-site lets publish. For everyone else the registry is asked first, with that user's own login, which manifest the name
-stands for; the daemon is told to pull that one, and what it saves must have the id that the manifest names.
+The manifest comes last in the stream of a saved image, so the stream is written into one file without a name; that file
+is then read as an archive, and nobody else can change it. Images that the daemon already has are only for those who may
+publish. For everyone else the registry is queried first, with that user's own credentials, for the manifest that the
+name stands for; the daemon is made to pull that one, and what it saves must have the id that the manifest names.
 """
 
 from __future__ import annotations
@@ -13,19 +13,25 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gateway.sources.opened import OpenedSource
-from gateway.store.credentials import Login
+from gateway.sources.files import DockerArchive, OpenedFiles
+from gateway.store.credentials import Credentials
 from udi.command import Deadline
+from udi.oserrors import reason
 from udiroot.errors import ImageInvalid, NotFound, NotPermitted, TimedOut, UdiError, UpstreamFailed, printable
 
 if TYPE_CHECKING:
     import docker
 
 _SILENCE = 300
-"""Seconds between two pieces of an answer: before the first one, older daemons write the whole image to their disk."""
+"""Seconds between two pieces of an answer: before the first one, older daemons write the image to their disk."""
 _ID = re.compile(r"sha256:[0-9a-f]{64}")
+_ERRORS: dict[int | None, type[UdiError]] = {401: NotPermitted, 403: NotPermitted, 404: NotFound}
+"""By HTTP status; all others are UpstreamFailed."""
+_REGISTRY_ERRORS = {"unauthorized": 401, "denied": 403, "manifest unknown": 404, "name unknown": 404, "not found": 404}
+"""A registry's error codes in a daemon's text (OCI distribution specification, "Error Codes"), as HTTP status: a pull
+that fails in the middle is reported as text, mostly without a number."""
 
 
 @dataclass(frozen=True)
@@ -45,71 +51,77 @@ def find(socket: str, name: str) -> str:
 
 def save(
     image: DaemonImage,
-    folder: str,
+    directory: str,
     limit: int,
     *,
-    login: Login | None = None,
+    credentials: Credentials | None = None,
     seconds: float = 3600,
     progress: Callable[[int], None] = lambda count: None,
-) -> OpenedSource:
-    """The image as an archive in a file without a name, in `folder`; pulled before, where that is asked for.
+) -> OpenedFiles:
+    """The image as an archive in a file without a name, in `directory`; it is pulled first if `image` demands it.
 
     Raises ImageInvalid above `limit` bytes, NotFound, NotPermitted, UpstreamFailed, TimedOut.
     """
     deadline = Deadline(seconds)
     with contextlib.ExitStack() as on_failure:
         try:
-            descriptor = os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(directory, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
             on_failure.callback(os.close, descriptor)
             with _client(image.socket) as client, open(descriptor, "wb", closefd=False) as stream:
                 if image.pull:
-                    _pull(client, image.name, login, deadline)
+                    _pull(client, image.name, credentials, deadline)
                 for piece in client.get_image(_id_of(client, image.name), chunk_size=1 << 20):
                     stream.write(piece)
                     progress(len(piece))
                     if stream.tell() > limit:
-                        raise ImageInvalid("image is larger than gateway.max_image_bytes allows")
+                        raise ImageInvalid("image is too large", "limit set by gateway.max_image_bytes")
                     _check(deadline)
         except OSError as error:
-            raise UpstreamFailed(f"image cannot be kept in {folder}: {(error.strerror or '').lower()}") from error
+            raise UpstreamFailed(f"image cannot be written to {directory}: {reason(error)}") from error
         on_failure.pop_all()
-    return OpenedSource("docker-archive", "", {"": descriptor})
+    return OpenedFiles(DockerArchive, "", {"": descriptor})
 
 
-def _pull(client: docker.APIClient, name: str, login: Login | None, deadline: Deadline) -> None:
+def _pull(client: docker.APIClient, name: str, credentials: Credentials | None, deadline: Deadline) -> None:
     repository, _, digest = name.partition("@")
-    shown = {"username": login.user, "password": login.password} if login else {}  # {}: none, not ~/.docker's either
+    # an empty dictionary, unlike None, keeps the SDK from using those in ~/.docker
+    shown = {"username": credentials.user, "password": credentials.password} if credentials else {}
     for line in client.pull(repository, digest, stream=True, decode=True, auth_config=shown):
         _check(deadline)
         if "error" in line:
-            raise _refused(f"pull {name}", str(line["error"]))
+            raise _failed(f"pull {name}", _code(line), str(line["error"]))
 
 
 def _check(deadline: Deadline) -> None:
     if deadline.passed:
-        raise TimedOut("the Docker daemon took longer than registry.deadline allows")
+        raise TimedOut("the Docker daemon took too long", "limit set by registry.deadline")
 
 
 def _id_of(client: docker.APIClient, name: str) -> str:
     found = str(client.inspect_image(name).get("Id", ""))
     if not _ID.fullmatch(found):
-        raise UpstreamFailed("the Docker daemon names no image id")
+        raise UpstreamFailed("the Docker daemon sent no valid image id")
     return found
 
 
-def _refused(what: str, said: str) -> UdiError:
-    text = f"the Docker daemon does not {what}: {printable(said)}"
-    if re.search(r"unauthorized|denied|no basic auth|authentication required|forbidden", said, re.IGNORECASE):
-        return NotPermitted(text)
-    if re.search(r"not found|manifest unknown|does not exist|no such image", said, re.IGNORECASE):
-        return NotFound(text)
-    return UpstreamFailed(text)
+def _code(line: dict[str, Any]) -> int | None:
+    """The HTTP status that an error in the middle of a pull amounts to, if it can be known."""
+    detail = line.get("errorDetail")
+    code = detail.get("code") if isinstance(detail, dict) else None
+    if isinstance(code, int) and code:
+        return code
+    text = str(line["error"]).lower()
+    return next((status for word, status in _REGISTRY_ERRORS.items() if word in text), None)
+
+
+def _failed(what: str, status: int | None, text: str) -> UdiError:
+    return _ERRORS.get(status, UpstreamFailed)(f"the Docker daemon cannot {what}: {printable(text)}")
 
 
 @contextlib.contextmanager
 def _client(socket: str) -> Iterator[docker.APIClient]:
-    """The daemon at `socket`; its errors in our words."""
-    import docker  # a tenth of a second, for those alone who use a daemon
+    """The daemon at `socket`. Raises its errors as ours."""
+    import docker  # takes a tenth of a second, which only those who use a daemon should spend
     import docker.errors
     import requests
 
@@ -117,8 +129,10 @@ def _client(socket: str) -> Iterator[docker.APIClient]:
         with contextlib.closing(docker.APIClient(socket, version="auto", timeout=_SILENCE)) as client:
             yield client
     except docker.errors.APIError as error:
-        raise _refused("do it", str(error.explanation or error)) from error
+        raise _failed("do this", error.status_code, str(error.explanation or error)) from error
     except (requests.Timeout, TimeoutError) as error:
-        raise TimedOut(f"the Docker daemon said nothing for {_SILENCE} s") from error
+        raise TimedOut(f"the Docker daemon sent nothing for {_SILENCE} s") from error
     except (docker.errors.DockerException, requests.RequestException) as error:
-        raise UpstreamFailed(f"the Docker daemon cannot be asked: {printable(error)}", "see gateway.daemon") from error
+        raise UpstreamFailed(
+            f"the Docker daemon cannot be reached: {printable(error)}", "see gateway.daemon"
+        ) from error

@@ -1,6 +1,6 @@
-"""Bringing the layers of a registry's image here: out of the cache where the registry agrees, the others downloaded.
+"""Fetching the layers of a registry's image: from the cache where the registry agrees, by download otherwise.
 
-A download is digested while it comes, is no longer than the manifest says, and goes on where it broke off.
+A download is digested as it arrives, may not be longer than the manifest states, and resumes where it was interrupted.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import Protocol
 
 from gateway.image.blob import Blob
 from gateway.image.manifest import SourceImage
+from gateway.image.progress import LayerProgress
 from gateway.sources.registry import Registry
 from gateway.sources.registry_image import RegistryImage, RemoteLayer, host_of
 from gateway.sources.transport import Answer
-from gateway.store.credentials import Login
+from gateway.store.credentials import Credentials
 from gateway.store.layer_cache import LayerCache
 from gateway.store.locks import Locks
 from udi.command import Deadline
 from udi.config import GatewayConfig
+from udi.oserrors import reason
 from udi.registries import RegistryConfig
 from udiroot.errors import ImageInvalid, NotFound, TimedOut, UdiError, UpstreamFailed
 
@@ -32,24 +33,22 @@ _TRIES = 4
 _PAUSE = 0.3
 
 
-class LayerProgress(Protocol):
-    """Who is told how far the layers are."""
-
-    def layer(self, digest: str, done: int, total: int) -> None:
-        """So much of one layer is here. Called from several threads."""
-
-
 class Fetcher:
     """Fetches the layers of one image. A context manager: at its end, the descriptors are closed."""
 
     def __init__(
-        self, registries: RegistryConfig, settings: GatewayConfig, image: RegistryImage, login: Login | None
+        self,
+        registries: RegistryConfig,
+        settings: GatewayConfig,
+        image: RegistryImage,
+        credentials: Credentials | None,
     ) -> None:
         self._image = image
         self._downloads = registries.downloads
         self._deadline = Deadline(registries.deadline)
         host = host_of(registries, image.host)
-        self._registry = Registry(registries, host, image.repository, login if image.private else None, self._deadline)
+        shown = credentials if image.private else None
+        self._registry = Registry(registries, host, image.repository, shown, self._deadline)
         self.cache = LayerCache(f"{settings.state}/layers", image.registry, registries.cache_bytes)
         self._locks = Locks(settings.state)
         self._given_up = threading.Event()
@@ -63,7 +62,7 @@ class Fetcher:
             os.close(descriptor)
 
     def fetch(self, progress: LayerProgress) -> SourceImage:
-        """The image, its layers as files here.
+        """The image, its layers as local files.
 
         Raises UpstreamFailed, TimedOut, NotPermitted, NotFound, ImageInvalid.
         """
@@ -71,42 +70,42 @@ class Fetcher:
         for layer in wanted.values():
             progress.layer(layer.digest, 0, layer.size)
         with ThreadPoolExecutor(min(self._downloads, max(1, len(wanted)))) as pool:
-            coming = {digest: pool.submit(self._one, layer, progress) for digest, layer in wanted.items()}
-            ended, _ = wait(coming.values(), return_when=FIRST_EXCEPTION)
-            failed = [future for future in ended if future.exception()]
+            pending = {digest: pool.submit(self._one, layer, progress) for digest, layer in wanted.items()}
+            finished, _ = wait(pending.values(), return_when=FIRST_EXCEPTION)
+            failed = [future for future in finished if future.exception()]
             if failed:
                 self._given_up.set()
                 pool.shutdown(cancel_futures=True)
                 failed[0].result()
-            here = {digest: future.result() for digest, future in coming.items()}
+            here = {digest: future.result() for digest, future in pending.items()}
         blobs = tuple(Blob.of_file(here[layer.digest]) for layer in self._image.layers)
         return SourceImage(self._image.config, blobs, self._image.reference, self._image.digest)
 
     def is_known(self) -> bool:
-        """Whether this registry's manifest was once converted in full: whoever is shown it may have what came of it."""
+        """Whether the image of this manifest was once checked: whoever may have the one may have the other."""
         return self.cache.recall(self._image.digest) == self._image.id
 
     def remember(self) -> None:
-        """All layers were checked against the configuration."""
+        """Record that all layers were checked against the configuration."""
         self.cache.remember(self._image.digest, self._image.id)
 
     def distrust(self) -> None:
-        """A layer was not what it must be: fetch all of them next time."""
+        """Fetch all layers again next time: one of them was wrong."""
         for layer in self._image.layers:
             self.cache.forget(layer.digest)
 
     def _one(self, layer: RemoteLayer, progress: LayerProgress) -> int:
-        """Its descriptor. One process at a time fetches a layer, so that the next finds it."""
+        """The descriptor of a layer. One process at a time fetches it, so that the next one finds it in the cache."""
         with self._locks.holder() as holder:
             holder.take(
-                f"layer {self._image.registry} {layer.digest}",
+                self._locks.layer(self._image.registry, layer.digest),
                 seconds=self._deadline.left(),
                 waiting=lambda: self._wait(layer, progress),
             )
             descriptor = self.cache.find(layer.digest, layer.size)
             if descriptor is not None:
                 self._open.append(descriptor)
-                if self._registry.has_blob(layer.digest):  # of a foreign layer it says no: a manifest may name any
+                if self._registry.has_blob(layer.digest):  # never so for a foreign layer: a manifest may name any
                     progress.layer(layer.digest, layer.size, layer.size)
                     return descriptor
             descriptor = self.cache.new()
@@ -125,7 +124,7 @@ class Fetcher:
 
 
 class _Download:
-    """One layer on its way into a file."""
+    """The download of one layer into a file."""
 
     def __init__(
         self,
@@ -165,13 +164,13 @@ class _Download:
             raise failure
         if f"sha256:{self._digest.hexdigest()}" != layer.digest:
             raise ImageInvalid(
-                f"registry {self._registry.host.name} sent something else than layer {layer.digest}",
-                "its sha256 is another",
+                f"registry {self._registry.host.name} sent wrong data for layer {layer.digest}",
+                "the sha256 does not match",
             )
 
     @contextlib.contextmanager
     def _source(self) -> Iterator[Answer]:
-        """The registry; for a foreign layer that it does not hold, the addresses that the manifest names."""
+        """The registry; for a foreign layer that it does not have, the addresses that the manifest names."""
         addresses: Sequence[str] = ("", *self._layer.urls)
         for number, address in enumerate(addresses):
             opened = (
@@ -191,20 +190,22 @@ class _Download:
 
     def _take(self, answer: Answer) -> None:
         if self._done and answer.status != 206:
-            self._done, self._digest = 0, hashlib.sha256()  # it starts from the front again
+            self._done, self._digest = 0, hashlib.sha256()  # it starts from the beginning again
             os.ftruncate(self._descriptor, 0)
         while piece := answer.read(_PIECE):
             if self._given_up.is_set():
                 raise UpstreamFailed("another layer could not be fetched")
             if self._done + len(piece) > self._layer.size:
-                raise ImageInvalid(f"{self._name()} has more than the {self._layer.size} bytes that the manifest says")
+                raise ImageInvalid(
+                    f"{self._name()} has more than the {self._layer.size} bytes that the manifest states"
+                )
             self._digest.update(piece)
             try:
                 written = 0
                 while written < len(piece):
                     written += os.pwrite(self._descriptor, piece[written:], self._done + written)
             except OSError as error:
-                raise _NotWritten(f"layer cannot be kept: {(error.strerror or '').lower()}") from error
+                raise _NotWritten(f"layer cannot be written: {reason(error)}") from error
             self._done += len(piece)
             self._progress.layer(self._layer.digest, self._done, self._layer.size)
 
@@ -213,4 +214,4 @@ class _Download:
 
 
 class _NotWritten(UpstreamFailed):
-    """The disk's fault, not the registry's: trying again helps nobody."""
+    """The disk failed, not the registry: another try would not help."""

@@ -20,7 +20,7 @@ MAX_DEPTH = 4
 
 
 class Layout(Protocol):
-    """Where the files of a layout come from: a directory, an archive, or descriptors that were handed over."""
+    """Where the files of a layout come from: a directory, an archive, or descriptors that another process opened."""
 
     def find(self, name: str) -> Blob | None:
         """The file called `name` (`index.json`, `blobs/sha256/…`), or None where there is none."""
@@ -78,7 +78,7 @@ def _choose(entries: list[dict[str, Any]], wanted: str, arch: str) -> dict[str, 
         raise ImageInvalid("OCI layout has no image")
     if len(entries) > 1 and len(set(names)) > 1:
         known = ", ".join(printable(name) for name in names if name)
-        raise UsageError(f"OCI layout has {len(entries)} images: {known}", "say which: oci:DIR:TAG")
+        raise UsageError(f"OCI layout has {len(entries)} images: {known}", "name one: oci:DIR:TAG")
     return entries[0] if len(entries) == 1 else for_architecture(entries, arch)
 
 
@@ -93,7 +93,7 @@ def for_architecture(entries: list[dict[str, Any]], arch: str) -> dict[str, Any]
             found.append(printable(platform.get("architecture")))
     if len(entries) == 1 and not found:
         return entries[0]
-    raise ImageInvalid(f"image has no version for {arch}", f"it has: {', '.join(found) or 'none that says'}")
+    raise ImageInvalid(f"image has no version for {arch}", f"it has: {', '.join(found) or 'none with a platform'}")
 
 
 def _annotation(entry: dict[str, Any], key: str) -> str:
@@ -104,7 +104,7 @@ def _annotation(entry: dict[str, Any], key: str) -> str:
 
 def _blob(layout: Layout, descriptor: object, what: str) -> Blob:
     if not isinstance(descriptor, dict):
-        raise ImageInvalid(f"OCI manifest describes no {what}")
+        raise ImageInvalid(f"OCI manifest has no description of the {what}")
     digest = check_digest(descriptor.get("digest"), f"digest of the {what}")
     return _file(layout, f"blobs/sha256/{digest.removeprefix('sha256:')}")
 

@@ -1,20 +1,20 @@
 """One image of a registry: which manifest, configuration and layers a reference stands for, for one caller.
 
-Asked anew for every caller, with that caller's own login: who gets an answer may have the image. First without any
-login (at the mirror, then at the registry), so that an image that everybody may have is known as one.
+The registry is queried again for every caller, with that caller's own credentials: whoever gets an answer may have the
+image. It is queried first without credentials (at the mirror, then at the registry itself), so that an image that
+everybody may have is known as such.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 from gateway.image.manifest import ImageConfig, check_content, check_digest, json_object
 from gateway.sources.oci_layout import INDEX_TYPES, MAX_DEPTH, for_architecture
 from gateway.sources.registry import MANIFEST_TYPES, Registry
-from gateway.store.credentials import Login
+from gateway.store.credentials import Credentials
 from udi.command import Deadline
 from udi.config import GatewayConfig
 from udi.reference import ImageReference
@@ -24,7 +24,7 @@ from udiroot.errors import ImageInvalid, NotFound, NotPermitted, TimedOut, UdiEr
 _MAX_LAYERS = 1000
 _MAX_URLS = 10
 _SECONDS = 45.0
-"""For all questions about one reference: who asks the gateway hears nothing meanwhile."""
+"""Limit on all queries about one reference: whoever requests the image sees no progress meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class RemoteLayer:
 
 @dataclass(frozen=True)
 class RegistryImage:
-    """What a reference stands for. `registry` is the one of the reference, `host` the one that answered: a mirror?
+    """What a reference stands for. `registry` is the one of the reference, `host` the one that answered (a mirror?).
 
-    `private` says that the registry gave it to the caller's login only. `digest` is the manifest's own, and `arch` the
-    architecture that was asked for.
+    `private` means that the registry gave it only with the caller's credentials. `digest` is the manifest's own, and
+    `arch` the architecture that was requested.
     """
 
     registry: str
@@ -56,16 +56,13 @@ class RegistryImage:
 
     @property
     def id(self) -> str:
+        """The id of the image: the sha256 of its configuration."""
         return hashlib.sha256(self.config).hexdigest()
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"config": base64.b64encode(self.config).decode()}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
-        """What `to_json` wrote."""
-        layers = tuple(RemoteLayer(each["digest"], each["size"], tuple(each["urls"])) for each in values["layers"])
-        return cls(**values | {"config": base64.b64decode(values["config"]), "layers": layers})
+    @property
+    def bytes_to_fetch(self) -> int:
+        """The size of all layers, each once."""
+        return sum({layer.digest: layer.size for layer in self.layers}.values())
 
 
 def host_of(settings: RegistryConfig, registry: str) -> RegistryHostConfig:
@@ -75,29 +72,33 @@ def host_of(settings: RegistryConfig, registry: str) -> RegistryHostConfig:
         if host.name == wanted:
             return host
     known = ", ".join(host.name for host in settings.hosts) or "none"
-    raise NotPermitted(f"the site takes no images from registry {printable(wanted)}", f"it takes them from: {known}")
+    raise NotPermitted(f"registry {printable(wanted)} is not allowed by the site", f"allowed registries: {known}")
 
 
 def resolve(
-    registries: RegistryConfig, settings: GatewayConfig, reference: ImageReference, arch: str, login: Login | None
+    registries: RegistryConfig,
+    settings: GatewayConfig,
+    reference: ImageReference,
+    arch: str,
+    credentials: Credentials | None,
 ) -> RegistryImage:
-    """What `reference` stands for now, for whoever has `login`.
+    """What `reference` stands for now, for whoever has `credentials`.
 
     Raises NotPermitted, NotFound, ImageInvalid, UpstreamFailed, TimedOut.
     """
     host = host_of(registries, reference.registry)
-    ways: list[tuple[RegistryHostConfig, Login | None]] = [(host, None)]
+    ways: list[tuple[RegistryHostConfig, Credentials | None]] = [(host, None)]
     if host.mirror:
         ways.insert(0, (host_of(registries, host.mirror), None))
-    if login:
-        ways.append((host, login))
+    if credentials:
+        ways.append((host, credentials))
     repository = reference.name
     if host.name == HUB and "/" not in repository:
         repository = f"library/{repository}"
     failure: UdiError | None = None
     deadline = Deadline(min(registries.deadline, _SECONDS))
-    for asked, shown in ways:
-        registry = Registry(registries, asked, repository, shown, deadline)
+    for queried, shown in ways:
+        registry = Registry(registries, queried, repository, shown, deadline)
         try:
             return _Resolver(registry, settings, arch).image(host.name, reference, shown is not None)
         except (NotPermitted, NotFound, UpstreamFailed, TimedOut) as error:
@@ -118,12 +119,12 @@ class _Resolver:
     def image(self, name: str, reference: ImageReference, private: bool) -> RegistryImage:
         wanted = reference.digest or reference.tag
         for _ in range(MAX_DEPTH):
-            text, said = self._registry.manifest(wanted, self._limit)
+            text, media_type = self._registry.manifest(wanted, self._limit)
             digest = f"sha256:{hashlib.sha256(text).hexdigest()}"
             if wanted.startswith("sha256:"):
                 check_content(text, wanted, "manifest")
             manifest = json_object(text, "manifest")
-            if not _is_index(manifest, said):
+            if not _is_index(manifest, media_type):
                 break
             entries = manifest.get("manifests")
             if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -134,7 +135,7 @@ class _Resolver:
             raise ImageInvalid("manifest lists are nested too deep")
         config, layers = manifest.get("config"), manifest.get("layers")
         if not isinstance(config, dict) or not isinstance(layers, list):
-            raise ImageInvalid("manifest has no config and layers", "it may be of an artifact that is no image")
+            raise ImageInvalid("manifest has no config and layers", "it may be of an artifact that is not an image")
         text = self._config(config)
         found = ImageConfig.parse(text).arch
         if found not in ("", self._arch):
@@ -163,30 +164,30 @@ class _Resolver:
             raise ImageInvalid(f"image has {len(entries)} layers, the limit is {_MAX_LAYERS}")
         layers = tuple(_layer(entry, number) for number, entry in enumerate(entries, 1))
         if sum(layer.size for layer in layers) > self._max_bytes:
-            raise ImageInvalid(f"the layers have more than {self._max_bytes} bytes", "gateway.max_image_bytes says so")
+            raise ImageInvalid(
+                f"the layers have more than {self._max_bytes} bytes", "limit set by gateway.max_image_bytes"
+            )
         return layers
 
 
-def _is_index(manifest: dict[str, Any], said: str) -> bool:
+def _is_index(manifest: dict[str, Any], media_type: str) -> bool:
     """Whether it is a list of manifests. What could be read as either is refused (CVE-2021-41190)."""
     if manifest.get("schemaVersion") == 1 or "fsLayers" in manifest:
-        raise ImageInvalid(
-            "image has a manifest of schema 1, which no registry should serve since 2017", "push it again"
-        )
-    kind = manifest.get("mediaType", said)
+        raise ImageInvalid("image has a manifest of schema 1, which is obsolete since 2017", "push the image again")
+    kind = manifest.get("mediaType", media_type)
     if "manifests" in manifest and ("layers" in manifest or "config" in manifest):
-        raise ImageInvalid("manifest could be read as an image and as a list of images")
+        raise ImageInvalid("manifest is ambiguous: it could be an image or a list of images")
     if kind in MANIFEST_TYPES and (kind in INDEX_TYPES) != ("manifests" in manifest):
-        raise ImageInvalid(f"manifest is not the {printable(kind)} that it says it is")
+        raise ImageInvalid(f"manifest does not match its media type {printable(kind)}")
     return "manifests" in manifest
 
 
 def _layer(entry: object, number: int) -> RemoteLayer:
     if not isinstance(entry, dict):
-        raise ImageInvalid(f"manifest describes no layer {number}")
+        raise ImageInvalid(f"manifest has no description of layer {number}")
     size, urls = entry.get("size"), entry.get("urls") or []
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise ImageInvalid(f"manifest tells no size of layer {number}")
+        raise ImageInvalid(f"manifest has no size of layer {number}")
     if not isinstance(urls, list) or len(urls) > _MAX_URLS or not all(isinstance(url, str) for url in urls):
-        raise ImageInvalid(f"manifest names no addresses of layer {number}, though it is a foreign one")
+        raise ImageInvalid(f"manifest has no valid addresses of layer {number}, which is a foreign layer")
     return RemoteLayer(check_digest(entry.get("digest"), f"digest of layer {number}"), size, tuple(urls))

@@ -18,12 +18,12 @@ class TarIndex:
 
     def __init__(self, archive: Blob, what: str) -> None:
         if compression_of(archive) != "plain":
-            raise ImageInvalid(f"{what} is compressed as a whole", "decompress it first: gunzip, zstd -d")
+            raise ImageInvalid(f"{what} is compressed", "decompress it first: gunzip, zstd -d")
         self._blobs: dict[str, Blob] = {}
         self._links: dict[str, str] = {}
         for count, member in enumerate(tar_reader.members(BlobStream(archive, what), what)):
             if count >= _MAX_MEMBERS:
-                raise ImageInvalid(f"{what} has more than {_MAX_MEMBERS} members, so it holds no saved image")
+                raise ImageInvalid(f"{what} has more than {_MAX_MEMBERS} members, so it is not a saved image")
             self._add(archive, member)
 
     def _add(self, archive: Blob, member: tar_reader.Member) -> None:
@@ -45,7 +45,7 @@ class TarIndex:
             if name not in self._links:
                 return None
             name = self._links[name]
-        raise ImageInvalid(f"links in the archive lead in a circle at '{printable(name)}'")
+        raise ImageInvalid(f"links in the archive form a loop at '{printable(name)}'")
 
 
 def _clean(name: bytes) -> str:

@@ -1,9 +1,9 @@
-"""HTTP to registries, and to nobody that the site does not name.
+"""HTTP to registries, and to no host that the site does not name.
 
-A client of our own rather than skopeo: skopeo follows every redirect, asks any token realm that a registry names, with
-the user's login, and fetches foreign layers from any address, and no setting of it forbids that; nor does it share a
-cache of layers between users that is opened by each user's own login only. What is needed of HTTP is small: GET and
-HEAD, redirects, bounded answers. Nothing is taken from the environment, proxies neither: the site names them.
+A client of our own rather than skopeo: skopeo follows every redirect, sends the user's credentials to any token realm
+that a registry names, and fetches foreign layers from any address, and no setting of it forbids that; nor does it share
+a cache of layers between users in which each user gets only what their own credentials open. Little is needed of HTTP:
+GET and HEAD, redirects, bounded answers. Nothing is taken from the environment, including proxies: the site names them.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _MAX_REDIRECTS = 5
 _MAX_URL = 16384
 _URL_TEXT = re.compile(r"[!-~]+")
 _SMALL_ANSWER_SECONDS = 60.0
-"""Seconds that an answer may take which is no blob, from the first byte sent to the last received."""
+"""Seconds that an answer other than a blob may take, from the first byte sent to the last received."""
 
 
 @dataclass(frozen=True)
 class Url:
-    """An address whose host the site allows. `host` holds the port where it is not the scheme's own."""
+    """An address whose host the site allows. `host` includes the port where it is not the scheme's default."""
 
     scheme: str
     host: str
@@ -49,7 +49,7 @@ class Url:
 
 
 class Answer:
-    """What a host answers: its status and headers, and the body piece by piece."""
+    """The answer of a host: its status and headers, and the body piece by piece."""
 
     def __init__(self, url: Url, response: http.client.HTTPResponse, limits: _Limits) -> None:
         self.url = url
@@ -65,21 +65,21 @@ class Answer:
 
     def read(self, count: int) -> bytes:
         """Up to `count` bytes; none at the end. Raises UpstreamFailed, TimedOut."""
-        with self._limits.told():
+        with self._limits.reported():
             return self._response.read(count)
 
     def read_whole(self, what: str, limit: int) -> bytes:
-        """The whole body. Raises UpstreamFailed where it has more than `limit` bytes."""
+        """The complete body. Raises UpstreamFailed where it has more than `limit` bytes."""
         text = bytearray()
         while piece := self.read(1 << 16):
             text += piece
             if len(text) > limit:
-                raise UpstreamFailed(f"{self.url.host} sends {what} of more than {limit} bytes", "")
+                raise UpstreamFailed(f"{self.url.host} sent {what} of more than {limit} bytes")
         return bytes(text)
 
 
 class Transport:
-    """Requests to one registry, and to where it may send us."""
+    """Requests to one registry, and to hosts that it may redirect to."""
 
     def __init__(self, settings: RegistryConfig, host: RegistryHostConfig, deadline: Deadline) -> None:
         self._settings = settings
@@ -92,14 +92,14 @@ class Transport:
         self._content = frozenset([self.address, *map(_normal, host.content_hosts)])
 
     def base(self, path: str) -> Url:
-        """A path at the registry itself."""
+        """The address of a path at the registry itself."""
         return Url("http" if self.address in self._plain else "https", self.address, path)
 
     def token_url(self, text: str) -> Url:
-        """The address of a token realm, which gets the user's login. Raises NotPermitted where the site forbids it."""
-        url = self._parsed(text, "asks for a token at")
+        """The address of a token realm, which receives credentials. Raises NotPermitted where the site forbids it."""
+        url = self._parsed(text, "requires a token from")
         if url.host not in self.token_hosts:
-            raise self._forbidden("asks for a token at", url, "token_hosts")
+            raise self._forbidden("requires a token from", url, "token_hosts")
         return url
 
     def content_url(self, text: str, what: str) -> Url:
@@ -122,9 +122,9 @@ class Transport:
         blob: bool = False,
         token: bool = False,
     ) -> Iterator[Answer]:
-        """Ask, follow redirects to where the site allows (of a `token` request, to nowhere), and give the answer.
+        """Send a request, follow redirects that the site allows (for a `token`, none), and yield the answer.
 
-        `authorization` never leaves the origin that it was meant for. Raises UpstreamFailed, TimedOut, NotPermitted.
+        `authorization` is only sent to the origin of `url`. Raises UpstreamFailed, TimedOut, NotPermitted.
         """
         for _ in range(_MAX_REDIRECTS + 1):
             with self._once(method, url, headers, authorization, blob) as answer:
@@ -132,23 +132,23 @@ class Transport:
                     yield answer
                     return
                 where = urljoin(url.text, answer.header("Location"))
-            target = self.content_url(where, "sends us to")
+            target = self.content_url(where, "redirects to")
             if not target.same_origin(url):
                 authorization = ""
             url = target
-        raise UpstreamFailed(f"registry {self._host.name} sends us on more than {_MAX_REDIRECTS} times")
+        raise UpstreamFailed(f"registry {self._host.name} redirects more than {_MAX_REDIRECTS} times")
 
     @contextlib.contextmanager
     def _once(self, method: str, url: Url, headers: dict[str, str], authorization: str, blob: bool) -> Iterator[Answer]:
         left = self._deadline.left(None if blob else _SMALL_ANSWER_SECONDS)
         if left <= 0:
-            raise TimedOut(f"registry {self._host.name} took longer than registry.deadline allows")
+            raise TimedOut(f"registry {self._host.name} took too long", "limit set by registry.deadline")
         silence = min(float(self._settings.silence), left)
         proxy = self._host.proxy
         connection = _Connection(url, proxy, self._context(url.host) if url.scheme == "https" else None, silence)
-        told = f"{url.host} (through proxy {proxy})" if proxy else url.host
-        with contextlib.closing(connection), _Limits(left, connection, told) as limits:
-            with limits.told():
+        peer = f"{url.host} (through proxy {proxy})" if proxy else url.host
+        with contextlib.closing(connection), _Limits(left, connection, peer) as limits:
+            with limits.reported():
                 connection.connect()
                 limits.watch(connection.sock)
                 sent = {"User-Agent": "shifter-xc", "Accept-Encoding": "identity", **headers}
@@ -162,48 +162,50 @@ class Transport:
     def _context(self, host: str) -> ssl.SSLContext:
         """The system's authorities, and those that the site trusts for this host."""
         context = ssl.create_default_context()
-        folder = os.path.join(self._settings.certificates, host)
+        directory = os.path.join(self._settings.certificates, host)
         try:
-            names = sorted(name for name in os.listdir(folder) if name.endswith(".crt"))
+            names = sorted(name for name in os.listdir(directory) if name.endswith(".crt"))
             for name in names:
-                context.load_verify_locations(cafile=os.path.join(folder, name))
+                context.load_verify_locations(cafile=os.path.join(directory, name))
         except FileNotFoundError:
             return context
         except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"registry.certificates: {folder}: {printable(error)}") from error
+            raise ConfigError(f"registry.certificates: {directory}: {printable(error)}") from error
         return context
 
     def _parsed(self, text: str, what: str) -> Url:
         if len(text) > _MAX_URL or not _URL_TEXT.fullmatch(text):
-            raise UpstreamFailed(f"registry {self._host.name} {what} something that is no address")
+            raise UpstreamFailed(f"registry {self._host.name} {what} an invalid address")
         try:
             parts = urlsplit(text)
             host, port, named = (parts.hostname or "").lower(), parts.port, parts.username is not None
         except ValueError as error:
-            raise UpstreamFailed(f"registry {self._host.name} {what} no address: {printable(text)!r}") from error
+            raise UpstreamFailed(
+                f"registry {self._host.name} {what} an invalid address: {printable(text)!r}"
+            ) from error
         if not host or named or "[" in parts.netloc or parts.scheme not in ("http", "https"):
-            raise UpstreamFailed(f"registry {self._host.name} {what} no address of ours: {printable(text)!r}")
+            raise UpstreamFailed(f"registry {self._host.name} {what} an unsupported address: {printable(text)!r}")
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         own = {"https": 443, "http": 80}[parts.scheme]
         url = Url(parts.scheme, host if port in (None, own) else f"{host}:{port}", target)
         if url.scheme == "http" and url.host not in self._plain:
             raise NotPermitted(
                 f"registry {self._host.name} {what} {printable(url.host)} without TLS",
-                "plain_http of that host in registry.hosts allows it",
+                "plain_http of that host in registry.hosts would allow it",
             )
         return url
 
     def _forbidden(self, what: str, url: Url, key: str) -> NotPermitted:
         return NotPermitted(
-            f"registry {self._host.name} {what} {printable(url.host)}, which the site does not allow",
-            f"registry.hosts: {key} of {self._host.name} lists where it may",
+            f"registry {self._host.name} {what} {printable(url.host)}, which is not an allowed host",
+            f"registry.hosts: {key} of {self._host.name} lists the allowed hosts",
         )
 
 
 class _Connection(http.client.HTTPConnection):
     """One connection, directly or through a proxy, with TLS where there is a `context`.
 
-    `sock` is the socket in all its stages, so that it can be ended in each: http.client hides it in the handshake.
+    `sock` is the socket in each stage, so that it can be shut down in each: http.client hides it during the handshake.
     """
 
     sock: socket.socket
@@ -227,14 +229,14 @@ class _Connection(http.client.HTTPConnection):
 
 
 class _Limits:
-    """Ends a connection when its time is over, however slowly something still comes; and words what goes wrong."""
+    """Ends a connection at its deadline, however slowly data still arrives, and raises its errors as ours."""
 
     def __init__(self, seconds: float, connection: _Connection, host: str) -> None:
         """`host` is what messages call the other end."""
         self._connection = connection
         self._host = host
         self._socket: socket.socket | None = None
-        self._late = False
+        self._expired = False
         self._timer = threading.Timer(seconds, self._cut)
         self._timer.daemon = True
 
@@ -246,35 +248,35 @@ class _Limits:
         self._timer.cancel()
 
     def watch(self, connected: socket.socket) -> None:
-        """The socket to end: the connection forgets its own once the answer has it."""
+        """The socket to shut down: the connection forgets its own once the answer has it."""
         self._socket = connected
 
     def _cut(self) -> None:
-        self._late = True
+        self._expired = True
         current = self._socket or self._connection.sock
         if current:
-            with contextlib.suppress(OSError):  # it may have ended by itself just now
+            with contextlib.suppress(OSError):  # it may have been closed by itself just now
                 current.shutdown(socket.SHUT_RDWR)
 
     @contextlib.contextmanager
-    def told(self) -> Iterator[None]:
-        """Words errors of the connection."""
+    def reported(self) -> Iterator[None]:
+        """Errors of the connection, raised as ours."""
         host = self._host
         try:
             yield
         except ssl.SSLCertVerificationError as error:
             raise UpstreamFailed(
                 f"{host} has a certificate that is not trusted: {printable(error.verify_message)}",
-                "a private authority goes into registry.certificates, in a folder with the host's name",
+                "put the CA certificate of a private registry in the directory of its host in registry.certificates",
             ) from error
         except TimeoutError as error:
-            raise TimedOut(f"{host} said nothing for too long") from error
+            raise TimedOut(f"{host} sent nothing for too long") from error
         except (OSError, http.client.HTTPException, UnicodeError) as error:
-            if self._late:
+            if self._expired:
                 raise TimedOut(f"{host} took too long") from error
-            said = getattr(error, "strerror", None) or error or type(error).__name__
-            raise UpstreamFailed(f"{host} cannot be read: {printable(said).lower()}") from error
-        if self._late:
+            text = getattr(error, "strerror", None) or error or type(error).__name__
+            raise UpstreamFailed(f"{host} cannot be reached: {printable(text).lower()}") from error
+        if self._expired:
             raise TimedOut(f"{host} took too long")
 
 

@@ -1,19 +1,19 @@
-"""Logins of users at registries, kept by the service: one file a user and registry, readable by its account alone.
+"""Credentials of users at registries: one file per user and registry, readable by the service's account alone.
 
-They are kept as they are, not encrypted: whoever reads the service's own files could read a key beside them as well.
-A login is used for images that its own user asks for, and for nothing else.
+They are not encrypted: whoever can read the service's own files could read a key next to them as well. A user's
+credentials are used for images that this user requests, and for nothing else.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import secrets
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from udi import durable
+from udi.oserrors import reason
 from udiroot.errors import UpstreamFailed, UsageError
 
 _MAX_TEXT = 16384
@@ -21,71 +21,61 @@ _TEXT = re.compile(r"[^\0-\x1f\x7f]+")
 
 
 @dataclass(frozen=True)
-class Login:
-    """A name and a password, or a token in its place. Never shown: its text names the user alone."""
+class Credentials:
+    """A user name and a password, or a token in its place. The password is never shown."""
 
     user: str
     password: str
 
     def __post_init__(self) -> None:
-        """Raises UsageError for what no registry could take."""
+        """Raises UsageError for what no registry could accept."""
         for what, text in (("user name", self.user), ("password", self.password)):
             if len(text) > _MAX_TEXT or not _TEXT.fullmatch(text):
-                raise UsageError(f"{what} is empty, too long, or holds a control character")
+                raise UsageError(f"{what} is empty, too long, or contains a control character")
         if ":" in self.user:
-            raise UsageError("a user name at a registry holds no colon")
+            raise UsageError("a user name at a registry must not contain a colon")
 
     def __repr__(self) -> str:
-        return f"Login({self.user!r})"
+        return f"Credentials({self.user!r})"
 
 
-class Logins:
-    """The logins below `folder`, which is made when the first one comes."""
+class CredentialStore:
+    """The credentials below `directory`, which is made when the first ones are stored."""
 
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
 
-    def find(self, uid: int, registry: str) -> Login | None:
-        """The login of a user at a registry, or None. Raises UpstreamFailed."""
+    def find(self, uid: int, registry: str) -> Credentials | None:
+        """The credentials of a user at a registry, or None. Raises UpstreamFailed."""
         try:
             with open(self._path(uid, registry), encoding="utf-8") as stream:
                 document = json.load(stream)
-            return Login(document["user"], document["password"])
+            return Credentials(document["user"], document["password"])
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UpstreamFailed("your login cannot be read by the gateway", f"udi login {registry}") from error
+            raise UpstreamFailed("the gateway cannot read your credentials", f"udi login {registry}") from error
 
-    def keep(self, uid: int, registry: str, login: Login) -> None:
-        """Replace the login of a user at a registry. Raises UpstreamFailed."""
+    def keep(self, uid: int, registry: str, credentials: Credentials) -> None:
+        """Replace the credentials of a user at a registry. Raises UpstreamFailed."""
         path = self._path(uid, registry)
-        temporary = f"{os.path.dirname(path)}/.new-{secrets.token_hex(8)}"
+        text = json.dumps({"user": credentials.user, "password": credentials.password})
         try:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            os.chmod(self._folder, 0o700)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                    json.dump({"user": login.user, "password": login.password}, stream)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                os.rename(temporary, path)
-            except BaseException:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary)
-                raise
+            os.chmod(self._directory, 0o700)
+            durable.write(path, text)
         except OSError as error:
-            raise UpstreamFailed(f"your login cannot be kept: {(error.strerror or '').lower()}") from error
+            raise UpstreamFailed(f"your credentials cannot be stored: {reason(error)}") from error
 
     def forget(self, uid: int, registry: str) -> bool:
-        """Remove a login. False where there was none."""
+        """Remove credentials. False where there were none. Raises UpstreamFailed."""
         try:
             os.unlink(self._path(uid, registry))
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise UpstreamFailed(f"your login cannot be removed: {(error.strerror or '').lower()}") from error
+            raise UpstreamFailed(f"your credentials cannot be removed: {reason(error)}") from error
         return True
 
     def _path(self, uid: int, registry: str) -> str:
-        return f"{self._folder}/{uid}/{quote(registry, safe=':')}.json"
+        return f"{self._directory}/{uid}/{quote(registry, safe=':')}.json"

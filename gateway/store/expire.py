@@ -1,4 +1,4 @@
-"""`udi-gateway expire`: which images go, by age since last use and by the size of all; never one that a job holds."""
+"""`udi-gateway expire`: removes images by time since last use and by the size of all, never one that a job needs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from gateway.store.writer import StoreWriter
 from udi.config import GatewayConfig
 from udi.facts import Ref
+from udi.oserrors import reason
 from udiroot.errors import UpstreamFailed
 
 _DAY = 86400
@@ -16,7 +17,7 @@ _DAY = 86400
 
 @dataclass(frozen=True, kw_only=True)
 class Expired:
-    """An image that goes: its names, size in bytes, last use in seconds since 1970, and why: `age` or `size`."""
+    """An image to remove: its names, size in bytes, last use in seconds since the epoch, and why: `age` or `size`."""
 
     id: str
     references: tuple[str, ...]
@@ -34,9 +35,9 @@ class _Image:
 
 
 def expire(store: StoreWriter, settings: GatewayConfig, *, dry_run: bool = False) -> list[Expired]:
-    """Remove what the settings say, or only tell. The one unused longest goes first. Raises UpstreamFailed.
+    """Remove what the settings allow, the image unused longest first; with `dry_run`, only report it.
 
-    Pins count as a job's hold until they are older than `gateway.pin_days`.
+    Pins keep an image for their jobs until they are older than `gateway.pin_days`. Raises UpstreamFailed.
     """
     now = time.time()
     with store.locked():
@@ -44,28 +45,28 @@ def expire(store: StoreWriter, settings: GatewayConfig, *, dry_run: bool = False
             images = _images(store)
             plans = store.plans()
         except OSError as error:
-            raise UpstreamFailed(f"image store: {(error.strerror or str(error)).lower()}") from error
+            raise UpstreamFailed(f"image store: {reason(error)}") from error
         old_pins = [ref for ref in store.refs() if ref.is_pin and ref.created < now - settings.pin_days * _DAY]
         held = {ref.id for ref in store.refs() if ref.is_pin and ref not in old_pins}
         held |= {image.id for image in images if any(image.id.encode() in plan for plan in plans)}
         total = sum(image.size for image in images)
-        gone: list[Expired] = []
+        expired: list[Expired] = []
         refs = list(old_pins)
         for image in sorted(images, key=lambda image: image.used):
-            reason = ""
+            why = ""
             if settings.keep_days and image.used < now - settings.keep_days * _DAY:
-                reason = "age"
+                why = "age"
             elif settings.keep_bytes and total > settings.keep_bytes:
-                reason = "size"
-            if not reason or image.id in held:
+                why = "size"
+            if not why or image.id in held:
                 continue
             total -= image.size
             refs += image.refs
             names = tuple(ref.reference for ref in image.refs if not ref.is_pin)
-            gone.append(Expired(id=image.id, references=names, size=image.size, used=image.used, reason=reason))
+            expired.append(Expired(id=image.id, references=names, size=image.size, used=image.used, reason=why))
         if not dry_run:
             store.drop(refs)
-    return gone
+    return expired
 
 
 def _images(store: StoreWriter) -> list[_Image]:

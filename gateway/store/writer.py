@@ -1,12 +1,12 @@
-"""Writing the image store: what `udi.store` reads, made so that nobody ever sees half of anything.
+"""Writing the image store: what `udi.store` reads, so that nobody ever sees an incomplete file.
 
 An image file is written under a hidden temporary name in the store, and renamed when it is checked and on disk; its
 facts follow, then the reference. All processes of the gateway on one machine may write a store at the same time: the
-locks of `gateway.store.locks` keep them apart, and tell which temporary files belong to dead conversions.
+locks of `gateway.store.locks` keep them apart, and show which temporary files belong to dead conversions.
 
 A file is 0444 while a public reference names its image and 0400 otherwise. An image that no reference names any more
-is removed, unless a job's plan names it; then the next change of names or start finds it. A pin, which is a reference
-`id:…`, keeps the image that a tag stood for when a job was submitted.
+is removed, unless a job's plan names it; then the next change of names, or the next start, removes it. A pin, which is
+a reference `id:…`, keeps the image that a tag stood for when a job was submitted.
 """
 
 from __future__ import annotations
@@ -20,39 +20,40 @@ import time
 from collections.abc import Container, Iterable, Iterator
 
 from gateway.store.locks import Holder, Locks
+from udi import durable
 from udi.facts import Facts, Ref
+from udi.oserrors import reason
 from udi.reference import ImageReference
 from udi.store import StoreLayout, StoreReader
 from udiroot.errors import ConfigError, NotFound, NotPermitted, UpstreamFailed
 
-TEMPORARY = ".new-"
 _PUBLIC, _PRIVATE = 0o444, 0o400
-_FOLDERS = (("images", 0o755), ("refs", 0o755), ("plans", 0o711))
+_DIRECTORIES = (("images", 0o755), ("refs", 0o755), ("plans", 0o711))
 _PIN_FRESH = 86400
-"""A pin that is younger is not written again."""
+"""Seconds: a pin that is younger is not written again."""
 
 
 class StoreWriter:
-    """The store, for its own account. Safe for threads and processes that share the locks."""
+    """The store, written by its own account. Safe for threads and processes that share the locks."""
 
     def __init__(self, layout: StoreLayout, locks: Locks) -> None:
         self.layout = layout
         self._locks = locks
 
     def prepare(self) -> None:
-        """Make the store's folders.
+        """Make the store's directories.
 
-        Raises ConfigError when the store is not this account's own, UpstreamFailed when it can't be written.
+        Raises ConfigError when another account owns the store, UpstreamFailed when it cannot be written.
         """
         try:
             os.makedirs(self.layout.path, mode=0o755, exist_ok=True)
             owner = os.stat(self.layout.path).st_uid
             if owner != os.geteuid():
                 raise ConfigError(
-                    f"image store {self.layout.path} belongs to uid {owner}, this is uid {os.geteuid()}",
-                    "the service runs as the account that store.account names",
+                    f"image store {self.layout.path} is owned by uid {owner}, but this is uid {os.geteuid()}",
+                    "run the service as the account that store.account names",
                 )
-            for name, mode in _FOLDERS:
+            for name, mode in _DIRECTORIES:
                 path = f"{self.layout.path}/{name}"
                 if not os.path.isdir(path) or stat.S_IMODE(os.stat(path).st_mode) != mode:
                     os.makedirs(path, exist_ok=True)
@@ -61,7 +62,7 @@ class StoreWriter:
             raise _failed(self.layout.path, error) from error
 
     def sweep(self) -> None:
-        """Remove what dead conversions left, and what is named no more. Raises UpstreamFailed."""
+        """Remove what dead conversions left, and images that nothing names. Raises UpstreamFailed."""
         with self.locked():
             try:
                 self._settle()
@@ -70,18 +71,18 @@ class StoreWriter:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[Holder]:
-        """Nobody else writes references, facts or names of image files. Raises TimedOut."""
+        """Keep others from writing references, facts or names of image files. Raises TimedOut."""
         with self._locks.holder() as holder:
-            holder.take("store")
+            holder.take(self._locks.store())
             yield holder
 
     @contextlib.contextmanager
     def temporary(self) -> Iterator[str]:
-        """A new name in the store for a file in the making; what is left of it at the end is removed."""
-        name = f"{TEMPORARY}{secrets.token_hex(12)}"
+        """A new name in the store for a file that is being written; if it still exists at the end, it is removed."""
+        name = f"{durable.TEMPORARY}{secrets.token_hex(12)}"
         path = f"{self.layout.images}/{name}"
         with self._locks.holder() as holder:
-            holder.take(f"temporary {name}")
+            holder.take(self._locks.temporary(name))
             try:
                 yield path
             finally:
@@ -89,7 +90,7 @@ class StoreWriter:
                     os.unlink(path)
 
     def has(self, image_id: str) -> bool:
-        """Whether the image is there in full: facts are written after the file."""
+        """Whether the image is complete in the store: facts are written after the file."""
         return os.path.lexists(self.layout.facts(image_id))
 
     def publish(self, temporary: str, facts: Facts) -> None:
@@ -98,19 +99,19 @@ class StoreWriter:
             try:
                 os.chmod(temporary, _PRIVATE)
                 os.rename(temporary, self.layout.image(facts.id, facts.format))
-                self._write(self.layout.facts(facts.id), facts.to_json(), _PRIVATE)
+                durable.write(self.layout.facts(facts.id), facts.to_json(), mode=_PRIVATE)
             except OSError as error:
                 raise _failed(temporary, error) from error
 
     @contextlib.contextmanager
     def expecting(self, image_id: str) -> Iterator[None]:
-        """While a pull of this image goes on: it is not removed for want of a name, since it is about to get one."""
+        """Keep an image that has no name yet while a pull of it is in progress, which will name it."""
         with self._locks.holder() as holder:
-            holder.take(f"image {image_id}", shared=True)
+            holder.take(self._locks.image(image_id), shared=True)
             yield
 
     def name(self, reference: ImageReference, image_id: str, owner: int | None, groups: tuple[int, ...] = ()) -> Ref:
-        """Make `reference` stand for an image, publicly or for `owner` and `groups`. An earlier meaning is replaced."""
+        """Make `reference` stand for an image, publicly or for `owner` and `groups`; it may have stood for another."""
         with self.locked():
             if not self.has(image_id):
                 raise NotFound(f"image {image_id} is not in the store")
@@ -131,33 +132,33 @@ class StoreWriter:
                 if before is None or dataclasses.replace(before, created=now, used=now) != ref:
                     if owner is None:
                         self._set_mode(self._files_of(image_id), _PUBLIC)
-                    self._write(path, ref.to_json(), _PUBLIC if owner is None else _PRIVATE)
+                    durable.write(path, ref.to_json(), mode=_PUBLIC if owner is None else _PRIVATE)
                     if before or os.path.lexists(self._waiting):
                         self._settle({image_id, before.id if before else image_id})
                     else:
-                        self._remove_dead()  # a new name takes none away, so nobody else's need be read
+                        self._remove_dead()  # a new name removes none, so no other need be read
             except OSError as error:
                 raise _failed(self.layout.refs, error) from error
             return ref
 
     def pin(self, image_id: str, owner: int) -> None:
-        """Keep an image for a job that `owner` submits, should its tag move before the job starts; it is in use now."""
+        """Keep an image for a job that `owner` submits, should its tag move before the job starts. It is used now."""
         path = self.layout.ref(ImageReference.parse(f"id:{image_id}"), owner)
         now = int(time.time())
         with self.locked():
             try:
                 os.utime(self.layout.facts(image_id))
-                pin = self._read_ref(path)
-                if pin is None or pin.created < now - _PIN_FRESH:
-                    made = Ref(reference=f"id:{image_id}", id=image_id, owners=(owner,), created=now, used=now)
-                    self._write(path, made.to_json(), _PRIVATE)
+                old = self._read_ref(path)
+                if old is None or old.created < now - _PIN_FRESH:
+                    pin = Ref(reference=f"id:{image_id}", id=image_id, owners=(owner,), created=now, used=now)
+                    durable.write(path, pin.to_json(), mode=_PRIVATE)
             except OSError as error:
                 raise _failed(path, error) from error
 
     def remove(self, reference: ImageReference, caller: int, *, publisher: bool, groups: tuple[int, ...] = ()) -> Ref:
         """Remove the caller's own reference, or, for a publisher, the public one; and the image with the last of them.
 
-        Pins hold an image that was removed no longer. Raises NotFound, also for what the caller may not know of, and
+        Pins no longer keep an image that was removed. Raises NotFound, also for what the caller may not know of, and
         NotPermitted.
         """
         with self.locked():
@@ -171,10 +172,13 @@ class StoreWriter:
                 self.drop([ref])
                 return ref
             StoreReader(self.layout, caller, groups).resolve(reference)
-            raise NotPermitted(f"{reference} is another user's, whose group may use it; only the owner may remove it")
+            raise NotPermitted(f"{reference} belongs to another user; only its owner may remove it")
 
     def drop(self, refs: list[Ref]) -> None:
-        """Remove these references, pins that are then alone, and images without any. To be called while `locked`."""
+        """Remove these references, the pins of images that then have no name, and images that nothing names.
+
+        To be called while `locked`.
+        """
         try:
             for ref in refs:
                 with contextlib.suppress(FileNotFoundError):
@@ -207,7 +211,7 @@ class StoreWriter:
             return None
 
     def _settle(self, changed: Container[str] | None = None) -> None:
-        """Bring modes of these images, or of all, in line with references; remove what none names and no job uses.
+        """Set modes of these images, or of all, by their references; remove images that none names and no job uses.
 
         To be called while `locked`.
         """
@@ -230,18 +234,18 @@ class StoreWriter:
                 self._set_mode(files[image_id], _PUBLIC if public[image_id] else _PRIVATE)
 
     def _remove_dead(self) -> None:
-        """Temporary files whose makers are gone."""
-        for folder in (self.layout.images, self.layout.refs):
-            for name in os.listdir(folder):
-                if name.startswith(TEMPORARY):
+        """Remove temporary files whose conversions are dead."""
+        for directory in (self.layout.images, self.layout.refs):
+            for name in os.listdir(directory):
+                if name.startswith(durable.TEMPORARY):
                     with self._locks.holder() as holder:
-                        if holder.try_take(f"temporary {name}"):
-                            os.unlink(f"{folder}/{name}")
+                        if holder.try_take(self._locks.temporary(name)):
+                            os.unlink(f"{directory}/{name}")
 
     def _remove(self, image_id: str, names: list[str]) -> bool:
-        """Facts go first, so that what has facts is whole. False where a pull of it goes on, which will name it."""
+        """Remove the files of an image, facts first: an image with facts is complete. False during a pull of it."""
         with self._locks.holder() as holder:
-            if not holder.try_take(f"image {image_id}"):
+            if not holder.try_take(self._locks.image(image_id)):
                 return False
             for name in sorted(names, key=lambda name: not name.endswith(".json")):
                 os.unlink(f"{self.layout.images}/{name}")
@@ -249,7 +253,7 @@ class StoreWriter:
 
     @property
     def _waiting(self) -> str:
-        """A file that is there while an image without a name waits for the end of a job, or for the name."""
+        """A file that exists while an image without a name waits for the end of a job, or for its name."""
         return f"{self.layout.images}/.waiting"
 
     def _note_waiting(self, waits: bool) -> None:
@@ -269,7 +273,7 @@ class StoreWriter:
                 with open(f"{self.layout.plans}/{name}", "rb") as stream:
                     found.append(stream.read())
             except FileNotFoundError:
-                continue  # its job ended in between
+                continue  # its job ended meanwhile
         return found
 
     def _set_mode(self, names: Iterable[str], mode: int) -> None:
@@ -278,32 +282,6 @@ class StoreWriter:
             if stat.S_IMODE(os.stat(path).st_mode) != mode:
                 os.chmod(path, mode)
 
-    def _write(self, path: str, text: str, mode: int) -> None:
-        """A small file, whole or not at all."""
-        folder = os.path.dirname(path)
-        temporary = f"{folder}/{TEMPORARY}{secrets.token_hex(12)}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(text.encode())
-                stream.flush()
-                os.fchmod(stream.fileno(), mode)
-                os.fsync(stream.fileno())
-            os.rename(temporary, path)
-        except OSError:
-            os.unlink(temporary)
-            raise
-        _sync_folder(folder)
-
-
-def _sync_folder(path: str) -> None:
-    """Make the names in a folder last."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
 
 def _failed(path: str, error: OSError) -> UpstreamFailed:
-    return UpstreamFailed(f"image store: {path}: {(error.strerror or str(error)).lower()}")
+    return UpstreamFailed(f"image store: {path}: {reason(error)}")

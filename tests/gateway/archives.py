@@ -49,7 +49,7 @@ def file(name: str | bytes, data: bytes = b"data", **more: Any) -> Entry:
     return Entry(_bytes(name), data=data, **more)
 
 
-def folder(name: str | bytes, mode: int = 0o755, **more: Any) -> Entry:
+def directory(name: str | bytes, mode: int = 0o755, **more: Any) -> Entry:
     return Entry(_bytes(name), tarfile.DIRTYPE, mode=mode, **more)
 
 
@@ -77,7 +77,7 @@ def opaque(path: str) -> Entry:
     return file(f"{path}/.wh..wh..opq" if path else ".wh..wh..opq", b"", mode=0)
 
 
-BASE = (folder("bin"), file("bin/sh", b"#!shell", mode=0o755))
+BASE = (directory("bin"), file("bin/sh", b"#!shell", mode=0o755))
 """What every image needs to be taken at all."""
 
 Layer = Sequence[Entry] | bytes

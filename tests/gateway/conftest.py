@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.gateway.service import Service, folder_for_all
+from tests.gateway.service import Service, directory_for_all
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def service() -> Iterator[Service]:
     """A service that every uid can reach."""
     if os.geteuid() != 0:
         pytest.skip("needs root: a service and its users are different accounts")
-    with folder_for_all("udi-gateway-") as folder, Service(folder) as running:
+    with directory_for_all("udi-gateway-") as directory, Service(directory) as running:
         yield running
 
 

@@ -1,4 +1,4 @@
-"""A Docker daemon of a test's own: no network of its own, data below the test's folder."""
+"""A Docker daemon of a test's own: no network of its own, data below the test's directory."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import docker
 class Dockerd:
     """A running dockerd on a UNIX socket that all may use. A context manager."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.socket = f"unix://{folder}/docker.sock"
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.socket = f"unix://{directory}/docker.sock"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        at = self.folder
+        at = self.directory
         at.mkdir()
         self.log = at / "log"
         options = ["--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none"]

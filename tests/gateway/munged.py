@@ -10,17 +10,17 @@ from pathlib import Path
 
 
 class Munged:
-    """Runs in `folder`, which others may enter, until `stop`."""
+    """Runs in `directory`, which others may enter, until `stop`."""
 
-    def __init__(self, folder: Path, key: bytes = b"") -> None:
-        folder.mkdir()
-        folder.chmod(0o755)
-        self.socket = str(folder / "socket")
-        key_file = folder / "key"
+    def __init__(self, directory: Path, key: bytes = b"") -> None:
+        directory.mkdir()
+        directory.chmod(0o755)
+        self.socket = str(directory / "socket")
+        key_file = directory / "key"
         key_file.write_bytes(key or os.urandom(128))
         key_file.chmod(0o600)
         places = {"key-file": key_file, "socket": self.socket}
-        places |= {f"{name}-file": folder / name for name in ("pid", "seed", "log")}
+        places |= {f"{name}-file": directory / name for name in ("pid", "seed", "log")}
         words = [f"--{name}={path}" for name, path in places.items()]
         self._process = subprocess.Popen(
             ["/usr/sbin/munged", "--force", "--foreground", *words],

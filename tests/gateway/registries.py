@@ -43,21 +43,21 @@ def gateway_config(state: Path, **more: Any) -> GatewayConfig:
 
 
 class DebianRegistry:
-    """A running docker-registry on loopback, its data below `folder`. A context manager."""
+    """A running docker-registry on loopback, its data below `directory`. A context manager."""
 
-    def __init__(self, folder: Path, *, login: bool = False, tls: bool = False) -> None:
-        self.folder = folder
+    def __init__(self, directory: Path, *, login: bool = False, tls: bool = False) -> None:
+        self.directory = directory
         self._login, self._tls = login, tls
         self.name = f"localhost:{free_port()}" if tls else f"127.0.0.1:{free_port()}"
-        self.authority = folder / "authority.crt"
+        self.authority = directory / "authority.crt"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self.folder.mkdir()
+        self.directory.mkdir()
         document: dict[str, Any] = {
             "version": 0.1,
             "log": {"level": "warn", "accesslog": {"disabled": False}},
-            "storage": {"filesystem": {"rootdirectory": str(self.folder / "data")}, "delete": {"enabled": True}},
+            "storage": {"filesystem": {"rootdirectory": str(self.directory / "data")}, "delete": {"enabled": True}},
             "http": {"addr": self.name.replace("localhost", "127.0.0.1")},
             "validation": {"manifests": {"urls": {"allow": [".*"]}}},
         }
@@ -65,9 +65,9 @@ class DebianRegistry:
             document["auth"] = {"htpasswd": {"realm": "test", "path": str(self._passwords())}}
         if self._tls:
             document["http"]["tls"] = self._certificate()
-        configuration = self.folder / "config.yml"
+        configuration = self.directory / "config.yml"
         configuration.write_text(json.dumps(document))  # JSON is YAML
-        self.log = self.folder / "log"
+        self.log = self.directory / "log"
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 ["/usr/bin/docker-registry", "serve", configuration], stdout=log, stderr=log
@@ -85,7 +85,7 @@ class DebianRegistry:
         if self._process:
             self._process.kill()
             self._process.wait(10)
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.directory)
 
     def fetches(self, digest: str) -> int:
         """How often a blob was sent."""
@@ -144,7 +144,7 @@ class DebianRegistry:
             connection.close()
 
     def _passwords(self) -> Path:
-        path = self.folder / "htpasswd"
+        path = self.directory / "htpasswd"
         for number, (user, password) in enumerate(USERS.items()):
             made = ["-c"] if number == 0 else []
             subprocess.run(["htpasswd", "-B", "-C", "4", "-i", *made, path, user], input=password.encode(), check=True,
@@ -153,7 +153,7 @@ class DebianRegistry:
 
     def _certificate(self) -> dict[str, str]:
         """A certificate for localhost by an authority of its own."""
-        at = self.folder
+        at = self.directory
         (at / "names").write_text("subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n")
         for argv in (
             ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test authority",

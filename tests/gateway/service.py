@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from gateway.sources.files import OpenedFiles
+from gateway.wire import events, protocol
+from gateway.wire.events import Event
+from gateway.wire.messages import Found, PullFiles
 from udi import config
+from udi.reference import ImageReference
 
 ACCOUNT = 1500
 ANNA, BERT = 1000, 1001
@@ -43,41 +49,56 @@ def run_as(uid: int, argv: Sequence[str], **more: Any) -> subprocess.CompletedPr
     )
 
 
+def pull_of(source: OpenedFiles, name: str) -> PullFiles:
+    """The request for a pull of open files."""
+    reference = ImageReference.parse(name)
+    return PullFiles(kind=source.source.kind, tag=source.tag, files=tuple(source.files), name=reference)
+
+
+def descriptors(source: OpenedFiles) -> tuple[int, ...]:
+    return tuple(source.files.values())
+
+
+def next_event(connection: socket.socket, seconds: float) -> Event:
+    """The next event on a connection; an answer is that of a look-up."""
+    return events.from_json(protocol.LineReader(connection).next(seconds), Found)
+
+
 @contextmanager
-def folder_for_all(prefix: str) -> Iterator[Path]:
-    """A folder that every account can enter, unlike those of pytest; gone at the end."""
-    folder = Path(tempfile.mkdtemp(prefix=prefix))
-    folder.chmod(0o755)
+def directory_for_all(prefix: str) -> Iterator[Path]:
+    """A directory that every account can enter, unlike those of pytest; gone at the end."""
+    directory = Path(tempfile.mkdtemp(prefix=prefix))
+    directory.chmod(0o755)
     try:
-        yield folder
+        yield directory
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 class Service:
-    """`udi-gateway serve` in `folder`, which becomes readable for all."""
+    """`udi-gateway serve` in `directory`, which becomes readable for all."""
 
-    def __init__(self, folder: Path, settings: str = "", tables: str = "") -> None:
+    def __init__(self, directory: Path, settings: str = "", tables: str = "") -> None:
         """`settings` are further lines of `[gateway]`, `tables` further tables."""
-        self.folder = folder
-        folder.chmod(0o755)
-        self.own = folder / "own"
+        self.directory = directory
+        directory.chmod(0o755)
+        self.own = directory / "own"
         self.own.mkdir()
         os.chown(self.own, ACCOUNT, ACCOUNT)
         self.store = self.own / "store"
-        self._fault = folder / "fault"
+        self._fault = directory / "fault"
         self.fault("")
-        packer = folder / "packer"
+        packer = directory / "packer"
         packer.write_text(_PACKER.replace("@FAULT@", str(self._fault)))
         packer.chmod(0o755)
-        self.config = folder / "udi.toml"
+        self.config = directory / "udi.toml"
         self.config.write_text(
             f'store.path = "{self.store}"\nstore.account = "{ACCOUNT}"\n[gateway]\n'
             f'socket = "{self.own}/gateway.sock"\nstate = "{self.own}/state"\ntar2sqfs = "{packer}"\n'
             f'publishers = ["nobody"]\n{settings}\n{tables}\n'
         )
         self.config.chmod(0o644)
-        self.log = folder / "log"
+        self.log = directory / "log"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -138,7 +159,9 @@ class Service:
 
     def python(self, uid: int, code: str, *words: str) -> subprocess.CompletedProcess[str]:
         """A program of `uid`'s own, with `client` and `site` at hand."""
-        start = "import sys\nfrom gateway import client\nfrom udi import config\nsite = config.load(sys.argv[1])\n"
+        start = (
+            "import sys\nfrom gateway.client import client\nfrom udi import config\nsite = config.load(sys.argv[1])\n"
+        )
         argv = [sys.executable, "-c", start + code, str(self.config), *words]
         return run_as(uid, argv, cwd=Path(__file__).parents[2])
 

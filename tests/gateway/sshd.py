@@ -15,39 +15,39 @@ from tests.gateway.munged import free_port
 
 
 class Sshd:
-    """Runs in `folder` until `stop`; `account` with `uid` may log in with the key `identity`."""
+    """Runs in `directory` until `stop`; `account` with `uid` may log in with the key `identity`."""
 
-    def __init__(self, folder: Path, account: str, uid: int) -> None:
-        folder.mkdir()
-        folder.chmod(0o755)
+    def __init__(self, directory: Path, account: str, uid: int) -> None:
+        directory.mkdir()
+        directory.chmod(0o755)
         self.account = account
         self.port = free_port()
-        self.home = folder / "home"
+        self.home = directory / "home"
         self.home.mkdir()
         self.identity = self.home / "id"
-        for name in (self.identity, folder / "host"):
+        for name in (self.identity, directory / "host"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", name], check=True)
-        keys = folder / "authorized_keys"
+        keys = directory / "authorized_keys"
         keys.write_text(self.identity.with_suffix(".pub").read_text())
-        self.known = folder / "known_hosts"
-        self.known.write_text(f"[127.0.0.1]:{self.port} {(folder / 'host.pub').read_text()}")
+        self.known = directory / "known_hosts"
+        self.known.write_text(f"[127.0.0.1]:{self.port} {(directory / 'host.pub').read_text()}")
         subprocess.run(["chown", "-R", f"{uid}:{uid}", self.home], check=True)
-        passwd = folder / "passwd"
+        passwd = directory / "passwd"
         line = f"{account}:x:{uid}:{uid}::{self.home}:/bin/sh\n"
         passwd.write_text(Path("/etc/passwd").read_text() + line)
-        shadow = folder / "shadow"
+        shadow = directory / "shadow"
         shadow.write_text(Path("/etc/shadow").read_text() + f"{account}:*:19000::::::\n")
-        self._entered = folder / "entered"
+        self._entered = directory / "entered"
         mounts = "".join(f"mount --bind {shlex.quote(str(p))} /etc/{p.name}\n" for p in (passwd, shadow))
         self._entered.write_text(f'#!/bin/sh\nset -e\n{mounts}exec "$@"\n')
         self._entered.chmod(0o755)
-        config = folder / "config"
+        config = directory / "config"
         config.write_text(
-            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {keys}\n"
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {directory}/host\nAuthorizedKeysFile {keys}\n"
             f"PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nAllowUsers {account}\n"
         )
         Path("/run/sshd").mkdir(exist_ok=True)
-        self._log = folder / "log"
+        self._log = directory / "log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 self.inside("/usr/sbin/sshd", "-D", "-e", "-f", str(config)), stderr=log, stdin=subprocess.DEVNULL

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from gateway.image.convert import convert
-from gateway.sources.opened import open_source
-from gateway.sources.spec import parse_source
+from gateway.sources.kinds import parse_source
 from tests.gateway.archives import Layer, make_archive
 from udi.config import GatewayConfig
 from udi.facts import Facts
+from udi.registries import RegistryConfig
 
 FORMATS = ("squashfs", "ext4")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts, owners, other users")
@@ -34,21 +34,20 @@ class Silent:
     def advance(self, count: int) -> None:
         self.count = count
 
+    def layer(self, digest: str, done: int, total: int) -> None:
+        self.count = done
+
 
 def convert_source(source: str, output: Path, **settings: object) -> Facts:
     """`udi-gateway convert`, in this process."""
     site = dataclasses.replace(GatewayConfig(), **settings)  # type: ignore[arg-type]
-    opened = open_source(parse_source(source), site.architecture, site.max_metadata_bytes)
-    try:
-        image = opened.read(site.architecture, site.max_metadata_bytes)
+    with parse_source(source).image(site, RegistryConfig(), str(output.parent), Silent()) as image:
         return convert(image, str(output), site, Silent())
-    finally:
-        opened.close()
 
 
-def convert_layers(folder: Path, layers: Sequence[Layer], how: str = "plain", **settings: object) -> Path:
+def convert_layers(directory: Path, layers: Sequence[Layer], how: str = "plain", **settings: object) -> Path:
     """An image of these layers as a file: squashfs, where the settings say nothing else."""
-    archive, output = folder / "image.tar", folder / f"image.{settings.get('format', 'squashfs')}"
+    archive, output = directory / "image.tar", directory / f"image.{settings.get('format', 'squashfs')}"
     output.unlink(missing_ok=True)
     make_archive(archive, layers, how=how)
     convert_source(f"docker-archive:{archive}", output, **settings)
@@ -73,9 +72,9 @@ def tree_of(root: str | os.PathLike[str]) -> dict[bytes, Found]:
     """Every entry below `root` by its path. Directory times are left out: unpackers differ in them."""
     top = os.fsencode(root)
     statuses: dict[bytes, os.stat_result] = {b".": os.lstat(top)}
-    for folder, folders, files in os.walk(top):
-        for name in folders + files:
-            path = os.path.join(folder, name)
+    for directory, directories, files in os.walk(top):
+        for name in directories + files:
+            path = os.path.join(directory, name)
             statuses[os.path.relpath(path, top)] = os.lstat(path)
     names: dict[int, list[bytes]] = {}
     for path, status in statuses.items():
@@ -129,9 +128,9 @@ def mounted(image: Path, kind: str = "squashfs") -> Iterator[Path]:
         target.rmdir()
 
 
-def tree_of_layers(folder: Path, layers: Sequence[Layer], image_format: str = "squashfs") -> dict[bytes, Found]:
+def tree_of_layers(directory: Path, layers: Sequence[Layer], image_format: str = "squashfs") -> dict[bytes, Found]:
     """What we make of these layers."""
-    with mounted(convert_layers(folder, layers, format=image_format), image_format) as root:
+    with mounted(convert_layers(directory, layers, format=image_format), image_format) as root:
         return tree_of(root)
 
 

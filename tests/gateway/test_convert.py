@@ -13,7 +13,7 @@ import pytest
 
 from gateway.image.formats import ext4, packer
 from gateway.image.formats.squashfs import parse_compression
-from tests.gateway.archives import BASE, file, folder, hardlink, image_config, layer_tar, make_archive
+from tests.gateway.archives import BASE, directory, file, hardlink, image_config, layer_tar, make_archive
 from tests.gateway.support import convert_source, needs_root
 from udiroot.errors import ConfigError, ImageInvalid, TimedOut, UdiError, UpstreamFailed
 
@@ -52,11 +52,11 @@ def test_convert_makes_a_file_and_prints_the_id_or_the_facts(tmp_path: Path, arc
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["convert", "docker://other.test/debian", "OUT"], 4, "takes no images from registry other.test"),
+        (["convert", "docker://other.test/debian", "OUT"], 4, "registry other.test is not allowed"),
         (["convert", "docker-archive:/none", "OUT"], 3, "/none: no such file or directory"),
-        (["convert", "ARCHIVE", "OUT", "--compression", "zip"], 2, "no such compression: 'zip'"),
-        (["convert", "ARCHIVE", "OUT", "--compression", "gzip:10"], 2, "no such compression"),
-        (["convert", "ARCHIVE", "OUT", "--format", "cramfs"], 2, "no such format: 'cramfs'"),
+        (["convert", "ARCHIVE", "OUT", "--compression", "zip"], 2, "invalid compression 'zip'"),
+        (["convert", "ARCHIVE", "OUT", "--compression", "gzip:10"], 2, "invalid compression"),
+        (["convert", "ARCHIVE", "OUT", "--format", "cramfs"], 2, "unknown image format 'cramfs'"),
         (["convert", "ARCHIVE", "/none/out"], 6, "no such file or directory"),
         (["convert", "ARCHIVE"], 2, "OUTPUT"),
         (["conver"], 2, "conver"),
@@ -75,25 +75,25 @@ def test_errors_are_one_line_and_a_hint(tmp_path: Path, archive: str, words: lis
 
 @needs_root
 def test_ext4_without_root_is_one_clear_line(tmp_path: Path) -> None:
-    folder = Path("/tmp") / tmp_path.name
-    folder.mkdir(mode=0o777)
+    directory = Path("/tmp") / tmp_path.name
+    directory.mkdir(mode=0o777)
     try:
-        make_archive(folder / "image.tar", LAYERS)
-        folder.chmod(0o777)
-        done = run("convert", f"docker-archive:{folder}/image.tar", f"{folder}/out", "--format", "ext4", uid=1000)
+        make_archive(directory / "image.tar", LAYERS)
+        directory.chmod(0o777)
+        done = run("convert", f"docker-archive:{directory}/image.tar", f"{directory}/out", "--format", "ext4", uid=1000)
         assert done.returncode == 4
-        assert "an ext4 image can only be made by root" in done.stderr
-        assert not (folder / "out").exists()
+        assert "making an ext4 image requires root" in done.stderr
+        assert not (directory / "out").exists()
     finally:
-        (folder / "image.tar").unlink()
-        folder.rmdir()
+        (directory / "image.tar").unlink()
+        directory.rmdir()
 
 
 @pytest.mark.parametrize("image_format", ["squashfs", pytest.param("ext4", marks=needs_root)])
 def test_a_wrong_diff_id_leaves_nothing(tmp_path: Path, image_format: str) -> None:
     other = image_config([layer_tar([*BASE, file("other")])])
     make_archive(tmp_path / "image.tar", LAYERS, config=other)
-    with pytest.raises(ImageInvalid, match="layer 1 is not what the image configuration says"):
+    with pytest.raises(ImageInvalid, match="layer 1 does not match the image configuration"):
         convert_source(f"docker-archive:{tmp_path}/image.tar", tmp_path / "out", format=image_format)
     assert not (tmp_path / "out").exists()
 
@@ -109,11 +109,11 @@ def test_an_image_of_another_architecture_or_with_other_layers(tmp_path: Path) -
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", folder], check=True, timeout=10)
-    yield folder
-    subprocess.run(["umount", folder], check=True, timeout=10)
+    directory = tmp_path / "small"
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", directory], check=True, timeout=10)
+    yield directory
+    subprocess.run(["umount", directory], check=True, timeout=10)
 
 
 @needs_root
@@ -129,7 +129,7 @@ def test_a_full_disk(tmp_path: Path, small_disk: Path, image_format: str) -> Non
 
 
 def test_a_packer_that_is_not_there(tmp_path: Path, archive: str) -> None:
-    with pytest.raises(UpstreamFailed, match="cannot be run"):
+    with pytest.raises(UpstreamFailed, match="cannot run"):
         convert_source(archive, tmp_path / "out", tar2sqfs="/none/tar2sqfs")
 
 
@@ -151,14 +151,14 @@ if not @FORGETFUL@:
 
 
 @pytest.mark.parametrize(
-    ("forgetful", "said"), [(True, "tar2sqfs stored 4 of 5 names"), (False, "rdsquashfs failed with exit code 1")]
+    ("forgetful", "said"), [(True, "tar2sqfs stored 4 of 5 names"), (False, "rdsquashfs exited with 1")]
 )
 def test_a_packer_that_is_content_with_what_it_should_not_be(tmp_path: Path, forgetful: bool, said: str) -> None:
     """The exit code is 0 and the superblock right: only listing the image tells."""
     liar = tmp_path / "liar"
     liar.write_text(_LIAR.replace("@FORGETFUL@", str(forgetful)))
     liar.chmod(0o755)
-    make_archive(tmp_path / "image.tar", [[*BASE, folder("d"), file("d/one"), hardlink("d/two", "d/one")]])
+    make_archive(tmp_path / "image.tar", [[*BASE, directory("d"), file("d/one"), hardlink("d/two", "d/one")]])
     with pytest.raises(UpstreamFailed, match=said):
         convert_source(f"docker-archive:{tmp_path}/image.tar", tmp_path / "out", tar2sqfs=str(liar))
     assert not (tmp_path / "out").exists()
@@ -173,7 +173,7 @@ def test_an_ext4_image_that_lacks_inodes(tmp_path: Path, archive: str, monkeypat
         real(["/bin/cat"], feed, advance)
 
     monkeypatch.setattr(ext4, "pack", half)
-    with pytest.raises(UpstreamFailed, match=r"ext4 holds \d+ of \d+ inodes"):
+    with pytest.raises(UpstreamFailed, match=r"ext4 has \d+ of \d+ inodes"):
         convert_source(archive, tmp_path / "out", format="ext4")
     assert not (tmp_path / "out").exists()
 
@@ -193,16 +193,16 @@ def test_a_packer_that_hangs_is_ended(tmp_path: Path, archive: str, monkeypatch:
 
 def test_lines_of_a_program_are_counted_and_its_end_is_told() -> None:
     assert packer.count_lines(["/usr/bin/seq", "300000"], 30) == 300_000
-    with pytest.raises(TimedOut, match="did not end within"):
+    with pytest.raises(TimedOut, match="did not finish within"):
         packer.count_lines(["/bin/sleep", "60"], 0.2)
     with pytest.raises(UpstreamFailed, match="signal 9"):
         packer.count_lines(["/bin/sh", "-c", "kill -9 $$"], 30)
-    with pytest.raises(UpstreamFailed, match="cannot be run"):
+    with pytest.raises(UpstreamFailed, match="cannot run"):
         packer.count_lines(["/none/rdsquashfs"], 30)
 
 
 def test_what_a_packer_said_is_printable() -> None:
-    with pytest.raises(UpstreamFailed, match=r"exit code 3: a; b\\x1b\[31m") as caught:
+    with pytest.raises(UpstreamFailed, match=r"exited with 3: b\\x1b\[31m") as caught:
         packer.pack(
             ["/bin/sh", "-c", "printf 'a\\nb\\033[31m\\n'; exit 3"], lambda descriptor, wrote: None, lambda count: None
         )

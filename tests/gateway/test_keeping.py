@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from admin.machines import machine_of
 from admin.status import read_status
 from gateway.client import client
 from tests.gateway.service import ACCOUNT, ANNA, BERT, NOBODY, Service, run_as
@@ -27,7 +28,7 @@ GROUP = 12345
 
 def operator(service: Service, *words: str, settings: str = "") -> subprocess.CompletedProcess[str]:
     """`udi-gateway` as the store's account, with further settings."""
-    path = service.folder / "operator.toml"
+    path = service.directory / "operator.toml"
     path.write_text(service.config.read_text().replace("publishers =", f"{settings}\npublishers ="))
     path.chmod(0o644)
     program = [sys.executable, "-c", "from gateway.service.cli import main; main()", "--config", str(path), *words]
@@ -176,19 +177,19 @@ def test_status_tells_queue_store_and_errors(service: Service) -> None:
     found: list[object] = []
     thread = threading.Thread(target=pull, args=(service, path, "status:1", found))
     thread.start()
-    until_true(lambda: client.ask(service.site, {"do": "status"})["queue"])
-    entry = client.ask(service.site, {"do": "status"})["queue"][0]
-    assert (entry["uid"], entry["reference"]) == (0, "status:1")
+    until_true(lambda: client.status(service.site).queue)
+    entry = client.status(service.site).queue[0]
+    assert (entry.uid, entry.reference) == (0, "status:1")
     service.fault("")
     thread.join(30)
     service.udi(ANNA, "pull", f"docker-archive:{path}", "status:1")
-    answer = client.ask(service.site, {"do": "status"})
-    assert answer["queue"] == []
-    assert answer["images"] >= 1 and answer["bytes"] > 0
-    status = read_status(service.site)
-    assert f"store: {answer['images']} images" in status.as_text()
-    assert json.loads(status.as_json())["gateway"]["images"] == answer["images"]
-    refused = service.python(ANNA, "client.ask(site, {'do': 'status'})")
+    answer = client.status(service.site)
+    assert answer.queue == ()
+    assert answer.images >= 1 and answer.bytes > 0
+    status = read_status(service.site, machine_of(service.site))
+    assert f"store: {answer.images} images" in status.as_text()
+    assert json.loads(status.as_json())["gateway"]["images"] == answer.images
+    refused = service.python(ANNA, "client.status(site)")
     assert "only root may see" in refused.stderr
 
 
@@ -228,7 +229,7 @@ def test_rebuild(service: Service) -> None:
     assert int(done.stdout.split()[0]) >= 1
     assert (service.own / "state/history.sqlite.broken").exists()
     assert bring(service, "rebuilt/two", ANNA)
-    assert client.ask(service.site, {"do": "status"})["errors"] == []
+    assert client.status(service.site).errors == ()
 
 
 def test_a_full_disk_is_told_and_does_not_stay(service: Service) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import shutil
@@ -15,13 +16,12 @@ from pathlib import Path
 import pytest
 
 from gateway.client import client
-from gateway.sources.opened import open_source
-from gateway.sources.spec import parse_source
+from gateway.sources.files import DockerArchive
 from gateway.wire import channels
 from gateway.wire.munge import Munge
 from tests.gateway.archives import BASE, file, make_archive, make_oci_layout
 from tests.gateway.munged import Munged, free_port
-from tests.gateway.service import ACCOUNT, ANNA, BERT, Service, folder_for_all, run_as
+from tests.gateway.service import ACCOUNT, ANNA, BERT, Service, descriptors, directory_for_all, pull_of, run_as
 from tests.gateway.support import needs_root
 from udi import config
 from udiroot.errors import ImageInvalid, NotPermitted, UdiError, UpstreamFailed
@@ -32,11 +32,11 @@ pytestmark = needs_root
 class Far(Service):
     """A service that listens on the network too, whose clients know of no UNIX socket."""
 
-    def __init__(self, folder: Path, munge: str) -> None:
+    def __init__(self, directory: Path, munge: str) -> None:
         self.port = free_port()
-        super().__init__(folder, f'address = "127.0.0.1:{self.port}"\nmunge = "{munge}"\nconnections_per_user = 20')
+        super().__init__(directory, f'address = "127.0.0.1:{self.port}"\nmunge = "{munge}"\nconnections_per_user = 20')
         self.here = self.config
-        self.there = folder / "there.toml"
+        self.there = directory / "there.toml"
         self.there.write_text(self.config.read_text().replace("/gateway.sock", "/not-on-this-machine.sock"))
         self.there.chmod(0o644)
 
@@ -50,8 +50,8 @@ class Far(Service):
 
 @pytest.fixture(scope="module")
 def munged() -> Iterator[Munged]:
-    with folder_for_all("udi-munge-") as folder:
-        running = Munged(folder / "munge")
+    with directory_for_all("udi-munge-") as directory:
+        running = Munged(directory / "munge")
         try:
             yield running
         finally:
@@ -60,12 +60,12 @@ def munged() -> Iterator[Munged]:
 
 @pytest.fixture(scope="module")
 def far(munged: Munged) -> Iterator[Far]:
-    with folder_for_all("udi-far-") as folder, Far(folder, munged.socket) as running:
+    with directory_for_all("udi-far-") as directory, Far(directory, munged.socket) as running:
         yield running
 
 
 def archive(far: Far, name: str, size: int = 1000, owner: int = ANNA) -> tuple[str, str]:
-    path = far.folder / f"{name}.tar"
+    path = far.directory / f"{name}.tar"
     image_id = make_archive(path, [[*BASE, file("data", b"x" * size)], [file(name)]], tags=[f"{name}:1"])
     shutil.chown(path, owner)
     path.chmod(0o400)
@@ -99,13 +99,13 @@ def test_pull_and_look_up_from_elsewhere(far: Far) -> None:
 
 
 def test_a_layout_of_many_files_from_elsewhere(far: Far) -> None:
-    image_id = make_oci_layout(far.folder / "layout", [BASE, [file("a", b"1" * 70_000)], [file("b")]], how="gzip")
-    assert far.ask(BERT, "pull", f"oci:{far.folder}/layout:1", "layout:1")["id"] == image_id
+    image_id = make_oci_layout(far.directory / "layout", [BASE, [file("a", b"1" * 70_000)], [file("b")]], how="gzip")
+    assert far.ask(BERT, "pull", f"oci:{far.directory}/layout:1", "layout:1")["id"] == image_id
 
 
 def test_an_answer_of_many_credentials(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = {f"label{n}": "x" * 1000 for n in range(900)}
-    path = far.folder / "labels.tar"
+    path = far.directory / "labels.tar"
     image_id = make_archive(path, [BASE], config={"config": {"Labels": labels}}, tags=["labels:1"])
     path.chmod(0o644)
     assert far.ask(ANNA, "pull", f"docker-archive:{path}")["id"] == image_id
@@ -158,7 +158,7 @@ def test_nobody_but_the_gateway_can_read_a_request(far: Far) -> None:
     code = "import sys; from gateway.wire.munge import Munge; print(Munge(sys.argv[1]).decode(sys.argv[2].encode()))"
     program = [sys.executable, "-c", code, far.site.gateway.munge, line.decode()]
     read = run_as(BERT, program, cwd=Path(__file__).parents[2])
-    assert "made for somebody else" in read.stderr
+    assert "issued for another user" in read.stderr
     assert "secret" not in read.stdout + read.stderr
 
 
@@ -185,9 +185,9 @@ def test_an_impostor_is_not_believed(far: Far) -> None:
         thread = threading.Thread(target=impostor)
         thread.start()
         text = far.there.read_text().replace(f":{far.port}", f":{port}")
-        other = far.folder / "impostor.toml"
+        other = far.directory / "impostor.toml"
         other.write_text(text)
-        with pytest.raises(UpstreamFailed, match="not the gateway"):
+        with pytest.raises(UpstreamFailed, match="could not prove that it is the gateway"):
             client.lookup(config.load(str(other)), "x:1")
         thread.join(5)
 
@@ -195,10 +195,10 @@ def test_an_impostor_is_not_believed(far: Far) -> None:
 def test_what_arrives_must_be_what_was_sent(far: Far) -> None:
     """Files are no credentials: what they must be is in the request."""
     path, _ = archive(far, "swapped", owner=0)
-    source = open_source(parse_source(f"docker-archive:{path}"), "amd64", 1 << 20)
-    asked = {"do": "pull", "kind": "docker-archive", "tag": "", "name": "swapped:1", "image": "ab" * 32}
+    source = DockerArchive(str(path)).open("amd64", 1 << 20)
+    request = dataclasses.replace(pull_of(source, "swapped:1"), image="ab" * 32)
     with pytest.raises(ImageInvalid, match="not the image that was sent"):
-        client.ask(far.far_site, asked, source=source)
+        client.ask(far.far_site, request, files=descriptors(source))
     source.close()
     assert "swapped:1" not in far.names(0)
 
@@ -207,8 +207,8 @@ def test_a_stream_is_bounded_and_may_be_cut_off(far: Far, monkeypatch: pytest.Mo
     before = far.files()
     pull: dict[str, object] = {"do": "pull", "kind": "docker-archive", "tag": "", "files": [""], "name": "cut:1"}
     for sizes, sent, words in (
-        ([1 << 40], b"", "larger than gateway.max_image_bytes"),
-        ([-1], b"", "tells no sizes"),
+        ([1 << 40], b"", "limit set by gateway.max_image_bytes"),
+        ([-1], b"", "sizes of the request's files must be integers"),
         ([5000], b"x" * 4000, "cut off"),
         ([3], b"x" * 3, "cut off within a header"),
     ):
@@ -241,7 +241,7 @@ def test_silent_connections_of_one_address_are_bounded(far: Far) -> None:
 
 def test_with_munge_down_there_is_one_clear_line(far: Far, tmp_path: Path) -> None:
     text = far.there.read_text().replace(far.site.gateway.munge, "/nonexistent/munge")
-    other = far.folder / "no-munge.toml"
+    other = far.directory / "no-munge.toml"
     other.write_text(text)
     with pytest.raises(UpstreamFailed, match="munge: ") as told:
         client.lookup(config.load(str(other)), "x:1")

@@ -17,11 +17,13 @@ from pathlib import Path
 import pytest
 
 from gateway.client import client
-from gateway.sources.opened import open_source
-from gateway.sources.spec import parse_source
-from gateway.wire import protocol
+from gateway.sources.files import DockerArchive
+from gateway.wire import events, protocol
+from gateway.wire.events import Event, EventSink, Failed, Progress
+from gateway.wire.messages import FailedPull, Found, Remove
 from tests.gateway.archives import BASE, file, make_archive
-from tests.gateway.service import ACCOUNT, ANNA, BERT, Service
+from tests.gateway.service import ACCOUNT, ANNA, BERT, Service, descriptors, next_event, pull_of
+from udi.reference import ImageReference
 from udiroot.errors import UdiError, UpstreamFailed
 
 HANDLE = "from gateway.service.cli import main; main()"
@@ -41,7 +43,7 @@ class SuperServer:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
-        with (self._service.folder / "log").open("ab") as log:
+        with (self._service.directory / "log").open("ab") as log:
             while True:
                 try:
                     connection, _ = self._socket.accept()
@@ -83,22 +85,25 @@ def handled(service: Service) -> Iterator[SuperServer]:
 
 
 def archive(service: Service, name: str, size: int = 1000) -> tuple[str, str]:
-    path = service.folder / f"{name}.tar"
+    path = service.directory / f"{name}.tar"
     image_id = make_archive(path, [[*BASE, file("data", os.urandom(size))]], tags=[f"{name}:1"])
     path.chmod(0o644)
     return str(path), image_id
 
 
-def pull(service: Service, path: str, name: str, found: list[object], tell: client.Tell | None = None) -> None:
+def pull(service: Service, path: str, name: str, found: list[object], on_event: EventSink | None = None) -> None:
     """A pull by this process, whose outcome goes to `found`."""
-    source = open_source(parse_source(f"docker-archive:{path}"), "amd64", 1 << 20)
-    request = {"do": "pull", "kind": source.kind, "tag": "", "public": False, "name": name}
+    source = DockerArchive(str(path)).open("amd64", 1 << 20)
     try:
-        found.append(client.pull(service.site, request, source=source, tell=tell)["id"])
+        found.append(client.pull(service.site, pull_of(source, name), files=descriptors(source), on_event=on_event).id)
     except UdiError as error:
         found.append(error.message)
     finally:
         source.close()
+
+
+def stage_of(event: Event) -> str:
+    return event.stage if isinstance(event, Progress) else ""
 
 
 def together(threads: list[threading.Thread], seconds: float = 60) -> None:
@@ -125,7 +130,7 @@ def test_processes_share_one_conversion_and_its_progress(service: Service, handl
     threads = [
         threading.Thread(
             target=pull,
-            args=(service, path, f"processes:{n}", found, lambda event, n=n: told[n].append(str(event.get("stage")))),
+            args=(service, path, f"processes:{n}", found, lambda event, n=n: told[n].append(stage_of(event))),
         )
         for n in told
     ]
@@ -179,8 +184,9 @@ def test_a_failure_is_told_to_all_and_does_not_stick(service: Service) -> None:
         os.kill(worker, signal.SIGKILL)
     for thread in threads:
         thread.join(30)
-    assert found == ["the conversion ended before it was done (signal 9)"] * 5
-    assert {"uid": 0, "reference": "sticky:0", "error": str(found[0])}.items() <= _errors(service)["sticky:0"].items()
+    assert found == ["the conversion terminated unexpectedly (signal 9)"] * 5
+    failed = _errors(service)["sticky:0"]
+    assert (failed.uid, failed.error) == (0, found[0])
     service.fault("")
     pull(service, path, "sticky:1", found)
     assert found[-1] == image_id
@@ -209,22 +215,22 @@ def test_different_images_go_in_parallel_up_to_a_limit(service: Service) -> None
 def _workers() -> list[int]:
     """Workers of the store's account whose packer runs."""
     found = []
-    for folder in Path("/proc").iterdir():
+    for directory in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if folder.name.isdecimal() and folder.stat().st_uid == ACCOUNT:
-                words = (folder / "cmdline").read_bytes()
-                children = (folder / f"task/{folder.name}/children").read_text()
+            if directory.name.isdecimal() and directory.stat().st_uid == ACCOUNT:
+                words = (directory / "cmdline").read_bytes()
+                children = (directory / f"task/{directory.name}/children").read_text()
                 if b"gateway.service.worker" in words and children.strip():
-                    found.append(int(folder.name))
+                    found.append(int(directory.name))
     return found
 
 
-def _errors(service: Service) -> dict[str, dict[str, object]]:
-    return {error["reference"]: error for error in client.ask(service.site, {"do": "status"})["errors"]}
+def _errors(service: Service) -> dict[str, FailedPull]:
+    return {failed.reference: failed for failed in client.status(service.site).errors}
 
 
 def _queued(service: Service) -> int:
-    return len(client.ask(service.site, {"do": "status"})["queue"])
+    return len(client.status(service.site).queue)
 
 
 def test_a_hundred_users_make_one_conversion(service: Service) -> None:
@@ -286,7 +292,7 @@ def test_killed_at_random_moments_of_fifty_pulls(service: Service) -> None:
             for thread in threads:
                 thread.join(60)
             for n in range(10):
-                client.ask(service.site, {"do": "remove", "reference": f"kill{turn}:{n}"})
+                client.ask(service.site, Remove(reference=ImageReference.parse(f"kill{turn}:{n}")))
     finally:
         stop.set()
         watching.join()
@@ -308,8 +314,8 @@ def test_a_thousand_connections_that_say_nothing(service: Service) -> None:
         start = time.monotonic()
         assert service.udi(BERT, "images").returncode == 0
         assert time.monotonic() - start < 5
-        assert "too many connections" in str(protocol.EventReader(silent[-1]).next(5)["message"])
-        assert "no request within 10 s" in str(protocol.EventReader(silent[0]).next(20)["message"])
+        assert "too many connections" in str(next_event(silent[-1], 5))
+        assert "no request within 10 s" in str(next_event(silent[0], 20))
     finally:
         for connection in silent:
             connection.close()
@@ -328,7 +334,7 @@ def test_processes_bound_connections_together(service: Service, handled: SuperSe
         said = []
         for connection in silent:
             with contextlib.suppress(UdiError):
-                said.append(str(protocol.EventReader(connection).next(2)["message"]))
+                said.append(str(next_event(connection, 2)))
         assert len(said) == 2
         assert all("too many connections" in words for words in said)
         for connection in silent:
@@ -370,8 +376,9 @@ def test_what_xinetd_gives_holds_nothing_but_answers(service: Service) -> None:
                 group=ACCOUNT,
             )
         protocol.send(ours, {"udi": 1, "do": "lookup", "reference": "no/such:1"})
-        reader = protocol.EventReader(ours)
-        assert reader.next(20)["exit_code"] == 3
-        with pytest.raises(UpstreamFailed, match="ended the connection"):
+        reader = protocol.LineReader(ours)
+        event = events.from_json(reader.next(20), Found)
+        assert isinstance(event, Failed) and event.exit_code == 3
+        with pytest.raises(UpstreamFailed, match="closed the connection"):
             reader.next(20)
         assert process.wait(20) == 0

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.sources.registry import Registry
 from gateway.sources.registry_image import host_of
-from gateway.store.credentials import Login
+from gateway.store.credentials import Credentials
 from tests.gateway.archives import BASE, file
 from tests.gateway.odd_registry import OddRegistry
 from tests.gateway.registries import (
@@ -102,9 +102,9 @@ def test_an_image_without_a_login_is_public_and_with_one_private(
     assert pull(tmp_path, settings, "anna/secret:1", ANNA).id == pushed.id
     open_registry.push("everybodys", LAYERS)
     assert not found(settings, f"{open_registry.name}/everybodys:1", ANNA).private
-    error = refused(NotPermitted, "asks for a login", tmp_path, settings, "anna/secret:1")
+    error = refused(NotPermitted, "requires credentials", tmp_path, settings, "anna/secret:1")
     assert error.hint == f"udi login {closed_registry.name}"
-    refused(NotPermitted, "", tmp_path, settings, "anna/secret:1", Login("anna", "wrong"))
+    refused(NotPermitted, "", tmp_path, settings, "anna/secret:1", Credentials("anna", "wrong"))
 
 
 def test_a_cached_layer_is_for_those_alone_who_show_the_registry_a_login(
@@ -116,11 +116,11 @@ def test_a_cached_layer_is_for_those_alone_who_show_the_registry_a_login(
     settings = registry_config(closed_registry.name)
     first = pull(tmp_path, settings, "anna/cached:1", ANNA)
     assert [closed_registry.fetches(digest) for digest in pushed.layers] == [1] * 3
-    for login in (None, Login("anna", "wrong"), Login("eve", "x")):
+    for credentials in (None, Credentials("anna", "wrong"), Credentials("eve", "x")):
         with pytest.raises(NotPermitted):
-            pull(tmp_path, settings, "anna/cached:1", login)
+            pull(tmp_path, settings, "anna/cached:1", credentials)
     assert pull(tmp_path, settings, "anna/cached:1", ANNA) == first
-    assert pull(tmp_path, settings, "anna/cached:1", Login("bert", USERS["bert"])) == first
+    assert pull(tmp_path, settings, "anna/cached:1", Credentials("bert", USERS["bert"])) == first
     assert [closed_registry.fetches(digest) for digest in pushed.layers] == [1] * 3, "out of the cache"
 
 
@@ -143,7 +143,7 @@ def test_a_registry_with_a_private_authority(tmp_path: Path) -> None:
 
 def test_only_registries_that_the_site_lists(open_registry: DebianRegistry, tmp_path: Path) -> None:
     settings = registry_config(open_registry.name)
-    error = refused(NotPermitted, "takes no images from registry other.test", tmp_path, settings, "other.test/x:1")
+    error = refused(NotPermitted, "registry other.test is not allowed", tmp_path, settings, "other.test/x:1")
     assert open_registry.name in error.hint
     assert settings.canonical(ImageReference.parse(f"{open_registry.name}/x:1")) == ImageReference.parse("x:1")
     assert host_of(settings, "").name == open_registry.name
@@ -169,10 +169,10 @@ def test_login_is_verified(closed_registry: DebianRegistry, open_registry: Debia
     """shifter#321: bad credentials were accepted silently."""
     settings = registry_config(closed_registry.name, open_registry.name)
 
-    def check(name: str, login: Login) -> bool:
-        return Registry(settings, host_of(settings, name), "", login, Deadline(10)).check_login()
+    def check(name: str, credentials: Credentials) -> bool:
+        return Registry(settings, host_of(settings, name), "", credentials, Deadline(10)).check_credentials()
 
     assert check(closed_registry.name, ANNA), "a password with a colon, a blank and an apostrophe"
-    with pytest.raises(NotPermitted, match="refuses this login"):
-        check(closed_registry.name, Login("anna", "wrong"))
+    with pytest.raises(NotPermitted, match="rejected these credentials"):
+        check(closed_registry.name, Credentials("anna", "wrong"))
     assert not check(open_registry.name, ANNA), "it asks for none"

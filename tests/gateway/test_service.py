@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from gateway.client import client
-from gateway.sources.opened import open_source
-from gateway.sources.spec import parse_source
+from gateway.sources.files import DockerArchive
 from gateway.wire import protocol
+from gateway.wire.events import Event, Failed
 from tests.gateway.archives import BASE, file, image_config, layer_tar, make_archive, make_oci_layout
-from tests.gateway.service import ACCOUNT, ANNA, BERT, NOBODY, Service
+from tests.gateway.service import ACCOUNT, ANNA, BERT, NOBODY, Service, descriptors, next_event, pull_of
 from udi import config
 from udiroot.errors import NotFound, TimedOut, UdiError, UpstreamFailed
 
@@ -32,7 +32,7 @@ def fresh(service: Service, name: str = "", size: int = 1000, **more: object) ->
     """A new image as an archive that all can read: its path and its id."""
     global _count
     _count += 1
-    path = service.folder / f"image{_count}.tar"
+    path = service.directory / f"image{_count}.tar"
     tag = name or f"image{_count}:1"
     image_id = make_archive(path, [[*BASE, file("data", os.urandom(size))]], tags=[tag], **more)  # type: ignore[arg-type]
     path.chmod(0o644)
@@ -62,7 +62,7 @@ def test_an_image_of_an_archive_is_its_pullers_alone(service: Service) -> None:
     for words in (["lookup", "private/app:2"], ["inspect", f"id:{image_id}"], ["rm", "private/app:2"]):
         refused = service.udi(BERT, *words)
         assert refused.returncode == NotFound.exit_code
-        assert "that you may use" in refused.stderr
+        assert "not found, or you do not have access to it" in refused.stderr
     image = service.store / "images" / f"{image_id}.squashfs"
     assert mode_of(image) == mode_of(image.with_suffix(".json")) == 0o400
     assert image.stat().st_uid == ACCOUNT
@@ -141,12 +141,12 @@ def test_the_client_opens_files_with_the_users_rights(service: Service) -> None:
 
 
 def test_an_oci_layout_in_a_folder_that_only_its_owner_can_enter(service: Service) -> None:
-    folder = service.folder / "anna"
-    image_id = make_oci_layout(folder / "oci", [BASE, [file("data", b"oci")]], how="gzip")
-    subprocess.run(["chown", "-R", str(ANNA), folder], check=True)
-    folder.chmod(0o700)
-    assert service.udi(ANNA, "pull", f"oci:{folder}/oci:1").returncode == 2, "it has a tag there, and no name"
-    assert service.ask(ANNA, "pull", f"oci:{folder}/oci:1", "from/oci:1")["id"] == image_id
+    directory = service.directory / "anna"
+    image_id = make_oci_layout(directory / "oci", [BASE, [file("data", b"oci")]], how="gzip")
+    subprocess.run(["chown", "-R", str(ANNA), directory], check=True)
+    directory.chmod(0o700)
+    assert service.udi(ANNA, "pull", f"oci:{directory}/oci:1").returncode == 2, "it has a tag there, and no name"
+    assert service.ask(ANNA, "pull", f"oci:{directory}/oci:1", "from/oci:1")["id"] == image_id
 
 
 # One conversion for all
@@ -159,10 +159,9 @@ def test_twenty_pulls_at_once_make_one_conversion(service: Service) -> None:
     found: list[object] = []
 
     def pull(number: int) -> None:
-        source = open_source(parse_source(f"docker-archive:{path if number % 4 else copy}"), "amd64", 1 << 20)
-        request = {"do": "pull", "kind": source.kind, "tag": "", "public": False, "name": f"twenty:{number}"}
+        source = DockerArchive(str(path if number % 4 else copy)).open("amd64", 1 << 20)
         try:
-            found.append(client.ask(service.site, request, source=source)["id"])
+            found.append(client.ask(service.site, pull_of(source, f"twenty:{number}"), files=descriptors(source)).id)
         except UdiError as error:
             found.append(error.message)
         finally:
@@ -204,7 +203,7 @@ def test_ctrl_c_says_that_the_pull_goes_on(service: Service) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert b"goes on without you" in said
+    assert b"the pull continues in the background" in said
     service.fault("")
     until(lambda: "ctrl-c:1" in service.names(0))
 
@@ -215,15 +214,15 @@ def test_ctrl_c_says_that_the_pull_goes_on(service: Service) -> None:
 def test_an_archive_that_claims_another_images_id(service: Service) -> None:
     """The configuration is public knowledge; the layers are what must be shown."""
     secret, other = layer_tar([*BASE, file("secret", b"s")]), layer_tar([*BASE, file("other", b"o")])
-    image_id = make_archive(service.folder / "secret.tar", [secret])
-    make_archive(service.folder / "liar.tar", [other], config=image_config([secret]))
+    image_id = make_archive(service.directory / "secret.tar", [secret])
+    make_archive(service.directory / "liar.tar", [other], config=image_config([secret]))
     for name in ("secret.tar", "liar.tar"):
-        (service.folder / name).chmod(0o644)
-    first = service.udi(BERT, "pull", f"docker-archive:{service.folder}/liar.tar", "liar:1")
+        (service.directory / name).chmod(0o644)
+    first = service.udi(BERT, "pull", f"docker-archive:{service.directory}/liar.tar", "liar:1")
     assert first.returncode == 5
-    assert "layer 1 is not what the image configuration says" in first.stderr
-    service.ask(ANNA, "pull", f"docker-archive:{service.folder}/secret.tar", "secret:1")
-    second = service.udi(BERT, "pull", f"docker-archive:{service.folder}/liar.tar", "liar:1")
+    assert "layer 1 does not match the image configuration" in first.stderr
+    service.ask(ANNA, "pull", f"docker-archive:{service.directory}/secret.tar", "secret:1")
+    second = service.udi(BERT, "pull", f"docker-archive:{service.directory}/liar.tar", "liar:1")
     assert second.returncode == 5
     assert service.names(BERT).isdisjoint({"liar:1", "secret:1"})
     assert service.udi(BERT, "lookup", f"id:{image_id}").returncode == 3
@@ -232,7 +231,7 @@ def test_an_archive_that_claims_another_images_id(service: Service) -> None:
 def test_who_has_the_layers_gets_the_image_without_another_conversion(service: Service) -> None:
     path, image_id = fresh(service)
     service.ask(ANNA, "pull", f"docker-archive:{path}", "shared:1")
-    copy = service.folder / "copy.tar"
+    copy = service.directory / "copy.tar"
     copy.write_bytes(Path(path).read_bytes())
     copy.chmod(0o644)
     assert service.ask(BERT, "pull", f"docker-archive:{copy}", "shared:1")["id"] == image_id
@@ -241,7 +240,7 @@ def test_who_has_the_layers_gets_the_image_without_another_conversion(service: S
 
 def test_a_file_that_changes_while_it_is_converted_changes_nothing(service: Service) -> None:
     path, image_id = fresh(service, size=200_000)
-    good = service.folder / "good.tar"
+    good = service.directory / "good.tar"
     good.write_bytes(Path(path).read_bytes())
     good.chmod(0o644)
     service.fault("wait")
@@ -264,7 +263,7 @@ def _packer_runs(service: Service) -> bool:
         try:
             if (
                 name.isdecimal()
-                and str(service.folder / "packer").encode() in Path(f"/proc/{name}/cmdline").read_bytes()
+                and str(service.directory / "packer").encode() in Path(f"/proc/{name}/cmdline").read_bytes()
             ):
                 return True
         except OSError:
@@ -302,7 +301,7 @@ def test_a_converter_killed(service: Service) -> None:
     os.kill(_worker(service), signal.SIGKILL)
     thread.join(30)
     assert results[0].returncode == 6
-    assert "ended before it was done (signal 9)" in results[0].stderr
+    assert "terminated unexpectedly (signal 9)" in results[0].stderr
     assert service.files() == before
     until(lambda: not _packer_runs(service))
     service.fault("")
@@ -338,8 +337,8 @@ def test_a_service_killed_in_the_middle(service: Service) -> None:
     assert ".new-0123" not in service.files()
     service.fault("")
     thread.join(30)
-    assert results[0].returncode == 0, "the client asked again"
-    assert "asking again" in results[0].stderr
+    assert results[0].returncode == 0, "the client tried again"
+    assert "trying again" in results[0].stderr
     assert service.ask(ANNA, "lookup", "service:1")["id"] == image_id
     until(lambda: not _packer_runs(service))  # the dead conversion's may live a little longer than its worker
     service.stop()
@@ -348,7 +347,7 @@ def test_a_service_killed_in_the_middle(service: Service) -> None:
 
 
 def _queued(service: Service) -> bool:
-    return bool(client.ask(service.site, {"do": "status"})["queue"])
+    return bool(client.status(service.site).queue)
 
 
 @pytest.mark.parametrize("cut", [100, 3000, 11_000])
@@ -364,46 +363,51 @@ def test_a_truncated_archive(service: Service, cut: int) -> None:
 
 def test_a_broken_archive_is_refused_by_the_service_too(service: Service) -> None:
     """The client looks first, but the service does not rely on it."""
-    path = service.folder / "junk.tar"
+    path = service.directory / "junk.tar"
     path.write_bytes(b"junk" * 1000)
-    source = open_source(parse_source(f"docker-archive:{path}"), "amd64", 1 << 20)
-    request = {"do": "pull", "kind": "docker-archive", "tag": "", "public": False, "name": "junk:1"}
+    source = DockerArchive(str(path)).open("amd64", 1 << 20)
     with pytest.raises(UdiError, match="not a tar header"):
-        client.ask(service.site, request, source=source)
+        client.ask(service.site, pull_of(source, "junk:1"), files=descriptors(source))
     source.close()
 
 
 # Bounds
 
 
-def _raw(service: Service, data: bytes) -> dict[str, object]:
+def _raw(service: Service, data: bytes) -> Event:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(service.site.gateway.socket)
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
-        return protocol.EventReader(connection).next(15)
+        return next_event(connection, 15)
 
 
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"not json\n", "not a line of JSON"),
+        (b"not json\n", "not valid JSON"),
         (b"[]\n", "not a JSON object"),
         (b'{"udi": 2, "do": "images"}\n', "version 2"),
-        (b'{"udi": 1, "do": "destroy"}\n', "no such request"),
+        (b'{"udi": 1, "do": "destroy"}\n', "unknown request 'destroy'"),
         (b'{"udi": 1, "do": "lookup"}\n', "no reference"),
+        (b'{"udi": 1, "do": ["lookup"]}\n', "unknown request"),
+        (b'{"udi": 1, "do": "lookup", "reference": 5}\n', "reference of request must be of type string"),
+        (b'{"udi": 1, "do": "lookup", "reference": "a", "tag": ""}\n', "unknown field 'tag'"),
         (b'{"udi": 1, "do": "lookup", "reference": "a;b"}\n', "not an image name"),
-        (b'{"udi": 1, "do": "pull", "kind": "docker-archive", "tag": "", "files": [""]}\n', "brings 0 descriptors"),
-        (b'{"udi": 1, "do": "pull", "kind": "tarball", "tag": "", "files": []}\n', "no such kind"),
+        (
+            b'{"udi": 1, "do": "pull", "kind": "docker-archive", "tag": "", "files": [""], "name": "a"}\n',
+            "brings 0 descriptors",
+        ),
+        (b'{"udi": 1, "do": "pull", "kind": "tarball", "tag": "", "files": []}\n', "unknown kind of source 'tarball'"),
         (b'{"udi": 1', "cut off"),
         (b"x" * 70_000, "larger than"),
-        (b"[" * 60_000 + b"\n", "not a line of JSON"),
+        (b"[" * 60_000 + b"\n", "not valid JSON"),
     ],
 )
 def test_requests_that_cannot_be_meant(service: Service, data: bytes, said: str) -> None:
     event = _raw(service, data)
-    assert event["event"] == "error"
-    assert said in str(event["message"])
+    assert isinstance(event, Failed)
+    assert said in event.message
 
 
 def test_a_descriptor_that_is_no_file_is_refused(service: Service) -> None:
@@ -412,15 +416,16 @@ def test_a_descriptor_that_is_no_file_is_refused(service: Service) -> None:
         connection.connect(service.site.gateway.socket)
         message = {"udi": 1, "do": "pull", "kind": "docker-archive", "tag": "", "files": [""], "name": "x:1"}
         protocol.send(connection, message, [read])
-        event = protocol.EventReader(connection).next(10)
+        event = next_event(connection, 10)
     os.close(read)
     os.close(write)
-    assert event["message"] == "what was handed over is not a regular file"
+    assert isinstance(event, Failed)
+    assert event.message == "a descriptor of the request is not a regular file"
 
 
 def test_lookup_has_a_time_limit(tmp_path: Path, service: Service) -> None:
     text = service.config.read_text().replace("gateway.sock", "deaf.sock")
-    deaf = service.folder / "deaf.toml"
+    deaf = service.directory / "deaf.toml"
     deaf.write_text(text)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(service.own / "deaf.sock"))
@@ -444,12 +449,13 @@ def test_serve_runs_as_the_stores_account_alone(service: Service) -> None:
     ]
     as_root = subprocess.run(program, capture_output=True, text=True, timeout=20, check=False)
     assert as_root.returncode == 2
-    assert f"runs as the store's account {ACCOUNT}" in as_root.stderr
+    assert f"must run as the store's account {ACCOUNT}" in as_root.stderr
+    assert f"hint: runuser -u {ACCOUNT} -- udi-gateway --config {service.config} serve" in as_root.stderr
     twice = subprocess.run(
         program, capture_output=True, text=True, timeout=20, user=ACCOUNT, group=ACCOUNT, check=False
     )
     assert twice.returncode == 2
-    assert "another gateway runs" in twice.stderr
+    assert "another gateway is running" in twice.stderr
 
 
 def test_the_layout_of_the_store(service: Service) -> None:
@@ -458,10 +464,10 @@ def test_the_layout_of_the_store(service: Service) -> None:
 
 def test_missing_programs_are_told_at_the_start() -> None:
     tables = '[[systems]]\nname = "two"\npath = "/two"\nhost = "two"\nssh = ["/no/ssh", "-q"]\n'
-    with tempfile.TemporaryDirectory() as folder:
-        running = Service(Path(folder), tables=tables)
+    with tempfile.TemporaryDirectory() as directory:
+        running = Service(Path(directory), tables=tables)
         running.start()
         running.stop()
         said = running.log.read_text()
-    assert "systems[0].ssh: /no/ssh is not a program here, so pulls fail" in said
+    assert "systems[0].ssh: /no/ssh is not an executable program; pulls will fail" in said
     assert "gateway.tar2sqfs" not in said

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from gateway.sources.fetch import Fetcher
-from gateway.store.credentials import Logins
+from gateway.store.credentials import CredentialStore
 from tests.gateway.archives import BASE, Entry, file, image_config, layer_tar
 from tests.gateway.odd_registry import Asked, OddRegistry, bearer, redirect, tokens
 from tests.gateway.registries import (
@@ -41,7 +41,7 @@ def test_a_token_is_asked_for_where_the_site_allows(odd: OddRegistry, tmp_path: 
     odd.add("private/x:1", LAYERS)
     odd.rules += [tokens(accepted=lambda said: said.startswith("Basic ")), bearer(f"{odd.url}/token?more=1")]
     settings = registry_config(odd.name)
-    refused(NotPermitted, "asks for a login", tmp_path, settings, "private/x:1")
+    refused(NotPermitted, "requires credentials", tmp_path, settings, "private/x:1")
     assert pull(tmp_path, settings, "private/x:1", ANNA).id
     asked = [asked.path for asked in odd.asked if asked.path.startswith("/token")]
     assert asked[0] == "/token?more=1&service=test&scope=repository%3Aprivate%2Fx%3Apull", "the scope is ours to say"
@@ -52,7 +52,7 @@ def test_a_realm_elsewhere_never_sees_the_login(odd: OddRegistry, tmp_path: Path
     with OddRegistry(rules=[tokens()]) as thief:
         odd.rules.append(bearer(f"{thief.url}/token"))
         settings = registry_config(odd.name, thief.name)
-        refused(NotPermitted, f"asks for a token at {thief.name}", tmp_path, settings, "x:1", ANNA)
+        refused(NotPermitted, f"requires a token from {thief.name}", tmp_path, settings, "x:1", ANNA)
         assert thief.asked == []
         hosts = (dataclasses.replace(settings.hosts[0], token_hosts=(thief.name,)), settings.hosts[1])
         assert pull(tmp_path, dataclasses.replace(settings, hosts=hosts), "x:1", ANNA), "unless the site says so"
@@ -63,21 +63,21 @@ def test_a_token_request_is_not_sent_on(odd: OddRegistry, tmp_path: Path) -> Non
     with OddRegistry(rules=[tokens()]) as thief:
         odd.rules += [redirect(f"{thief.url}/token", "/token"), bearer(f"{odd.url}/token")]
         settings = registry_config(odd.name, thief.name)
-        refused(UdiError, "answers with 307", tmp_path, settings, "x:1", ANNA)
+        refused(UdiError, "answered with status 307", tmp_path, settings, "x:1", ANNA)
         assert thief.asked == []
 
 
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ("http://@THIEF@/x", "sends us to @THIEF@, which the site does not allow"),
+        ("http://@THIEF@/x", "redirects to @THIEF@, which is not an allowed host"),
         ("http://169.254.169.254/latest", "without TLS"),
-        ("https://169.254.169.254/latest", "which the site does not allow"),
-        ("file:///etc/passwd", "sends us to no address of ours"),
-        ("http://user:word@@ODD@/x", "sends us to no address of ours"),
-        ("https://@ODD@.evil.test/", "sends us to no address"),
+        ("https://169.254.169.254/latest", "which is not an allowed host"),
+        ("file:///etc/passwd", "redirects to an unsupported address"),
+        ("http://user:word@@ODD@/x", "redirects to an unsupported address"),
+        ("https://@ODD@.evil.test/", "redirects to an invalid address"),
         ("//evil.test/", "without TLS"),
-        ("http://[::1]:80/", "no address of ours"),
+        ("http://[::1]:80/", "redirects to an unsupported address"),
     ],
 )
 def test_redirects_go_where_the_site_allows(odd: OddRegistry, tmp_path: Path, where: str, message: str) -> None:
@@ -104,7 +104,7 @@ def test_content_hosts_get_no_login(odd: OddRegistry, tmp_path: Path) -> None:
 def test_redirects_in_a_circle_end(odd: OddRegistry, tmp_path: Path) -> None:
     odd.add("x:1", LAYERS)
     odd.rules.append(redirect("@", "/manifests/"))
-    refused(UpstreamFailed, "sends us on more than 5 times", tmp_path, registry_config(odd.name), "x:1")
+    refused(UpstreamFailed, "redirects more than 5 times", tmp_path, registry_config(odd.name), "x:1")
 
 
 def _foreign(odd: OddRegistry, urls: list[str]) -> str:
@@ -153,7 +153,7 @@ def test_another_registry_vouches_for_nothing(odd: OddRegistry, tmp_path: Path) 
         liar.add("mine:1", [BASE, [file("secret", b"s")]])
         layer = liar.blobs[digests[-1]]
         liar.blobs[digests[-1]] = bytes(len(layer))
-        refused(ImageInvalid, "sent something else", tmp_path, settings, f"{liar.name}/mine:1")
+        refused(ImageInvalid, "sent wrong data", tmp_path, settings, f"{liar.name}/mine:1")
 
 
 def test_a_wrong_digest(odd: OddRegistry, tmp_path: Path) -> None:
@@ -161,16 +161,16 @@ def test_a_wrong_digest(odd: OddRegistry, tmp_path: Path) -> None:
     whole = odd.blobs[digest]
     settings = registry_config(odd.name)
     odd.blobs[digest] = bytes([whole[0] ^ 1]) + whole[1:]
-    refused(ImageInvalid, f"sent something else than layer {digest}", tmp_path, settings, "x:1")
+    refused(ImageInvalid, f"sent wrong data for layer {digest}", tmp_path, settings, "x:1")
     odd.blobs[digest] = whole
     assert pull(tmp_path, settings, "x:1"), "the next attempt works"
     text, kind = odd.manifests["/v2/x/manifests/1"]
     wanted = f"sha256:{hashlib.sha256(text).hexdigest()}"
     odd.manifests[f"/v2/x/manifests/{wanted}"] = (text + b" ", kind)
-    refused(ImageInvalid, "manifest is not what its digest says", tmp_path, settings, f"x@{wanted}")
+    refused(ImageInvalid, "manifest does not match its digest", tmp_path, settings, f"x@{wanted}")
     config = json.loads(text)["config"]["digest"]
     odd.blobs[config] += b" "
-    refused(ImageInvalid, "image configuration is not what its digest says", tmp_path, settings, "x:1")
+    refused(ImageInvalid, "image configuration does not match its digest", tmp_path, settings, "x:1")
 
 
 def test_a_registry_that_dies_in_the_middle_of_a_blob_is_asked_for_the_rest(odd: OddRegistry, tmp_path: Path) -> None:
@@ -216,13 +216,13 @@ def test_a_blob_that_is_longer_than_the_manifest_says(odd: OddRegistry, tmp_path
 def test_oversized_answers(odd: OddRegistry, tmp_path: Path) -> None:
     settings = registry_config(odd.name)
     odd.add("x:1", LAYERS, annotations={"much": "x" * (5 << 20)})
-    refused(UpstreamFailed, "sends a manifest of more than", tmp_path, settings, "x:1")
+    refused(UpstreamFailed, "sent a manifest of more than", tmp_path, settings, "x:1")
     odd.add("y:1", LAYERS)
     odd.rules += [bearer(f"{odd.url}/token"), tokens("t" * (2 << 20))]
-    refused(UpstreamFailed, "sends a token of more than", tmp_path, settings, "y:1")
+    refused(UpstreamFailed, "sent a token of more than", tmp_path, settings, "y:1")
     odd.rules.clear()
     odd.rules.append(lambda asked: (200, {f"X-{n}": "x" * 60000 for n in range(200)}, b""))
-    refused(UpstreamFailed, "cannot be read", tmp_path, settings, "y:1")
+    refused(UpstreamFailed, "cannot be reached", tmp_path, settings, "y:1")
 
 
 def test_an_image_that_is_too_large_is_refused_before_a_byte_of_it(odd: OddRegistry, tmp_path: Path) -> None:
@@ -279,9 +279,9 @@ def test_a_registry_that_drips_is_left(tmp_path: Path, stage: str) -> None:
     [
         ([], "not a JSON object"),
         ({"schemaVersion": 1, "fsLayers": []}, "schema 1"),
-        ({"manifests": [], "layers": [], "config": {}}, "as an image and as a list"),
-        ({"mediaType": f"{OCI}.index.v1+json", "layers": [], "config": {}}, "that it says it is"),
-        ({"mediaType": f"{OCI}.manifest.v1+json", "manifests": []}, "that it says it is"),
+        ({"manifests": [], "layers": [], "config": {}}, "manifest is ambiguous"),
+        ({"mediaType": f"{OCI}.index.v1+json", "layers": [], "config": {}}, "does not match its media type"),
+        ({"mediaType": f"{OCI}.manifest.v1+json", "manifests": []}, "does not match its media type"),
         ({"config": {"digest": "sha256:../../x"}, "layers": []}, "64 hex digits"),
         ({"layers": []}, "no config and layers"),
         ({"manifests": [5]}, "no list of manifests"),
@@ -296,12 +296,12 @@ def test_manifests_that_are_none(odd: OddRegistry, tmp_path: Path, document: Any
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (5, "describes no layer 1"),
+        (5, "no description of layer 1"),
         ({"digest": "sha256:" + "0" * 64}, "no size of layer 1"),
         ({"digest": "sha256:" + "0" * 64, "size": -1}, "no size of layer 1"),
         ({"digest": "sha256:" + "0" * 64, "size": True}, "no size of layer 1"),
         ({"digest": "sha256:" + "0" * 63, "size": 1}, "64 hex digits"),
-        ({"digest": "sha256:" + "0" * 64, "size": 1, "urls": "x"}, "no addresses"),
+        ({"digest": "sha256:" + "0" * 64, "size": 1, "urls": "x"}, "no valid addresses"),
     ],
 )
 def test_layers_that_are_none(odd: OddRegistry, tmp_path: Path, layer: Any, message: str) -> None:
@@ -346,18 +346,18 @@ def test_nothing_is_cached_where_the_limit_is_zero(odd: OddRegistry, tmp_path: P
     assert [path for path in (tmp_path / "state/layers").rglob("*") if path.is_file()] == []
 
 
-def test_logins_are_the_services_own(tmp_path: Path) -> None:
-    logins = Logins(str(tmp_path / "logins"))
-    assert logins.find(1000, "r.test:5000") is None
-    logins.keep(1000, "r.test:5000", ANNA)
-    path = next((tmp_path / "logins").rglob("*.json"))
+def test_credentials_are_the_services_own(tmp_path: Path) -> None:
+    credentials = CredentialStore(str(tmp_path / "credentials"))
+    assert credentials.find(1000, "r.test:5000") is None
+    credentials.keep(1000, "r.test:5000", ANNA)
+    path = next((tmp_path / "credentials").rglob("*.json"))
     assert path.stat().st_mode & 0o777 == 0o600
-    assert (tmp_path / "logins").stat().st_mode & 0o777 == 0o700
-    assert logins.find(1000, "r.test:5000") == ANNA
-    assert logins.find(1001, "r.test:5000") is None
+    assert (tmp_path / "credentials").stat().st_mode & 0o777 == 0o700
+    assert credentials.find(1000, "r.test:5000") == ANNA
+    assert credentials.find(1001, "r.test:5000") is None
     assert "word" not in repr(ANNA)
-    assert logins.forget(1000, "r.test:5000")
-    assert not logins.forget(1000, "r.test:5000")
+    assert credentials.forget(1000, "r.test:5000")
+    assert not credentials.forget(1000, "r.test:5000")
 
 
 def test_an_image_that_claims_anothers_id(odd: OddRegistry, tmp_path: Path) -> None:
@@ -369,6 +369,4 @@ def test_an_image_that_claims_anothers_id(odd: OddRegistry, tmp_path: Path) -> N
     text, _ = odd.manifests["/v2/x/manifests/1"]
     odd.blobs[manifest["config"]["digest"]] = other
     odd.serve("x:1", json.loads(text) | {"config": manifest["config"]})
-    refused(
-        ImageInvalid, "layer 2 is not what the image configuration says", tmp_path, registry_config(odd.name), "x:1"
-    )
+    refused(ImageInvalid, "layer 2 does not match the image configuration", tmp_path, registry_config(odd.name), "x:1")

@@ -13,10 +13,11 @@ import pytest
 
 from tests.gateway.archives import BASE, file
 from tests.gateway.registries import DebianRegistry, Pushed
-from tests.gateway.service import ANNA, Service, folder_for_all
+from tests.gateway.service import ANNA, Service, directory_for_all
 from tests.gateway.support import needs_root
 from tests.gateway.test_processes import until_true
-from udi.request import find_pin
+from torque_hooks.pin import find_pin
+from udi.registries import RegistryConfig
 
 pytestmark = needs_root
 
@@ -28,11 +29,11 @@ SCRIPT = b"#!/bin/sh\naprun -n 2 hostname\n"
 class Centre:
     """A service whose default registry is a real one."""
 
-    def __init__(self, folder: Path, registry: DebianRegistry) -> None:
+    def __init__(self, directory: Path, registry: DebianRegistry) -> None:
         self.registry = registry
         tables = f'[registry]\ndefault = "{registry.name}"\nsilence = 3\n'
         tables += f'[[registry.hosts]]\nname = "{registry.name}"\nplain_http = true\n'
-        own = folder / "service"
+        own = directory / "service"
         own.mkdir()
         self.service = Service(own, "", tables)
 
@@ -49,15 +50,15 @@ class Centre:
 
 @pytest.fixture(scope="module")
 def centre() -> Iterator[Centre]:
-    with folder_for_all("udi-submission-") as folder, DebianRegistry(folder / "registry") as registry:
-        made = Centre(folder, registry)
+    with directory_for_all("udi-submission-") as directory, DebianRegistry(directory / "registry") as registry:
+        made = Centre(directory, registry)
         with made.service:
             yield made
 
 
 def pinned(done: subprocess.CompletedProcess[bytes]) -> str:
     assert done.returncode == 0, done.stderr
-    pin = find_pin(done.stdout)
+    pin = find_pin(RegistryConfig(), done.stdout)
     return pin.id if pin else ""
 
 
@@ -77,7 +78,7 @@ def test_qsub_pulls_what_is_not_there_and_pins_it(centre: Centre) -> None:
 def test_qsub_refuses_what_no_registry_has(centre: Centre) -> None:
     done = centre.qsub("UDI=sub/nosuch:1")
     assert done.returncode == 255 and done.stdout == b""
-    assert b"no image 'sub/nosuch:1' that you may use, and none comes from upstream" in done.stderr
+    assert b"image 'sub/nosuch:1' not found, or you do not have access to it; it cannot be pulled: " in done.stderr
     assert done.stderr.count(b"\n") == 1
     assert centre.qsub("UDI=elsewhere.example/app:1").returncode == 255, "a registry that the site does not know"
 

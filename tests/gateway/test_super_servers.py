@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from admin.machines import machine_of
 from admin.sitefiles import site_files
 from tests.gateway.archives import BASE, file, make_archive
 from tests.gateway.munged import Munged
 from tests.gateway.registries import free_port
-from tests.gateway.service import ACCOUNT, ANNA, Service, folder_for_all
+from tests.gateway.service import ACCOUNT, ANNA, Service, directory_for_all
 from tests.gateway.support import needs_root
 
 pytestmark = needs_root
@@ -24,15 +25,15 @@ _UNITS = "/etc/systemd/system"
 
 
 class Installed(Service):
-    """A service that nothing has started yet; its programs and the files that start it lie in `folder`."""
+    """A service that nothing has started yet; its programs and the files that start it lie in `directory`."""
 
-    def __init__(self, folder: Path, munge: str) -> None:
+    def __init__(self, directory: Path, munge: str) -> None:
         port = free_port()
         network = f'address = "127.0.0.1:{port}"\nmunge = "{munge}"'
-        super().__init__(folder, network, f'[install]\nbin = "{folder}/bin"')
-        (folder / "bin").mkdir()
-        self.texts = {each.path: each.text for each in site_files(self.site, str(self.config))}
-        program = folder / "bin/udi-gateway"
+        super().__init__(directory, network, f'[install]\nbin = "{directory}/bin"')
+        (directory / "bin").mkdir()
+        self.texts = {each.path: each.text for each in site_files(self.site, machine_of(self.site), str(self.config))}
+        program = directory / "bin/udi-gateway"
         program.write_text(self.texts[str(program)])
         program.chmod(0o755)
         self.started: list[subprocess.Popen[bytes]] = []
@@ -48,7 +49,7 @@ class Installed(Service):
             time.sleep(0.05)
 
     def pull_as_anna(self) -> None:
-        path = self.folder / "image.tar"
+        path = self.directory / "image.tar"
         image_id = make_archive(path, [[*BASE, file("data", os.urandom(1000))]], tags=["app:1"])
         path.chmod(0o644)
         assert self.ask(ANNA, "pull", f"docker-archive:{path}")["id"] == image_id
@@ -62,9 +63,9 @@ class Installed(Service):
 
 @pytest.fixture
 def installed() -> Iterator[Installed]:
-    with folder_for_all("udi-started-") as folder:
-        munged = Munged(folder / "munge")
-        made = Installed(folder, munged.socket)
+    with directory_for_all("udi-started-") as directory:
+        munged = Munged(directory / "munge")
+        made = Installed(directory, munged.socket)
         try:
             yield made
         finally:
@@ -78,10 +79,10 @@ def _listens(port: str) -> bool:
 
 
 def test_xinetd_starts_a_process_for_each_client_elsewhere(installed: Installed) -> None:
-    configuration = installed.folder / "xinetd.conf"
+    configuration = installed.directory / "xinetd.conf"
     configuration.write_text("defaults\n{\n}\n" + installed.texts["/etc/xinetd.d/udi-gateway"])
     installed.start_by(
-        "/usr/sbin/xinetd", "-dontfork", "-f", str(configuration), "-pidfile", str(installed.folder / "pid"),
+        "/usr/sbin/xinetd", "-dontfork", "-f", str(configuration), "-pidfile", str(installed.directory / "pid"),
         ready=lambda: _listens(installed.site.gateway.address.rpartition(":")[2]),
     )  # fmt: skip
     installed.pull_as_anna()
@@ -103,10 +104,10 @@ def test_systemd_finds_nothing_wrong_with_the_units(installed: Installed) -> Non
     units = {os.path.basename(path): text for path, text in installed.texts.items() if path.startswith(_UNITS)}
     assert len(units) == 3
     for name, text in units.items():
-        (installed.folder / name).write_text(text)
-    paths = [installed.folder / name for name in units]
+        (installed.directory / name).write_text(text)
+    paths = [installed.directory / name for name in units]
     done = subprocess.run(
         ["/usr/bin/systemd-analyze", "verify", "--man=no", *paths], capture_output=True, text=True, timeout=60
     )
-    said = [line for line in done.stderr.splitlines() if str(installed.folder) in line or "udi-gateway" in line]
+    said = [line for line in done.stderr.splitlines() if str(installed.directory) in line or "udi-gateway" in line]
     assert (done.returncode, said) == (0, [])

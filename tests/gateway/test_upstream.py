@@ -15,7 +15,7 @@ from tests.gateway.archives import BASE, file, make_archive
 from tests.gateway.dockerd import Dockerd
 from tests.gateway.odd_registry import OddRegistry
 from tests.gateway.registries import USERS, DebianRegistry, Pushed
-from tests.gateway.service import ANNA, BERT, NOBODY, Service, folder_for_all
+from tests.gateway.service import ANNA, BERT, NOBODY, Service, directory_for_all
 from tests.gateway.support import needs_root
 from udiroot.errors import NotFound, NotPermitted, UpstreamFailed, UsageError
 
@@ -25,16 +25,16 @@ pytestmark = needs_root
 class Centre:
     """A service with an open registry (its default), one with logins, a bad one, and a Docker daemon."""
 
-    def __init__(self, folder: Path, odd: OddRegistry, daemon: str) -> None:
-        self.open = DebianRegistry(folder / "open")
-        self.closed = DebianRegistry(folder / "closed", login=True)
+    def __init__(self, directory: Path, odd: OddRegistry, daemon: str) -> None:
+        self.open = DebianRegistry(directory / "open")
+        self.closed = DebianRegistry(directory / "closed", login=True)
         self.odd = odd
         tables = "".join(
             f'[[registry.hosts]]\nname = "{name}"\nplain_http = true\n'
             for name in (self.open.name, self.closed.name, odd.name)
         )
         tables = f'[registry]\ndefault = "{self.open.name}"\nsilence = 3\n{tables}'
-        own = folder / "service"
+        own = directory / "service"
         own.mkdir()
         self.service = Service(own, f'daemon = "{daemon}"', tables)
 
@@ -51,8 +51,8 @@ class Centre:
 
 @pytest.fixture(scope="module")
 def centre() -> Iterator[Centre]:
-    with folder_for_all("udi-upstream-") as folder, Dockerd(folder / "docker") as daemon, OddRegistry() as odd:
-        made = Centre(folder, odd, daemon.socket)
+    with directory_for_all("udi-upstream-") as directory, Dockerd(directory / "docker") as daemon, OddRegistry() as odd:
+        made = Centre(directory, odd, daemon.socket)
         made.daemon = daemon  # type: ignore[attr-defined]
         with made.open, made.closed, made.service:
             yield made
@@ -117,18 +117,20 @@ def test_under_another_name_it_is_the_pullers_own(centre: Centre) -> None:
 def test_login_says_whether_the_registry_took_it(centre: Centre) -> None:
     """shifter#321."""
     taken = centre.login(ANNA, "anna", USERS["anna"])
-    assert (taken.returncode, taken.stdout) == (0, f"{centre.closed.name} took the login of anna\n")
+    assert (taken.returncode, taken.stdout) == (0, f"logged in to {centre.closed.name} as anna\n")
     refused = centre.login(BERT, "bert", "wrong")
     assert refused.returncode == NotPermitted.exit_code
-    assert "refuses this login" in refused.stderr
+    assert "rejected these credentials" in refused.stderr
     assert "wrong" not in refused.stderr.replace("name or password is wrong", "")
     needless = centre.login(ANNA, "anna", "x", centre.open.name)
-    assert "asks for no login; none was kept" in needless.stdout
-    kept = list((centre.service.own / "state/logins").rglob("*.json"))
+    assert "does not require authentication; no credentials were stored" in needless.stdout
+    kept = list((centre.service.own / "state/credentials").rglob("*.json"))
     assert [(path.parent.name, path.stat().st_mode & 0o777) for path in kept] == [(str(ANNA), 0o600)]
     assert USERS["anna"] not in centre.service.log.read_text()
-    assert centre.service.udi(ANNA, "logout", centre.closed.name).stdout == f"{centre.closed.name}: login removed\n"
-    assert "there was no login" in centre.service.udi(ANNA, "logout", centre.closed.name).stdout
+    assert (
+        centre.service.udi(ANNA, "logout", centre.closed.name).stdout == f"{centre.closed.name}: credentials deleted\n"
+    )
+    assert "no credentials were stored" in centre.service.udi(ANNA, "logout", centre.closed.name).stdout
 
 
 def test_a_password_is_never_an_argument(centre: Centre) -> None:

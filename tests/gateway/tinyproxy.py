@@ -12,10 +12,10 @@ from tests.gateway.registries import free_port
 
 
 class Tinyproxy:
-    """A running tinyproxy, its log in `folder`. It makes tunnels to `tunnels` alone, where that is set."""
+    """A running tinyproxy, its log in `directory`. It makes tunnels to `tunnels` alone, where that is set."""
 
-    def __init__(self, folder: Path, tunnels: int | None = None) -> None:
-        self._folder = folder
+    def __init__(self, directory: Path, tunnels: int | None = None) -> None:
+        self._folder = directory
         self._tunnels = tunnels
         self._port = free_port()
         self.address = f"localhost:{self._port}"

@@ -233,13 +233,13 @@ class Cray:
         assert self.plans() == []
 
     def plans(self) -> list[str]:
-        folder = self.machine.path("/scratch/udi/plans")
-        return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+        directory = self.machine.path("/scratch/udi/plans")
+        return sorted(path.name for path in directory.iterdir()) if directory.exists() else []
 
     def states(self) -> list[str]:
         """Jobs that the MOM node keeps a state of."""
-        folder = self.machine.path(f"{STATE}/jobs")
-        return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+        directory = self.machine.path(f"{STATE}/jobs")
+        return sorted(path.name for path in directory.iterdir()) if directory.exists() else []
 
     def statuses(self) -> dict[int, str]:
         return self.machine.node_states()

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.gateway.archives import Entry, file, folder, make_archive, symlink
+from tests.gateway.archives import Entry, directory, file, make_archive, symlink
 
 _APPLETS = (
     "sh cat cut echo grep hostname id kill ls mkdir pidof printf ps pwd rm setsid sleep sort stat test touch tr wc"
 )
-_FOLDERS = "bin etc usr var opt home scratch proc sys dev work root"
+_DIRECTORIES = "bin etc usr var opt home scratch proc sys dev work root"
 CONFIG = {
     "Env": ["PATH=/bin:/usr/bin", 'GREETING=it\'s "here"'],
     "WorkingDir": "/work",
@@ -23,8 +23,8 @@ CONFIG = {
 def tiny(marker: str) -> list[list[Entry]]:
     """Two layers of an image whose `/etc/marker` says `marker`."""
     busybox = Path("/bin/busybox").read_bytes()
-    lower = [folder(name) for name in _FOLDERS.split()]
-    lower += [folder("tmp", 0o1777), file("bin/busybox", busybox, mode=0o755)]
+    lower = [directory(name) for name in _DIRECTORIES.split()]
+    lower += [directory("tmp", 0o1777), file("bin/busybox", busybox, mode=0o755)]
     lower += [symlink(f"bin/{name}", "busybox") for name in _APPLETS.split()]
     upper = [
         file("etc/marker", f"{marker}\n".encode()),

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from tests.system.cray import Cray
 from udi.config import NodeConfig
 
-_FOLDER = "/opt/udi-killing"
+_DIRECTORY = "/opt/udi-killing"
 
 _SHIM = """
 import sys
@@ -54,10 +54,10 @@ exec("from " + run)
 @contextmanager
 def killed(cray: Cray, nid: int, point: int, mode: str, **torque: object) -> Iterator[None]:
     """Set-up on `nid` is killed `before` or `after` its call number `point`, or that call will `fail` or `hang`."""
-    folder = cray.machine.path(_FOLDER)
-    folder.mkdir(exist_ok=True)
-    (folder / "shim.py").write_text(_SHIM)
-    (folder / "where").write_text(f"{nid} {point} {mode}\n")
-    python = [*NodeConfig().python, "-I", "-S", f"/dsl{_FOLDER}/shim.py"]
+    directory = cray.machine.path(_DIRECTORY)
+    directory.mkdir(exist_ok=True)
+    (directory / "shim.py").write_text(_SHIM)
+    (directory / "where").write_text(f"{nid} {point} {mode}\n")
+    python = [*NodeConfig().python, "-I", "-S", f"/dsl{_DIRECTORY}/shim.py"]
     with cray.configured({"node": {"python": python}, "torque": torque}):
         yield

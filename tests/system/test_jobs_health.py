@@ -59,9 +59,9 @@ def test_nodes_that_no_epilogue_cleaned_go_out_of_service(cray: Cray) -> None:
     job = cray.qsub("alice", "while [ ! -e /scratch/alice/go ]; do sleep 0.05; done\n")
     cray.machine.path("/scratch/alice/go").unlink(missing_ok=True)
     cray.running(job)
-    folder = cray.machine.path(f"{STATE}/jobs/{job}")
-    cray.machine.path(json.loads((folder / "state.json").read_text())["plan"]).unlink()
-    shutil.rmtree(folder)
+    directory = cray.machine.path(f"{STATE}/jobs/{job}")
+    cray.machine.path(json.loads((directory / "state.json").read_text())["plan"]).unlink()
+    shutil.rmtree(directory)
     cray.machine.path("/scratch/alice/go").touch()
     assert cray.ended(job).status == "0"
     assert wait_until(lambda: {cray.statuses()[nid] for nid in (A, B)} == {"admindown"}, 10, 0.1)

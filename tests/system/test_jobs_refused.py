@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.archives import file, folder, layer_tar, make_archive
+from tests.gateway.archives import directory, file, layer_tar, make_archive
 from tests.system import images
 from tests.system.cray import A, Cray
 from tests.system.endings import deleted_with
@@ -139,7 +139,7 @@ def other_layers(path: Path) -> None:
 
 
 def no_shell(path: Path) -> None:
-    make_archive(path, [[folder("bin"), file("bin/true", mode=0o755)]], tags=("bad:1",))
+    make_archive(path, [[directory("bin"), file("bin/true", mode=0o755)]], tags=("bad:1",))
 
 
 def no_layer(path: Path) -> None:

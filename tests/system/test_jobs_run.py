@@ -82,7 +82,7 @@ def test_an_aprun_that_is_killed_leaves_nothing(cray: Cray) -> None:
 
 
 def test_processes_that_hold_the_image_after_the_job_are_ended(cray: Cray) -> None:
-    """One leaves its session, one sits in a folder of the image, one has a file of a volume open."""
+    """One leaves its session, one sits in a directory of the image, one has a file of a volume open."""
     holds = "setsid sleep 300 & cd /usr; setsid sleep 301 & setsid sleep 302 </output/held & touch /output/up"
     script = f"echo x >/scratch/alice/held\naprun -q -n 2 -N 1 -b sh -c '({holds}) >/dev/null 2>&1'\n"
     ended = cray.run("alice", script, more="UDI_VOLUMES=/scratch/alice:/output")

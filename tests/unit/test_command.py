@@ -65,9 +65,9 @@ def test_last_line_without_newline_is_seen() -> None:
 
 
 def test_what_cannot_be_run_and_what_a_signal_ended() -> None:
-    with pytest.raises(UpstreamFailed, match="cannot be run: No such file"):
+    with pytest.raises(UpstreamFailed, match="cannot run /no/such/program: no such file"):
         run(["/no/such/program"], seconds=1)
-    with pytest.raises(UpstreamFailed, match="ended by signal 9"):
+    with pytest.raises(UpstreamFailed, match="terminated by signal 9"):
         run(["/bin/sh", "-c", "kill -9 $$"], seconds=10)
     with pytest.raises(Late, match="no time left"):
         run(["/bin/true"], seconds=0)

@@ -16,7 +16,18 @@ from gateway.image.checking import Checks
 from gateway.image.flatten import Limits, flatten
 from gateway.image.layers import Layer
 from tests.gateway import archives
-from tests.gateway.archives import BASE, Entry, compressed, file, folder, hardlink, layer_tar, opaque, symlink, whiteout
+from tests.gateway.archives import (
+    BASE,
+    Entry,
+    compressed,
+    directory,
+    file,
+    hardlink,
+    layer_tar,
+    opaque,
+    symlink,
+    whiteout,
+)
 from udiroot.errors import ImageInvalid
 
 LIMITS = Limits(max_bytes=1 << 30, max_entries=100_000, max_ratio=1000)
@@ -87,7 +98,7 @@ def test_whiteouts_of_a_file_and_of_a_directory() -> None:
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_whiteout_beside_what_its_own_layer_makes_anew(order: int) -> None:
     upper = [whiteout("a"), file("a/new")][::order]
-    result = flat([folder("a", 0o700), file("a/old"), file("a/sub/old")], upper)
+    result = flat([directory("a", 0o700), file("a/old"), file("a/sub/old")], upper)
     assert result.below("a") == {"a/new"}
     assert result["a"].mode == 0o755, "the lower directory is hidden with its attributes"
 
@@ -100,9 +111,9 @@ def test_a_whiteout_beside_the_same_name(order: int) -> None:
 
 @pytest.mark.parametrize("place", [0, 1, 2, 3])
 def test_an_opaque_marker_anywhere_in_its_layer_hides_lower_layers_only(place: int) -> None:
-    upper = [folder("d", 0o711), file("d/new"), file("d/sub/new")]
+    upper = [directory("d", 0o711), file("d/new"), file("d/sub/new")]
     upper.insert(place, opaque("d"))
-    result = flat([folder("d"), file("d/old"), file("d/sub/old"), folder("d/sub", 0o700)], upper)
+    result = flat([directory("d"), file("d/old"), file("d/sub/old"), directory("d/sub", 0o700)], upper)
     assert result.below("d") == {"d/new", "d/sub", "d/sub/new"}
     assert result["d"].mode == 0o711
     assert result["d/sub"].mode == 0o755
@@ -116,7 +127,7 @@ def test_an_opaque_root() -> None:
 
 @pytest.mark.parametrize("place", [0, 1])
 def test_an_opaque_marker_through_a_lower_symlink_spares_its_target(place: int) -> None:
-    upper = [folder("link"), file("link/new")]
+    upper = [directory("link"), file("link/new")]
     upper.insert(place, opaque("link"))
     result = flat([file("target/keep"), symlink("link", "/target")], upper)
     assert result.below("target") == {"target/keep"}
@@ -130,7 +141,7 @@ def test_whiteouts_of_what_is_not_there() -> None:
 
 @pytest.mark.parametrize("marker", [whiteout("a/x"), opaque("a/x"), opaque("a")])
 def test_a_marker_behind_a_circle_of_links_hides_nothing(marker: Entry) -> None:
-    result = flat([symlink("a", "b"), symlink("b", "a"), file("c")], [marker, folder("a"), file("a/new")])
+    result = flat([symlink("a", "b"), symlink("b", "a"), file("c")], [marker, directory("a"), file("a/new")])
     assert result.below("a") == {"a/new"}
     assert "c" in result
 
@@ -155,7 +166,7 @@ def test_a_whiteout_and_a_directory_again_in_three_layers() -> None:
 
 def test_many_markers_are_not_quadratic() -> None:
     lower = [file(f"d/{number}", b"") for number in range(5000)]
-    upper = [folder(f"d/new{number}") for number in range(5000)]
+    upper = [directory(f"d/new{number}") for number in range(5000)]
     markers = [entry for number in range(5000) for entry in (opaque("d"), whiteout(f"d/{number}"))]
     result = flat(lower, [*upper, *markers])
     assert len(result.below("d")) == 5000
@@ -166,10 +177,10 @@ def test_many_markers_are_not_quadratic() -> None:
 
 KINDS = {
     "file": [file("x", b"new")],
-    "folder": [folder("x", 0o700), file("x/new")],
+    "directory": [directory("x", 0o700), file("x/new")],
     "symlink": [symlink("x", "new")],
 }
-OLD = {"file": [file("x", b"old")], "folder": [folder("x"), file("x/old/deep")], "symlink": [symlink("x", "bin")]}
+OLD = {"file": [file("x", b"old")], "directory": [directory("x"), file("x/old/deep")], "symlink": [symlink("x", "bin")]}
 
 
 @pytest.mark.parametrize("new", KINDS)
@@ -177,9 +188,9 @@ OLD = {"file": [file("x", b"old")], "folder": [folder("x"), file("x/old/deep")],
 def test_all_nine_type_changes(old: str, new: str) -> None:
     result = flat(OLD[old], KINDS[new])
     member = result["x"]
-    assert {"file": member.isreg(), "folder": member.isdir(), "symlink": member.issym()}[new]
-    kept = {"x/old", "x/old/deep"} if old == new == "folder" else set()
-    assert result.below("x") == kept | ({"x/new"} if new == "folder" else set())
+    assert {"file": member.isreg(), "directory": member.isdir(), "symlink": member.issym()}[new]
+    kept = {"x/old", "x/old/deep"} if old == new == "directory" else set()
+    assert result.below("x") == kept | ({"x/new"} if new == "directory" else set())
     assert result.below("bin") == {"bin/sh"}
 
 
@@ -261,7 +272,7 @@ def test_implicit_parents_are_0755_also_those_of_hard_links() -> None:
 
 
 def test_a_directory_described_after_its_contents() -> None:
-    result = flat([file("d/x"), folder("d", 0o511, uid=7, gid=8)])
+    result = flat([file("d/x"), directory("d", 0o511, uid=7, gid=8)])
     assert (result["d"].mode, result["d"].uid, result["d"].gid) == (0o511, 7, 8)
     assert "d/x" in result
 
@@ -284,7 +295,7 @@ def test_names_never_leave_the_root(name: str) -> None:
 
 @pytest.mark.parametrize("target", ["/etc", "../../etc", "etc", "/../etc", "loop/../etc"])
 def test_names_through_a_symlink_stay_inside_the_root(target: str) -> None:
-    result = flat([folder("etc"), symlink("link", target)], [file("link/x", b"1")])
+    result = flat([directory("etc"), symlink("link", target)], [file("link/x", b"1")])
     assert result.data("etc/x") == b"1"
     assert result["link"].issym()
 
@@ -294,7 +305,7 @@ def test_names_through_a_dangling_symlink_make_its_target() -> None:
 
 
 def test_symlinks_in_a_circle_are_refused() -> None:
-    assert "circle" in refused([symlink("a", "b"), symlink("b", "a"), file("a/x")])
+    assert "loop" in refused([symlink("a", "b"), symlink("b", "a"), file("a/x")])
 
 
 def test_symlink_targets_are_data() -> None:
@@ -303,7 +314,7 @@ def test_symlink_targets_are_data() -> None:
 
 @pytest.mark.parametrize("name", ["/", ".", "./", "a/.."])
 def test_an_entry_for_the_root_may_only_be_a_directory(name: str) -> None:
-    assert flat([folder(name, 0o711, uid=5)])["."].mode == 0o711
+    assert flat([directory(name, 0o711, uid=5)])["."].mode == 0o711
     assert "replace the root" in refused([symlink(name, "/etc")])
 
 
@@ -351,7 +362,7 @@ def test_times_outside_of_what_squashfs_knows_are_brought_inside() -> None:
 def test_the_umask_does_not_leak(mask: int) -> None:
     before = os.umask(mask)
     try:
-        assert flat([file("a", mode=0o666), folder("d", 0o777)])["d"].mode == 0o777
+        assert flat([file("a", mode=0o666), directory("d", 0o777)])["d"].mode == 0o777
     finally:
         os.umask(before)
 
@@ -368,11 +379,11 @@ def test_xattrs_are_kept_but_for_security() -> None:
 
 @pytest.mark.parametrize("name", ["a b", "-a", "a:b", "etc/a\nb", "var/ä", "opt/a,b", "x;y"])
 def test_names_that_a_node_would_refuse_are_named(name: str) -> None:
-    assert "a node cannot mount the name /" in refused([file(name)])
+    assert "invalid name " in refused([file(name)])
 
 
 def test_such_names_are_fine_deeper_down_and_behind_links() -> None:
-    assert "var/lib/a:b" in flat([file("var/lib/a:b"), folder("real"), file("real/a:b"), symlink("opt", "real")])
+    assert "var/lib/a:b" in flat([file("var/lib/a:b"), directory("real"), file("real/a:b"), symlink("opt", "real")])
 
 
 def test_an_image_needs_a_shell() -> None:
@@ -410,7 +421,7 @@ def test_a_layer_that_is_not_what_the_configuration_says() -> None:
         source.write(data)
         source.flush()
         layer = Layer(Blob(source.fileno(), 0, len(data)), "sha256:" + "0" * 64, 1)
-        with pytest.raises(ImageInvalid, match="layer 1 is not what the image configuration says"):
+        with pytest.raises(ImageInvalid, match="layer 1 does not match the image configuration"):
             flatten([layer], LIMITS, lambda count: None)
 
 
@@ -450,9 +461,9 @@ def test_layers_are_checked_beside_the_work_on_them(tmp_path: Path) -> None:
         assert flat.data_bytes == 100_000 + len(BASE[1].data)
         wrong = [Layer(blob, good, 1), Layer(blob, "sha256:" + "0" * 64, 2)]
         with Checks(wrong) as checks:
-            with pytest.raises(ImageInvalid, match="layer 2 is not what the image configuration says"):
+            with pytest.raises(ImageInvalid, match="layer 2 does not match the image configuration"):
                 checks.finish()
-            with pytest.raises(ImageInvalid, match="layer 2 is not"):
+            with pytest.raises(ImageInvalid, match="layer 2 does not"):
                 checks.look()
         cut = [Layer(Blob(stream.fileno(), 0, len(plain) + 1), good, 1)]
         with Checks(cut) as checks, pytest.raises(ImageInvalid, match=f"ends after {len(plain)} of"):
@@ -472,5 +483,5 @@ def test_packing_ends_as_soon_as_a_layer_turns_out_to_be_another(tmp_path: Path)
                 checks.finish()
             flat = flatten([Layer(blob, good, 1)], LIMITS, lambda count: None)
             flat.checks = checks
-            with pytest.raises(ImageInvalid, match="layer 1 is not what the image configuration says"):
+            with pytest.raises(ImageInvalid, match="layer 1 does not match the image configuration"):
                 flat.write(sink.fileno(), lambda count: None)

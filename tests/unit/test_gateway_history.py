@@ -1,4 +1,4 @@
-"""The gateway's history where it cannot be written: it hides no other trouble."""
+"""The gateway's history: one that cannot be written hides no other error, and transfers have notes of their own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 
 from gateway.service.history import History
 from gateway.store.locks import Locks
+from gateway.wire.events import Progress, Queued
+from gateway.wire.messages import FailedPull
 from udiroot.errors import ImageInvalid, UpstreamFailed
 
 
@@ -19,19 +21,19 @@ def history(tmp_path: Path) -> History:
 
 
 def _full() -> NoReturn:
-    raise UpstreamFailed("the gateway's history cannot be written: database or disk is full")
+    raise UpstreamFailed("cannot write the gateway's history: database or disk is full")
 
 
-def test_on_a_full_disk_the_cause_is_told(
+def test_on_a_full_disk_the_cause_is_reported(
     history: History, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     number = history.begin("key", "app:1")
     with pytest.raises(ImageInvalid, match="the cause"), history.pull(1000, "app:1"):
         monkeypatch.setattr(history, "_writing", _full)
-        history.tell(number, {"event": "queued"})
+        history.report(number, Queued())
         history.end(number, ImageInvalid("the cause"))
         raise ImageInvalid("the cause")
-    assert caplog.text.count("not noted: the gateway's history cannot be written") == 3
+    assert caplog.text.count("not recorded: cannot write the gateway's history") == 3
     with pytest.raises(UpstreamFailed, match="disk is full"):
         history.begin("key", "app:1")
 
@@ -46,3 +48,32 @@ def test_an_end_that_was_not_written_is_no_end(history: History) -> None:
     assert row is not None and row.state == "lost"
     history.end(later, None)
     assert history.running("key") is None
+
+
+def test_the_last_event_of_a_conversion_is_what_was_reported(history: History) -> None:
+    number = history.begin("key", "app:1")
+    event = Progress("fetching", 5, 10, (("0123456789ab", 5, 10),))
+    history.report(number, event)
+    history.identified(number, "ab" * 32)
+    row = history.row(number)
+    assert row is not None and (row.event, row.image_id, row.state) == (event, "ab" * 32, "running")
+
+
+def test_errors_are_failed_pulls_and_notes_newest_first(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    for reference in ("one:1", "two:1"):
+        with pytest.raises(ImageInvalid), history.pull(1000, reference):
+            raise ImageInvalid(f"{reference} is refused")
+        now += 10
+        history.note(f"system after-{reference}", UpstreamFailed("unreachable"))
+        now += 10
+    with history.pull(1000, "good:1"):
+        assert [(pull.uid, pull.reference, pull.since) for pull in history.queue()] == [(1000, "good:1", 1040)]
+    assert history.queue() == ()
+    assert [failed.reference for failed in history.errors()] == [
+        "system after-two:1", "two:1", "system after-one:1", "one:1",
+    ]  # fmt: skip
+    assert history.errors(limit=2)[1] == FailedPull(uid=1000, reference="two:1", error="two:1 is refused", until=1020)
+    assert history.rebuild() == 0
+    assert history.errors() == ()

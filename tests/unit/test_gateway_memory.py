@@ -20,10 +20,10 @@ with tempfile.TemporaryFile() as stream:
     writer = TarWriter(stream.fileno(), lambda count: None)
     writer.entry(b"bin/sh", REGULAR, mode=0o755)
     for number in range(count):
-        folder = b"data/%04d" % (number // 1000)
+        directory = b"data/%04d" % (number // 1000)
         if number % 1000 == 0:
-            writer.entry(folder, DIRECTORY, mode=0o755)
-        writer.entry(b"%s/file-%07d.txt" % (folder, number), REGULAR, mode=0o644, size=size)
+            writer.entry(directory, DIRECTORY, mode=0o755)
+        writer.entry(b"%s/file-%07d.txt" % (directory, number), REGULAR, mode=0o644, size=size)
         writer.write_zeros(size)
         writer.pad(size)
     writer.finish()

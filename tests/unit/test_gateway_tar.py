@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gateway.image.blob import Blob
 from gateway.image.layers import BlobStream, Budget, Layer, chunks
 from gateway.image.tar_reader import Member, members
-from tests.gateway.archives import BASE, Entry, compressed, file, folder, layer_tar, symlink
+from tests.gateway.archives import BASE, Entry, compressed, directory, file, layer_tar, symlink
 from tests.unit.test_gateway_flatten import Result
 from udiroot.errors import ImageInvalid
 
@@ -87,7 +87,7 @@ def test_shared_pax_headers_hold_until_their_own(tmp_path: Path) -> None:
     assert [member.uid for member in read(stream.getvalue(), tmp_path)] == [77]
 
 
-GOOD = layer_tar([folder("d"), file("d/a", b"x" * 3000, xattrs={"user.a": b"1"}), symlink("l", "d")])
+GOOD = layer_tar([directory("d"), file("d/a", b"x" * 3000, xattrs={"user.a": b"1"}), symlink("l", "d")])
 
 
 @pytest.mark.parametrize("cut", [1, 100, 511, 513, 1000, 2600, 5000])

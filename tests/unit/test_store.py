@@ -19,8 +19,8 @@ PUBLIC, PRIVATE = "ab" * 32, "cd" * 32
 @pytest.fixture
 def layout(tmp_path: Path) -> StoreLayout:
     made = StoreLayout(str(tmp_path))
-    for folder in (made.images, made.refs):
-        Path(folder).mkdir()
+    for directory in (made.images, made.refs):
+        Path(directory).mkdir()
     for image_id in (PUBLIC, PRIVATE):
         facts = Facts(id=image_id, format="squashfs", size=1, sha256="00" * 32, env=("A=b",))
         Path(made.facts(image_id)).write_text(facts.to_json())

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 from gateway.image.flatten import Flattened
-from gateway.image.formats.packer import pack, run
+from gateway.image.formats.packer import pack, run_tool
 from udi.config import GatewayConfig
 from udiroot.errors import NotPermitted, UpstreamFailed
 
@@ -16,10 +16,10 @@ _BLOCK = 4096
 _INODE = 256
 _COMMAND_DEADLINE = 600.0
 _RESERVED = 10
-"""Inodes that ext4 keeps for itself, the root's among them."""
+"""Inodes that ext4 reserves, including the root's."""
 _SUPERBLOCK_AT, _INODES_AT, _FREE_INODES_AT, _MAGIC_AT, _MAGIC = 1024, 0, 16, 56, 0xEF53
 _FEATURES = "none,ext_attr,dir_index,filetype,extent,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize"
-"""What kernels know since 2.6.28; no journal, since the file is only ever mounted read-only."""
+"""What kernels support since 2.6.28; no journal, since the file is only ever mounted read-only."""
 _FIXED_UUID = "6d6f6465-6c20-4f66-8069-6d6167650001"
 """The same for all images, so that the same tree gives the same file as far as ext4 allows."""
 
@@ -27,7 +27,7 @@ _FIXED_UUID = "6d6f6465-6c20-4f66-8069-6d6167650001"
 def make_ext4(flattened: Flattened, output: str, settings: GatewayConfig, advance: Callable[[int], None]) -> None:
     """Write the tree to `output`. Raises NotPermitted without root, UpstreamFailed, TimedOut, ImageInvalid."""
     if os.geteuid() != 0:
-        raise NotPermitted("an ext4 image can only be made by root, since it is filled through a mount", "use squashfs")
+        raise NotPermitted("making an ext4 image requires root, since it is filled through a mount", "use squashfs")
     size = _size(flattened)
     with open(output, "xb") as stream:
         os.fchmod(stream.fileno(), 0o600)
@@ -41,15 +41,15 @@ def make_ext4(flattened: Flattened, output: str, settings: GatewayConfig, advanc
         "-E",
         f"lazy_itable_init=0,nodiscard,hash_seed={_FIXED_UUID}",
     ]
-    run([*argv, output], _COMMAND_DEADLINE)
+    run_tool([*argv, output], _COMMAND_DEADLINE)
     fill = ["/usr/bin/unshare", "--mount", "--propagation", "private", "--", sys.executable, "-I"]
     pack([*fill, "-m", "gateway.image.formats.ext4_fill", output], flattened.write, advance)
-    run([os.path.join(os.path.dirname(settings.mke2fs), "e2fsck"), "-fn", output], _COMMAND_DEADLINE)
+    run_tool([os.path.join(os.path.dirname(settings.mke2fs), "e2fsck"), "-fn", output], _COMMAND_DEADLINE)
     _check(output, flattened.inodes)
 
 
 def _size(flattened: Flattened) -> int:
-    """Generous for data, directories and attributes; what is not used stays a hole."""
+    """Generous for data, directories and attributes; what is not used remains a hole."""
     entries = flattened.entries
     data = flattened.data_bytes + entries * (_BLOCK + 64) + len(flattened.final.xattrs) * _BLOCK
     total = int((data + flattened.inodes * _INODE) * 1.1) + (16 << 20)
@@ -63,6 +63,6 @@ def _check(path: str, inodes: int) -> None:
     magic = struct.unpack_from("<H", block, _MAGIC_AT)[0]
     total, free = (struct.unpack_from("<I", block, at)[0] for at in (_INODES_AT, _FREE_INODES_AT))
     if magic != _MAGIC:
-        raise UpstreamFailed("what was filled is no ext4 any more")
+        raise UpstreamFailed("the file is not a valid ext4 file system after it was filled")
     if total - free != _RESERVED + inodes - 1:
-        raise UpstreamFailed(f"ext4 holds {total - free - _RESERVED + 1} of {inodes} inodes")
+        raise UpstreamFailed(f"ext4 has {total - free - _RESERVED + 1} of {inodes} inodes")

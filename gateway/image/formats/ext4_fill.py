@@ -1,7 +1,8 @@
 """Filling an ext4 image from the stream on standard input, in a process and a mount namespace of its own.
 
-Started by `gateway.image.formats.ext4` through unshare(1), so that the mount is seen by nobody else and ends with the
-process however it ends. The stream is ours: directories come before what is in them, hard links after their inodes.
+Started by `gateway.image.formats.ext4` through unshare(1), so that nothing else sees the mount, and it ends with the
+process however that exits. The stream comes from `gateway.image.flatten`: directories precede what is in them, hard
+links follow their inodes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 
 from gateway.image import tar_reader
-from gateway.image.formats.packer import run
+from gateway.image.formats.packer import run_tool
 from gateway.image.layers import LayerStream
 from gateway.image.tar_reader import Member
 from udiroot.errors import UdiError, complain
@@ -24,22 +25,22 @@ _ZEROS = bytes(_PIECE)
 
 def fill(stream: LayerStream) -> None:
     """Make every member below the current directory."""
-    os.rmdir("lost+found")  # mke2fs's own; the image may bring another
-    folders: list[tuple[bytes, int]] = []
+    os.rmdir("lost+found")  # made by mke2fs; the image may have its own
+    directories: list[tuple[bytes, int]] = []
     for member in tar_reader.members(stream, "stream"):
         name = os.path.normpath(member.name)
         _make(stream, name, member)
         if member.kind == tar_reader.LINK:
             continue
         if member.kind == tar_reader.DIRECTORY:
-            folders.append((name, member.mtime))
+            directories.append((name, member.mtime))
         os.chown(name, member.uid, member.gid, follow_symlinks=False)
         if member.kind != tar_reader.SYMLINK:
-            os.chmod(name, member.mode)  # after chown, which takes setuid bits away
+            os.chmod(name, member.mode)  # after chown, which clears setuid bits
         for key, value in member.xattrs:
             os.setxattr(name, key, value, follow_symlinks=False)
         os.utime(name, (member.mtime, member.mtime), follow_symlinks=False)
-    for name, mtime in reversed(folders):  # what was made in them has moved their times
+    for name, mtime in reversed(directories):  # entries made in them have changed their times
         os.utime(name, (mtime, mtime))
 
 
@@ -58,7 +59,7 @@ def _make(stream: LayerStream, name: bytes, member: Member) -> None:
 
 
 def _write(stream: LayerStream, name: bytes, size: int) -> None:
-    """A file's data; what is all zeros stays a hole."""
+    """A file's data; pieces of zeros remain holes."""
     descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         at = 0
@@ -81,13 +82,15 @@ def main() -> int:
     """Mount the image that the first argument names, fill it, unmount it."""
     try:
         with tempfile.TemporaryDirectory(prefix="udi-ext4-") as target:
-            run(["/bin/mount", "-t", "ext4", "-o", "loop,nosuid,nodev,noexec,noatime", sys.argv[1], target], _DEADLINE)
+            run_tool(
+                ["/bin/mount", "-t", "ext4", "-o", "loop,nosuid,nodev,noexec,noatime", sys.argv[1], target], _DEADLINE
+            )
             try:
                 os.chdir(target)
                 fill(LayerStream(_input(), "stream"))
             finally:
                 os.chdir("/")
-                run(["/bin/umount", target], _DEADLINE)
+                run_tool(["/bin/umount", target], _DEADLINE)
     except UdiError as error:
         return complain("ext4", error)
     except OSError as error:

@@ -1,8 +1,8 @@
 """squashfs by tar2sqfs (squashfs-tools-ng): made from the stream in one go, without root.
 
 tar2sqfs rather than the tar readers of squashfs-tools: on 900 MB it is about as fast as `mksquashfs -tar` with 20 MB of
-memory instead of 950, and sqfstar 4.5.1 takes no compression level at all (it stops at `-Xcompression-level`). What
-was made is checked here, not believed: its superblock, and by listing it, which reads all that is no file's data.
+memory instead of 950, and sqfstar 4.5.1 takes no compression level at all (it stops at `-Xcompression-level`). The
+result is checked here: its superblock, and by listing it, which reads everything but the data of files.
 """
 
 from __future__ import annotations
@@ -26,15 +26,17 @@ _COMPRESSION = re.compile(r"([a-z0-9]+)(?::([0-9]{1,2}))?")
 
 
 def parse_compression(text: str) -> tuple[str, int | None]:
-    """`gzip:1` → ("gzip", 1). Raises ConfigError for what squashfs has not."""
+    """`gzip:1` → ("gzip", 1). Raises ConfigError for what squashfs does not support."""
     match = _COMPRESSION.fullmatch(text)
     if not match or match[1] not in _LEVELS:
-        raise ConfigError(f"no such compression: '{printable(text)}'", f"NAME[:LEVEL], of {', '.join(_LEVELS)}")
+        raise ConfigError(
+            f"invalid compression '{printable(text)}'", f"use NAME[:LEVEL] with one of {', '.join(_LEVELS)}"
+        )
     name, level = match[1], int(match[2]) if match[2] else None
     span = _LEVELS[name]
     if level is not None and (span is None or not span[0] <= level <= span[1]):
-        allowed = f"levels of {name} are {span[0]} to {span[1]}" if span else f"{name} has no levels here"
-        raise ConfigError(f"no such compression: '{printable(text)}'", allowed)
+        allowed = f"levels of {name} are {span[0]} to {span[1]}" if span else f"{name} takes no level"
+        raise ConfigError(f"invalid compression '{printable(text)}'", allowed)
     return name, level
 
 
@@ -48,7 +50,7 @@ def make_squashfs(flattened: Flattened, output: str, settings: GatewayConfig, ad
     pack([*argv, output], flattened.write, advance)
     _check(output, flattened.inodes, name)
     listed = count_lines([settings.rdsquashfs, "--describe", output], _LIST_SECONDS)
-    if listed < flattened.entries - 1:  # the root is not listed, and a name may have lines
+    if listed < flattened.entries - 1:  # the root is not listed, and a name may contain newlines
         raise UpstreamFailed(f"tar2sqfs stored {listed} of {flattened.entries - 1} names")
 
 
@@ -57,11 +59,11 @@ def _check(path: str, inodes: int, compression: str) -> None:
         start = stream.read(_SUPERBLOCK.size)
         size = os.fstat(stream.fileno()).st_size
     if len(start) < _SUPERBLOCK.size:
-        raise UpstreamFailed(f"tar2sqfs left a file of {size} bytes")
+        raise UpstreamFailed(f"tar2sqfs made a file of only {size} bytes")
     magic, count, _, _, _, number, _, _, _, major, minor, _, used = _SUPERBLOCK.unpack(start)
     if magic != _MAGIC or (major, minor) != (4, 0) or number != _NUMBERS[compression]:
-        raise UpstreamFailed("tar2sqfs left something that is not the squashfs that was asked for")
+        raise UpstreamFailed("tar2sqfs made something other than the requested squashfs")
     if used > size:
-        raise UpstreamFailed(f"tar2sqfs left {size} bytes of a squashfs of {used}")
+        raise UpstreamFailed(f"tar2sqfs made {size} of the {used} bytes of the squashfs")
     if count != inodes:
         raise UpstreamFailed(f"tar2sqfs stored {count} of {inodes} inodes")

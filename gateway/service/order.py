@@ -1,0 +1,47 @@
+"""What the service wants of a worker: one conversion, as one line of JSON; and the verdict on the image in it."""
+
+from __future__ import annotations
+
+import enum
+import json
+from dataclasses import dataclass
+
+from gateway.service.origins import ORIGINS, Origin
+from gateway.wire.codec import from_document, to_document
+from udi.config import GatewayConfig
+
+
+class Verdict(enum.Enum):
+    """What is to be done with an image, once it is known which it is."""
+
+    CONVERT = "convert"
+    VERIFY = "verify"
+
+
+@dataclass(frozen=True)
+class Order:
+    """Make the image file `output` from `origin`. `parent` is the pid of the process that waits for it."""
+
+    parent: int
+    output: str
+    settings: GatewayConfig
+    origin: Origin
+
+    def to_json(self) -> str:
+        """One line."""
+        origin = {"from": self.origin.name} | to_document(self.origin)
+        settings = to_document(self.settings)
+        return json.dumps({"parent": self.parent, "output": self.output, "settings": settings, "origin": origin})
+
+    @classmethod
+    def from_json(cls, text: str) -> Order:
+        """What `to_json` wrote. Raises UsageError."""
+        document = json.loads(text)
+        origin = document["origin"]
+        kind = ORIGINS[origin.pop("from")]
+        return cls(
+            document["parent"],
+            document["output"],
+            from_document(GatewayConfig, document["settings"], "settings"),
+            from_document(kind, origin, "origin"),
+        )

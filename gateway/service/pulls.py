@@ -1,0 +1,94 @@
+"""Pulls: from files, from a registry or the Docker daemon, and for a job that is being submitted."""
+
+from __future__ import annotations
+
+from gateway.service.caller import Call
+from gateway.service.conversions import Conversions
+from gateway.service.history import History
+from gateway.service.origins import FromFiles, Origin
+from gateway.service.systems import Systems
+from gateway.service.upstream import Upstream
+from gateway.sources.files import OpenedFiles
+from gateway.sources.kinds import FILE_KINDS
+from gateway.store.writer import StoreWriter
+from gateway.wire.messages import Found, Pulled, PullFiles, PullReference, Submit
+from udi.config import SiteConfig
+from udi.reference import ImageReference
+from udi.store import StoreReader
+from udiroot.errors import ImageInvalid, NotFound, NotPermitted, TimedOut, UpstreamFailed
+
+
+class Pulls:
+    """Brings images into the store of one site, and onto its replica systems."""
+
+    def __init__(
+        self,
+        site: SiteConfig,
+        store: StoreWriter,
+        history: History,
+        conversions: Conversions,
+        upstream: Upstream,
+        systems: Systems,
+    ) -> None:
+        self._site = site
+        self._store = store
+        self._history = history
+        self._conversions = conversions
+        self._upstream = upstream
+        self._systems = systems
+
+    def files(self, call: Call, request: PullFiles) -> Pulled:
+        """Pull the image in the files that came with the request."""
+        opened = OpenedFiles.received(FILE_KINDS[request.kind], request.tag, request.files, call.descriptors)
+        owner, groups = call.owner(request.public, self._site.gateway), call.shared_with(request.group)
+        with self._history.pull(call.uid, str(request.name)):
+            return self._bring(call, request.name, owner, groups, FromFiles.of(opened), request.image)
+
+    def reference(self, call: Call, request: PullReference) -> Pulled:
+        """Pull an image of a registry. One that the registry gives to everybody is public here, under its own name."""
+        owner, groups = call.owner(request.public, self._site.gateway), call.shared_with(request.group)
+        requested = str(ImageReference.parse(request.reference))
+        with self._history.pull(call.uid, requested):
+            publisher = call.is_publisher(self._site.gateway)
+            try:
+                origin, reference, private = self._upstream.find(
+                    call.uid, request.kind, request.reference, call.on_event, publisher=publisher, arch=request.arch
+                )
+            except NotFound as error:
+                reader = StoreReader(self._store.layout, call.uid, call.groups)
+                raise NotFound(error.message, error.hint or reader.nearest(requested)) from error
+            name = request.name or reference
+            if not private and name == reference:
+                owner, groups = None, ()
+            return self._bring(call, name, owner, groups, origin)
+
+    def submission(self, call: Call, request: Submit) -> Found:
+        """The image of a job that is being submitted, pinned for that job."""
+        reference = request.reference
+        try:
+            image_id = StoreReader(self._store.layout, call.uid, call.groups).resolve(reference)
+        except NotFound as absent:
+            if reference.id or not self._site.gateway.pull_at_submission:
+                raise
+            try:
+                image_id = self.reference(call, PullReference(kind="docker", reference=str(reference))).id
+            except (NotFound, NotPermitted, UpstreamFailed, TimedOut) as error:
+                raise NotFound(f"{absent.message}; it cannot be pulled: {error.message}", absent.hint) from error
+        self._store.pin(image_id, call.uid)
+        return Found(reference=str(reference), id=image_id)
+
+    def _bring(
+        self,
+        call: Call,
+        name: ImageReference,
+        owner: int | None,
+        groups: tuple[int, ...],
+        origin: Origin,
+        expected: str = "",
+    ) -> Pulled:
+        """Get the image into the store, with its name, and onto all systems. Its files are closed before the latter."""
+        with call.held, self._conversions.obtain(origin, str(name), call.on_event) as image_id:
+            if expected and expected != image_id:
+                raise ImageInvalid("the image that arrived is not the image that was sent", "try again")
+            self._store.name(name, image_id, owner, groups)
+        return Pulled(reference=str(name), id=image_id, troubles=self._systems.update(call.on_event))

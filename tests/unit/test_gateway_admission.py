@@ -1,0 +1,56 @@
+"""Bounds on connections: exact over several processes, and cheap for each connection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.service.admission import Admission
+from gateway.store.locks import Holder, Locks
+
+
+@pytest.fixture
+def locks(tmp_path: Path) -> Locks:
+    return Locks(str(tmp_path / "state"))
+
+
+def test_each_caller_and_all_together_are_bounded(locks: Locks) -> None:
+    admission = Admission(locks, total=5, per_caller=2)
+    anna = [admission.admit("anna") for _ in range(3)]
+    bert = [admission.admit("bert") for _ in range(3)]
+    assert [slots is not None for slots in (*anna, *bert)] == [True, True, False] * 2
+    assert admission.admit("carl") is not None
+    assert admission.admit("dora") is None, "five connections are all"
+    for slots in bert:
+        if slots:
+            slots.close()
+    assert admission.admit("dora") is not None
+    assert admission.admit("bert") is not None
+
+
+def test_processes_share_the_bounds(locks: Locks) -> None:
+    one, other = Admission(locks, total=3, per_caller=2), Admission(locks, total=3, per_caller=2)
+    held = [one.admit("anna"), other.admit("anna"), one.admit("bert")]
+    assert all(held)
+    assert one.admit("anna") is None and other.admit("bert") is None
+    assert held[0]
+    held[0].close()
+    assert other.admit("bert") is not None
+
+
+def test_a_connection_costs_two_locks(locks: Locks, monkeypatch: pytest.MonkeyPatch) -> None:
+    admission = Admission(locks, total=256, per_caller=64)
+    held = [admission.admit("anna") for _ in range(40)]
+    tries = 0
+    try_take = Holder.try_take
+
+    def counted(*arguments: object, **more: object) -> bool:
+        nonlocal tries
+        tries += 1
+        return try_take(*arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Holder, "try_take", counted)
+    held.append(admission.admit("anna"))
+    assert tries == 2
+    assert all(held)
