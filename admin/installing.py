@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Sequence
 
 from udi import durable
@@ -43,10 +42,10 @@ def install_sshd(built: str, directory: str) -> list[str]:
     for name in SSHD_PROGRAMS:
         path = f"{directory}/{name}"
         try:
+            with open(f"{built}/{name}", "rb") as program:
+                content = program.read()
             os.makedirs(directory, mode=0o755, exist_ok=True)
-            shutil.copyfile(f"{built}/{name}", f"{path}.new")
-            os.chmod(f"{path}.new", 0o755)  # noqa: S103 - every user runs it, and only root may change it
-            os.rename(f"{path}.new", path)
+            durable.write(path, content, mode=0o755)
         except FileNotFoundError as error:
             raise ConfigError(f"install.ssh_built: {built}/{name} not found", "make sshd builds it") from error
         except OSError as error:

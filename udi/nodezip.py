@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import tempfile
 import zipfile
 from pathlib import Path
 
+from udi import durable
 from udi.command import run
 from udi.config import SiteConfig
 from udiroot import bundle
@@ -70,8 +70,7 @@ def build(site: SiteConfig, path: str) -> None:
         with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
             for name, file in ((f"{_START}.pyc", start), (bundle.TABLE, table)):
                 archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), file.read_bytes())
-        unfinished.chmod(0o644)
-        os.replace(unfinished, target)
+        durable.write(path, unfinished.read_bytes(), mode=0o644)
 
 
 def _modules() -> dict[str, tuple[bool, str]]:

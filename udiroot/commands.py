@@ -12,7 +12,7 @@ import sys
 import time
 
 from udiroot import smallfile
-from udiroot.errors import NotPermitted, SetupFailed, TimedOut, UdiError, UsageError, printable
+from udiroot.errors import SetupFailed, TimedOut, UdiError, UsageError, printable
 from udiroot.fields import is_token
 from udiroot.report import UNKNOWN_NODE, NodeReport
 from udiroot.rules import in_real_directory
@@ -127,7 +127,7 @@ def _read_plan(path: str, sha256: str) -> bytes:
     with open(descriptor, "rb") as stream:
         data = stream.read(_MAX_PLAN)
     if digest.sha256(data) != sha256:
-        raise NotPermitted(f"plan {path} is not the one that was sent: its sha256 differs")
+        raise SetupFailed(f"plan {path} was changed after it was sent: its sha256 differs")
     return data
 
 
