@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from udi.command import Deadline, Late, run
-from udiroot.errors import UpstreamFailed
+from udi.command import Deadline, Late, run, run_fed
+from udiroot.errors import ImageInvalid, UpstreamFailed
 
 
 def test_output_and_exit_code() -> None:
@@ -87,3 +89,92 @@ def test_a_killed_caller_leaves_no_command_behind(tmp_path: Path) -> None:
     caller.wait()
     time.sleep(1.2)
     assert not mark.exists()
+
+
+def test_stdout_in_pieces_is_not_kept_and_the_environment_is_added_to() -> None:
+    pieces: list[bytes] = []
+    script = "echo $EXTRA; echo $LC_ALL; echo err >&2"
+    done = run(["/bin/sh", "-c", script], seconds=10, on_stdout=pieces.append, environment={"EXTRA": "x"})
+    assert (b"".join(pieces), done.stdout, done.stderr) == (b"x\nC\n", b"", b"err\n")
+
+
+def test_merged_output() -> None:
+    done = run(["/bin/sh", "-c", "echo one; echo two >&2; exit 1"], seconds=10, merge=True)
+    with pytest.raises(UpstreamFailed, match="exited with 1: two"):
+        done.require_success()
+
+
+def test_what_a_signal_ended_explains_itself() -> None:
+    with pytest.raises(UpstreamFailed, match="terminated by signal 6: out of something"):
+        run(["/bin/sh", "-c", "echo out of something >&2; kill -ABRT $$"], seconds=10)
+
+
+@pytest.mark.parametrize("pidfd", [True, False])
+def test_an_exit_is_seen_at_once_with_and_without_the_kernels_report(
+    monkeypatch: pytest.MonkeyPatch, pidfd: bool
+) -> None:
+    if not pidfd:
+        monkeypatch.delattr(os, "pidfd_open")
+    began = time.monotonic()
+    # the child keeps the pipes open, so that only the exit itself can end the wait
+    done = run(["/bin/sh", "-c", "sleep 30 & echo out"], seconds=60)
+    assert done.stdout == b"out\n"
+    assert time.monotonic() - began < 5
+
+
+def test_a_command_is_fed_by_a_thread_and_read_meanwhile() -> None:
+    def feed(descriptor: int, wrote: Callable[[int], None]) -> None:
+        for _ in range(300):
+            wrote(os.write(descriptor, b"x" * 10_000))
+
+    assert run_fed(["/bin/cat"], feed, standstill=10).stdout == b"x" * 3_000_000
+
+
+def test_what_a_feed_raises_ends_the_command_before_its_input_ends(tmp_path: Path) -> None:
+    """A packer must not take an early end of its input for the end of the image."""
+    mark = tmp_path / "complete"
+
+    def feed(descriptor: int, wrote: Callable[[int], None]) -> None:
+        wrote(os.write(descriptor, b"half"))
+        raise ImageInvalid("layer 1 is wrong")
+
+    with pytest.raises(ImageInvalid, match="layer 1"):
+        run_fed(["/bin/sh", "-c", f"cat >/dev/null; touch {mark}"], feed, standstill=10)
+    time.sleep(0.3)
+    assert not mark.exists()
+
+
+def endless(descriptor: int, wrote: Callable[[int], None]) -> None:
+    while True:
+        wrote(os.write(descriptor, bytes(1 << 16)))
+
+
+def nothing(descriptor: int, wrote: Callable[[int], None]) -> None:
+    """No input at all."""
+
+
+def test_a_standstill_is_not_a_deadline() -> None:
+    def slowly(descriptor: int, wrote: Callable[[int], None]) -> None:
+        for _ in range(6):
+            time.sleep(0.2)
+            wrote(os.write(descriptor, b"x"))
+
+    assert run_fed(["/bin/cat"], slowly, standstill=0.6).stdout == b"x" * 6
+    with pytest.raises(Late, match="took no input for 0 s"):
+        run_fed(["/bin/sleep", "60"], endless, standstill=0.3)
+    with pytest.raises(Late, match="did not finish after its last input"):
+        run_fed(["/bin/sleep", "60"], nothing, standstill=0.3)
+
+
+def test_a_fed_command_that_exits_early() -> None:
+    with pytest.raises(UpstreamFailed, match="exited with 3: broken"):
+        run_fed(["/bin/sh", "-c", "echo broken; exit 3"], endless, standstill=10).require_success()
+    with pytest.raises(UpstreamFailed, match="stopped reading before the end of its input"):
+        run_fed(["/usr/bin/head", "-c", "10"], endless, standstill=10)
+    with pytest.raises(UpstreamFailed, match="cannot run /no/such/program"):
+        run_fed(["/no/such/program"], endless, standstill=10)
+
+
+def test_files_of_a_fed_command_are_private(tmp_path: Path) -> None:
+    run_fed(["/bin/sh", "-c", f"cat > {tmp_path}/out"], nothing, standstill=10)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o600

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.store.credentials import Credentials, CredentialStore
+from gateway.store.layer_cache import LayerCache
 from gateway.store.locks import Locks
 from gateway.store.writer import StoreWriter
 from udi.facts import Facts
 from udi.reference import ImageReference
 from udi.store import StoreLayout
+from udiroot.errors import UpstreamFailed
 
 IMAGES = 100
 
@@ -84,3 +88,39 @@ def test_modes_follow_names_and_what_has_none_goes(writer: StoreWriter) -> None:
     writer.sweep()
     assert mode(6) == 0o444, "a sweep looks at all"
     assert len(list(images.iterdir())) == 2 * (IMAGES - 1)
+
+
+@pytest.mark.parametrize("call", ["fsync", "rename", "fchmod"])
+def test_a_failing_disk_leaves_no_half_made_file(
+    writer: StoreWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Facts, references, credentials and what the layer cache remembers: all by the one atomic write."""
+    cache = LayerCache(str(tmp_path / "layers"), "r.test", 1000)
+    credentials = CredentialStore(str(tmp_path / "credentials"))
+    credentials.keep(7, "r.test", Credentials("anna", "old"))
+    with writer.temporary() as temporary:
+        Path(temporary).write_bytes(b"x")
+        before = sorted(str(path) for path in tmp_path.rglob("*"))
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, call, full)
+        for attempt in (
+            lambda: writer.publish(temporary, Facts(id="f" * 64, format="squashfs", size=1, sha256="00" * 32)),
+            lambda: writer.name(ImageReference.parse("new:1"), f"{7:064x}", None),
+            lambda: writer.pin(f"{7:064x}", 5),
+            lambda: cache.remember("sha256:" + "0" * 64, "1" * 64),
+            lambda: credentials.keep(7, "r.test", Credentials("anna", "new")),
+        ):
+            with pytest.raises(UpstreamFailed, match="no space left on device"):
+                attempt()
+        after = {str(path) for path in tmp_path.rglob("*")}
+        monkeypatch.undo()
+    left = after - set(before)
+    assert left <= {writer.layout.image("f" * 64, "squashfs")}, "an image file without facts is not an image"
+    kept = credentials.find(7, "r.test")
+    assert kept and kept.password == "old"
+    assert cache.recall("sha256:" + "0" * 64) == ""
+    writer.sweep()
+    assert not os.path.exists(writer.layout.image("f" * 64, "squashfs"))
