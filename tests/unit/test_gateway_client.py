@@ -17,7 +17,7 @@ from gateway.client import client
 from gateway.wire import events, protocol
 from gateway.wire.events import Done, Event, Failed, Progress
 from gateway.wire.messages import Found, LoggedOut
-from udi.config import SiteConfig, load
+from udi.config import SiteConfig, parse
 from udiroot.errors import NotFound, TimedOut, UpstreamFailed
 
 HEAVY = {"rich", "tomllib", "dataclasses", "sh", "requests", "docker", "zstandard", "sqlite3", "udi.config"}
@@ -76,10 +76,9 @@ def answering(directory: Path, *answers: Event, then_waits: bool = False) -> Ite
 
         thread = threading.Thread(target=serve)
         thread.start()
-        config = directory / "udi.toml"
-        config.write_text(f'store.path = "{directory}/store"\nstore.account = "root"\n[gateway]\nsocket = "{path}"\n')
+        text = f'store.path = "{directory}/store"\nstore.account = "root"\n[gateway]\nsocket = "{path}"\n'
         try:
-            yield load(str(config))
+            yield parse(text, "udi.toml")
         finally:
             over.set()
             thread.join(10)
