@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from udi.settings import PATH, SECONDS, AtLeast, setting
+from udi.settings import PATH, SECONDS, Bounds, setting
 from udiroot.errors import ConfigError
 
 
@@ -20,7 +20,7 @@ class ClustersConfig:
         ["/usr/bin/ssh", "-oBatchMode=yes", "-oConnectTimeout=10"], "the ssh command, options included"
     )
     user: str = setting("root", "account on the nodes")
-    window: int = setting(64, "ssh connections at the same time", AtLeast(1, 512))
+    window: int = setting(64, "ssh connections at the same time", Bounds(1, 512))
     fanout_deadline: int = setting(90, "seconds that a fan-out to all nodes of a job may take", SECONDS)
     command_deadline: int = setting(20, "seconds to wait for another process that changes out_of_service", SECONDS)
     out_of_service: str = setting(

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from udi.registries import RegistryConfig
-from udi.settings import COUNT, OPTIONAL_PATH, PATH, POSITIVE, SECONDS, AtLeast, OneOf, required, setting
+from udi.settings import COUNT, OPTIONAL_PATH, PATH, POSITIVE, SECONDS, Bounds, OneOf, required, setting
 from udi.tables import read_table
 from udiroot.errors import ConfigError, printable
 from udiroot.plan import STEPS
@@ -172,7 +172,7 @@ class SshConfig:
     """The private sshd of each job, by which its programs start others on its nodes, inside the image."""
 
     enabled: bool = setting(False, "whether jobs get one")
-    port: int = setting(1204, "port that it listens on, on each node's cluster address", AtLeast(1024, 65535))
+    port: int = setting(1204, "port that it listens on, on each node's cluster address", Bounds(1024, 65535))
     first_address: str = setting("10.128.0.1", "cluster address of nid 0; the other nids follow in order")
     programs: str = setting("/dsl/opt/udi/node/ssh", "directory of its programs, as a node sees it", PATH)
 

@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import os
 from dataclasses import MISSING, Field, field
-from typing import Any
+from typing import Any, Protocol
 
 from udiroot.errors import printable
 
 _KEY = "setting"
 
 
-class Constraint:
-    """What a value must be beyond its type. Of a list, each item must be."""
+class Constraint(Protocol):
+    """What a value must be beyond its type; of a list, what each item must be. Its text is for people."""
 
     def broken_by(self, value: Any) -> str:
         """What is wrong, to be read after the key's name (`must be …`); empty where nothing is."""
-        raise NotImplementedError
-
-    def __str__(self) -> str:
-        raise NotImplementedError
 
 
-class AbsolutePath(Constraint):
+class AbsolutePath:
     """A path from the root with no `.`, `..`, doubled or trailing slash, and not the root itself."""
 
     def __init__(self, *, optional: bool = False) -> None:
@@ -42,7 +38,7 @@ class AbsolutePath(Constraint):
         return "an absolute path, or empty" if self._optional else "an absolute path"
 
 
-class AtLeast(Constraint):
+class Bounds:
     """A number no smaller than `least`, and no larger than `most` where there is one. `unit` is for messages."""
 
     def __init__(self, least: int, most: int | None = None, unit: str = "") -> None:
@@ -58,7 +54,7 @@ class AtLeast(Constraint):
         return f"at least {self._least}{unit}" if self._most is None else f"from {self._least} to {self._most}{unit}"
 
 
-class OneOf(Constraint):
+class OneOf:
     """One of some words."""
 
     def __init__(self, *choices: str) -> None:
@@ -73,9 +69,9 @@ class OneOf(Constraint):
 
 PATH = AbsolutePath()
 OPTIONAL_PATH = AbsolutePath(optional=True)
-SECONDS = AtLeast(1, unit="second")
-POSITIVE = AtLeast(1)
-COUNT = AtLeast(0)
+SECONDS = Bounds(1, unit="second")
+POSITIVE = Bounds(1)
+COUNT = Bounds(0)
 
 
 def setting(default: Any, help_text: str, constraint: Constraint | None = None) -> Any:
