@@ -7,43 +7,51 @@ Each refusal names the value and the rule.
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from udi.accounts import Account
 from udi.config import SiteConfig, VolumesConfig
+from udi.oserrors import reason
 from udi.reference import ImageReference
 from udiroot.errors import NotPermitted, UsageError, printable
 from udiroot.rules import is_forbidden, is_within
 
 _JOB_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.\[\]-]{0,119}")
 _MAX_PATH = 1024
-_VOLUME_GRAMMAR = "a volume is /source:/target[:ro]; several are separated by ;"
+_VOLUME_GRAMMAR = "a volume is /source:/target[:ro] or /source:/target:per-node=SIZE; several are separated by ;"
+_SIZE = re.compile(r"([1-9][0-9]{0,15})([KMGT]?)", re.ASCII)
+_LEAST_CACHE = 16 << 20
+"""Bytes: an empty file system has to fit."""
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A directory that the user wants in the root; both paths are absolute and normal."""
+    """A directory or file that the user wants in the root; both paths are absolute and normal.
+
+    Where `per_node` is not 0, it is a file system of that many bytes which each node makes for itself in the directory
+    `source`, and which is gone with the job.
+    """
 
     source: str
     target: str
     read_only: bool = False
+    per_node: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Volume:
-        """The volume that `/source:/target[:ro]` spells. Raises UsageError."""
-        parts = text.split(":")
-        if len(parts) == 3 and parts[2] in ("ro", "rw"):
-            mode = parts.pop()
-        elif len(parts) == 2:
-            mode = "rw"
-        else:
+        """The volume that `/source:/target[:ro|:rw|:per-node=SIZE]` spells. Raises UsageError."""
+        source, target, option = (*text.split(":"), "", "")[:3]
+        per_node = _size(option.removeprefix("per-node="), text) if option.startswith("per-node=") else 0
+        if text.count(":") not in (1, 2) or not (per_node or option in ("ro", "rw") or text.count(":") == 1):
             raise UsageError(f"not a volume: '{printable(text)}'", _VOLUME_GRAMMAR)
-        source, target = (_plain_path(part, text) for part in parts)
-        return cls(source, target, mode == "ro")
+        return cls(_plain_path(source, text), _plain_path(target, text), option == "ro", per_node)
 
     def __str__(self) -> str:
-        return f"{self.source}:{self.target}" + (":ro" if self.read_only else "")
+        option = ":ro" if self.read_only else f":per-node={self.per_node}" if self.per_node else ""
+        return f"{self.source}:{self.target}{option}"
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,7 @@ def job_request(
         raise NotPermitted(f"{len(wanted)} volumes requested, the site allows {site.volumes.max_count}")
     for volume in wanted:
         check_volume(volume, site.volumes)
+    _check_targets(wanted, site)
     kept = pin if pin is not None and pin.reference == reference else None
     return JobRequest(job_id(job), user, reference, wanted, kept)
 
@@ -110,6 +119,58 @@ def check_volume(volume: Volume, rules: VolumesConfig) -> None:
         )
     if is_forbidden(volume.target):
         raise NotPermitted(f"volume {printable(volume)}: no volume may be mounted on {printable(volume.target)}")
+    if volume.per_node > rules.max_per_node_bytes:
+        raise NotPermitted(
+            f"volume {printable(volume)}: the site allows {rules.max_per_node_bytes} bytes per node",
+            "limit set by volumes.max_per_node_bytes",
+        )
+
+
+def require_sources(volumes: Iterable[Volume], rules: VolumesConfig) -> None:
+    """Raise UsageError for a source that the caller, who must be the job's user, finds missing, as far as this host
+    has the site's directories: elsewhere only the node can tell."""
+    for volume in volumes:
+        directory = next((each for each in rules.allowed if is_within(volume.source, each)), "")
+        try:
+            if not directory or not os.listdir(directory):
+                continue  # a mount point without its file system
+            os.stat(volume.source)
+            if volume.per_node and not os.path.isdir(volume.source):
+                raise UsageError(f"volume {printable(volume)}: {printable(volume.source)} is not a directory")
+        except PermissionError:
+            continue  # a directory that can be entered and not listed, or one that only nodes can enter
+        except FileNotFoundError as error:
+            if os.path.isdir(directory):
+                raise UsageError(f"volume {printable(volume)}: {printable(volume.source)} does not exist") from error
+        except OSError as error:
+            raise UsageError(f"volume {printable(volume)}: {printable(volume.source)}: {reason(error)}") from error
+
+
+def _check_targets(wanted: tuple[Volume, ...], site: SiteConfig) -> None:
+    """Raise where two would be mounted at one path, or a volume would hide what the site mounts."""
+    mounted = [(each.target or each.source, f"site file system {each.source}") for each in site.node.filesystems]
+    mounted += [(step.target, f"site {step.kind} {step.target}") for step in site.node.steps]
+    first: dict[str, Volume] = {}
+    for volume in wanted:
+        other = first.setdefault(volume.target, volume)
+        if other is not volume:
+            raise UsageError(f"volumes {printable(other)} and {printable(volume)} have the same target")
+        hidden = next((name for target, name in mounted if is_within(target, volume.target)), "")
+        if hidden:
+            name, target = f"volume {printable(volume)}", printable(volume.target)
+            raise NotPermitted(f"{name}: no volume may be mounted on {target}, it would hide {hidden}")
+
+
+def _size(text: str, whole: str) -> int:
+    """Bytes, from a number with K, M, G or T, in powers of 1024."""
+    match = _SIZE.fullmatch(text)
+    size = int(match[1]) << 10 * " KMGT".index(match[2] or " ") if match else 0
+    if not _LEAST_CACHE <= size < 1 << 50:
+        raise UsageError(
+            f"volume '{printable(whole)}': '{printable(text)}' is not a size",
+            f"a size is a number of bytes, or one with K, M, G or T; at least {_LEAST_CACHE >> 20}M",
+        )
+    return size
 
 
 def _plain_path(part: str, whole: str) -> str:

@@ -1,4 +1,4 @@
-"""Loop devices, by ioctl: bound read-only to a descriptor, named for their node and job, and freed by the kernel when
+"""Loop devices, by ioctl: bound to a descriptor, named for their node and job, and freed by the kernel when
 their last user is gone (autoclear).
 
 LOOP_CONFIGURE does everything in one step since kernel 5.8. Older kernels need LOOP_SET_FD and LOOP_SET_STATUS64, and
@@ -48,8 +48,8 @@ def job_of(name: str) -> str:
     return "" if _SHORTENED in job else job
 
 
-def attach(backing: int, name: str) -> "tuple[int, str]":
-    """Bind a free loop device to the descriptor `backing`; its own descriptor and its path.
+def attach(backing: int, name: str, *, writable: bool = False) -> "tuple[int, str]":
+    """Bind a free loop device to the descriptor `backing`, read-only unless `writable`; its descriptor and its path.
 
     The device lives as long as that descriptor or a mount of it. Raises SetupFailed when there is none.
     """
@@ -58,14 +58,14 @@ def attach(backing: int, name: str) -> "tuple[int, str]":
         number = _free_number(attempt)
         path = f"/dev/loop{number}"
         try:
-            device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            device = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
         except OSError as error:
             last = f"{path}: {error.strerror}"
             if error.errno not in _TAKEN:
                 break
         else:
             try:
-                _bind(device, backing, name)
+                _bind(device, backing, name, _AUTOCLEAR if writable else _READ_ONLY | _AUTOCLEAR)
                 return device, path
             except OSError as error:
                 os.close(device)
@@ -122,8 +122,8 @@ def _fitting(text: str, room: int) -> str:
     return text[: room - len(tail)] + tail
 
 
-def _bind(device: int, backing: int, name: str) -> None:
-    info = _INFO.pack(*(0,) * 8, _READ_ONLY | _AUTOCLEAR, os.fsencode(name), b"", b"", 0, 0)
+def _bind(device: int, backing: int, name: str, flags: int) -> None:
+    info = _INFO.pack(*(0,) * 8, flags, os.fsencode(name), b"", b"", 0, 0)
     try:
         fcntl.ioctl(device, _CONFIGURE, _CONFIG_HEAD.pack(backing, 0) + info + _CONFIG_TAIL)
     except OSError as error:

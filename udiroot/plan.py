@@ -30,15 +30,17 @@ _FIELDS = {
     "site": 3,
     "allow": 1,
     "volume": 3,
+    "cache": 4,
     "etc": 3,
     "file": 3,
+    "program": 1,
     "node": 4,
     "ssh": 4,
     "module": 1,
     "krsip": 1,
     "step": 4,
 }
-_REPEATED = frozenset(("site", "allow", "volume", "etc", "file", "node", "module", "step"))
+_REPEATED = frozenset(("site", "allow", "volume", "cache", "etc", "file", "program", "node", "module", "step"))
 _OPTIONAL = _REPEATED | {"ssh", "krsip"}
 STEPS = {"when": ("before", "after"), "kind": ("directory", "link", "bind")}
 IMAGE_FORMATS = ("squashfs", "ext4", "directory")
@@ -54,12 +56,25 @@ class PlanUser:
 
 
 class PlanMount:
-    """A directory of the node that is mounted in the root at `target`."""
+    """A directory or file of the node that is mounted in the root at `target`."""
 
     __slots__ = ("read_only", "source", "target")
 
     def __init__(self, source: str, target: str, read_only: bool) -> None:
         self.source, self.target, self.read_only = source, target, read_only
+
+
+class PlanCache:
+    """A writable file system for each node alone, of `size` bytes, in a file without a name in the directory `source`.
+
+    `template` is an empty file system: for each part that is not zero, a line with its offset in bytes, a blank, and
+    its zlib-compressed bytes in base64.
+    """
+
+    __slots__ = ("size", "source", "target", "template")
+
+    def __init__(self, source: str, target: str, size: int, template: str) -> None:
+        self.source, self.target, self.size, self.template = source, target, size, template
 
 
 class PlanFile:
@@ -119,8 +134,9 @@ class NodePlan:
     """A complete plan. Paths are as the node sees them; `tmp_bytes` in bytes, `deadline` in seconds."""
 
     __slots__ = (
-        "allowed", "deadline", "etc", "files", "image_format", "image_id", "image_path", "job", "krsip", "modules",
-        "nodes", "root", "run", "sites", "ssh", "steps", "store_gid", "store_uid", "tmp_bytes", "user", "volumes",
+        "allowed", "caches", "deadline", "etc", "files", "image_format", "image_id", "image_path", "job", "krsip",
+        "modules", "nodes", "programs", "root", "run", "sites", "ssh", "steps", "store_gid", "store_uid", "tmp_bytes",
+        "user", "volumes",
     )  # fmt: skip
 
     def __init__(
@@ -147,13 +163,15 @@ class NodePlan:
         modules: tuple[str, ...] = (),
         krsip: str = "",
         steps: tuple[PlanStep, ...] = (),
+        caches: tuple[PlanCache, ...] = (),
+        programs: tuple[str, ...] = (),
     ) -> None:
         self.job, self.user, self.store_uid, self.store_gid = job, user, store_uid, store_gid
         self.root, self.run = root, run
         self.image_format, self.image_path, self.image_id = image_format, image_path, image_id
         self.tmp_bytes, self.deadline = tmp_bytes, deadline
-        self.sites, self.allowed, self.volumes = sites, allowed, volumes
-        self.etc, self.files, self.nodes = etc, files, nodes
+        self.sites, self.allowed, self.volumes, self.caches = sites, allowed, volumes, caches
+        self.etc, self.files, self.programs, self.nodes = etc, files, programs, nodes
         self.ssh, self.modules, self.krsip, self.steps = ssh, modules, krsip, steps
 
     def text(self) -> str:
@@ -172,8 +190,10 @@ class NodePlan:
         rows += [("site", m.source, m.target, _access(m)) for m in self.sites]
         rows += [("allow", path) for path in self.allowed]
         rows += [("volume", m.source, m.target, _access(m)) for m in self.volumes]
+        rows += [("cache", c.source, c.target, c.size, c.template) for c in self.caches]
         rows += [("etc", f.path, f"{f.mode:04o}", f.text) for f in self.etc]
         rows += [("file", f.path, f"{f.mode:04o}", f.text) for f in self.files]
+        rows += [("program", path) for path in self.programs]
         rows += [run.row() for run in self.nodes]
         rows += [self.ssh.row()] if self.ssh else []
         rows += [("module", path) for path in self.modules]
@@ -207,8 +227,12 @@ class NodePlan:
                 sites=tuple(_mount(row) for row in many["site"]),
                 allowed=tuple(_absolute(row[0]) for row in many["allow"]),
                 volumes=tuple(_mount(row) for row in many["volume"]),
+                caches=tuple(
+                    PlanCache(_absolute(row[0]), _absolute(row[1]), int(row[2]), row[3]) for row in many["cache"]
+                ),
                 etc=tuple(PlanFile(row[0], int(row[1], 8), row[2]) for row in many["etc"]),
                 files=tuple(PlanFile(_absolute(row[0]), int(row[1], 8), row[2]) for row in many["file"]),
+                programs=tuple(_absolute(row[0]) for row in many["program"]),
                 nodes=tuple(NodeRun.of_row(row) for row in many["node"]),
                 ssh=PlanSsh.of_row([_absolute(once["ssh"][0]), *once["ssh"][1:]]) if "ssh" in once else None,
                 modules=tuple(_absolute(row[0]) for row in many["module"]),
@@ -222,12 +246,19 @@ class NodePlan:
         """The text of /var/nodelist: a node's name on a line of its own for each of its slots, in the job's order."""
         return "".join(f"{name}\n" * run.slots for run in self.nodes for name in run.names)
 
-    def address_of(self, identity: str) -> str:
-        """The address on which a node's private sshd listens. Raises SetupFailed where the plan has none for it."""
+    def find_address(self, identity: str) -> str:
+        """The address of a node on the cluster's network; nothing, where the plan has none for it."""
         for run in self.nodes:
             if identity in run.identities and run.addresses:
                 return run.addresses[run.identities.index(identity)]
-        raise SetupFailed(f"plan: no address for node {printable(identity)}")
+        return ""
+
+    def address_of(self, identity: str) -> str:
+        """The address on which a node's private sshd listens. Raises SetupFailed where the plan has none for it."""
+        address = self.find_address(identity)
+        if not address:
+            raise SetupFailed(f"plan: no address for node {printable(identity)}")
+        return address
 
 
 def _rows(data: bytes) -> "tuple[dict[str, list[str]], dict[str, list[list[str]]]]":

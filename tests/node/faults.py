@@ -30,8 +30,15 @@ KRSIP = "/etc/xcsim/krsip"
 KERNELS = {
     "new": (),
     "without mount_setattr": ("mount_setattr",),
-    "old": ("open_tree", "mount_setattr", "move_mount", "open_in_root", "LOOP_CONFIGURE", "loop-control", "pidfd_open"),
-}
+    "without overlay": ("overlay",),
+    "without O_TMPFILE": ("O_TMPFILE",),
+    "without leases": ("O_TMPFILE", "leases"),
+    "with a simple overlay": ("overlay options",),
+    "old": (
+        "overlay", "O_TMPFILE", "open_tree", "mount_setattr", "move_mount", "open_in_root", "LOOP_CONFIGURE",
+        "loop-control", "pidfd_open",
+    ),
+}  # fmt: skip
 """Name of a kernel → what it lacks."""
 
 ERRNOS = {
@@ -74,14 +81,20 @@ def is_change(name, args):
         return args[0] > 2
     return name != "ioctl" or args[1] != 0x4C05
 def is_lacking(name, args):
+    if name == "mount":
+        return args[2:3] == ("overlay",) and ("overlay" in lacks or "overlay options" in lacks and "xino" in args[4])
     if name == "ioctl":
         return args[1] == 0x4C0A and "LOOP_CONFIGURE" in lacks
+    if name == "fcntl":
+        return args[1] == 1024 and "leases" in lacks
+    if name == "open" and "O_TMPFILE" in lacks and args[1] & 0o20000000:
+        return True
     return name in lacks or name == "open" and args[0] == "/dev/loop-control" and "loop-control" in lacks
 def watched(module, name):
     real = getattr(module, name)
     def call(*args, **kwargs):
         if is_lacking(name, args):
-            lacking = 22 if name == "ioctl" else 2 if name == "open" else 38
+            lacking = {{"ioctl": 22, "fcntl": 22, "open": 2, "mount": 19 if "overlay" in lacks else 22}}.get(name, 38)
             raise OSError(lacking, os.strerror(lacking), name)
         if not is_change(name, args):
             return real(*args, **kwargs)
@@ -144,8 +157,8 @@ smallfile.read, kernel.load_module, kernel.delete_module = read, load_module, de
 for module, words in (
     (kernel, "mount umount open_tree mount_setattr move_mount open_in_root load_module delete_module"),
     (os, "mkdir rmdir link unlink symlink rename open write fork posix_spawn pidfd_open"
-    " chroot setresgid setresuid execve"),
-    (fcntl, "ioctl flock"),
+    " truncate pwrite chroot kill setgroups waitpid setresgid setresuid execve"),
+    (fcntl, "ioctl flock fcntl"),
 ):
     for word in words.split():
         watched(module, word)

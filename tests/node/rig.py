@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tests import udi_run
 from udi import nodecommand, nodezip
 from udi.config import SiteConfig, parse
 from udiroot.plan import NodePlan, NodeRun, PlanFile, PlanMount, PlanUser
@@ -84,7 +85,7 @@ class Rig:
         self.directory.chmod(0o755)
         os.chown(self.directory / "scratch/alice", ALICE.uid, ALICE.gid)
         self.site = parse(SITE, "udi.toml")
-        nodezip.build(self.site, str(self.directory / "software/udi.zip"))
+        nodezip.build(self.site, str(self.directory / "software/udi.zip"), {"udi-run": udi_run.program()})
         make_tree(self.directory / "tree")
         self.image = self.make_image("squashfs")
         mounts = [("store", "/lus/udi"), ("software", "/lus/software")]
@@ -142,7 +143,8 @@ class Rig:
                 PlanFile("group", 0o644, f"root:x:0:\n{user.name}:x:{user.gid}:\n"),
                 PlanFile("resolv.conf", 0o644, "nameserver 192.0.2.1\n"),
             ),
-            "files": (PlanFile("/opt/udi/bin/udi-run", 0o755, '#!/bin/sh\nexec "$@"\n'),),
+            "files": (PlanFile("/opt/udi/etc/run", 0o444, "udi-run 1\0workdir /\0set PATH=/bin\0end\0"),),
+            "programs": ("/opt/udi/bin/udi-run",),
             "nodes": (NodeRun(2, ("12", "13"), ("nid00012", "nid00013")), NodeRun(1, ("100020",), ("nid100020",))),
         }
         return NodePlan(**(values | changes))
@@ -181,8 +183,8 @@ class Rig:
         reports = [report for line in done.stdout.splitlines() if (report := NodeReport.parse(line, nonce))]
         assert len(reports) == 1, f"{done.stdout}\n{done.stderr}"
         assert reports[0].code == done.returncode
-        if "Traceback" in done.stderr:
-            raise AssertionError(done.stderr)
+        if "Traceback" in done.stdout + done.stderr:
+            raise AssertionError(done.stdout + done.stderr)
         return reports[0]
 
     def inside(self, script: str, user: PlanUser = ALICE) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from udi.accounts import Account
 from udi.config import SiteConfig, parse
 from udi.reference import ImageReference
 from udi.registries import HUB, RegistryConfig
-from udi.request import Pin, Volume, job_id, job_request, parse_volumes
+from udi.request import Pin, Volume, job_id, job_request, parse_volumes, require_sources
 from udiroot.errors import NotPermitted, UdiError, UsageError
 
 ALICE = Account("alice", 1001, 1001, (1001,), "/home/alice", "/bin/bash")
@@ -131,6 +133,100 @@ def test_what_the_site_and_the_root_allow(volumes: str, ok: bool) -> None:
     else:
         with pytest.raises(NotPermitted):
             job_request(SITE, "1.sdb", ALICE, "debian", volumes)
+
+
+@pytest.mark.parametrize(
+    ("size", "number"),
+    [("16M", 16 << 20), ("10G", 10 << 30), ("1T", 1 << 40), ("20000K", 20000 << 10), ("33554432", 32 << 20)],
+)
+def test_per_node_caches(size: str, number: int) -> None:
+    (volume,) = job_request(SITE, "1.sdb", ALICE, "debian", f"/scratch/a:/cache:per-node={size}").volumes
+    assert volume == Volume("/scratch/a", "/cache", per_node=number)
+    assert Volume.parse(str(volume)) == volume
+
+
+@pytest.mark.parametrize(
+    "size", ["", "0", "1", "15M", "10g", "1.5G", "-1G", "1GB", "1025T", "9" * 40, "\u0661G", " 1G"]
+)
+def test_sizes_that_a_cache_cannot_have(size: str) -> None:
+    with pytest.raises(UsageError, match=r"is not a size|not a volume"):
+        parse_volumes(f"/scratch/a:/cache:per-node={size}")
+
+
+def test_the_site_limits_caches() -> None:
+    with pytest.raises(NotPermitted, match="the site allows 1099511627776 bytes per node"):
+        job_request(SITE, "1.sdb", ALICE, "debian", "/scratch/a:/cache:per-node=2T")
+
+
+MOUNTING: SiteConfig = parse(
+    """
+[store]
+path = "/s"
+[volumes]
+allowed = ["/scratch"]
+[[node.filesystems]]
+source = "/global/projects"
+target = "/projects"
+[[node.filesystems]]
+source = "/home/shared/data"
+[[node.steps]]
+kind = "link"
+target = "/site"
+source = "/projects/site"
+""",
+    "udi.toml",
+)
+
+
+@pytest.mark.parametrize(
+    ("volumes", "error", "words"),
+    [
+        (
+            "/scratch/a:/out;/scratch/b:/out",
+            UsageError,
+            "volumes /scratch/a:/out and /scratch/b:/out have the same target",
+        ),
+        ("/scratch/a:/out:ro; /scratch/a:/out/", UsageError, "have the same target"),
+        ("/scratch/a:/out;/scratch/b:/out:per-node=1G", UsageError, "have the same target"),
+        ("/scratch/a:/projects", NotPermitted, "it would hide site file system /global/projects"),
+        ("/scratch/a:/home", NotPermitted, "it would hide site file system /home/shared/data"),
+        ("/scratch/a:/home/shared/data", NotPermitted, "it would hide site file system /home/shared/data"),
+        ("/scratch/a:/site", NotPermitted, "it would hide site link /site"),
+    ],
+)
+def test_two_mounts_in_one_place_are_refused_naming_both(volumes: str, error: type[UdiError], words: str) -> None:
+    with pytest.raises(error, match=words):
+        job_request(MOUNTING, "1.sdb", ALICE, "debian", volumes)
+
+
+@pytest.mark.parametrize(
+    "volumes", ["/scratch/a:/projects/mine", "/scratch/a:/out;/scratch/b:/out/in", "/scratch/a:/home2"]
+)
+def test_one_in_another_is_not(volumes: str) -> None:
+    assert job_request(MOUNTING, "1.sdb", ALICE, "debian", volumes).volumes
+
+
+def test_sources_that_this_host_can_see(tmp_path: Path) -> None:
+    allowed = tmp_path / "scratch"
+    (allowed / "me").mkdir(parents=True)
+    (allowed / "me/file").write_text("")
+    site = parse(f'[store]\npath = "/s"\n[volumes]\nallowed = ["{allowed}", "/not/here"]', "udi.toml").volumes
+
+    def check(text: str) -> None:
+        require_sources(parse_volumes(text), site)
+
+    check(f"{allowed}/me:/a;{allowed}/me/file:/b;/not/here/x:/c;{allowed}/me:/d:per-node=1G")
+    with pytest.raises(UsageError, match="scratch/none does not exist"):
+        check(f"{allowed}/me:/a;{allowed}/none:/b")
+    with pytest.raises(UsageError, match="not a directory"):
+        check(f"{allowed}/me/file/x:/b")
+    with pytest.raises(UsageError, match="is not a directory"):
+        check(f"{allowed}/me/file:/b:per-node=1G")
+
+
+def test_a_mount_point_without_its_file_system_shows_nothing(tmp_path: Path) -> None:
+    site = parse(f'[store]\npath = "/s"\n[volumes]\nallowed = ["{tmp_path}"]', "udi.toml").volumes
+    require_sources(parse_volumes(f"{tmp_path}/me:/a"), site)
 
 
 def test_too_many_volumes() -> None:
