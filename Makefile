@@ -6,12 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 CACHE := .cache
 SSHD := $(CACHE)/sshd
+UDI_RUN := $(CACHE)/udi-run
 PACKAGES := python3 python3-venv apache2-utils busybox-static debootstrap debian-archive-keyring docker-registry \
             docker.io dpkg-dev e2fsprogs gcc iproute2 ksh make munge musl-tools openssh-client openssh-server \
             openssl patch procps rsync shellcheck skopeo squashfs-tools squashfs-tools-ng strace systemd tinyproxy \
             umoci util-linux xinetd
 
-.PHONY: help venv check test-fast format setup packages sshd demo test test-faults bench constraints clean root
+.PHONY: help venv check test-fast format setup packages programs sshd udi-run demo test test-faults bench constraints clean root
 .NOTPARALLEL:
 
 help: ## show what can be made
@@ -31,9 +32,13 @@ format: venv ## let ruff fix and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-setup: packages venv sshd ## install Debian packages, the virtual environment and the private sshd (root)
+setup: packages venv programs ## install Debian packages, the virtual environment and the static programs (root)
 
 packages: $(CACHE)/packages ## install the Debian packages that the tests with nodes and the gateway need (root)
+
+programs: sshd udi-run ## build the static programs that run inside images (root)
+
+udi-run: $(UDI_RUN)/udi-run ## build udi-run, which runs programs inside an image; needs musl-gcc and no root
 
 sshd: $(SSHD)/bin ## build the static private sshd from Debian's source package, once (root)
 
@@ -49,7 +54,9 @@ test-faults: root setup ## kill and fail the node software at every point, not o
 bench: root setup ## print the figures that the README quotes (root)
 	$(BIN)/python -m benchmarks.setup
 	$(BIN)/python -m benchmarks.setup --cold
+	$(BIN)/python -m benchmarks.anywhere
 	$(BIN)/python -m benchmarks.ssh
+	$(BIN)/python -m benchmarks.udi_run
 	$(BIN)/python -m benchmarks.convert
 	$(BIN)/python -m benchmarks.entries
 	$(BIN)/python -m benchmarks.submit
@@ -86,3 +93,7 @@ $(CACHE)/packages: Makefile
 
 $(SSHD)/bin: sshd/build.sh sshd/job-only.patch sshd/localoptions.h | $(CACHE)/packages
 	sshd/build.sh $(SSHD)
+
+$(UDI_RUN)/udi-run: udirun/build.sh $(wildcard udirun/*.[ch]) setup.cfg
+	@command -v musl-gcc >/dev/null || { echo "make: udi-run needs musl-gcc; on Debian install musl-tools" >&2; exit 1; }
+	udirun/build.sh $(UDI_RUN)

@@ -1,8 +1,8 @@
 """The node software as one precompiled zip.
 
-A node imports from a parallel file system, where each path that is looked up is a round trip. The zip holds two
-entries: the compiled code of all modules as one table, and `bundle`, which imports from it. They are compiled by the
-Python that nodes run, since another version would refuse them.
+A node imports from a parallel file system, where each path that is looked up is a round trip. The zip holds the
+compiled code of all modules as one table, `bundle`, which imports from it, and the programs that set-up writes into
+roots. Modules are compiled by the Python that nodes run, since another version would refuse them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import importlib.util
 import json
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from udi import durable
@@ -41,21 +42,25 @@ py_compile.compile(start, cfile=target, dfile="bundle", doraise=True, optimize=2
 _SECONDS = 60
 
 
-def start_line(archive: str, module: str) -> str:
-    """The Python text that a node runs: `main` of `module`, out of the zip at `archive`."""
+def start_line(archive: str, module: str, sign: str = "") -> str:
+    """The Python text that a node runs: `main` of `module`, out of the zip at `archive`.
+
+    With `sign`, that word is printed to stderr once everything was found and loaded, just before `main`.
+    """
+    signs = f"sys.stderr.write({sign + chr(10)!r}); sys.stderr.flush(); " if sign else ""
     return (
         f"import sys; sys.path.insert(0, {archive!r}); import {_START}; {_START}.install({archive!r}); "
-        f"from {module} import main; main()"
+        f"from {module} import main; {signs}main()"
     )
 
 
-def build(site: SiteConfig, path: str) -> None:
-    """Compile the node side with `install.python` and put the zip at `path` atomically.
+def build(site: SiteConfig, path: str, programs: Mapping[str, bytes] | None = None) -> None:
+    """Compile the node side with `install.python` and put the zip at `path` atomically, with `programs` by their names.
 
     Raises ConfigError when a package is not installed, UpstreamFailed when that Python cannot compile it.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    durable.make_public_directory(str(target.parent))
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".udi-zip-") as directory:
         table, start, unfinished = (Path(directory) / name for name in ("table", "start", "udi.zip"))
         order = {
@@ -68,8 +73,10 @@ def build(site: SiteConfig, path: str) -> None:
             [site.install.python, "-I", "-S", "-c", _COMPILE], seconds=_SECONDS, stdin=json.dumps(order).encode()
         ).require_success()
         with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
-            for name, file in ((f"{_START}.pyc", start), (bundle.TABLE, table)):
-                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), file.read_bytes())
+            entries = {f"{_START}.pyc": start.read_bytes(), bundle.TABLE: table.read_bytes()}
+            entries |= {bundle.PROGRAMS + name: content for name, content in (programs or {}).items()}
+            for name, content in entries.items():
+                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
         durable.write(path, unfinished.read_bytes(), mode=0o644)
 
 

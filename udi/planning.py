@@ -5,30 +5,31 @@ from __future__ import annotations
 import base64
 import itertools
 import os
-import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 import jinja2
 
 from udi.accounts import group_name, store_owner
+from udi.cachefs import cache_template
 from udi.config import SiteConfig
 from udi.facts import Facts
 from udi.nodes import Node, NodeSlots
 from udi.platform import Machine
-from udi.request import JobRequest
+from udi.request import JobRequest, Volume
+from udi.rundata import PATH as RUN_DATA
+from udi.rundata import run_data
 from udi.sshkeys import SshKeys, public_key
 from udi.store import StoreLayout
 from udiroot.errors import ConfigError, ImageInvalid, printable
-from udiroot.plan import NodePlan, NodeRun, PlanFile, PlanMount, PlanStep, PlanUser
+from udiroot.plan import NodePlan, NodeRun, PlanCache, PlanFile, PlanMount, PlanStep, PlanUser
 from udiroot.plan_ssh import PlanSsh
 from udiroot.rules import check_name
+from udiroot.software import UDI_RUN
 
-_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
-_PROGRAMS = ("udi-run", "udi-session", "ssh")
-"""Templates of `templates/node` that are programs of /opt/udi/bin and not files of /etc; all but the first serve the
-private sshd."""
-_SSH_OPTIONS = 'no-port-forwarding,no-agent-forwarding,no-X11-forwarding,command="/opt/udi/bin/udi-session"'
+_PROGRAMS = "/opt/udi/bin"
+_SSH = "ssh"
+"""The template of `templates/node` that is a program and not a file of /etc: the client of the private sshd."""
+_SSH_OPTIONS = f'no-port-forwarding,no-agent-forwarding,no-X11-forwarding,command="{UDI_RUN} --session"'
 
 
 def make_plan(
@@ -41,14 +42,15 @@ def make_plan(
 ) -> NodePlan:
     """The plan for a job on `nodes` of `machine`, in the job's order; with `keys`, each gets a private sshd.
 
-    Raises ConfigError where a template of the site cannot be rendered.
+    Raises ConfigError where a template of the site cannot be rendered, UpstreamFailed where the file system of a
+    per-node cache cannot be made.
     """
     addresses = {each.node: machine.address(each.node) for each in nodes} if keys else {}
     user = request.user
     store_uid, store_gid = store_owner(site.store.account)
     rendered = dict(_render_node_files(site, request, facts, addresses))
-    programs = [(name, rendered.pop(name)) for name in _PROGRAMS]
-    files = [PlanFile(f"/opt/udi/bin/{name}", 0o755, text) for name, text in (programs if keys else programs[:1])]
+    client = PlanFile(f"{_PROGRAMS}/{_SSH}", 0o755, rendered.pop(_SSH))
+    data = run_data(facts, site.environment, user, str(request.reference), _PROGRAMS if keys else "")
     return NodePlan(
         job=request.job,
         user=PlanUser(user.name, user.uid, user.gid, user.groups, user.home, user.shell),
@@ -63,15 +65,22 @@ def make_plan(
         deadline=site.node.deadline,
         sites=tuple(PlanMount(fs.source, fs.target or fs.source, fs.read_only) for fs in site.node.filesystems),
         allowed=site.volumes.allowed,
-        volumes=tuple(PlanMount(v.source, v.target, v.read_only) for v in request.volumes),
+        volumes=tuple(PlanMount(v.source, v.target, v.read_only) for v in request.volumes if not v.per_node),
+        caches=tuple(_cache(site, request, volume) for volume in request.volumes if volume.per_node),
         etc=tuple(PlanFile(name, 0o644, text) for name, text in sorted(rendered.items()) if text.strip()),
-        files=(*files, *(_key_files(keys) if keys else ())),
+        files=(PlanFile(RUN_DATA, 0o444, data), *((client, *_key_files(keys)) if keys else ())),
+        programs=(UDI_RUN,),
         nodes=tuple(_runs(machine, nodes, addresses)),
         ssh=_ssh(site, keys) if keys else None,
         modules=tuple(os.path.normpath(os.path.join(site.node.module_path, name)) for name in site.node.modules),
         krsip=site.node.krsip,
         steps=tuple(PlanStep(step.when, step.kind, step.source, step.target) for step in site.node.steps),
     )
+
+
+def _cache(site: SiteConfig, request: JobRequest, volume: Volume) -> PlanCache:
+    template = cache_template(site, volume.per_node, request.user.uid, request.user.gid)
+    return PlanCache(volume.source, volume.target, volume.per_node, template)
 
 
 def _key_files(keys: SshKeys) -> Iterator[PlanFile]:
@@ -111,9 +120,6 @@ def _render_node_files(
         "etc": site.etc,
         "ssh": site.ssh if addresses else None,
         "nodes": [(address, node.name) for node, address in addresses.items()],
-        "environment": [match.groups() for text in facts.env if (match := _VARIABLE.fullmatch(text))],
-        "entrypoint": facts.entrypoint + facts.cmd,
-        "workdir": facts.workdir or "/",
     }
     for template in sorted(environment.list_templates(extensions=["j2"])):
         name = template.removesuffix(".j2")
@@ -147,7 +153,6 @@ def node_templates(site: SiteConfig) -> jinja2.Environment:
         lstrip_blocks=True,
         autoescape=False,  # noqa: S701 - these are files of /etc and a shell script, each with its own quoting
     )
-    environment.filters["shell"] = lambda value: shlex.quote(str(value))
     environment.filters["field"] = _field
     return environment
 

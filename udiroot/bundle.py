@@ -12,16 +12,24 @@ from _frozen_importlib import ModuleSpec
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
+    from zipimport import zipimporter
 
 TABLE = "modules.marshal"
 """Entry of the zip: a dict of module name → (whether it is a package, its marshalled code)."""
+PROGRAMS = "programs/"
+"""Where the zip has programs that set-up writes into a root."""
 
 
 class Bundle:
-    """A finder and loader of the modules of the table."""
+    """A finder and loader of the modules of the table, and of what else the zip has."""
 
-    def __init__(self, table: "dict[str, tuple[bool, bytes]]") -> None:
-        self._table = table
+    def __init__(self, archive: "zipimporter") -> None:
+        self._archive = archive
+        self._table: dict[str, tuple[bool, bytes]] = marshal.loads(archive.get_data(TABLE))  # noqa: S302
+
+    def program(self, name: str) -> bytes:
+        """The program of that name. Raises OSError."""
+        return self._archive.get_data(PROGRAMS + name)
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> "ModuleSpec | None":
         if name not in self._table:
@@ -39,4 +47,4 @@ def install(archive: str) -> None:
     """Make the modules of the zip at `archive` importable."""
     from zipimport import zipimporter
 
-    sys.meta_path.insert(0, Bundle(marshal.loads(zipimporter(archive).get_data(TABLE))))  # noqa: S302
+    sys.meta_path.insert(0, Bundle(zipimporter(archive)))

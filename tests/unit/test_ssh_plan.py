@@ -43,11 +43,10 @@ def test_keys_and_names_of_a_job() -> None:
     plan = planned(KEYS)
     files = {file.path: file for file in plan.files}
     assert set(files) == {
-        "/opt/udi/bin/udi-run", "/opt/udi/bin/udi-session", "/opt/udi/bin/ssh", "/opt/udi/etc/authorized_keys",
-        "/opt/udi/etc/known_hosts",
+        "/opt/udi/etc/run", "/opt/udi/bin/ssh", "/opt/udi/etc/authorized_keys", "/opt/udi/etc/known_hosts",
     }  # fmt: skip
     options, _, key = files["/opt/udi/etc/authorized_keys"].text.partition(" ssh-ed25519 ")
-    assert 'command="/opt/udi/bin/udi-session"' in options.split(",")
+    assert 'command="/opt/udi/bin/udi-run --session"' in options.split(",")
     assert bytes([2]) * 32 in base64.b64decode(key) and bytes([1]) * 32 not in base64.b64decode(key)
     assert files["/opt/udi/etc/known_hosts"].text == f"* {public_key(KEYS.host)}\n"
     assert "-p 2222 " in files["/opt/udi/bin/ssh"].text
@@ -62,7 +61,8 @@ def test_keys_and_names_of_a_job() -> None:
 
 def test_without_it_there_is_no_trace_of_it() -> None:
     plan = planned(None)
-    assert [file.path for file in plan.files] == ["/opt/udi/bin/udi-run"]
+    assert [file.path for file in plan.files] == ["/opt/udi/etc/run"]
+    assert plan.programs == ("/opt/udi/bin/udi-run",)
     assert "ssh" not in plan.text() and "10.1.0.13" not in plan.text()
     assert "node 2 12,300 nid00012,nid00300 %\n" in plan.text()
 
