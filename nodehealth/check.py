@@ -1,14 +1,16 @@
 """Is anything of a job's root left on this node? Run by Cray NHC after a reservation, when nothing may be left.
 
-    check [--root DIR] [--run DIR] [--nid-file FILE] [--nonce NONCE]
+    check [--root DIR] [--run DIR] [--nid-file FILE] [--deadline SECONDS] [--nonce NONCE]
 
 It looks and changes nothing, and only what shifter-xc set up counts. It prints one line, and exits with 0 when the node
-is clean and 1 when it is not; with a nonce it reports to a fan-out, by a NodeReport.
+is clean and 1 when it is not or could not be examined within the deadline; with a nonce it reports to a fan-out, by a
+NodeReport.
 """
 
 import sys
 import time
 
+from udiroot.alarm import set_alarm
 from udiroot.commands import answer, leave, parse, read_identity
 from udiroot.errors import UdiError, UsageError, printable
 from udiroot.ledger import survey
@@ -40,9 +42,10 @@ def run(arguments: "list[str]") -> int:
         options, words = parse(arguments)
         if words not in ([], ["check"]):
             raise UsageError(f"invalid arguments: {printable(' '.join(words))}")
+        set_alarm(int(options["deadline"]))
         paths = options["root"], options["run"]
         if options["nonce"]:
-            return answer(began, options, options["nonce"], lambda node: check(*paths, node))
+            return answer(began, options, options["nonce"], lambda node: (check(*paths, node),))
         print(f"udi: {check(*paths, read_identity(options['nid-file']))}")
     except UdiError as error:
         print(f"udi: {error.message}")

@@ -1,7 +1,10 @@
 """`setupRoot` and `unsetupRoot`: what the fan-out starts on a node.
 
     setupRoot   [--run DIR] [--nid-file FILE] PLAN-FILE SHA256 NONCE
-    unsetupRoot [--root DIR] [--run DIR] [--nid-file FILE] [--deadline SECONDS] --job ID NONCE
+    unsetupRoot [--root DIR] [--run DIR] [--nid-file FILE] [--deadline SECONDS] [--shared yes|no] --job ID NONCE
+
+`--shared yes` says that jobs of others may run on the node: then only what holds the root is terminated, and otherwise
+everything that runs as the job's user.
 
 Each prints one line, a NodeReport, and exits with 0 or the error's code. `nodehealth.check` is the third such command.
 An argument parser from the library would cost more than all the mounts.
@@ -12,8 +15,9 @@ import sys
 import time
 
 from udiroot import smallfile
+from udiroot.alarm import set_alarm
 from udiroot.errors import SetupFailed, TimedOut, UdiError, UsageError, printable
-from udiroot.fields import is_token
+from udiroot.fields import is_token, number
 from udiroot.report import UNKNOWN_NODE, NodeReport
 from udiroot.rules import in_real_directory
 
@@ -27,10 +31,12 @@ _OPTIONS = {
     "run": "/var/run/udi",
     "nid-file": "/proc/cray_xt/nid",
     "deadline": "60",
+    "shared": "no",
     "job": "",
     "nonce": "",
 }
 _MAX_PLAN = 8 << 20
+_MAX_SECONDS = 1 << 20
 _NID_HINT = "set node.nid_file to the file with a node's nid"
 
 
@@ -64,19 +70,19 @@ def run(arguments: "list[str]") -> int:
         return error.exit_code
 
 
-def answer(began: float, options: "dict[str, str]", nonce: str, step: "Callable[[str], str]") -> int:
+def answer(began: float, options: "dict[str, str]", nonce: str, step: "Callable[[str], tuple[str, ...]]") -> int:
     """Do one step and report the result; a defect of this program is reported too, with its trace in the log.
 
-    `began` is a time of time.monotonic(); `step` gets the node's identity, and returns words or raises.
+    `began` is a time of time.monotonic(); `step` gets the node's identity, and returns words and counts, or raises.
     """
     node = UNKNOWN_NODE
     try:
         node = read_identity(options["nid-file"])
-        words = step(node)
-        report = NodeReport(node, 0, _milliseconds(began), words)
+        words, *left = step(node)
+        report = NodeReport(node, 0, _milliseconds(began), words, left=tuple(left))
     except UdiError as error:
         report = NodeReport.of_error(node, _milliseconds(began), error)
-    except Exception as error:  # noqa: BLE001 - a node must report whatever happens, or it counts as dead
+    except BaseException as error:  # noqa: BLE001 - a node must report whatever happens, or it counts as dead
         sys.excepthook(type(error), error, error.__traceback__)
         where = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else repr(error)
         report = NodeReport.of_error(node, _milliseconds(began), SetupFailed(where))
@@ -84,30 +90,34 @@ def answer(began: float, options: "dict[str, str]", nonce: str, step: "Callable[
     return report.code
 
 
-def _set_up(path: str, sha256: str, node: str) -> str:
+def _set_up(path: str, sha256: str, node: str) -> "tuple[str, ...]":
     from udiroot.plan import NodePlan
     from udiroot.setup import set_up
 
     plan = NodePlan.parse(_read_plan(path, sha256))
-    _set_alarm(plan.deadline)
-    return set_up(plan, path, node, time.monotonic() + plan.deadline)
+    set_alarm(plan.deadline)
+    return (set_up(plan, path, node, time.monotonic() + plan.deadline),)
 
 
-def _tear_down(options: "dict[str, str]", node: str) -> str:
+def _tear_down(options: "dict[str, str]", node: str) -> "tuple[str, ...]":
+    from udiroot import entered
     from udiroot.record import RunDirectory
     from udiroot.teardown import lock_for_teardown, tear_down
 
     job, seconds = options["job"], int(options["deadline"])
     deadline = time.monotonic() + seconds
-    _set_alarm(seconds)
+    set_alarm(seconds)
     with RunDirectory(in_real_directory(options["run"])) as run:
         if not lock_for_teardown(job, run, deadline):
             other = run.read()
             raise TimedOut(f"another set-up or teardown is running, for {other.job if other else 'an unknown job'}")
-        words = tear_down(job, in_real_directory(options["root"]), run, node, deadline)
+        alone = options["shared"] == "no"
+        root = in_real_directory(options["root"])
+        unread = entered.is_unread(run.read(), job, root)
+        words = tear_down(job, root, run, node, deadline, alone=alone)
         if not run.raw():
             run.remove()
-        return words
+        return (words, entered.UNREAD) if unread else (words,)
 
 
 def _read_plan(path: str, sha256: str) -> bytes:
@@ -140,23 +150,13 @@ def read_identity(path: str) -> str:
             raise SetupFailed(f"invalid host name: '{printable(name)}'")
         return name
     try:
-        nid = int(smallfile.read(path))
-    except (OSError, ValueError) as error:
+        text = smallfile.read(path).decode("ascii", "replace").strip()
+    except OSError as error:
         raise SetupFailed(f"no nid in {path}: {printable(error)}", _NID_HINT) from error
+    nid = number(text)
     if nid < 0:
-        raise SetupFailed(f"no nid in {path}: {nid}", _NID_HINT)
+        raise SetupFailed(f"no nid in {path}: {printable(text, 40)}", _NID_HINT)
     return str(nid)
-
-
-def _set_alarm(seconds: int) -> None:
-    """The kernel's alarm ends a step that hangs in a call; `signal` would cost `enum` and all that it imports."""
-    import _signal  # type: ignore[import-not-found, unused-ignore]
-
-    def late(number: int, frame: object) -> None:
-        raise TimedOut(f"not finished within {seconds} seconds")
-
-    _signal.signal(_signal.SIGALRM, late)
-    _signal.alarm(seconds)
 
 
 def parse(words: "list[str]") -> "tuple[dict[str, str], list[str]]":
@@ -171,8 +171,10 @@ def parse(words: "list[str]") -> "tuple[dict[str, str], list[str]]":
         if word[2:] not in options or value is None:
             raise UsageError(f"invalid option: {printable(word)}")
         options[word[2:]] = value
-    if not options["deadline"].isdecimal():
+    if number(options["deadline"], _MAX_SECONDS) < 0:
         raise UsageError(f"not a number of seconds: {printable(options['deadline'])}")
+    if options["shared"] not in ("yes", "no"):
+        raise UsageError(f"--shared must be yes or no: {printable(options['shared'])}")
     return options, rest
 
 

@@ -7,6 +7,9 @@ people and other hosts know it. Both are tokens; `udi.nodes` makes them, and not
 _PLAIN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._:@+=,~-"
 _TOKEN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 _MAX_TOKEN = 64
+_MAX_DIGITS = 20
+LARGEST_ID = (1 << 32) - 2
+"""The largest uid and gid: the kernel's type has 32 bits, and all of them set mean "no change"."""
 
 
 def escape(text: str) -> str:
@@ -39,3 +42,14 @@ def are_tokens(tokens: "tuple[str, ...]", joined: str) -> bool:
     if joined.encode("utf-8", "surrogatepass").translate(None, _TOKEN + b",") or max(map(len, tokens)) > _MAX_TOKEN:
         return False
     return not any(wrong in f",{joined}," for wrong in (",.", ",_", ",-", ",,"))
+
+
+def number(text: str, largest: int = LARGEST_ID) -> int:
+    """The number that `text` writes in ASCII digits, of 0 to `largest`; -1 for every other text.
+
+    `int` accepts digits of all scripts, signs, blanks and underscores, and raises for thousands of digits.
+    """
+    if not (text.isascii() and text.isdecimal()) or len(text) > _MAX_DIGITS:
+        return -1
+    value = int(text)
+    return value if value <= largest else -1

@@ -5,30 +5,44 @@ A mount is managed by shifter-xc where it carries our label, or is on or under t
 where it has our name. Mounts and loop devices of other programs do not count.
 """
 
+import os
 import time
 
-from udiroot import loop, mountinfo, processes
+from udiroot import holders, loop, mountinfo
 from udiroot.errors import TeardownIncomplete, counted
+from udiroot.holders import Held
 from udiroot.mountinfo import Label, Mount
+from udiroot.processes import Process
 from udiroot.record import RECORD, Record, RunDirectory
+
+_LOOP_MAJOR = 7
+"""The major number of all loop devices."""
 
 
 class Survey:
     """Everything that shifter-xc has on a node at one moment.
 
     `mounts` in the order of mounting; `loops` are device paths; `foreign` are processes whose own mount namespace
-    holds some of our mounts. `remains` are names in the run directory. `jobs` are the jobs named by labels and record.
+    holds some of our mounts. `remains` are names in the run directory. `jobs` are the jobs named by labels and record;
+    `others` says whether the node also has something of a job that was not asked for. `image` is the device and the
+    directory in it of an image that is a directory.
     """
 
-    __slots__ = ("foreign", "jobs", "label", "loops", "mounts", "record", "remains")
-
     def __init__(
-        self, mounts: "list[Mount]", loops: "list[str]", record: "Record | None", remains: "list[str]", jobs: "set[str]"
+        self,
+        mounts: "list[Mount]",
+        loops: "list[str]",
+        record: "Record | None",
+        remains: "list[str]",
+        jobs: "set[str]",
+        *,
+        others: bool,
+        image: "tuple[int, str] | None",
     ) -> None:
         self.mounts, self.loops, self.record = mounts, loops, record
-        self.remains, self.jobs = remains, jobs
+        self.remains, self.jobs, self.others, self.image = remains, jobs, others, image
         self.label = next((label for m in mounts if (label := Label.parse(m.source))), None)
-        self.foreign: list[processes.Process] = []
+        self.foreign: list[Process] = []
 
     @property
     def clean(self) -> bool:
@@ -41,7 +55,7 @@ class Survey:
         live = self.record is not None and self.record.is_of_this_boot
         return not (self.mounts or self.loops or self.foreign or live)
 
-    def incomplete(self, why: str = "", holders: "tuple[processes.Process, ...]" = ()) -> TeardownIncomplete:
+    def incomplete(self, why: str = "", holders: "tuple[Process, ...]" = ()) -> TeardownIncomplete:
         """The error of a node that is not clean: fields for programs, a message for people. `holders` are processes
         that could not be terminated."""
         pids = {process.pid for process in (*self.foreign, *holders)}
@@ -66,34 +80,51 @@ class Survey:
         return f"left by {job}{since}: {'; '.join(parts)}"
 
 
-def survey(root: str, run: RunDirectory, node: str, *, job: str = "", foreign: bool = True) -> Survey:
+def survey(
+    root: str, run: RunDirectory, node: str, *, job: str = "", foreign: bool = True, deadline: float = float("inf")
+) -> Survey:
     """Look at the node. With `job`, another job's loop devices and labelled mounts elsewhere do not count.
 
-    `foreign` also looks into other processes' mount namespaces.
+    `foreign` also looks into other processes' mount namespaces, until `deadline`, a time of time.monotonic(); raises
+    TimedOut where that is not enough.
     """
-    mounts = our_mounts(root, run, job)
+    table = mountinfo.read()
+    mounts = [mount for mount in table if _is_ours(mount, root, run.stage, job)]
     record = run.read()
-    loops = _loops(node, job, record)
+    loops, other_loops = _loops(node, job, record)
     jobs = {label.job for m in mounts if (label := Label.parse(m.source))}
     jobs |= {owner for name in loops.values() if (owner := loop.job_of(name))}
     if record:
         jobs.add(record.job)
-    found = Survey(mounts, sorted(loops), record, run.names(), jobs)
+    labels = (Label.parse(mount.source) for mount in table)
+    others = bool(job) and (other_loops or any(label is not None and label.job != job for label in labels))
+    image = _image_directory(table, record) if record else None
+    found = Survey(mounts, sorted(loops), record, run.names(), jobs, others=others, image=image)
     if foreign:
         held = held_by(found, root, run.stage, job)
-        found.foreign = [p for p in processes.holders(held, deep=False) if p.why == processes.IN_NAMESPACE]
+        found.foreign = list(holders.holders(held, deep=False, deadline=deadline))
     return found
 
 
-def our_mounts(root: str, run: RunDirectory, job: str) -> "list[Mount]":
-    """The node's mounts that shifter-xc manages, in the order of mounting."""
-    return [mount for mount in mountinfo.read() if _is_ours(mount, root, run.stage, job)]
-
-
-def held_by(found: Survey, root: str, stage: str, job: str) -> processes.Held:
-    """What no process may hold, for `processes.holders`."""
+def held_by(found: Survey, root: str, stage: str, job: str) -> Held:
+    """What no process may hold, for `holders.holders`."""
     devices = {m.device for m in found.mounts if Label.parse(m.source) or m.source.startswith("/dev/loop")}
-    return processes.Held((root, stage), devices, job, set(found.loops))
+    for path in found.loops:  # an image's file system may have no mount of its own any more, and still be in use
+        devices.add(os.makedev(_LOOP_MAJOR, int(path.removeprefix("/dev/loop"))))
+    return Held((root, stage), devices, job, set(found.loops), found.image)
+
+
+def _image_directory(table: "list[Mount]", record: Record) -> "tuple[int, str] | None":
+    """Where the record's image is, if it is a directory: the device, and its path from that file system's root.
+
+    A mount of it has the source of the site's file system, and shows by that place alone that it is ours.
+    """
+    above = [mount for mount in table if (record.image + "/").startswith(mount.point.rstrip("/") + "/")]
+    if not record.is_of_this_boot or not above:
+        return None
+    nearest = max(above, key=lambda mount: len(mount.point))
+    inside = record.image[len(nearest.point.rstrip("/")) :]
+    return nearest.device, nearest.root.rstrip("/") + inside
 
 
 def _remains_in_words(record: "Record | None", remains: "list[str]") -> str:
@@ -110,15 +141,15 @@ def _is_ours(mount: Mount, root: str, stage: str, job: str) -> bool:
     return label is not None and (not job or label.job == job)
 
 
-def _loops(node: str, job: str, record: "Record | None") -> "dict[str, str]":
-    """Our loop devices: path → name. One bound to the record's image that has no name yet is ours too: a kernel that
-    binds and names in two steps was interrupted between them."""
-    wanted = loop.label(node, job)
-    found = {}
+def _loops(node: str, job: str, record: "Record | None") -> "tuple[dict[str, str], bool]":
+    """Our loop devices, path → name, and whether there are some of other jobs. One bound to the record's image that has
+    no name yet is ours too: a kernel that binds and names in two steps was interrupted between them."""
+    wanted, of_any = loop.label(node, job), loop.label(node, "")
+    found, others = {}, False
     for path, (name, backing) in loop.names().items():
-        named = name == wanted if job else name.startswith(wanted)
-        if named:
+        if name == wanted if job else name.startswith(wanted):
             found[path] = name
         elif not name and record and backing == record.image and record.is_of_this_boot:
             found[path] = loop.label(node, record.job)
-    return found
+        others = others or (name.startswith(of_any) and path not in found)
+    return found, others

@@ -7,17 +7,23 @@ whether set-up created the directory that the root is mounted on, even when the 
 import os
 
 from udiroot import smallfile
+from udiroot.fields import number
 
-_MARK = "udi:"
+MARK = "udi:"
+"""What every label begins with."""
 
 
 class Mount:
-    """One line of the table. `device` is as in st_dev; `options` are those of the mount, not of its file system."""
+    """One line of the table. `number` is its own id, `parent` that of the mount it is on; `device` is as in st_dev;
+    `root` is the directory of its file system that it shows; `options` are its own, not its file system's."""
 
-    __slots__ = ("device", "kind", "options", "point", "source")
+    __slots__ = ("device", "kind", "number", "options", "parent", "point", "root", "source")
 
-    def __init__(self, device: int, point: str, options: "list[str]", kind: str, source: str) -> None:
-        self.device, self.point, self.options, self.kind, self.source = device, point, options, kind, source
+    def __init__(
+        self, number: int, parent: int, device: int, root: str, point: str, options: "list[str]", kind: str, source: str
+    ) -> None:
+        self.number, self.parent, self.device, self.root = number, parent, device, root
+        self.point, self.options, self.kind, self.source = point, options, kind, source
 
 
 class Label:
@@ -29,15 +35,15 @@ class Label:
         self.job, self.uid, self.made = job, uid, made
 
     def text(self) -> str:
-        return f"{_MARK}{self.job}:{self.uid}:{'made' if self.made else 'kept'}"
+        return f"{MARK}{self.job}:{self.uid}:{'made' if self.made else 'kept'}"
 
     @classmethod
     def parse(cls, source: str) -> "Label | None":
         """The label in a mount's source, or None where it is not one of ours."""
         parts = source.split(":")
-        if len(parts) != 4 or parts[0] + ":" != _MARK or not parts[2].isdecimal():
+        if len(parts) != 4 or parts[0] + ":" != MARK or (uid := number(parts[2])) < 0:
             return None
-        return cls(parts[1], int(parts[2]), parts[3] == "made")
+        return cls(parts[1], uid, parts[3] == "made")
 
 
 def read(pid: "int | str" = "self") -> "list[Mount]":
@@ -50,7 +56,7 @@ def read(pid: "int | str" = "self") -> "list[Mount]":
         if error.errno == 22:  # EINVAL: the process is exiting and no longer has a mount namespace
             return []
         raise
-    return [_mount(line) for line in os.fsdecode(data).split("\n") if line]
+    return [parse(line) for line in os.fsdecode(data).split("\n") if line]
 
 
 def below(mounts: "list[Mount]", directory: str) -> "list[Mount]":
@@ -59,13 +65,33 @@ def below(mounts: "list[Mount]", directory: str) -> "list[Mount]":
     return [mount for mount in mounts if mount.point == directory or mount.point.startswith(inside)]
 
 
-def _mount(line: str) -> Mount:
+def deepest_first(mounts: "list[Mount]") -> "list[Mount]":
+    """`mounts` in an order in which each one comes before the mount that it is on.
+
+    Neither the order of the table nor the points show that for sure: a tree may have been moved, or been put together
+    before it was attached.
+    """
+    left = {mount.number: mount for mount in mounts}
+    order: list[Mount] = []
+    for mount in mounts:
+        chain = []
+        step = left.pop(mount.number, None)
+        while step:
+            chain.append(step)
+            step = left.pop(step.parent, None)
+        order += reversed(chain)
+    return order[::-1]
+
+
+def parse(line: str) -> Mount:
+    """The mount in one line of the table."""
     head, _, tail = line.partition(" - ")
     fields = head.split(" ")
     kind, source = tail.split(" ", 2)[:2]
     major, _, minor = fields[2].partition(":")
     device = os.makedev(int(major), int(minor))
-    return Mount(device, _unescape(fields[4]), fields[5].split(","), kind, _unescape(source))
+    root, point, options = _unescape(fields[3]), _unescape(fields[4]), fields[5].split(",")
+    return Mount(int(fields[0]), int(fields[1]), device, root, point, options, kind, _unescape(source))
 
 
 def _unescape(text: str) -> str:
@@ -73,4 +99,11 @@ def _unescape(text: str) -> str:
     if "\\" not in text:
         return text
     head, *parts = text.split("\\")
-    return head + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts)
+    return head + "".join(map(_character, parts))
+
+
+def _character(part: str) -> str:
+    digits = part[:3]
+    if len(digits) == 3 and not digits.strip("01234567"):
+        return chr(int(digits, 8)) + part[3:]
+    return "\\" + part  # a file system that writes its source by itself

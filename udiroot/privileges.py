@@ -1,4 +1,4 @@
-"""Giving up root for good, in a child that is about to become another program.
+"""Giving up root for good, in a child that is about to become another program, or to send one signal.
 
 The kernel is queried again afterwards: a step that had no effect must not go unnoticed.
 """
@@ -12,6 +12,8 @@ _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_GET_NO_NEW_PRIVS = 24, 38, 39
 _CAPABILITY_VERSION = 0x20080522
 _SYS_KEYCTL = 219 if os.uname().machine == "aarch64" else 250
 _KEYCTL_JOIN_SESSION_KEYRING = 1
+_NOBODY_S = (1 << 32) - 257
+"""A uid and gid that no process has: neither an account, nor nobody, nor the kernel's -1."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -34,6 +36,25 @@ def become(uid: int, gid: int, groups: "tuple[int, ...]") -> None:
     if _libc.capset(header, bytes(24)) < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "capset")
     if _is_more(header, uid, gid, groups) or (lasting and _prctl(_PR_GET_NO_NEW_PRIVS, 0) != 1):
+        raise PermissionError(errno.EPERM, "rights of root would be kept")
+
+
+def become_sender(uid: int) -> None:
+    """Become one that may signal what runs as `uid`, and nothing else, for ever.
+
+    Only the effective uid is the user's: that gives the right to signal his processes, while the right to signal this
+    one would come from the real or saved uid, which are nobody's. Raises as `become` does.
+    """
+    if uid <= 0:
+        raise PermissionError(errno.EPERM, f"uid {uid} is not that of a user")
+    os.setgroups(())
+    os.setresgid(_NOBODY_S, _NOBODY_S, _NOBODY_S)
+    os.setresuid(_NOBODY_S, uid, _NOBODY_S)
+    header = struct.pack("Ii", _CAPABILITY_VERSION, 0)
+    if _libc.capset(header, bytes(24)) < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "capset")
+    held = ctypes.create_string_buffer(24)
+    if _libc.capget(header, held) < 0 or held.raw.strip(b"\0") or os.getresuid() != (_NOBODY_S, uid, _NOBODY_S):
         raise PermissionError(errno.EPERM, "rights of root would be kept")
 
 

@@ -29,9 +29,11 @@ class Record:
     """The owner of the root on a node. `pid` and `start` identify the set-up process; `since` is in seconds since the
     epoch; `made` is true where set-up created the directory that the root is mounted on. `modules` are files of kernel
     modules that were absent before set-up; `krsip` is the switch that it turns on. `sshd` is pid and start time of the
-    private sshd."""
+    private sshd. `reads` is how much was read from the image when set-up was complete (`udiroot.entered`)."""
 
-    __slots__ = ("boot", "image", "job", "krsip", "made", "modules", "pid", "root", "since", "sshd", "start", "uid")
+    __slots__ = (
+        "boot", "image", "job", "krsip", "made", "modules", "pid", "reads", "root", "since", "sshd", "start", "uid",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -48,10 +50,11 @@ class Record:
         modules: "tuple[str, ...]" = (),
         krsip: str = "",
         sshd: "tuple[int, int] | None" = None,
+        reads: str = "",
     ) -> None:
         self.job, self.uid, self.root, self.image = job, uid, root, image
         self.pid, self.start, self.since, self.boot = pid, start, since, boot
-        self.made, self.modules, self.krsip, self.sshd = made, modules, krsip, sshd
+        self.made, self.modules, self.krsip, self.sshd, self.reads = made, modules, krsip, sshd, reads
 
     @property
     def is_of_this_boot(self) -> bool:
@@ -62,7 +65,7 @@ class Record:
         rows = [
             ("job", self.job), ("uid", self.uid), ("root", self.root), ("image", self.image), ("pid", self.pid),
             ("start", self.start), ("since", self.since), ("boot", self.boot), ("made", int(self.made)),
-            ("krsip", self.krsip),
+            ("krsip", self.krsip), ("reads", self.reads),
         ]  # fmt: skip
         rows += [("module", name) for name in self.modules]
         rows += [("sshd", f"{self.sshd[0]}/{self.sshd[1]}")] if self.sshd else []
@@ -88,6 +91,7 @@ class Record:
                 boot=values["boot"],
                 made=values["made"] == "1",
                 krsip=values["krsip"],
+                reads=values["reads"],
                 sshd=_process(values["sshd"]) if "sshd" in values else None,
                 modules=tuple(unescape(value) for name, value in pairs if name == "module"),
             )

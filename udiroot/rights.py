@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.setfsuid.argtypes = (ctypes.c_uint,)
 _libc.setfsgid.argtypes = (ctypes.c_uint,)
+# An id is unsigned. Declared as C has it, one of 2**31 or more would come back as a negative number.
+_libc.setfsuid.restype = ctypes.c_uint
+_libc.setfsgid.restype = ctypes.c_uint
 _NOBODY_CHANGES = 0xFFFFFFFF
 """An id that no account has: setting it changes nothing and returns the present one (setfsuid(2))."""
 

@@ -3,7 +3,8 @@
 import os
 import time
 
-from udiroot import krsip, ledger, modules, processes
+from udiroot import entered, krsip, ledger, modules, processes
+from udiroot.alarm import set_alarm
 from udiroot.compose import compose, publish
 from udiroot.errors import SetupFailed, TeardownIncomplete, UdiError
 from udiroot.mountinfo import Label
@@ -14,14 +15,16 @@ from udiroot.teardown import tear_down
 
 _PATIENCE = 2.0
 """Seconds to wait for another set-up or teardown to finish: that of the job before often does just then."""
+_UNDO_SECONDS = 5
+"""What undoing may take where the deadline leaves less."""
 
 
 def set_up(plan: NodePlan, plan_path: str, node: str, deadline: float) -> str:
     """Make the node ready for the plan's job; words about it. `deadline` is a time of time.monotonic().
 
     What the same job left earlier is removed first, and what a job of an earlier boot left. Raises SetupFailed where
-    the node has another job's root, another set-up is running, or the plan was withdrawn meanwhile, and the error of
-    any step that failed, after undoing everything.
+    the node has another job's root, another set-up is running, or the plan was withdrawn meanwhile, and whatever any
+    step raised, after undoing everything.
     """
     root = in_real_directory(plan.root)
     with RunDirectory(in_real_directory(plan.run)) as run:
@@ -43,7 +46,10 @@ def set_up(plan: NodePlan, plan_path: str, node: str, deadline: float) -> str:
 
                 record.sshd = ssh.start(plan.user, plan.ssh, root, plan.address_of(node), deadline)
                 run.rewrite(record)
-        except (UdiError, OSError) as error:
+            record.reads = entered.reads(root)
+            if record.reads:
+                run.rewrite(record)
+        except BaseException as error:  # whatever it is, the node must not keep half a root
             _undo(plan.job, root, run, node, deadline, error)
             raise
     return f"root of {plan.job} ready"
@@ -70,13 +76,19 @@ def _clear_earlier(job: str, root: str, run: RunDirectory, node: str, deadline: 
         raise SetupFailed("another set-up began on this node")
 
 
-def _undo(job: str, root: str, run: RunDirectory, node: str, deadline: float, error: "UdiError | OSError") -> None:
-    """Remove everything again; where that fails too, the node is not clean, and both errors are reported."""
+def _undo(job: str, root: str, run: RunDirectory, node: str, deadline: float, error: BaseException) -> None:
+    """Remove everything again; where that fails too, the node is not clean, and both errors are reported.
+
+    It has some seconds of its own, and an alarm: what failed may have been that the time was over.
+    """
+    seconds = max(_UNDO_SECONDS, int(deadline - time.monotonic()))
+    set_alarm(seconds + 1)
     try:
-        tear_down(job, root, run, node, max(deadline, time.monotonic() + 5))
+        tear_down(job, root, run, node, time.monotonic() + seconds)
     except (UdiError, OSError) as second:
         left = second.left if isinstance(second, TeardownIncomplete) else ()
-        raise TeardownIncomplete(f"{error}; and undoing it failed: {second}", jobs=(job,), left=left) from error
+        why = str(error) or type(error).__name__
+        raise TeardownIncomplete(f"{why}; and undoing it failed: {second}", jobs=(job,), left=left) from error
 
 
 def _record(plan: NodePlan, root: str, made_root: bool) -> Record:
@@ -85,7 +97,7 @@ def _record(plan: NodePlan, root: str, made_root: bool) -> Record:
         job=plan.job,
         uid=plan.user.uid,
         root=root,
-        image=plan.image_path,
+        image=os.path.realpath(plan.image_path),  # as the kernel's tables show it
         pid=pid,
         start=processes.start_time(pid),
         since=int(time.time()),

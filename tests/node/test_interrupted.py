@@ -17,7 +17,8 @@ import pytest
 from tests.node import faults
 from tests.node.faults import KRSIP, MODULES, Fault, Outcome
 from tests.node.rig import Rig
-from udiroot.plan import NodePlan, PlanStep
+from udi.cachefs import cache_template
+from udiroot.plan import NodePlan, PlanCache, PlanMount, PlanStep
 from xcsim.picture import NodePicture
 
 _SEED = 2015
@@ -28,7 +29,7 @@ _KERNELS = ("new", "old")
 
 @pytest.fixture
 def plan(rig: Rig) -> Iterator[NodePlan]:
-    """A plan with all that there is: two modules, the krsip switch, steps, an image in squashfs."""
+    """A plan with all that there is: modules, the krsip switch, steps, deep mounts, a cache, an image in squashfs."""
     for name in ("first-one", "second"):
         module = rig.directory / f"software/{name}.ko"
         module.write_text("not a module\n")
@@ -41,6 +42,12 @@ def plan(rig: Rig) -> Iterator[NodePlan]:
             PlanStep("after", "bind", "/projects", "/opt/site/projects"),
             PlanStep("after", "link", "site/projects", "/opt/projects"),
         ),
+        sites=(
+            PlanMount("/scratch", "/scratch", False),
+            PlanMount("/projects", "/usr/lib/site/deep", True),
+            PlanMount("/projects", "/lib/other", True),
+        ),
+        caches=(PlanCache("/scratch/alice", "/cache", 16 << 20, cache_template(rig.site, 16 << 20, 1001, 1001)),),
     )
     faults.node_file(rig, KRSIP).unlink()
     faults.node_file(rig, MODULES).unlink(missing_ok=True)
@@ -114,18 +121,42 @@ def test_teardown_interrupted(rig: Rig, plan: NodePlan, kernel: str) -> None:
 
 @pytest.mark.parametrize("kernel", faults.KERNELS)
 def test_every_kernel_gives_the_same_root(rig: Rig, plan: NodePlan, kernel: str) -> None:
-    """The same mounts with the same flags, whichever calls the kernel has."""
+    """The same names with the same owners and flags, whichever calls the kernel has."""
     before = picture(rig)
     done = faults.set_up(rig, plan, Fault(kernel=kernel))
     assert done.report, done.trace
     assert done.report.ok, done.report.words
-    seen = sorted(rig.inside("cut -d' ' -f5,6 /proc/self/mountinfo").stdout.splitlines())
+    seen = _seen(rig)
     assert faults.tear_down(rig, plan.job, Fault(kernel=kernel)).report
     assert rig.set_up(plan).ok
-    assert seen == sorted(rig.inside("cut -d' ' -f5,6 /proc/self/mountinfo").stdout.splitlines())
+    assert seen == _seen(rig)
     assert rig.tear_down().ok
     faults.node_file(rig, KRSIP).write_text("ccm off")
     assert before.difference(picture(rig)) == []
+
+
+def _seen(rig: Rig) -> list[str]:
+    """Names with their owners, and for each place the flags of the mount that it lies in."""
+    names = rig.inside("for d in / /*/ /etc/* /var/* /usr/lib/* /opt/*; do stat -c '%n %A %u %g' $d; done").stdout
+    mounts = [line.split()[4:6] for line in rig.inside("cat /proc/self/mountinfo").stdout.splitlines()]
+    flags = {}
+    for path in (
+        "/",
+        "/etc",
+        "/etc/app",
+        "/usr/lib",
+        "/usr/lib/site/deep",
+        "/cache",
+        "/scratch",
+        "/tmp",
+        "/opt/udi",
+        "/dev/shm",
+    ):
+        points = [(point, given) for point, given in mounts if f"{path}/".startswith(f"{point.rstrip('/')}/")]
+        given = set(max(points, key=lambda pair: len(pair[0]))[1].split(","))
+        flags[path] = sorted(given & {"ro", "rw", "nosuid", "nodev", "noexec"})
+    assert ["nodev", "nosuid", "ro"] == flags["/"] == flags["/etc"] == flags["/usr/lib"] == flags["/opt/udi"]
+    return [*names.splitlines(), *(f"{path} {given}" for path, given in flags.items())]
 
 
 def test_set_up_again_after_a_killed_one(rig: Rig) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.node.rig import ALICE, IDENTITY_FILE, STORE_UID, Rig
+from tests.node.test_leftovers import tear_down
 from tests.node.test_teardown import running
 from udiroot.plan import PlanUser
 
@@ -28,7 +29,7 @@ def test_a_mapping_of_the_image_is_the_only_holder(rig: Rig) -> None:
     before = rig.picture()
     assert rig.set_up(rig.plan()).ok
     with running(rig, [*rig.site.node.python, "-I", "-S", "-c", _HOLD_A_MAPPING], root="/") as process:
-        report = rig.tear_down()
+        report = tear_down(rig, shared=True)
         assert report.ok, report.words
         assert f"uid {ALICE.uid}; mapped file in image)" in report.words
         process.wait(timeout=5)

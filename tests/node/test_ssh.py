@@ -133,7 +133,8 @@ def test_it_listens_on_the_cluster_address_alone(joined: Pair) -> None:
 
 def test_keys_are_the_user_s_to_read_and_nobody_s_to_change(joined: Pair) -> None:
     listed = joined.nodes[412].inside("cd /opt/udi/etc; for f in *; do stat -c '%n %u %a' $f; done").stdout.splitlines()
-    assert listed == ["authorized_keys 0 444", "known_hosts 0 444", "ssh_host_key 1001 400", "ssh_key 1001 400"]
+    own = ["ssh_host_key 1001 400", "ssh_key 1001 400"]
+    assert listed == ["authorized_keys 0 444", "known_hosts 0 444", "run 0 444", *own]
     for change in ("chmod 644 ssh_key", "echo x >> authorized_keys", "rm ssh_key", "mv known_hosts x"):
         assert joined.nodes[412].inside(f"cd /opt/udi/etc && {change}").returncode != 0, change
     denied = joined.nodes[412].inside("cat /opt/udi/etc/ssh_key", user=BOB)
