@@ -11,6 +11,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 _PE = re.compile(r"\s*PE\s+[0-9]+\s*,(?:.*,)?\s*nid\s+([0-9]{1,9})\s*(?:,.*)?")
+_FIELD = re.compile(r"\s*(?:([A-Za-z]+)\s+)?([0-9][0-9A-Fa-fx-]*)\s*")
+_OF_A_SLOT = frozenset({"cmd", "CPU", "map"})
 _BATCH_ID = re.compile(r"\s*Batch System ID\s*=\s*(\S+)\s*")
 
 
@@ -41,9 +43,22 @@ def reservation_rows(text: str) -> list[ReservationRow]:
 def node_slots(text: str) -> dict[int, int]:
     """How many slots each node has in the one reservation that `apstat -rvvv -R` was run for.
 
-    One line a slot, a node once for each of its slots, in no order (cray-reference 2.2).
+    One line a slot, a node once for each of its slots, in no order (cray-reference 2.2). Some releases begin the line
+    with `PE n,`, others do not; lines of the other form do not count where there are such.
     """
-    return dict(Counter(int(match[1]) for match in map(_PE.fullmatch, text.splitlines()) if match))
+    lines = text.splitlines()
+    numbered = Counter(int(match[1]) for match in map(_PE.fullmatch, lines) if match)
+    return dict(numbered or Counter(nid for nid in map(_nid_of_slot, lines) if nid is not None))
+
+
+def _nid_of_slot(line: str) -> int | None:
+    """The node of a row of `NAME VALUE` fields that are those of a slot; None for any other line."""
+    fields = [_FIELD.fullmatch(field) for field in line.rstrip(" ,").split(",")]
+    named = {field[1]: field[2] for field in fields if field}
+    nid = named.get("nid")
+    if None in fields or nid is None or not _is_number(nid) or _OF_A_SLOT.isdisjoint(named):
+        return None
+    return int(nid)
 
 
 def batch_ids(text: str) -> list[str]:

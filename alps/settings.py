@@ -16,9 +16,13 @@ class AlpsConfig:
 
     apstat: str = setting("/opt/cray/alps/default/bin/apstat", "ALPS's status command", PATH)
     apbasil: str = setting("/opt/cray/alps/default/bin/apbasil", "ALPS's BASIL client", PATH)
-    basil_protocol: str = setting("1.3", "BASIL version that the site's ALPS speaks")
+    basil_protocol: str = setting(
+        "1.3",
+        "BASIL version that the site's ALPS speaks",
+        OneOf("1.0", "1.1", "1.2", "1.3", "1.4", "1.5", "1.6", "1.7"),
+    )
     sources: tuple[str, ...] = setting(
-        ["apstat", "basil"], "where a reservation is looked up, in this order", OneOf("apstat", "basil")
+        ["apstat", "basil"], "where a reservation is looked up, in this order", OneOf("apstat", "basil"), filled=True
     )
     reservation_wait: int = setting(15, "seconds to wait for a reservation that is not listed yet", COUNT)
     xtxqtcmd: str = setting("/opt/cray/nodehealth/default/bin/xtxqtcmd", "command that runs a line on nodes", PATH)

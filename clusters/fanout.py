@@ -30,6 +30,7 @@ from clusters.settings import ClustersConfig
 from udi.command import ENVIRONMENT, Deadline, die_with_caller
 from udi.fanout import Answers, FanOutResult
 from udi.nodes import Node
+from udi.oserrors import reason
 from udiroot.errors import UpstreamFailed, printable
 
 _MAX_BYTES = 256 << 10
@@ -65,7 +66,7 @@ def _run(settings: ClustersConfig, nodes: Sequence[Node], command_line: str, lis
         task.timer(_PAUSE, listener, interval=_PAUSE, autoclose=True)
         task.resume()
     except OSError as error:  # no more processes, memory or descriptors
-        return f"ssh cannot be started: {error.strerror}"
+        return f"ssh cannot be started: {reason(error)}"
     finally:
         task.abort(kill=True)
         worker.end()

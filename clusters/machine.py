@@ -15,6 +15,7 @@ from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.fanout import Answers, FanOutResult
 from udi.nodes import Node, NodeSlots, parse_named
+from udi.oserrors import reason
 from udi.platform import IN_SERVICE, OUT_OF_SERVICE, Allocation, Host, NodeState
 from udi.sitefiles import Renderer, SiteFile
 from udiroot.errors import ConfigError, UpstreamFailed, UsageError
@@ -87,7 +88,7 @@ class Cluster:
         try:
             found = socket.getaddrinfo(node.name, None, type=socket.SOCK_STREAM)
         except OSError as error:
-            raise UpstreamFailed(f"host {node} has no address: {error.strerror}") from error
+            raise UpstreamFailed(f"host {node} has no address: {reason(error)}") from error
         ordered = sorted(found, key=lambda entry: entry[0] != socket.AF_INET)
         return str(ordered[0][4][0])
 

@@ -19,6 +19,7 @@ from udi import durable
 from udi.command import Deadline
 from udi.filelock import try_lock
 from udi.nodes import Node, named
+from udi.oserrors import reason
 from udiroot.errors import TimedOut, UpstreamFailed, UsageError, printable
 
 _PAUSE = 0.05
@@ -47,7 +48,7 @@ class OutOfServiceList:
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise UpstreamFailed(f"{self._path} cannot be read: {error.strerror}") from error
+            raise UpstreamFailed(f"{self._path} cannot be read: {reason(error)}") from error
         except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
             raise UpstreamFailed(
                 f"{self._path} cannot be read: not a list of nodes as shifter-xc writes it: {printable(error)}",
@@ -83,7 +84,7 @@ class OutOfServiceList:
             durable.make_directory(os.path.dirname(path))
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise UpstreamFailed(f"{path} cannot be opened: {error.strerror}") from error
+            raise UpstreamFailed(f"{path} cannot be opened: {reason(error)}") from error
         try:
             while not try_lock(descriptor):
                 if deadline.passed:

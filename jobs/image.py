@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from dataclasses import dataclass
 
 from udi.accounts import store_owner
 from udi.config import SiteConfig
 from udi.facts import Facts
+from udi.oserrors import reason
 from udi.reference import ImageReference
 from udi.request import JobRequest, Pin
-from udi.store import StoreLayout, StoreReader
+from udi.store import StoreLayout, StoreReader, require_store
 from udiroot.errors import ImageInvalid, NotFound, UpstreamFailed
 from udiroot.rights import FileRights
 
@@ -32,16 +34,26 @@ def choose_image(site: SiteConfig, request: JobRequest) -> Choice:
     Raises NotFound, ImageInvalid; UpstreamFailed when the store cannot be read.
     """
     layout = StoreLayout(site.store.path)
-    reader = StoreReader(layout, request.user.uid, request.user.groups)
+    reader = StoreReader(layout, request.user.uid, request.user.groups, reads_all=True)
     try:
         with FileRights(*store_owner(site.store.account)):
             choice = _choice(reader, request)
-            if not os.path.isfile(layout.image(choice.facts.id, choice.facts.format)):
-                raise ImageInvalid(f"image {request.reference} has facts but no file in the store", "pull it again")
+            _require_file(layout, request, choice.facts)
             _mark_used(layout, choice.facts.id)
     except OSError as error:
-        raise UpstreamFailed(f"image store {layout.path}: {error.strerror}") from error
+        raise UpstreamFailed(f"image store {layout.path}: {reason(error)}") from error
     return choice
+
+
+def _require_file(layout: StoreLayout, request: JobRequest, facts: Facts) -> None:
+    """Raises ImageInvalid where the image has no file; OSError, and UpstreamFailed, where the store has failed."""
+    try:
+        is_file = stat.S_ISREG(os.stat(layout.image(facts.id, facts.format)).st_mode)
+    except FileNotFoundError:
+        is_file = False
+    if not is_file:
+        require_store(layout)
+        raise ImageInvalid(f"image {request.reference} has facts but no file in the store", "pull it again")
 
 
 def _mark_used(layout: StoreLayout, image_id: str) -> None:
@@ -49,7 +61,7 @@ def _mark_used(layout: StoreLayout, image_id: str) -> None:
     try:
         os.utime(layout.facts(image_id))
     except OSError as error:
-        _log.warning("the last use of image %s could not be recorded: %s", image_id, error.strerror)
+        _log.warning("the last use of image %s could not be recorded: %s", image_id, reason(error))
 
 
 def _choice(reader: StoreReader, request: JobRequest) -> Choice:

@@ -10,6 +10,7 @@ import secrets
 from udi import durable
 from udi.accounts import store_owner
 from udi.config import SiteConfig
+from udi.oserrors import reason
 from udi.store import StoreLayout
 from udiroot.errors import UpstreamFailed
 from udiroot.plan import NodePlan
@@ -34,7 +35,7 @@ def write_plan(site: SiteConfig, path: str, plan: NodePlan) -> str:
             _make_directory(os.path.dirname(path))
             durable.write(path, raw, mode=0o400)
     except OSError as error:
-        raise UpstreamFailed(f"the plan cannot be written to the image store: {path}: {error.strerror}") from error
+        raise UpstreamFailed(f"the plan cannot be written to the image store: {path}: {reason(error)}") from error
     return hashlib.sha256(raw).hexdigest()
 
 
@@ -44,7 +45,7 @@ def remove_plan(site: SiteConfig, path: str) -> None:
         with FileRights(*store_owner(site.store.account)), contextlib.suppress(FileNotFoundError):
             os.unlink(path)
     except OSError as error:
-        raise UpstreamFailed(f"the plan cannot be removed from the image store: {path}: {error.strerror}") from error
+        raise UpstreamFailed(f"the plan cannot be removed from the image store: {path}: {reason(error)}") from error
 
 
 def _make_directory(path: str) -> None:

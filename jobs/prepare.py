@@ -1,7 +1,8 @@
 """Preparing a job: image, nodes, plan, setup on every node; all of it or nothing.
 
 The job's state is written before each step, so that an exit at any moment leaves what `jobs.takedown` needs. Whatever
-fails after the first node was touched is undone on all nodes before the error is passed on.
+fails after the first node was touched is undone on all nodes before the error is passed on. A node on which nothing of
+the software could start has nothing to undo, and is not suspected.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from dataclasses import dataclass
 from jobs.image import Choice, choose_image
 from jobs.planfile import as_node_sees, new_plan_path, write_plan
 from jobs.state import PLANNED, READY, SETTING_UP, JobDirectory, JobState
-from jobs.takedown import take_down_locked
+from jobs.takedown import Takedown, take_down_locked
+from jobs.tries import AnotherStartWouldHarm
+from nodehealth.records import forget_proved_clean
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.fanout import FanOutResult
 from udi.nodecommand import setup_command
-from udi.nodes import Node, folded
+from udi.nodes import Node, folded, grouped
 from udi.planning import make_plan
 from udi.platform import Allocation, Host, Machine
 from udi.request import JobRequest
@@ -33,6 +36,7 @@ _log = logging.getLogger("udi.jobs")
 _SETUP_SHARE = 0.6
 """Of the time that is left, so that a setup which takes all of it can still be undone."""
 _UNDO_SECONDS = 30
+_REMEDY = "its nodes were left in service: see udi-admin status, and run udi-admin recover before the job is released"
 _USERS_ERRORS = {kind.exit_code: kind for kind in UdiError.__subclasses__() if kind.owner == "user"}
 """What a node reports by its exit code when the user must act."""
 
@@ -84,7 +88,11 @@ class _Preparation:
         if state is None:
             return
         _log.warning("an earlier start of this job stopped while %s; taking it down", state.phase)
-        take_down_locked(self._site, self._machine, self._directory, self._deadline)
+        done = take_down_locked(self._site, self._machine, self._directory, self._deadline)
+        if done.spared:
+            raise AnotherStartWouldHarm(
+                f"an earlier start of this job left {folded(done.dirty)} dirty: {_first_cause(done)}", _REMEDY
+            )
 
     def _set_up(self, choice: Choice, allocation: Allocation) -> Prepared:
         site, request = self._site, self._request
@@ -104,10 +112,13 @@ class _Preparation:
         self._directory.save(state)
         try:
             self._on_nodes(state, plan)
-        except BaseException:
+        except BaseException as error:
             # Whatever it was, a signal included: no node may keep half of a job.
             enough = Deadline(max(_UNDO_SECONDS, self._deadline.left()))
-            take_down_locked(site, self._machine, self._directory, enough)
+            done = take_down_locked(site, self._machine, self._directory, enough)
+            if done.spared:
+                message = error.message if isinstance(error, UdiError) else str(error)
+                raise AnotherStartWouldHarm(message, _REMEDY) from error
             raise
         return Prepared(state.nodes, choice.notice)
 
@@ -124,16 +135,40 @@ class _Preparation:
             self._directory.save(state)  # nothing was run anywhere, so no node needs teardown, or suspicion
             raise
         if not result.ok:
+            self._save_touched(state, result)
             raise _failure(result)
         self._directory.save(dataclasses.replace(state, phase=READY))
+        self._forget_records(state)
         _log_times(state, result)
+
+    def _save_touched(self, state: JobState, result: FanOutResult) -> None:
+        """Only where the software could start is there something to undo."""
+        touched = tuple(node for node in state.nodes if node not in result.not_started)
+        if touched:
+            self._directory.save(dataclasses.replace(state, nodes=touched, phase=SETTING_UP))
+        else:
+            self._directory.save(state)
+
+    def _forget_records(self, state: JobState) -> None:
+        """The job runs on these nodes, whatever was recorded of them; a record that cannot be removed stays."""
+        try:
+            forget_proved_clean(self._site, state.nodes)
+        except (UdiError, OSError) as error:
+            _log.warning("records of nodes that are clean could not be removed: %s", error)
+
+
+def _first_cause(done: Takedown) -> str:
+    return next(iter(done.dirty.values()), "")
 
 
 def _failure(result: FanOutResult) -> UdiError:
     """One error for all nodes. It is the user's only where every node that failed reported one of the user's."""
     errors = result.errors()
-    for node in sorted(errors):
-        _log.error("setup: %s: %s", node, errors[node])
+    for reason, nodes in grouped(errors).items():
+        _log.error("setup: %s: %s", folded(nodes), reason)
+    if result.not_started:
+        nodes = sorted(result.not_started)
+        return SetupFailed(f"setup on {folded(nodes)}: {errors[nodes[0]]}", "check node.python and node.zip")
     if result.silent:
         return SetupFailed(f"setup on {folded(result.silent)}: {errors[result.silent[0]]}")
     reports = list(result.failed.values())

@@ -21,6 +21,7 @@ from udi.config import SiteConfig
 from udi.durable import make_directory, read_text, remove, sync_directory, write_text
 from udi.filelock import try_lock
 from udi.nodes import Node, named
+from udi.oserrors import reason
 from udi.request import job_id
 from udiroot.errors import TimedOut, UdiError, UpstreamFailed, UsageError, printable
 
@@ -126,7 +127,7 @@ class JobDirectory:
             make_directory(self.path)
             return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise UpstreamFailed(f"{self.path} cannot be made: {error.strerror}") from error
+            raise UpstreamFailed(f"{self.path} cannot be made: {reason(error)}") from error
 
 
 def jobs_with_state(site: SiteConfig) -> list[JobDirectory]:
@@ -136,7 +137,7 @@ def jobs_with_state(site: SiteConfig) -> list[JobDirectory]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise UpstreamFailed(f"{site.jobs.state} cannot be read: {error.strerror}") from error
+        raise UpstreamFailed(f"{site.jobs.state} cannot be read: {reason(error)}") from error
     directories = []
     for name in names:
         with contextlib.suppress(UdiError):  # a name that is not a job id is not a job

@@ -1,7 +1,8 @@
 """Taking a job down: from its own state alone, any number of times, and with a verdict for every node.
 
 The plan is removed first: a setup that is still under way somewhere then finds none. Nodes that fail, or never answer,
-are taken out of service with the reason kept; after that the state is no longer needed, and is removed.
+are taken out of service with the reason kept; after that the state is no longer needed, and is removed. Where too many
+fail at once (`nodehealth.out_of_service.too_many`), none is taken.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jobs.planfile import remove_plan
-from jobs.state import PLANNED, TAKING_DOWN, JobDirectory, JobState
-from nodehealth.out_of_service import take_out_of_service
+from jobs.state import PLANNED, READY, TAKING_DOWN, JobDirectory, JobState
+from nodehealth.out_of_service import leave_in_service, take_out_of_service, too_many
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.nodecommand import teardown_command
 from udi.nodes import Node, folded
 from udi.platform import Machine
+from udiroot.entered import UNREAD
 from udiroot.errors import UdiError
 
 _log = logging.getLogger("udi.jobs")
@@ -27,10 +29,13 @@ _log = logging.getLogger("udi.jobs")
 
 @dataclass(frozen=True)
 class Takedown:
-    """What a takedown left: nodes that stay dirty, and why; `error` where they could not be taken out of service."""
+    """What a takedown left: nodes that stay dirty, and why; `error` where they could not be taken out of service, and
+    `spared` is why they were left in service on purpose. `unread` is the image of which no node has read anything."""
 
     dirty: Mapping[Node, str] = field(default_factory=dict)
     error: UdiError | None = None
+    spared: str = ""
+    unread: str = ""
 
     @property
     def is_clean(self) -> bool:
@@ -60,12 +65,13 @@ def take_down_locked(site: SiteConfig, machine: Machine, directory: JobDirectory
     touched = state.phase != PLANNED
     directory.save(dataclasses.replace(state, phase=TAKING_DOWN) if touched else state)
     _drop_plan(site, state)
-    dirty = _tear_down(site, machine, state, directory.path, deadline) if touched else {}
-    error = _out_of_service(site, machine, state.job, dirty, deadline)
+    done = _tear_down(site, machine, state, directory.path, deadline) if touched else Takedown()
+    dirty, spared = done.dirty, done.spared
+    error = _out_of_service(site, machine, state.job, dirty, spared, deadline)
     directory.forget()
     if touched:
         _log.info("taken down on %s%s", folded(state.nodes), f"; dirty: {folded(dirty)}" if dirty else "")
-    return Takedown(dirty, error)
+    return dataclasses.replace(done, error=error)
 
 
 def _drop_plan(site: SiteConfig, state: JobState) -> None:
@@ -76,31 +82,39 @@ def _drop_plan(site: SiteConfig, state: JobState) -> None:
         _log.error("%s", error.message)
 
 
-def _tear_down(
-    site: SiteConfig, machine: Machine, state: JobState, directory: str, deadline: Deadline
-) -> dict[Node, str]:
-    """Run the teardown on all nodes; those that stay dirty, and why."""
+def _tear_down(site: SiteConfig, machine: Machine, state: JobState, directory: str, deadline: Deadline) -> Takedown:
+    """Run the teardown on all nodes."""
     nonce = secrets.token_hex(16)
     time_for_marking = min(machine.command_deadline, deadline.left() / 4)
     enough = Deadline(deadline.left() - time_for_marking)
-    command_line = teardown_command(site, machine.identity_file(), state.job, nonce)
     try:
+        command_line = teardown_command(site, machine.identity_file(), state.job, nonce)
         result = machine.run(state.nodes, command_line, nonce, enough, directory)
     except UdiError as error:
-        return dict.fromkeys(state.nodes, f"teardown of job {state.job} not run: {error.message}")
+        # Nothing was run, on no node, so it is no fault of the nodes.
+        why = f"teardown of job {state.job} not run: {error.message}"
+        return Takedown(dict.fromkeys(state.nodes, why), spared=error.message)
     for node, report in result.reports.items():
         level = logging.DEBUG if report.words == "clean" else logging.INFO
         _log.log(level, "teardown: %s: %d ms, %s", node, report.milliseconds, report.words)
-    return {node: f"teardown of job {state.job}: {reason}" for node, reason in result.errors().items()}
+    dirty = {node: f"teardown of job {state.job}: {reason}" for node, reason in result.errors().items()}
+    unread = state.phase == READY and result.ok and all(UNREAD in report.left for report in result.reports.values())
+    return Takedown(dirty, spared=too_many(site, result), unread=state.image if unread else "")
 
 
 def _out_of_service(
-    site: SiteConfig, machine: Machine, job: str, dirty: Mapping[Node, str], deadline: Deadline
+    site: SiteConfig, machine: Machine, job: str, dirty: Mapping[Node, str], spared: str, deadline: Deadline
 ) -> UdiError | None:
     """Mark dirty nodes, with some seconds of its own where the deadline has none left: this must be tried."""
     try:
-        take_out_of_service(site, machine, job, dirty, Deadline(max(5.0, deadline.left())))
+        if spared:
+            leave_in_service(site, job, dirty, f"teardown of job {job}: {spared}")
+        else:
+            take_out_of_service(site, machine, job, dirty, Deadline(max(5.0, deadline.left())))
     except UdiError as error:
-        _log.error("%s could not be taken out of service: %s", folded(dirty), error.message)
+        _log.error("%s could not be %s: %s", folded(dirty), _WANTED[bool(spared)], error.message)
         return error
     return None
+
+
+_WANTED = {False: "taken out of service", True: "recorded"}

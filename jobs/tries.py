@@ -1,27 +1,37 @@
 """What becomes of a job whose start keeps failing through no fault of its user.
 
-A workload manager may start a job again at once and for ever. So after a few starts the job is held, and the reason is
-reported to the user and kept.
+A workload manager may start a job again at once and for ever. So after a few failed starts the job is held, and the
+reason is reported to the user and kept. The failures are counted here, one small file a job: a workload manager's own
+count of starts has refused reservations and reruns in it and never falls (torque-reference h).
+
+A job that we held and that starts again was released by a person, and all its starts are before it again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import os
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from udi.config import SiteConfig
 from udi.durable import read_text, remove, write_text
 from udi.log import plain
+from udi.oserrors import reason
 from udi.request import job_id
-from udiroot.errors import UdiError, UpstreamFailed, printable
+from udiroot.errors import SetupFailed, UdiError, UpstreamFailed, UsageError, printable
 
 _KEPT_SECONDS = 30 * 24 * 3600
 _log = logging.getLogger("udi.jobs")
+
+
+class AnotherStartWouldHarm(SetupFailed):
+    """A start failed in a way by which another one might cost more nodes: the job is held at once."""
 
 
 class WorkloadManager(Protocol):
@@ -40,61 +50,129 @@ class Hold:
     since: int
 
 
-def hold_after_tries(
-    site: SiteConfig, manager: WorkloadManager, job: str, starts: int, most: int, error: UdiError
-) -> bool:
-    """Hold the job after `most` starts that failed through no fault of its user; whether that was done."""
-    if error.is_users or starts < most:
-        return False
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a job after a start that failed: so many have failed since it was submitted or released."""
+
+    failures: int
+    held: bool
+
+
+@dataclass(frozen=True)
+class _Tries:
+    """The file of one job. `since` is when it last failed."""
+
+    job: str
+    failures: int
+    held: bool
+    reason: str
+    since: int
+
+
+def hold_after_tries(site: SiteConfig, manager: WorkloadManager, job: str, most: int, error: UdiError) -> Verdict:
+    """Count a start that failed, and hold the job after `most` of them, or at once where another one would harm.
+
+    Only for what is not the user's fault. Where the failures cannot be counted, the job is held at once: it must not
+    be started for ever.
+    """
+    tries = _counted(site, job, error)
+    failures = tries.failures if tries else most
+    if failures < most and not isinstance(error, AnotherStartWouldHarm):
+        return Verdict(failures, held=False)
     try:
         manager.hold(job)
     except UdiError as refused:
-        _log.error("the job could not be held after %d starts: %s", starts, refused.message)
-        return False
-    _log.error("held after %d starts: %s", starts, error.message)
-    _keep(site, Hold(job, plain(error.message, 400), int(time.time())))
-    return True
+        _log.error("the job could not be held after %d failed starts: %s", failures, refused.message)
+        return Verdict(failures, held=False)
+    _log.error("held after %d failed starts: %s", failures, error.message)
+    if tries is not None:
+        try:
+            _save(site, dataclasses.replace(tries, held=True))
+        except UdiError as lost:
+            _log.error("the reason for the hold could not be kept: %s", lost.message)
+    return Verdict(failures, held=True)
 
 
 def holds(site: SiteConfig) -> list[Hold]:
     """Jobs that we held and that have not run since."""
+    found = [_load(site, job) for job in _jobs(site)]
+    return [Hold(tries.job, tries.reason, tries.since) for tries in found if tries is not None and tries.held]
+
+
+def forget_hold(site: SiteConfig, job: str) -> None:
+    """The job runs, or is gone: nothing of its failed starts counts any more."""
+    remove(_path(site, job))
+
+
+def forget_ended(site: SiteConfig, queued: Collection[str]) -> None:
+    """Forget all jobs but those that the workload manager still has: the deletion of a held job is not reported to us.
+
+    Raises UpstreamFailed.
+    """
+    for job in _jobs(site):
+        if job not in queued:
+            forget_hold(site, job)
+
+
+def _counted(site: SiteConfig, job: str, error: UdiError) -> _Tries | None:
+    """The job's failures with this one; None where they cannot be counted."""
+    try:
+        earlier = _load(site, job)
+    except UdiError as damaged:
+        _log.error("the job's failed starts are counted from the beginning: %s", damaged.message)
+        earlier = None
+    failures = earlier.failures + 1 if earlier and not earlier.held else 1
+    tries = _Tries(job, failures, held=False, reason=plain(error.message, 400), since=int(time.time()))
+    try:
+        _save(site, tries)
+    except UdiError as lost:
+        _log.error("the job's failed starts could not be counted: %s", lost.message)
+        return None
+    _forget_old(site, tries.since)
+    return tries
+
+
+def _forget_old(site: SiteConfig, now: int) -> None:
+    """Files of jobs that nobody asked for are removed after a month."""
+    for job in _jobs(site):
+        with contextlib.suppress(OSError):  # another hook removed it meanwhile
+            if os.stat(_path(site, job)).st_mtime < now - _KEPT_SECONDS:
+                forget_hold(site, job)
+
+
+def _jobs(site: SiteConfig) -> list[str]:
     try:
         names = sorted(os.listdir(_directory(site)))
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise UpstreamFailed(f"{_directory(site)} cannot be read: {error.strerror}") from error
-    return [_read(f"{_directory(site)}/{name}") for name in names if name.endswith(".json")]
+        raise UpstreamFailed(f"{_directory(site)} cannot be read: {reason(error)}") from error
+    jobs = []
+    for name in names:
+        with contextlib.suppress(UsageError):  # a name that is not a job id, such as a file that is being written
+            if name.endswith(".json"):
+                jobs.append(job_id(name.removesuffix(".json")))
+    return jobs
 
 
-def _read(path: str) -> Hold:
+def _load(site: SiteConfig, job: str) -> _Tries | None:
+    path = _path(site, job)
     try:
-        return Hold(**json.loads(read_text(path)))
-    except (OSError, ValueError, TypeError) as error:
-        raise UpstreamFailed(f"{path} cannot be read: {printable(error)}") from error
+        fields: dict[str, Any] = json.loads(read_text(path))
+        tries = _Tries(job, int(fields["failures"]), bool(fields["held"]), str(fields["reason"]), int(fields["since"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UpstreamFailed(f"{path} cannot be read: {printable(error)}", f"remove {path}") from error
+    return tries
 
 
-def forget_hold(site: SiteConfig, job: str) -> None:
-    """The job runs, so no hold of it is left."""
-    remove(_path(site, job))
-
-
-def _keep(site: SiteConfig, hold: Hold) -> None:
-    """The reason, for `udi-admin status`; the job is held even where the reason cannot be kept.
-
-    The deletion of a held job is not reported to us, so old reasons are removed as new ones are added.
-    """
-    try:
-        for old in holds(site):
-            if old.since < hold.since - _KEPT_SECONDS:
-                forget_hold(site, old.job)
-        write_text(_path(site, hold.job), json.dumps(dataclasses.asdict(hold), sort_keys=True) + "\n")
-    except UdiError as error:
-        _log.error("the reason for the hold could not be kept: %s", error.message)
+def _save(site: SiteConfig, tries: _Tries) -> None:
+    write_text(_path(site, tries.job), json.dumps(dataclasses.asdict(tries), sort_keys=True) + "\n")
 
 
 def _directory(site: SiteConfig) -> str:
-    return f"{os.path.dirname(site.jobs.state)}/held"
+    return f"{os.path.dirname(site.jobs.state)}/tries"
 
 
 def _path(site: SiteConfig, job: str) -> str:

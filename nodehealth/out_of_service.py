@@ -1,4 +1,9 @@
-"""Taking dirty nodes out of service: the reason is kept first, then the machine marks them."""
+"""Taking dirty nodes out of service, and how many nodes one fan-out may take.
+
+The reason is kept first, then the machine marks the nodes. Where too many nodes fail at once, the cause is not in the
+nodes: none is taken, so that one job cannot drain a machine. Such a node stays in service with its reason kept; a
+set-up refuses what is left there, and the check that the machine's own health checker runs finds it.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +14,26 @@ from collections.abc import Mapping
 from nodehealth.records import record
 from udi.command import Deadline
 from udi.config import SiteConfig
-from udi.nodes import Node, folded
+from udi.fanout import FanOutResult
+from udi.nodes import Node, folded, grouped
 from udi.platform import Machine
 
 _log = logging.getLogger("udi.nodes")
+
+
+def too_many(site: SiteConfig, result: FanOutResult) -> str:
+    """Why none of the nodes that failed in this fan-out may be taken out of service; empty where they may.
+
+    Of several nodes, not one made a report: that is a fault of what reaches or starts them. Or more failed than
+    `jobs.max_nodes_out` and `jobs.max_percent_out` allow, whichever allows more. A job's only node may be taken.
+    """
+    asked, failed = len(result.asked), len(result.errors())
+    if failed == asked > 1 and not result.reports:
+        return f"not one of its {asked} nodes {'could start it' if not result.silent else 'made a report'}"
+    most = max(site.jobs.max_nodes_out, asked * site.jobs.max_percent_out // 100)
+    if failed > most:
+        return f"it failed on {failed} of {asked} nodes, and jobs.max_nodes_out and jobs.max_percent_out allow {most}"
+    return ""
 
 
 def take_out_of_service(
@@ -25,8 +46,28 @@ def take_out_of_service(
     """
     if not reasons:
         return
-    for node in sorted(reasons):
-        _log.error("%s stays dirty: %s", node, reasons[node])
+    _report(reasons)
     record(site, job, reasons, int(time.time()))
     machine.take_out_of_service(sorted(reasons), reasons, deadline)
     _log.warning("%s taken out of service", folded(reasons))
+
+
+def leave_in_service(site: SiteConfig, job: str, reasons: Mapping[Node, str], why: str) -> None:
+    """Keep the reasons of nodes that are not taken out of service because they are too many.
+
+    Raises UpstreamFailed when the reasons cannot be kept.
+    """
+    _report(reasons)
+    _log.error(
+        "%s left in service: %s; check node.python, node.zip and the network to the nodes, then run "
+        "udi-admin recover %s",
+        folded(reasons),
+        why,
+        folded(reasons),
+    )
+    record(site, job, reasons, int(time.time()), in_service=True)
+
+
+def _report(reasons: Mapping[Node, str]) -> None:
+    for reason, nodes in grouped(reasons).items():
+        _log.error("%s not known to be clean: %s", folded(nodes), reason)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from jobs.takedown import Takedown, take_down
 from torque_hooks.arguments import config_and_rest, epilogue_call
-from torque_hooks.process import catch_signals, clean_process, ignore_signals
+from torque_hooks.process import Interrupted, catch_signals, clean_process, ignore_signals
 from torque_hooks.settings import TorqueConfig
 from torque_hooks.userline import report, sentence
 from udi.command import Deadline
@@ -20,21 +20,28 @@ from udi.config import SiteConfig, load
 from udi.log import start_log
 from udi.nodes import folded
 from udi.platform import Machine
-from udiroot.errors import TeardownIncomplete, UdiError
+from udiroot.errors import TeardownIncomplete, TimedOut, UdiError, printable
 
 PROGRAM = "udi-epilogue"
 _log = logging.getLogger("udi.torque")
 _INTERNAL_ERROR = 70
 _BACKSTOP_SECONDS = 5
+_NOT_ENTERED = (
+    ": nothing was read from it on any node (only aprun enters it, and not where the script or your own profile sets"
+    " CRAY_ROOTFS)"
+)
 
 
 def main(machine_of: Callable[[SiteConfig], Machine], argv: Sequence[str] | None = None) -> int:
-    """Run the epilogue. 0 when every node is clean or out of service, else the error's exit code.
+    """Run the epilogue. 0 when every node is clean or out of service, else the error's exit code; also where too many
+    nodes failed to take them out of service.
 
     `machine_of` makes the machine that a configuration describes, and raises ConfigError where that is wrong.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     clean_process()
+    catch_signals()
+    start_log(None, PROGRAM)
     try:
         config, arguments = config_and_rest(arguments)
         site = load(config)
@@ -45,11 +52,9 @@ def main(machine_of: Callable[[SiteConfig], Machine], argv: Sequence[str] | None
         catch_signals(seconds + _BACKSTOP_SECONDS)
         done = take_down(site, machine, call.job, Deadline(seconds))
         ignore_signals()
-    except UdiError as error:
+    except (UdiError, Interrupted) as error:
         ignore_signals()
-        _log.error("takedown failed, exit code %d: %s", error.exit_code, sentence(error))
-        report(PROGRAM, sentence(error))
-        return error.exit_code
+        return _failed(error if isinstance(error, UdiError) else TimedOut(str(error)))
     except Exception:  # noqa: BLE001 - the last line of defence: a traceback is for the log, not for the user
         ignore_signals()
         _log.exception("internal error")
@@ -58,15 +63,25 @@ def main(machine_of: Callable[[SiteConfig], Machine], argv: Sequence[str] | None
     return _reported(done)
 
 
+def _failed(error: UdiError) -> int:
+    _log.error("takedown failed, exit code %d: %s", error.exit_code, sentence(error))
+    report(PROGRAM, sentence(error))
+    return error.exit_code
+
+
 def _reported(done: Takedown) -> int:
-    """One line where a node stayed dirty, so that the user knows why it is missing later; else nothing."""
+    """One line where a node stayed dirty, so that the user knows why it is missing later, or where the image was not
+    used; else nothing."""
     if done.is_clean:
+        if done.unread:
+            report(PROGRAM, f"no program of this job ran in its image {printable(done.unread)}{_NOT_ENTERED}")
         return 0
     if done.error:
-        error = TeardownIncomplete(
-            f"cleanup failed on {folded(done.dirty)}, which could not be taken out of service: {done.error.message}"
-        )
-        report(PROGRAM, sentence(error))
-        return error.exit_code
+        fate = "left in service" if done.spared else "which could not be taken out of service"
+        error = TeardownIncomplete(f"cleanup failed on {folded(done.dirty)}, {fate}: {done.error.message}")
+        return _failed(error)
+    if done.spared:
+        report(PROGRAM, f"cleanup failed on {folded(done.dirty)} by a site error; no action needed")
+        return TeardownIncomplete.exit_code
     report(PROGRAM, f"cleanup failed on {folded(done.dirty)}; taken out of service, no action needed")
     return 0

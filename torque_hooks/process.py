@@ -7,23 +7,35 @@ import signal
 import types
 
 from udi.command import ENVIRONMENT
-from udiroot.errors import TimedOut
 
-_CAUGHT = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGALRM)
+_REQUESTS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+"""By which others ask a hook to end."""
+_AGAIN_SECONDS = 35
+"""How long after an interruption the alarm rings again: what was begun may be undone in that time."""
 
 
-class Interrupted(TimedOut):
-    """The hook received a signal, or its backstop alarm, before its work was done."""
+class Interrupted(BaseException):
+    """The hook received a signal, or its backstop alarm, before its work was done.
+
+    Not an Exception: what handles errors on the way, as `logging` does with all that its handlers raise, must not
+    take it for one.
+    """
 
 
 def clean_process() -> None:
     """Empty standard input, no inherited descriptors, the root directory, a plain environment and umask.
 
     Torque gives a prologue umask 077 and an epilogue 022 (torque-reference a); here it is 022 in both, and private
-    files get modes of their own.
+    files get modes of their own. Where stdout or stderr is closed it becomes /dev/null, so that no file of ours gets
+    its number.
     """
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
+    for standard in (1, 2):
+        try:
+            os.fstat(standard)
+        except OSError:
+            os.dup2(null, standard)
     os.closerange(3, 4096)
     os.chdir("/")
     os.umask(0o022)
@@ -32,23 +44,32 @@ def clean_process() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
 
-def catch_signals(seconds: int) -> None:
-    """Turn SIGTERM, SIGHUP, SIGINT, and SIGALRM after `seconds`, into Interrupted.
+def catch_signals(seconds: int = 0) -> None:
+    """Turn SIGTERM, SIGHUP, SIGINT, and SIGALRM after `seconds` where some are given, into Interrupted.
 
-    Only the first one counts: later ones are ignored, so that undoing is not undone. SIGKILL cannot be caught; `aprun`
-    then finds no root, or the epilogue finds the state.
+    Only the first one of the others counts, so that undoing is not undone; the alarm rings again and again, should
+    something have swallowed an interruption, or should undoing hang. SIGKILL cannot be caught; `aprun` then finds no
+    root, or the epilogue finds the state.
     """
-    for number in _CAUGHT:
+    for number in (*_REQUESTS, signal.SIGALRM):
         signal.signal(number, _interrupt)
     signal.alarm(seconds)
 
 
 def ignore_signals() -> None:
-    """Whatever is done from here on is completed."""
-    for number in _CAUGHT:
-        signal.signal(number, signal.SIG_IGN)
+    """Whatever is done from here on is completed. A signal that comes meanwhile is held, and ends a `pause`."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+
+
+def pause(seconds: float) -> None:
+    """Wait, after `ignore_signals`; a signal ends it: a hook that does not end is killed, which counts as a success."""
+    if seconds > 0:
+        signal.sigtimedwait(_REQUESTS, seconds)
 
 
 def _interrupt(number: int, frame: types.FrameType | None) -> None:
-    ignore_signals()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
+    signal.alarm(_AGAIN_SECONDS)
     raise Interrupted(f"interrupted by {signal.Signals(number).name} before it finished")

@@ -11,7 +11,6 @@ import logging
 import os
 import stat
 import sys
-import time
 from collections.abc import Callable, Sequence
 
 from jobs.deadlines import require_fitting
@@ -20,29 +19,34 @@ from jobs.tries import forget_hold, hold_after_tries
 from torque_hooks.arguments import PrologueCall, config_and_rest, prologue_call
 from torque_hooks.exit_codes import ABORT, REQUEUE, RUN, prologue_code
 from torque_hooks.holds import Torque
-from torque_hooks.pin import find_pin
-from torque_hooks.process import catch_signals, clean_process, ignore_signals
+from torque_hooks.jobid import job_id
+from torque_hooks.pin import PIN_PREFIX, find_pin
+from torque_hooks.process import Interrupted, catch_signals, clean_process, ignore_signals, pause
 from torque_hooks.qstat import TorqueJob, read_job
 from torque_hooks.settings import TorqueConfig
 from torque_hooks.userline import append_for, report, sentence
 from torque_hooks.variables import IMAGE, is_requested, requested
 from udi.accounts import Account, account_of
 from udi.command import Deadline
-from udi.config import SiteConfig, load
+from udi.config import SiteConfig, StoreConfig, load
 from udi.log import start_log
+from udi.oserrors import reason
 from udi.platform import Machine
 from udi.request import Pin
-from udiroot.errors import NotFound, UdiError, UpstreamFailed, UsageError, counted
+from udiroot.errors import ConfigError, NotFound, TimedOut, UdiError, UpstreamFailed, UsageError, counted
 
 PROGRAM = "udi-prologue"
 QSTAT_ANSWER = "UDI_QSTAT_ANSWER"
 """The environment variable in which the installed wrapper passes what its own `qstat -x` printed."""
 _log = logging.getLogger("udi.torque")
 _MAX_SCRIPT_BYTES = 1 << 20
-_BACKSTOP_SECONDS = 5
-"""How long after the deadline the alarm rings, should something have missed the deadline."""
+_BACKSTOP_SECONDS = 35
+"""How long after the deadline the alarm rings, should something have missed the deadline; a set-up that failed at the
+last moment may be undone in that time."""
 _REQUEUE_PAUSE = 3.0
-"""Before a requeue of a job that is not held in the end: Torque would start it again within a quarter of a second."""
+"""Before a requeue where starts cannot be counted: Torque would start the job again within a quarter of a second."""
+_DEFAULTS = SiteConfig(store=StoreConfig(path="/"))
+"""Where starts are counted while the site's configuration cannot be read."""
 
 
 def main(machine_of: Callable[[SiteConfig], Machine], argv: Sequence[str] | None = None) -> int:
@@ -53,6 +57,9 @@ def main(machine_of: Callable[[SiteConfig], Machine], argv: Sequence[str] | None
     arguments = list(sys.argv[1:] if argv is None else argv)
     answer = os.environb.get(QSTAT_ANSWER.encode(), b"")
     clean_process()
+    catch_signals()
+    start_log(None, PROGRAM)
+    site = _DEFAULTS
     try:
         config, arguments = config_and_rest(arguments)
         site = load(config)
@@ -60,16 +67,42 @@ def main(machine_of: Callable[[SiteConfig], Machine], argv: Sequence[str] | None
         call = prologue_call(arguments)
         torque, machine = site.table(TorqueConfig), machine_of(site)
         require_fitting(site, machine, torque.prologue_deadline, "torque.prologue_deadline")
+        catch_signals(torque.prologue_deadline + _BACKSTOP_SECONDS)
     except UdiError as error:
-        report(PROGRAM, sentence(error))
-        time.sleep(_REQUEUE_PAUSE)
-        return REQUEUE
+        return _not_begun(site, arguments, answer, error)
+    except Interrupted as error:
+        return _not_begun(site, arguments, answer, TimedOut(str(error)))
     except Exception as error:  # noqa: BLE001 - Python's own exit code is 1, by which Torque would delete the job
-        report(PROGRAM, f"internal error: {type(error).__name__}")
-        time.sleep(_REQUEUE_PAUSE)
-        return REQUEUE
-    catch_signals(torque.prologue_deadline + _BACKSTOP_SECONDS)
+        return _not_begun(site, arguments, answer, UpstreamFailed(f"internal error: {type(error).__name__}"))
     return _Start(site, torque, machine, call, answer).run()
+
+
+def _not_begun(site: SiteConfig, arguments: Sequence[str], answer: bytes, error: UdiError) -> int:
+    """The prologue cannot do its work: a job that shows no image is none of its business, any other is sent back, and
+    held in the end, also where the configuration cannot be read and its defaults must do."""
+    ignore_signals()
+    _log.error("the prologue cannot be run: %s", sentence(error))
+    if not answer and len(arguments) == 8 and _shows_no_image(arguments[7]):
+        return RUN
+    report(PROGRAM, f"{sentence(error)} [site error (not your job's fault)]")
+    pause(_REQUEUE_PAUSE if not _held_unread(site, arguments, error) else 0.0)
+    return REQUEUE
+
+
+def _held_unread(site: SiteConfig, arguments: Sequence[str], error: UdiError) -> bool:
+    """Count the failure and hold the job after the last, where there is a place to count and a job."""
+    try:
+        torque = site.table(TorqueConfig)
+    except UdiError:
+        torque = TorqueConfig()
+    if not arguments or not os.path.isdir(os.path.dirname(site.jobs.state)):
+        return False
+    try:
+        job = job_id(arguments[0])
+    except UdiError:
+        return False
+    failed = ConfigError(error.message, error.hint) if error.is_users else error
+    return hold_after_tries(site, Torque(torque), job, torque.max_starts, failed).held
 
 
 class _Start:
@@ -93,6 +126,9 @@ class _Start:
         except UdiError as error:
             ignore_signals()
             return self._failed(error)
+        except Interrupted as error:
+            ignore_signals()
+            return self._failed(TimedOut(str(error)))
         except Exception:  # noqa: BLE001 - the last line of defence: a traceback is for the log, not for the user
             ignore_signals()
             _log.exception("internal error")
@@ -101,37 +137,68 @@ class _Start:
 
     def _prepare(self) -> None:
         site, call = self._site, self._call
-        self._job = job = read_job(self._torque, call.job, self._deadline, self._answer)
-        pin = find_pin(site.registry, _script_text(call.script))
-        if not is_requested(job.variables):
-            _refuse_lost_variable(pin)
+        try:
+            self._job = job = read_job(self._torque, call.job, self._deadline, self._answer)
+        except UdiError as error:
+            script = call.script or _script_of(self._torque, call.job)
+            if not _shows_no_image(script):
+                raise
+            _log.error("taken for a job without an image, since its script names none: %s", error.message)
+            if not os.path.exists(script):
+                report(PROGRAM, f"{sentence(error)}; if this session has an image, leave it and submit it again")
             return
+        if not is_requested(job.variables):
+            _refuse_lost_variable(self._pin_if_readable())
+            return
+        pin = find_pin(site.registry, _script_text(call.script))
         request = requested(site, job.id, _account(call.user), job.variables, pin)
         prepared = prepare(site, self._machine, request, job.hosts, self._deadline)
-        forget_hold(site, job.id)
+        self._forget()
         if prepared.notice:
             report(PROGRAM, prepared.notice)
+
+    def _pin_if_readable(self) -> Pin | None:
+        """The pin of a job that requests no image: a script that cannot be read must not send such a job back."""
+        try:
+            return find_pin(self._site.registry, _script_text(self._call.script))
+        except UpstreamFailed as error:
+            _log.error("%s", error.message)
+            return None
 
     def _failed(self, error: UdiError) -> int:
         """Report to the user, hold the job where its starts failed too often, and return what Torque shall do."""
         code = prologue_code(error)
         message = sentence(error)
         _log.error("start failed, exit code %d: %s", code, message)
+        wait = 0.0
         if code == REQUEUE:
-            message = f"{message} [site error (not your job's fault); {self._after_requeue(error)}]"
+            fate, wait = self._after_requeue(error)
+            message = f"{message} [site error (not your job's fault); {fate}]"
         report(PROGRAM, message)
-        if code == ABORT and self._job is not None:
-            append_for(self._job, _account(self._call.user), PROGRAM, message)
+        if code == ABORT:
+            self._forget()
+            if self._job is not None:
+                append_for(self._job, _account(self._call.user), PROGRAM, message)
+        pause(wait)
         return code
 
-    def _after_requeue(self, error: UdiError) -> str:
-        most = self._torque.max_starts
-        starts = self._job.starts if self._job else 0
-        if hold_after_tries(self._site, Torque(self._torque), self._call.job, starts, most, error):
-            return f"job held after {counted(starts, 'start')}"
-        if self._job is None or starts >= most:
-            time.sleep(_REQUEUE_PAUSE)
-        return "job requeued"
+    def _after_requeue(self, error: UdiError) -> tuple[str, float]:
+        """What becomes of the job, and the seconds to wait before that.
+
+        A requeue that is followed at once by a start races with Torque's own polling, and some jobs are lost by that
+        (torque-reference h). A job that is held does not start.
+        """
+        verdict = hold_after_tries(self._site, Torque(self._torque), self._call.job, self._torque.max_starts, error)
+        if verdict.held:
+            return f"job held after {counted(verdict.failures, 'failed start')}", 0.0
+        seconds = self._torque.requeue_pause * 2.0 ** min(verdict.failures - 1, 10)
+        return "job requeued", self._deadline.left(seconds)
+
+    def _forget(self) -> None:
+        try:
+            forget_hold(self._site, self._call.job)
+        except OSError as error:
+            _log.warning("the job's failed starts could not be forgotten: %s", reason(error))
 
 
 def _refuse_lost_variable(pin: Pin | None) -> None:
@@ -152,6 +219,23 @@ def _account(user: str) -> Account:
         raise UpstreamFailed(error.message) from error
 
 
+def _script_of(torque: TorqueConfig, job: str) -> str:
+    """Where a Torque that does not pass the script's path keeps it (torque-reference a); empty where there is none."""
+    path = f"{torque.mom_priv}/jobs/{job}.SC"
+    return path if os.path.exists(path) else ""
+
+
+def _shows_no_image(script: str) -> bool:
+    """Whether a job of which Torque reports nothing is one without an image: its script, if it has one, has no line of
+    the submit filter and does not name the variable. A batch job's script exists, an interactive job has none; where
+    Torque does not pass its path, nothing is known."""
+    try:
+        text = _script_text(script)
+    except UpstreamFailed:
+        return False
+    return bool(script) and PIN_PREFIX.encode() not in text and f"{IMAGE}=".encode() not in text
+
+
 def _script_text(path: str) -> bytes:
     """The job script's beginning; empty where Torque names none, or none exists. Raises UpstreamFailed."""
     if not path:
@@ -161,8 +245,13 @@ def _script_text(path: str) -> bytes:
     except FileNotFoundError:
         return b""
     except OSError as error:
-        raise UpstreamFailed(f"the job's script {path} cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as stream:
+        raise UpstreamFailed(f"the job's script {path} cannot be read: {reason(error)}") from error
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise UpstreamFailed(f"the job's script {path} is not a regular file")
-        return stream.read(_MAX_SCRIPT_BYTES)
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            return stream.read(_MAX_SCRIPT_BYTES)
+    except OSError as error:
+        raise UpstreamFailed(f"the job's script {path} cannot be read: {reason(error)}") from error
+    finally:
+        os.close(descriptor)

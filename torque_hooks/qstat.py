@@ -31,7 +31,6 @@ class TorqueJob:
     id: str
     name: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
-    starts: int = 0
     error_path: str = ""
     output_path: str = ""
     join: str = "n"
@@ -63,7 +62,6 @@ def parse_job(answer: bytes, job: str) -> TorqueJob:
                 id=job,
                 name=_text(element, "Job_Name"),
                 variables=split_variables(_text(element, "Variable_List")),
-                starts=_count(_text(element, "start_count")),
                 error_path=_text(element, "Error_Path"),
                 output_path=_text(element, "Output_Path"),
                 join=_text(element, "Join_Path") or "n",
@@ -123,7 +121,3 @@ def _document(answer: bytes) -> etree._Element:
 def _text(job: etree._Element, name: str) -> str:
     found = job.find(name)
     return "" if found is None else "".join(str(part) for part in found.itertext())
-
-
-def _count(text: str) -> int:
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from udiroot.errors import ConfigError, NotFound, printable
 
+_NO_ID = 2**32 - 1
+"""Ids are unsigned 32 bit, and the largest number stands for none (chown(2), setfsuid(2))."""
+
 
 @dataclass(frozen=True)
 class Account:
@@ -41,10 +44,12 @@ def account_of_uid(uid: int) -> Account:
 def store_owner(text: str) -> tuple[int, int]:
     """uid and gid of the store's account, which the configuration gives by name or as a number.
 
-    Raises ConfigError for a name that does not exist.
+    Raises ConfigError for a name that does not exist, and for a number that no account can have.
     """
-    if text.isdecimal():
+    if text.isascii() and text.isdecimal():
         uid = int(text)
+        if uid >= _NO_ID:
+            raise ConfigError(f"store.account: {printable(text)} is not a uid")
         try:
             return uid, pwd.getpwuid(uid).pw_gid
         except KeyError:

@@ -1,7 +1,12 @@
-"""What became of a command that was run on many nodes: read from the nodes' own reports and nothing else.
+"""What became of a command that was run on many nodes: read from the nodes' own lines and nothing else.
 
 A machine's own words of success, exit codes and counts say too little (cray-reference X8 to X14), and a user can print
-any of them. A report counts only with this fan-out's nonce and from a node that was asked.
+any of them. A line counts only with this fan-out's nonce and from a node that was asked. Each node is in the end:
+
+- *reported*: the software ran there and made its report (`udiroot.report`);
+- *not started*: the node's shell reported that nothing of the software ran (`udi.nodecommand`), or the software itself
+  that it did not know which node it is on, which it finds out before anything else;
+- *no answer*: nobody knows what is on the node.
 """
 
 from __future__ import annotations
@@ -9,18 +14,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
+from udi.nodecommand import EXIT_MARK, NOT_STARTED, START_SIGN, STARTED
 from udi.nodes import Node
 from udiroot.errors import printable
-from udiroot.report import NodeReport
+from udiroot.report import UNKNOWN_NODE, NodeReport
 
 _log = logging.getLogger("udi.fanout")
 _MAX_LOGGED_BYTES = 256 << 10
+_MAX_WORDS = 300
+_UNKNOWN = ("-", UNKNOWN_NODE)
 
 
 @dataclass(frozen=True)
 class FanOutResult:
-    """What became of a fan-out. Every node that was asked is in `reports` or in `silent`."""
+    """What became of a fan-out. Every node that was asked is in `reports`, in `not_started` or in `silent`."""
 
     asked: tuple[Node, ...]
     reports: Mapping[Node, NodeReport] = field(default_factory=dict)
@@ -28,10 +37,12 @@ class FanOutResult:
     """Why the silent nodes were not waited for any longer."""
     causes: Mapping[Node, str] = field(default_factory=dict)
     """The same for single nodes, where the machine knows it."""
+    not_started: Mapping[Node, str] = field(default_factory=dict)
+    """The nodes on which nothing of the software ran, and why, in the node's own words."""
 
     @property
     def silent(self) -> tuple[Node, ...]:
-        return tuple(node for node in self.asked if node not in self.reports)
+        return tuple(node for node in self.asked if node not in self.reports and node not in self.not_started)
 
     @property
     def failed(self) -> Mapping[Node, NodeReport]:
@@ -39,46 +50,94 @@ class FanOutResult:
 
     @property
     def ok(self) -> bool:
-        return not self.silent and not self.failed
+        return not self.silent and not self.not_started and not self.failed
 
     def errors(self) -> dict[Node, str]:
         """Each node that did not succeed, and why."""
         silence = {node: f"no answer: {self.causes.get(node, self.cause)}" for node in self.silent}
-        return silence | {node: report.words or "failed without a message" for node, report in self.failed.items()}
+        refusal = {node: f"could not start: {cause}" for node, cause in self.not_started.items()}
+        failure = {node: report.words or "failed without a message" for node, report in self.failed.items()}
+        return silence | refusal | failure
+
+
+@dataclass(frozen=True)
+class _Exit:
+    """What a node's shell reported of the end of our command there."""
+
+    node: str
+    code: str
+    started: bool
+    words: str
+
+    @classmethod
+    def parse(cls, line: str, nonce: str) -> Self | None:
+        fields = line.strip().split(" ", 5)
+        if len(fields) < 5 or fields[:2] != [EXIT_MARK, nonce] or fields[4] not in (STARTED, NOT_STARTED):
+            return None
+        node, code, state = fields[2:5]
+        if not (code.isascii() and code.isdecimal() and len(code) < 6):
+            return None
+        return cls(node, code, state == STARTED, fields[5] if len(fields) > 5 else "")
+
+    def __str__(self) -> str:
+        words = printable(self.words.replace(START_SIGN, "", 1).strip(), _MAX_WORDS)
+        code = int(self.code)
+        what = f"exit code {code} (signal {code - 128})" if 128 < code < 193 else f"exit code {code}"
+        return f"{what}: {words}" if words else f"{what} without a message"
 
 
 class Answers:
-    """The reports as they come in. A node that reports both ok and failed has failed."""
+    """The nodes' lines as they come in. A node that reports both ok and failed has failed; a report counts more than
+    how the command ended."""
 
     def __init__(self, asked: Iterable[Node], identity: Callable[[Node], str], nonce: str) -> None:
         self.asked = tuple(sorted(set(asked)))
         self._identity = identity
         self._nodes = {identity(node): node for node in self.asked}
+        self._members = frozenset(self.asked)
         self._nonce = nonce
         self._logged = 0
+        self._ends: dict[Node, _Exit] = {}
+        self._nameless: list[str] = []
         self.reports: dict[Node, NodeReport] = {}
 
     @property
     def complete(self) -> bool:
-        return len(self.reports) == len(self.asked)
+        """Whether every node has made a report, or can make none any more."""
+        return len(self.reports.keys() | self._ends.keys()) == len(self.asked)
 
     def read(self, line: str, source: Node | None = None) -> bool:
-        """Take in one line of output; True once every node has answered.
+        """Take in one line of output; True once nothing more can come.
 
-        Where the machine knows the `source` of a line, a report for another node does not count; that node's own may
+        Where the machine knows the `source` of a line, one about another node does not count; that node's own may
         have its name with or without the domain.
         """
         self._keep(line)
         report = NodeReport.parse(line, self._nonce)
-        node = self._node(report.node, source) if report else None
-        if report is not None and node is not None:
+        if report is not None:
+            self._take_report(report, source)
+        elif (end := _Exit.parse(line, self._nonce)) is not None:
+            self._take_end(end, source)
+        return self.complete
+
+    def _take_report(self, report: NodeReport, source: Node | None) -> None:
+        node = self._node(report.node, source)
+        if node is not None:
             earlier = self.reports.get(node)
             if earlier is None or earlier.ok:
                 self.reports[node] = report
-        return self.complete
+        elif report.node == UNKNOWN_NODE and not report.ok:
+            self._take_end(_Exit(UNKNOWN_NODE, str(report.code), False, report.words), source)
+
+    def _take_end(self, end: _Exit, source: Node | None) -> None:
+        node = source if source is not None and end.node in _UNKNOWN else self._node(end.node, source)
+        if node is not None and node in self._members:
+            self._ends.setdefault(node, end)
+        elif end.node in _UNKNOWN and not end.started:
+            self._nameless.append(str(end))
 
     def _node(self, reported: str, source: Node | None) -> Node | None:
-        """The node that a report is of, or None where it does not count."""
+        """The node that a line is about, or None where it does not count."""
         if source is None:
             return self._nodes.get(reported)
         known = self._identity(source)
@@ -88,7 +147,14 @@ class Answers:
 
     def result(self, cause: str, causes: Mapping[Node, str] | None = None) -> FanOutResult:
         """What became of the fan-out; `cause` and `causes` are why the silent nodes were not waited for any longer."""
-        return FanOutResult(self.asked, self.reports, cause, causes or {})
+        ends = {node: end for node, end in self._ends.items() if node not in self.reports}
+        not_started = {node: str(end) for node, end in ends.items() if not end.started}
+        died = {node: str(end) for node, end in ends.items() if end.started}
+        others = [node for node in self.asked if node not in self.reports and node not in ends]
+        if others and len(self._nameless) >= len(others):
+            # As many lines without a name as nodes without a line: it is they.
+            not_started |= dict(zip(others, self._nameless, strict=False))
+        return FanOutResult(self.asked, self.reports, cause, {**(causes or {}), **died}, not_started)
 
     def _keep(self, line: str) -> None:
         if self._logged > _MAX_LOGGED_BYTES:

@@ -4,6 +4,15 @@
 neither Python nor libraries; ssh does the same. So each line starts Python by the configured command (the shared root's
 own dynamic loader) on the zip, and every word is quoted. No user text is among them: a job id has its grammar, the rest
 is our own or configured.
+
+A fan-out must know whether anything of the software ran on a node that made no report. So there the node's own shell
+runs Python and prints how it ended:
+
+    UDI-EXIT <nonce> <identity> <exit code> started|not-started <words>
+
+`started` means that Python found and loaded the software and was about to call it, which Python signs on stderr; words
+are what stderr held. Whatever prevents a start (no loader, no Python, no zip, a library that is missing, a crash of the
+interpreter) is before that sign. The line is not printed where the software started and exited with 0.
 """
 
 from __future__ import annotations
@@ -19,6 +28,20 @@ from udiroot.errors import ConfigError, printable
 _NONCE = re.compile(r"[0-9a-f]{16,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9/._:@+=,~-]+")
+EXIT_MARK = "UDI-EXIT"
+"""How the line begins by which a node's shell reports the end of a command."""
+STARTED, NOT_STARTED = "started", "not-started"
+START_SIGN = "UDI-STARTED"
+"""What Python prints to stderr before it calls the software."""
+_WATCH = (
+    "read -r n rest 2>/dev/null <{identity}; "
+    '{{ e=$("$@" 2>&1 >&3 3>&-); c=$?; }} 3>&1; '
+    "case $e in *{sign}*) s=started ;; *) s=not-started ;; esac; "
+    'if [ "$s $c" != "started 0" ]; then '
+    "set -f; set -- $e; [ $# -le 60 ] || shift $(($# - 60)); "
+    'echo {mark} {nonce} "${{n:--}}" "$c" "$s" "$*"; fi; exit "$c"'
+)
+"""stdout is the node's own, stderr is kept: its last 60 words. Only what every POSIX shell has built in is used."""
 
 
 def setup_command(site: SiteConfig, identity_file: str, plan_path: str, sha256: str, nonce: str) -> str:
@@ -29,31 +52,42 @@ def setup_command(site: SiteConfig, identity_file: str, plan_path: str, sha256: 
     _require(_SHA256, sha256, "sha256")
     _require(_NONCE, nonce, "nonce")
     words = ("--run", site.node.run, "--nid-file", identity_file, plan_path, sha256, nonce)
-    return _line(site, "setupRoot", *words)
+    return _watched(site, identity_file, nonce, "setupRoot", *words)
 
 
 def teardown_command(site: SiteConfig, identity_file: str, job: str, nonce: str) -> str:
     """`unsetupRoot` for `job`."""
     _require(_NONCE, nonce, "nonce")
     deadline = ("--deadline", str(site.node.deadline))
-    return _line(site, "unsetupRoot", *_paths(site, identity_file), *deadline, "--job", job_id(job), nonce)
+    shared = ("--shared", "yes" if site.node.shared else "no")
+    words = (*_paths(site, identity_file), *deadline, *shared, "--job", job_id(job), nonce)
+    return _watched(site, identity_file, nonce, "unsetupRoot", *words)
 
 
 def check_command(site: SiteConfig, identity_file: str, nonce: str = "") -> str:
     """The cleanliness check: one line for a person, or with `nonce` a NodeReport."""
-    words = ("--nonce", nonce) if nonce else ()
-    return _line(site, "check", *_paths(site, identity_file), *words, module="nodehealth.check")
+    words = ("check", *_paths(site, identity_file))
+    if not nonce:
+        return shlex.join(_python(site, "nodehealth.check", *words))
+    return _watched(site, identity_file, nonce, *words, "--nonce", nonce, module="nodehealth.check")
 
 
 def _paths(site: SiteConfig, identity_file: str) -> tuple[str, ...]:
     return ("--root", site.node.root, "--run", site.node.run, "--nid-file", identity_file)
 
 
-def _line(site: SiteConfig, *words: str, module: str = "udiroot.commands") -> str:
+def _watched(site: SiteConfig, identity_file: str, nonce: str, *words: str, module: str = "udiroot.commands") -> str:
+    """The line for a fan-out: `/bin/sh` runs Python, so that any login shell of a node can start it."""
+    _require(_NONCE, nonce, "nonce")
+    identity = shlex.quote(identity_file or "/dev/null")
+    script = _WATCH.format(identity=identity, sign=START_SIGN, mark=EXIT_MARK, nonce=nonce)
+    return shlex.join(("/bin/sh", "-c", script, "udi", *_python(site, module, *words, sign=START_SIGN)))
+
+
+def _python(site: SiteConfig, module: str, *words: str, sign: str = "") -> tuple[str, ...]:
     archive = site.node.zip
     _require(_PLAIN_WORD, archive, "node.zip")
-    start = start_line(archive, module)
-    return " ".join(shlex.quote(word) for word in (*site.node.python, "-I", "-S", "-c", start, *words))
+    return (*site.node.python, "-I", "-S", "-c", start_line(archive, module, sign), *words)
 
 
 def _require(grammar: re.Pattern[str], word: str, what: str) -> None:

@@ -7,7 +7,7 @@ node's name is made here and nowhere else.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet, NodeSetException, RangeSet, RangeSetParseError
@@ -63,6 +63,14 @@ def named(name: str) -> Node:
 def folded(nodes: Iterable[Node]) -> str:
     """Nodes as one short text: `nid[00012-00015]`."""
     return str(NodeSet.fromlist(sorted({node.name for node in nodes}), resolver=RESOLVER_NOGROUP))
+
+
+def grouped(texts: Mapping[Node, str]) -> dict[str, list[Node]]:
+    """The nodes that have the same text, by that text: most faults hit many nodes alike, and are one line of a log."""
+    groups: dict[str, list[Node]] = {}
+    for node in sorted(texts):
+        groups.setdefault(texts[node], []).append(node)
+    return groups
 
 
 def parse_numbered(text: str) -> tuple[Node, ...]:

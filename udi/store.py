@@ -15,12 +15,15 @@ system, so privileged readers read with that account's file rights (`udiroot.rig
 from __future__ import annotations
 
 import difflib
+import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
 
 from udi.facts import Facts, Ref
+from udi.oserrors import reason
 from udi.reference import ImageReference
 from udiroot.errors import ImageInvalid, NotFound, UpstreamFailed, printable
 
@@ -60,13 +63,36 @@ class StoreLayout:
         return f"{self.refs}/{name}.json" if owner is None else f"{self.refs}/{name}~{owner}.json"
 
 
-class StoreReader:
-    """Look-ups for one caller: what is not visible to `uid` does not exist here."""
+def require_store(layout: StoreLayout) -> None:
+    """Make sure that the store exists, before anything in it is reported as missing.
 
-    def __init__(self, layout: StoreLayout, uid: int, groups: Iterable[int] = ()) -> None:
+    A parallel file system that is not mounted leaves an empty directory, or none; one that fails gives errors that are
+    not about an image. Raises UpstreamFailed.
+    """
+    try:
+        for directory in (layout.images, layout.refs):
+            if not stat.S_ISDIR(os.stat(f"{directory}/.").st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), directory)
+        os.close(os.open(layout.refs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except OSError as error:
+        raise UpstreamFailed(
+            f"image store {layout.path} cannot be used: {error.filename or layout.path}: {reason(error)}",
+            "is its file system mounted on this host, and store.path correct?",
+        ) from error
+
+
+class StoreReader:
+    """Look-ups for one caller: what is not visible to `uid` does not exist here.
+
+    `reads_all` where the process has the rights of the store's account: a file that cannot be read is then an error of
+    the store, and not one that the caller may not see.
+    """
+
+    def __init__(self, layout: StoreLayout, uid: int, groups: Iterable[int] = (), *, reads_all: bool = False) -> None:
         self.layout = layout
         self.uid = uid
         self.groups = frozenset(groups)
+        self._reads_all = reads_all
 
     def resolve(self, reference: ImageReference) -> str:
         """The id of the image that `reference` names now, the caller's own before a public one.
@@ -93,8 +119,9 @@ class StoreReader:
         return self._facts(ref.id)
 
     def _facts(self, image_id: str) -> Facts:
-        text = _read(self.layout.facts(image_id))
+        text = self._text(self.layout.facts(image_id))
         if text is None:
+            require_store(self.layout)
             raise ImageInvalid(f"image {image_id} has a reference but no facts in the store", "pull it again")
         facts = Facts.from_json(text)
         if facts.id != image_id:
@@ -128,20 +155,28 @@ class StoreReader:
     def _all(self) -> Iterator[Ref]:
         try:
             names = sorted(os.listdir(self.layout.refs))
-        except FileNotFoundError:
-            return
         except OSError as error:
-            raise UpstreamFailed(f"image store {self.layout.path}: {error.strerror}") from error
+            require_store(self.layout)  # says more
+            raise UpstreamFailed(f"image store {self.layout.path}: {reason(error)}") from error
         for name in names:
             if name.endswith(".json") and not name.startswith("."):
                 ref = self._ref(f"{self.layout.refs}/{name}")
                 if ref:
                     yield ref
 
-    @staticmethod
-    def _ref(path: str) -> Ref | None:
-        text = _read(path)
+    def _ref(self, path: str) -> Ref | None:
+        text = self._text(path)
         return Ref.from_json(text) if text is not None else None
+
+    def _text(self, path: str) -> bytes | None:
+        """A file's bytes; None where there is none, or where the caller may not read it."""
+        try:
+            return _read(path)
+        except OSError as error:
+            if isinstance(error, PermissionError) and not self._reads_all:
+                return None
+            require_store(self.layout)  # says more, where all of it has failed
+            raise UpstreamFailed(f"image store: {path} cannot be read: {reason(error)}") from error
 
     def nearest(self, wanted: str) -> str:
         """A hint at the nearest name that the caller may see; empty where none is near."""
@@ -149,18 +184,18 @@ class StoreReader:
         return f"did you mean {near[0]}?" if near else ""
 
     def _no_such(self, wanted: str) -> NotFound:
+        """Raises UpstreamFailed where the store itself is missing."""
+        require_store(self.layout)
         hint = self.nearest(wanted) or "udi images lists your images; udi pull brings one in"
         return NotFound(f"image '{printable(wanted)}' not found, or you do not have access to it", hint)
 
 
 def _read(path: str) -> bytes | None:
-    """The bytes of a small store file; None where there is none, or where it cannot be read."""
+    """The bytes of a small store file; None where there is none. Raises OSError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except (FileNotFoundError, PermissionError):
+    except FileNotFoundError:
         return None
-    except OSError as error:
-        raise UpstreamFailed(f"image store: {path}: {error.strerror}") from error
     with os.fdopen(descriptor, "rb") as stream:
         text = stream.read(_MAX_JSON + 1)
     if len(text) > _MAX_JSON:

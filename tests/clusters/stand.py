@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clusters.machine import Cluster as Machine
+from tests import udi_run
 from tests.clusters.hosts import Cluster
 from tests.clusters.hosts import Host as ClusterHost
 from tests.node.rig import ALICE, STORE_UID, make_tree
@@ -61,7 +62,7 @@ class Stand:
     def __post_init__(self) -> None:
         self.site = self.configured()
         self.machine = Machine(self.site)
-        nodezip.build(self.site, self.site.node.zip)
+        nodezip.build(self.site, self.site.node.zip, {"udi-run": udi_run.program()})
         self._make_store()
         self.first, self.second, self.third = self.cluster.hosts.values()
         for host in (self.first, self.second):

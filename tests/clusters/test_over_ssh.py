@@ -108,7 +108,7 @@ def test_what_ssh_reports_is_the_cause(stand: Stand) -> None:
     assert causes(closed).endswith("port 2222: Connection refused")
     python = replace(stand.site, node=replace(stand.site.node, python=("/nowhere/python3",)))
     missing = stand.run(check_command(python, "", NONCE), stand.first).errors()[first]
-    assert missing.startswith("no answer: exit code 127: ") and "/nowhere/python3" in missing
+    assert missing.startswith("could not start: exit code 127: ") and "/nowhere/python3" in missing
 
 
 def test_a_command_that_hangs_on_one_host(stand: Stand) -> None:

@@ -42,7 +42,13 @@ _NONCE = "0123456789abcdef"
 SITE: Tables = {
     "node": {"deadline": 3, "tmp_bytes": 16 << 20},
     "alps": {"reservation_wait": 3, "command_deadline": 5, "fanout_deadline": 4},
-    "torque": {"command_deadline": 2, "prologue_deadline": 20, "epilogue_deadline": 20, "max_starts": 2},
+    "torque": {
+        "command_deadline": 2,
+        "prologue_deadline": 20,
+        "epilogue_deadline": 20,
+        "max_starts": 2,
+        "requeue_pause": 0,
+    },
     "jobs": {"syslog": False},
 }
 """What differs from xcsim's own site: deadlines that a test can wait for, and a hold after the second start."""
@@ -284,9 +290,10 @@ class Cray:
                 name = job.findtext("Job_Id", "")
                 self.machine.run_as("root", ["qdel", name])
                 self.machine.wait_job(name)
-        for record in self.machine.path(STATE).glob("held/*.json"):
+        for record in self.machine.path(STATE).glob("tries/*.json"):
             record.unlink()
-        dirty = [nid for nid, state in self.statuses().items() if state != "up"]
+        recorded = {record.stem for record in self.machine.path(STATE).glob("nodes/*.json")}
+        dirty = [nid for nid, state in self.statuses().items() if state != "up" or f"nid{nid:05d}" in recorded]
         if dirty:
             listed = ",".join(map(str, dirty))
             self.machine.run_as("root", ["/opt/udi/bin/udi-admin", "recover", listed])

@@ -18,5 +18,5 @@ def held_with(ended: Ended, *words: str, starts: int = 2) -> None:
     assert (ended.state, ended.status, ended.starts) == ("H", "-14", starts)
     assert (ended.codes, ended.output) == (starts * [2], "")
     assert ended.error.count("\n") == 1 and ended.error.startswith("udi-prologue: ")
-    wanted = (*words, f"[site error (not your job's fault); job held after {counted(starts, 'start')}]")
+    wanted = (*words, f"[site error (not your job's fault); job held after {counted(starts, 'failed start')}]")
     assert [word for word in wanted if word not in ended.error] == [], ended.error

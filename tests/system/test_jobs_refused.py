@@ -90,6 +90,9 @@ def test_an_image_of_another_user_is_refused_as_one_that_does_not_exist(cray: Cr
         ("/scratch2/me:/output", "is not in a directory that the site allows"),
         ("/scratch/alice:/opt/udi/bin", "no volume may be mounted on /opt/udi/bin"),
         ("/scratch/$(id):/output:rx", "not a volume: "),
+        ("/scratch/alice/no-such:/output", "/scratch/alice/no-such does not exist"),
+        ("/scratch/alice:/output;/scratch/bob:/output:ro", "and /scratch/bob:/output:ro have the same target"),
+        ("/scratch/alice:/output:per-node=9T", "the site allows 1099511627776 bytes per node"),
         (";".join(f"/scratch/alice:/v{number}" for number in range(33)), "33 volumes requested, the site allows 32"),
     ],
 )
@@ -138,8 +141,8 @@ def other_layers(path: Path) -> None:
     make_archive(path, images.tiny("never"), tags=("bad:1",), config={"rootfs": wrong})
 
 
-def no_shell(path: Path) -> None:
-    make_archive(path, [[directory("bin"), file("bin/true", mode=0o755)]], tags=("bad:1",))
+def no_name(path: Path) -> None:
+    make_archive(path, [[directory("opt"), file("opt/a\nb", mode=0o755)]], tags=("bad:1",))
 
 
 def no_layer(path: Path) -> None:
@@ -150,7 +153,7 @@ def no_archive(path: Path) -> None:
     path.write_text("not an archive\n")
 
 
-@pytest.mark.parametrize("make", [truncated, other_layers, no_shell, no_layer, no_archive])
+@pytest.mark.parametrize("make", [truncated, other_layers, no_name, no_layer, no_archive])
 def test_a_bad_archive_gets_one_line_and_no_image(cray: Cray, make: object) -> None:
     assert callable(make)
     path = cray.machine.path("/home/alice/bad.tar")

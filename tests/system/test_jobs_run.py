@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 from tests.system.cray import MOM_PRIV, A, B, Cray
@@ -157,3 +158,23 @@ def test_a_job_on_the_login_node_alone_needs_no_root(cray: Cray) -> None:
     ended = cray.ended(job)
     assert (ended.status, ended.output) == ("0", "ran\n")
     assert wait_until(lambda: cray.states() == [], 2)
+
+
+def test_volumes_anywhere_and_a_cache_of_each_node(cray: Cray) -> None:
+    """A file, a place that the image lacks, a place in another volume, and a file system of each node's own."""
+    for name in ("in", "out/deep"):
+        cray.machine.path(f"/scratch/alice/{name}").mkdir(parents=True, exist_ok=True)
+    cray.machine.path("/scratch/alice/settings").write_text("a=1\n")
+    for path in ("in", "out", "out/deep", "settings"):
+        os.chown(cray.machine.path(f"/scratch/alice/{path}"), 1001, 1001)
+    volumes = (
+        "/scratch/alice/settings:/etc2/settings:ro;/scratch/alice/out:/usr/share/new/out;"
+        "/scratch/alice/in:/usr/share/new/out/deep;/scratch/alice:/cache:per-node=32M"
+    )
+    look = "cat /etc2/settings; ls -d /usr/share/new/out/deep; echo x > /cache/x; cat /cache/x"
+    script = f"aprun -n 2 -N 1 -b /bin/sh -c '{look}'\n"
+    ended = cray.run("alice", script, more=f"UDI_VOLUMES={volumes}")
+    for line in ("a=1", "/usr/share/new/out/deep", "x"):
+        assert ended.output.splitlines().count(line) == 2, ended
+    assert not any(name.startswith(".udi") for name in os.listdir(cray.machine.path("/scratch/alice")))
+    cray.assert_clean()

@@ -6,6 +6,7 @@ import pytest
 
 from tests.system.cray import XTXQTCMD, A, B, Cray
 from tests.system.endings import deleted_with, held_with
+from tests.system.scripts import ranks
 from xcsim.processes import wait_until
 
 STORE = "/scratch/udi"
@@ -49,8 +50,10 @@ def test_a_volume_that_the_site_refuses(cray: Cray, volumes: str, words: str) ->
     ("volumes", "words"),
     [
         ("/scratch/bob/inner:/output", "Permission denied"),
-        ("/scratch/alice/no-such:/output", "No such file or directory"),
-        ("/scratch/alice:/usr/no/such/place", "/usr/no/such/place"),
+        (
+            "/scratch/alice:/output;/scratch/alice:/output/no/such",
+            "'/output/no/such' (in volume /scratch/alice:",
+        ),
         ("/scratch/alice/to-etc:/output", "outside"),
     ],
 )
@@ -91,7 +94,7 @@ def test_the_plan_cannot_be_written(cray: Cray) -> None:
     owner, mode = plans.stat(), plans.stat().st_mode & 0o7777
     plans.chmod(0o555)
     try:
-        held_with(cray.run("alice"), "the plan cannot be written to the image store", "Permission denied")
+        held_with(cray.run("alice"), "the plan cannot be written to the image store", "permission denied")
     finally:
         plans.chmod(mode)
     assert owner.st_uid == 990
@@ -106,7 +109,7 @@ def test_the_store_is_away(cray: Cray) -> None:
             ended = cray.run("alice", image=f"id:{cray.ids['tiny:1']}")
     finally:
         refs.chmod(0o755)
-    held_with(ended, "image store", "Permission denied")
+    held_with(ended, "image store", "permission denied")
     cray.assert_clean()
 
 
@@ -122,14 +125,70 @@ def test_the_fan_out_tool_is_missing(cray: Cray) -> None:
     assert "dirty" not in cray.admin("status")
 
 
-def test_the_node_software_is_missing(cray: Cray) -> None:
-    with cray.configured({"node": {"zip": "/dsl/opt/udi/node/gone.zip"}, "torque": {"max_starts": 1}}):
-        job = cray.qsub("alice", "true\n")
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        ({"zip": "/dsl/opt/udi/node/gone.zip"}, "exit code 1: "),
+        ({"python": ["/dsl/lib/ld-linux.so.9", "/dsl/usr/bin/python3"]}, "exit code 127: "),
+        ({"python": ["/bin/false"]}, "exit code 1 without a message"),
+        ({"python": ["/bin/true"]}, "exit code 0 without a message"),
+        ({"nid_file": "/no/such/file"}, "exit code 7: no nid in /no/such/file"),
+    ],
+)
+def test_the_node_software_cannot_start(cray: Cray, node: dict[str, object], words: str) -> None:
+    """It is the site's fault; the nodes have nothing of the job on them, and stay in service."""
+    with cray.configured({"node": node}):
+        ended = cray.run("alice")
+    held_with(ended, f"setup on nid[{A:05d}-{B:05d}]: could not start: {words}")
+    assert any(" ERROR setup: " in line and words in line for line in ended.log)
+    assert set(cray.statuses().values()) == {"up"}
+    assert "dirty" not in cray.admin("status")
+    cray.assert_clean()
+
+
+def test_the_node_software_disappears_during_a_job(cray: Cray) -> None:
+    """No node can be cleaned then, by no fault of its own: we leave all in service, on record, until they can be. The
+    machine's own check still finds what is on them."""
+    go = cray.machine.path("/scratch/alice/go")
+    go.unlink(missing_ok=True)
+    job = cray.qsub("alice", "while [ ! -e /scratch/alice/go ]; do sleep 0.05; done\n" + ranks())
+    cray.running(job)
+    with cray.configured({"node": {"zip": "/dsl/opt/udi/node/gone.zip"}}):
+        go.touch()
         ended = cray.ended(job)
-    assert (ended.state, ended.codes) == ("H", [2])
-    assert "no answer: xtxqtcmd exited with 0" in ended.error
-    assert {cray.statuses()[nid] for nid in (A, B)} == {"admindown"}
-    assert "not brought back" not in cray.admin("recover", f"{A}-{B}")
+    assert (ended.status, ended.error) == (
+        "0",
+        f"udi-epilogue: cleanup failed on nid[{A:05d}-{B:05d}] by a site error; no action needed\n",
+    )
+    assert any(" ERROR " in line and "left in service" in line for line in ended.log)
+    assert not any("taken out of service" in line for line in ended.log)
+    assert cray.roots() == [A, B]
+    assert wait_until(lambda: [nid for nid, state in cray.statuses().items() if state != "up"] == [A, B], 10, 0.05)
+    assert cray.admin("status").count(": admindown, dirty since") == 2
+    assert cray.admin("recover", f"{A}-{B}").count(": clean and up") == 2
+    cray.assert_clean()
+
+
+@pytest.mark.parametrize("damage", ["not mounted", "no directory", "a file"])
+def test_the_store_is_missing(cray: Cray, damage: str) -> None:
+    """No image can be found then; that is not the user's fault, whose job must not be deleted for it."""
+    store = cray.machine.path(STORE)
+    kept = store.with_name("kept")
+    store.rename(kept)
+    try:
+        if damage == "not mounted":
+            store.mkdir()
+        elif damage == "a file":
+            store.write_text("")
+        with cray.without_filter():
+            ended = cray.run("alice")
+    finally:
+        if store.is_dir():
+            store.rmdir()
+        elif store.exists():
+            store.unlink()
+        kept.rename(store)
+    held_with(ended, f"image store {STORE} cannot be used: ", "is its file system mounted on this host")
     cray.assert_clean()
 
 

@@ -46,7 +46,8 @@ fi
 
 _XTXQTCMD = """\
 #!/bin/sh
-# Each node answers as the file STEP.NID says (the rest of a report after nonce and nid), else ok. `silent`: not at all.
+# Each node answers as the file STEP.NID or STEP.all says (the rest of a report after nonce and nid), else ok.
+# `silent`: not at all; `absent`: its shell finds no Python; `killed`: Python is; `nameless`: it cannot read its nid.
 here=$(dirname "$0")
 case $2 in *setupRoot*unset*) ;; *unsetupRoot*) step=unsetupRoot ;; *setupRoot*) step=setupRoot ;; *) step=check ;; esac
 echo "$step $(tr '\\n' ' ' <"$1")" >>"$here/xtxqtcmd.calls"
@@ -55,8 +56,15 @@ nonce=${2##* }
 while read -r name; do
     nid=$(expr "${name#nid}" + 0)
     says="ok 5 0 - - done"
+    [ -e "$here/$step.all" ] && says=$(cat "$here/$step.all")
     [ -e "$here/$step.$nid" ] && says=$(cat "$here/$step.$nid")
-    [ "$says" = silent ] || echo "UDI-REPORT $nonce $nid $says"
+    case $says in
+    silent) ;;
+    absent) echo "UDI-EXIT $nonce $nid 127 not-started /bin/sh: /dsl/ld: not found" ;;
+    killed) echo "UDI-EXIT $nonce $nid 137 started UDI-STARTED Killed" ;;
+    nameless) echo "UDI-REPORT $nonce unknown failed 1 7 - - no nid in /proc/cray_xt/nid" ;;
+    *) echo "UDI-REPORT $nonce $nid $says" ;;
+    esac
     echo "Reply (complete) from $name exit code: 0"
 done <"$1"
 [ -e "$here/$step.hang" ] && sleep 60
@@ -185,6 +193,7 @@ class StandIns:
             command_deadline = 2
             prologue_deadline = 12
             epilogue_deadline = 12
+            requeue_pause = 0
             mom_priv = "{self.directory}/mom_priv"
             server_home = "{self.directory}/torque"
             [jobs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,33 @@ def test_basil_where_apstat_cannot_say(cray: StandIns, fault: str) -> None:
     cray.tell("apbasil.out", INVENTORY.format(job="123.sdb"))
     assert find_reservation(settings(cray), "123.sdb", Deadline(9)).slots == {40: 1}
     assert (cray.bin / "apbasil.stdin").read_text().count("BasilRequest protocol='1.3' method='QUERY'") == 1
+
+
+def test_a_protocol_without_batch_ids_is_not_asked(cray: StandIns) -> None:
+    old = dataclasses.replace(settings(cray), basil_protocol="1.0", sources=("basil", "apstat"))
+    assert find_reservation(old, "123.sdb", Deadline(5), 0).id == 524
+    assert cray.calls("apbasil") == []
+    with pytest.raises(UpstreamFailed, match="does not report the batch ids") as raised:
+        find_reservation(dataclasses.replace(old, sources=("basil",)), "123.sdb", Deadline(5), 0)
+    assert 'add "apstat" to alps.sources' in raised.value.hint
+
+
+def test_both_sources_give_one_answer(cray: StandIns) -> None:
+    """Two ranks a node, each of which is six processors deep."""
+    allocated = '<ProcessorAllocation reservation_id="524"/>' * 12
+    nodes = "".join(f'<Node node_id="{nid}">{allocated}</Node>' for nid in (12, 13))
+    command = '<Application><Command width="4" depth="6" nppn="2" cmd="BASIL"/></Application>'
+    reservation = f'<Reservation reservation_id="524" batch_id="123.sdb">{command}</Reservation>'
+    cray.tell(
+        "apbasil.out",
+        f'<BasilResponse protocol="1.3"><ResponseData status="SUCCESS"><Inventory>{nodes}{reservation}</Inventory>'
+        "</ResponseData></BasilResponse>",
+    )
+    answers = [
+        find_reservation(dataclasses.replace(settings(cray), sources=(source,)), "123.sdb", Deadline(5), 0)
+        for source in ("apstat", "basil")
+    ]
+    assert answers[0] == answers[1] and answers[0].slots == {12: 2, 13: 2}
 
 
 def test_nobody_can_say(cray: StandIns) -> None:

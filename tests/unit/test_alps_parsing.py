@@ -42,6 +42,27 @@ def test_any_detail(nids: list[int], indent: int, comma: bool) -> None:
     assert node_slots("Reservation detail\n" + "\nPEs: 3, nid 9\n".join(lines)) == Counter(nids)
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        "    PE {n}, cmd 0, nid {nid}, CPU 0x1, map 0x1, accels 0",
+        "    cmd 0, nid {nid}, CPU 0x1, map 0x1, accels 0",
+        " cmd 0,  nid {nid}, CPU 0x1",
+        "    nid {nid}, CPU 0x1, map 0x1",
+        "    {n}, cmd 0, nid {nid}, CPU 0x1-0x3, accels 0,",
+    ],
+)
+def test_rows_with_and_without_the_number_of_the_slot(row: str) -> None:
+    head = "Res[0]: apid 1, pagg 2, resId 524, user alice,\n     gid 100, account 100, time 0, normal\n"
+    head += "Batch System ID = 123.sdb\nNumber of commands 1, PEs 4, nid 77\nCmd[0]: BASIL -n 4 -N 2 -d 6, nodes 2\n"
+    rows = "\n".join(row.format(n=n, nid=nid) for n, nid in enumerate([13, 12, 100020, 12]))
+    assert node_slots(head + rows) == {12: 2, 13: 1, 100020: 1}
+
+
+def test_a_row_of_one_form_is_not_counted_twice() -> None:
+    assert node_slots("  PE 0, cmd 0, nid 12, CPU 0x1\n  cmd 0, nid 12, CPU 0x1\n") == {12: 1}
+
+
 @given(st.text())
 def test_any_text_is_read(text: str) -> None:
     reservation_rows(text)
@@ -106,6 +127,73 @@ _RANGES = (
 def test_inventories(inside: str, protocol: str, reservation: int, slots: dict[int, int]) -> None:
     found = find_in_inventory(_answer(inside, protocol), "123.sdb")
     assert found is not None and (found.id, found.slots) == (reservation, slots)
+
+
+def _reserved(commands: str, processors: dict[int, int]) -> bytes:
+    """An inventory with the job's reservation: its applications, and how many processors it has of each node."""
+    nodes = "".join(
+        f'<Node node_id="{nid}"><ProcessorArray>'
+        + '<Processor><ProcessorAllocation reservation_id="7"/></Processor>' * count
+        + "</ProcessorArray></Node>"
+        for nid, count in processors.items()
+    )
+    return _answer(
+        f"<Inventory><NodeArray>{nodes}</NodeArray><ReservationArray>"
+        f'<Reservation reservation_id="7" batch_id="123.sdb">{commands}</Reservation></ReservationArray></Inventory>'
+    )
+
+
+def _application(*commands: str, stamp: int = 0) -> str:
+    inner = "".join(f"<Command {command}/>" for command in commands)
+    return f'<Application time_stamp="{stamp}"><CommandArray>{inner}</CommandArray></Application>'
+
+
+@pytest.mark.parametrize(
+    ("applications", "processors", "slots"),
+    [
+        (_application('width="4" depth="6" nppn="2" cmd="BASIL"'), {12: 12, 13: 12}, {12: 2, 13: 2}),
+        (_application('width="3" depth="6" nppn="2" cmd="BASIL"'), {12: 12, 13: 6}, {12: 2, 13: 1}),
+        (_application('width="4" depth="6" cmd="BASIL"'), {12: 12, 13: 12}, {12: 2, 13: 2}),
+        (_application('width="4" depth="1" nppn="2" cmd="BASIL"'), {12: 48, 13: 48}, {12: 2, 13: 2}),
+        (_application('width="4" depth="0" cmd="BASIL"'), {12: 4}, {12: 4}),
+        (_application('width="4" depth="6" nppn="2" cmd="BASIL"')
+         + _application('width="1" depth="12" nppn="1" cmd="a.out"', stamp=99), {12: 12, 13: 12}, {12: 2, 13: 2}),
+        (_application('width="4" depth="6" nppn="2" cmd="BASIL"', 'width="4" depth="6" nppn="2" cmd="BASIL"'),
+         {12: 12, 13: 12}, {12: 2, 13: 2}),
+        (_application('width="8" depth="6" cmd="BASIL"') + "<ReservedNodes>1-4</ReservedNodes>", {},
+         dict.fromkeys(range(1, 5), 2)),
+        ("", {12: 3}, {12: 3}),
+    ],
+)  # fmt: skip
+def test_slots_are_ranks_as_apstat_counts_them(
+    applications: str, processors: dict[int, int], slots: dict[int, int]
+) -> None:
+    found = find_in_inventory(_reserved(applications, processors), "123.sdb")
+    assert found is not None and found.slots == slots
+
+
+def test_slots_of_several_depths_are_not_guessed() -> None:
+    mixed = _application('width="2" depth="6" cmd="BASIL"', 'width="2" depth="1" cmd="BASIL"')
+    with pytest.raises(BasilRefused, match="which nodes of a reservation have which depth") as raised:
+        find_in_inventory(_reserved(mixed, {12: 12, 13: 2}), "123.sdb")
+    assert "apstat" in raised.value.hint
+
+
+def test_success_without_an_inventory() -> None:
+    for inside in ("", "<Message>words</Message>", '<Engine name="ALPS" version="5.2"/>'):
+        with pytest.raises(UpstreamFailed, match="SUCCESS without an Inventory") as raised:
+            find_in_inventory(_answer(inside), "123.sdb")
+        assert not isinstance(raised.value, BasilRefused), "it is worth another try"
+
+
+def test_protocol_1_0_has_no_batch_ids() -> None:
+    nameless = _OLD.replace(' batch_id="12.sdb"', "").replace(' batch_id="123"', "")
+    with pytest.raises(BasilRefused, match=r"protocol 1\.0 does not report the batch ids") as raised:
+        find_in_inventory(_answer(nameless, "1.0"), "123.sdb")
+    assert "alps.basil_protocol" in raised.value.hint and "apstat" in raised.value.hint
+    assert find_in_inventory(_answer(nameless, "1.3"), "123.sdb") is None, "interactive reservations have none either"
+    empty = "<Inventory><NodeArray/><ReservationArray/></Inventory>"
+    assert find_in_inventory(_answer(empty, "1.0"), "123.sdb") is None
 
 
 def test_inventory_without_the_job() -> None:

@@ -164,7 +164,7 @@ def test_no_descriptors_left_is_reported(stand: Stand) -> None:
         result = stand.run("c[001-008]")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert "ssh cannot be started: Too many open files" in " ".join(reasons(result).values())
+    assert "ssh cannot be started: too many open files" in " ".join(reasons(result).values())
     assert stand.processes() == []
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from udi import store
 from udi.facts import Facts, Ref
 from udi.reference import ImageReference
 from udi.store import StoreLayout, StoreReader
-from udiroot.errors import ImageInvalid, NotFound
+from udiroot.errors import ImageInvalid, NotFound, UpstreamFailed
 
 ALICE, BOB = 1001, 1002
 PUBLIC, PRIVATE = "ab" * 32, "cd" * 32
@@ -105,3 +107,80 @@ def test_facts_of_another_image(layout: StoreLayout) -> None:
     Path(layout.facts(PUBLIC)).write_text(Path(layout.facts(PRIVATE)).read_text())
     with pytest.raises(ImageInvalid, match="are those of"):
         StoreReader(layout, BOB).facts(ImageReference(id=PUBLIC))
+
+
+def _without_store(layout: StoreLayout, fault: str) -> None:
+    match fault:
+        case "an empty directory":
+            for path in Path(layout.refs).iterdir():
+                path.unlink()
+            Path(layout.refs).rmdir()
+            Path(layout.images).rename(f"{layout.path}/.images")
+            Path(f"{layout.path}/.images").rename(f"{layout.path}.images")
+        case "no directory":
+            Path(layout.path).rename(f"{layout.path}.away")
+        case "a file":
+            Path(layout.path).rename(f"{layout.path}.away")
+            Path(layout.path).write_text("")
+        case "no images":
+            Path(layout.images).rename(f"{layout.path}.images")
+        case "no references":
+            Path(layout.refs).rename(f"{layout.path}.refs")
+        case "references are a file":
+            Path(layout.refs).rename(f"{layout.path}.refs")
+            Path(layout.refs).write_text("")
+        case "images are a dangling link":
+            Path(layout.images).rename(f"{layout.path}.images")
+            Path(layout.images).symlink_to("/nowhere")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "an empty directory",
+        "no directory",
+        "a file",
+        "no images",
+        "no references",
+        "references are a file",
+        "images are a dangling link",
+    ],
+)
+@pytest.mark.parametrize("text", ["debian:12", "absent:1", f"id:{PUBLIC}", f"id:{'ef' * 32}"])
+def test_a_store_that_is_missing_is_not_the_users_error(layout: StoreLayout, fault: str, text: str) -> None:
+    """It is not mounted, say: an image that is not found there may well exist."""
+    _without_store(layout, fault)
+    with pytest.raises(UpstreamFailed, match=f"image store.*{layout.path}"):
+        StoreReader(layout, BOB).facts(ImageReference.parse(text))
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.ETIMEDOUT, errno.ESHUTDOWN])
+@pytest.mark.parametrize("where", ["refs/debian", "refs", f"images/{PUBLIC}.json"])
+def test_a_store_that_fails(layout: StoreLayout, monkeypatch: pytest.MonkeyPatch, number: int, where: str) -> None:
+    """For a hook, which has the rights of the store's account, no permission is a failure like any other."""
+    opened, listed = os.open, os.listdir
+
+    def failing(path: str, *rest: int, **more: int) -> int:
+        if str(path).startswith(f"{layout.path}/{where}"):
+            raise OSError(number, os.strerror(number), path)
+        return opened(path, *rest, **more)
+
+    def listing(path: str) -> list[str]:
+        os.close(failing(path, os.O_RDONLY))
+        return listed(path)
+
+    monkeypatch.setattr(os, "open", failing)
+    monkeypatch.setattr(os, "listdir", listing)
+    with pytest.raises(UpstreamFailed, match="image store"):
+        StoreReader(layout, BOB, reads_all=True).facts(ImageReference.parse("debian:12"))
+
+
+def test_what_a_caller_may_not_read_does_not_exist(layout: StoreLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user reads the store as that user, and private references cannot be read by others."""
+
+    def refused(path: str) -> bytes | None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(store, "_read", refused)
+    with pytest.raises(NotFound):
+        StoreReader(layout, BOB).resolve(ImageReference.parse("debian:12"))

@@ -226,27 +226,6 @@ def test_missing_tool_makes_no_node_suspect(cray: StandIns) -> None:
     assert states(cray) == [] and cray.plans() == [] and cray.calls("xtprocadmin") == []
 
 
-def test_hold_after_tries(cray: StandIns) -> None:
-    cray.qstat_job("UDI=debian:12", start_count="3")
-    cray.tell("setupRoot.12", "failed 1 7 - - no free loop device")
-    code, err = prologue(cray)
-    assert code == 2 and "[site error (not your job's fault); job held after 3 starts]" in err
-    assert cray.calls("qhold") == ["-h s 123.sdb"]
-    held = json.loads((cray.directory / f"spool/held/{JOB}.json").read_text())
-    assert "no free loop device" in held["reason"]
-    (cray.bin / "setupRoot.12").unlink()
-    assert prologue(cray)[0] == 0
-    assert os.listdir(cray.directory / "spool/held") == []
-
-
-def test_hold_is_refused(cray: StandIns) -> None:
-    cray.qstat_job("UDI=debian:12", start_count="4")
-    cray.tell("setupRoot.12", "failed 1 7 - - no free loop device")
-    cray.tell("qhold.exit", "159")
-    code, err = prologue(cray)
-    assert code == 2 and "job requeued" in err
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_signal_is_caught_and_undone(cray: StandIns, number: signal.Signals) -> None:
     cray.tell("setupRoot.hang", "")

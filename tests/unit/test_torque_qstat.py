@@ -12,7 +12,6 @@ from tests.unit.cray_standins import StandIns
 from torque_hooks.arguments import config_and_rest, epilogue_call, prologue_call
 from torque_hooks.directives import read_submission
 from torque_hooks.exit_codes import prologue_code
-from torque_hooks.process import Interrupted
 from torque_hooks.qstat import parse_hosts, parse_job, read_job, split_variables
 from torque_hooks.settings import TorqueConfig
 from udi.command import Deadline, Late
@@ -35,7 +34,7 @@ DATA = Path(__file__).parent / "data"
 def test_captures(number: str, job: str, expected: dict[str, str]) -> None:
     found = parse_job((DATA / f"qstat-x-f1.qs{number}.xml").read_bytes(), job)
     assert expected.items() <= found.variables.items()
-    assert found.starts == 1 and found.name == f"qs{number}" and not found.is_interactive and found.join == "n"
+    assert found.name == f"qs{number}" and not found.is_interactive and found.join == "n"
     assert found.error_path == f"vm:/home/alice/qs{number}.e{job[:2]}"
     assert found.hosts == (Host("vm", 1),)
 
@@ -175,7 +174,6 @@ def test_only_the_first_words_are_options() -> None:
         (errors.SetupFailed, 2),
         (errors.TeardownIncomplete, 2),
         (errors.TimedOut, 2),
-        (Interrupted, 2),
     ],
 )
 def test_exit_codes(kind: type[UdiError], code: int) -> None:
