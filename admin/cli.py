@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import click
 
-from admin.config_check import check_site
+from admin.config_check import errors_of
 from admin.example import example
+from admin.installing import built_udi_run, install_sshd, render_below
 from admin.installing import install as install_files
-from admin.installing import install_sshd, render_below
 from admin.machines import machine_of
 from admin.nodes import recover_nodes
 from admin.sitefiles import site_files
@@ -23,7 +24,7 @@ from udi.commandline import config_option, json_option, run, version_option
 from udi.config import SiteConfig, load
 from udi.log import start_log
 from udi.nodes import folded
-from udiroot.errors import TeardownIncomplete, UsageError
+from udiroot.errors import ConfigError, TeardownIncomplete, UsageError, complain
 
 PROGRAM = "udi-admin"
 
@@ -40,8 +41,15 @@ def cli(context: click.Context, config_path: str) -> None:
 @cli.command("check-config")
 @click.pass_obj
 def check_config(config_path: str) -> None:
-    """Validate the configuration, and check that the paths and accounts it names exist here."""
-    check_site(_site(config_path), config_path)
+    """Validate the configuration, and check what it names on this host: paths, accounts, owners, programs, limits.
+
+    Every error is printed.
+    """
+    errors = errors_of(config_path)
+    for error in errors:
+        complain(PROGRAM, error)
+    if errors:
+        sys.exit(ConfigError.exit_code)
     click.echo(f"{config_path}: OK")
 
 
@@ -70,12 +78,16 @@ def install(config_path: str, root: str) -> None:
     if os.geteuid() != 0:
         raise UsageError("only root can install: the hooks must be owned by root")
     prefix = os.path.abspath(root).rstrip("/")
-    changed = install_files(prefix, site_files(site, machine_of(site), config_path))
-    nodezip.build(site, prefix + site.install.zip)
+    programs = {"udi-run": built_udi_run(site.install.udi_run_built)}
+    done = install_files(prefix, site_files(site, machine_of(site), config_path))
+    changed = done.changed
+    nodezip.build(site, prefix + site.install.zip, programs)
     if site.ssh.enabled or os.path.isdir(site.install.ssh_built):
         changed += install_sshd(site.install.ssh_built, prefix + site.install.ssh)
     for path in [*changed, prefix + site.install.zip]:
         click.echo(path)
+    for advice in done.advice:
+        click.echo(f"{PROGRAM}: to do: {advice}", err=True)
 
 
 @cli.command()
@@ -101,7 +113,8 @@ def takedown(config_path: str, job: str) -> None:
     if done.error:
         raise done.error
     if done.dirty:
-        raise TeardownIncomplete(f"{folded(done.dirty)} not clean; taken out of service", "see udi-admin status")
+        fate = f"left in service: {done.spared}" if done.spared else "taken out of service"
+        raise TeardownIncomplete(f"{folded(done.dirty)} not clean; {fate}", "see udi-admin status")
     forget_hold(site, job)
     click.echo(f"job {job}: clean")
 
@@ -122,5 +135,6 @@ def _site(config_path: str) -> SiteConfig:
 
 
 def main() -> None:
-    """The program `udi-admin`."""
+    """The program `udi-admin`. What it installs and writes does not depend on the caller's umask."""
+    os.umask(0o022)
     run(cli, PROGRAM)

@@ -1,36 +1,188 @@
-"""What reading the configuration cannot know: owners of all tables, deadlines between them, accounts and programs."""
+"""What is wrong with a configuration and with what it names on this host: everything at once, each with its key.
+
+Reading the file knows types and constraints. Here is the rest: the tables of all machines, deadlines between each other
+and within Torque's own limit, accounts, owners, programs, and who can reach them.
+"""
 
 from __future__ import annotations
 
 import os
+import pwd
+import re
+import stat
+import sys
+from collections.abc import Callable, Iterator, Mapping
 
 import torque_hooks.site_files
-from admin.machines import check_tables, machine_of
+import udi
+from admin.access import hindrance
+from admin.machines import all_tables, machine_of
 from admin.sitefiles import site_files
+from gateway.image.formats.squashfs import parse_compression
+from gateway.wire.munge import Munge
 from jobs.deadlines import require_fitting
-from torque_hooks.settings import TorqueConfig
-from udi.accounts import store_owner
-from udi.config import SiteConfig
+from torque_hooks.settings import DEFAULT_PROLOGALARM, TorqueConfig
+from udi.accounts import Account, account_of_uid, store_owner
+from udi.config import SiteConfig, errors_in, parse, trusted_text
+from udi.oserrors import reason
 from udi.planning import node_templates
-from udiroot.errors import ConfigError
+from udi.platform import Machine
+from udiroot.errors import ConfigError, NotFound, UdiError, printable
+
+_PROLOGALARM = re.compile(r"^\$prologalarm[ \t]+([0-9]{1,9})[ \t]*$", re.MULTILINE)
 
 
-def check_site(site: SiteConfig, path: str) -> None:
-    """Raise ConfigError for the first error of the configuration at `path`, or of what it names on this host."""
-    check_tables(site)
-    machine = machine_of(site)
-    require_fitting(site, machine, site.table(TorqueConfig).prologue_deadline, "torque.prologue_deadline")
-    store_owner(site.store.account)
-    node_templates(site)
-    site_files(site, machine, path)
-    programs = {
+def errors_of(path: str) -> list[UdiError]:
+    """Everything that is wrong with the configuration at `path`, or with what it names on this host."""
+    try:
+        text = trusted_text(path)
+        found: list[UdiError] = [*errors_in(text, path, all_tables())]
+        if found:
+            return found
+        site = parse(text, path)
+        machine = machine_of(site)
+    except UdiError as error:
+        return [error]
+    for check in _CHECKS:
+        found += check(site, machine)
+    return found
+
+
+def _raised(call: Callable[[], object]) -> Iterator[UdiError]:
+    try:
+        call()
+    except UdiError as error:
+        yield error
+
+
+def _check_deadlines(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
+    torque = site.table(TorqueConfig)
+    yield from _raised(lambda: require_fitting(site, machine, torque.prologue_deadline, "torque.prologue_deadline"))
+    if machine.fanout_deadline > torque.epilogue_deadline:
+        yield _error(
+            site,
+            f"torque.epilogue_deadline must be at least {machine.name}.fanout_deadline, not"
+            f" {torque.epilogue_deadline} and {machine.fanout_deadline} seconds",
+        )
+    config = f"{torque.mom_priv}/config"
+    try:
+        with open(config, encoding="utf-8", errors="replace") as stream:
+            given = _PROLOGALARM.findall(stream.read())
+    except FileNotFoundError:
+        if not os.path.isdir(torque.mom_priv):
+            return  # no MOM on this host
+        given = []
+    except OSError as error:
+        yield _error(site, f"torque.mom_priv: {config}: {reason(error)}")
+        return
+    alarm = int(given[-1]) if given else DEFAULT_PROLOGALARM
+    if alarm < torque.least_prologalarm:
+        key = "prologue_deadline" if torque.prologue_deadline >= torque.epilogue_deadline else "epilogue_deadline"
+        yield _error(
+            site,
+            f"$prologalarm {alarm} in {config} is too small: Torque would kill the hooks, and start the job without its"
+            f" image; torque.{key} needs {torque.least_prologalarm}",
+            f"set $prologalarm {torque.least_prologalarm} there, or lower torque.{key}",
+        )
+
+
+def _check_store(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
+    """The store, and its directories where they exist, are the account's, and nobody else may write them."""
+    try:
+        uid, _ = store_owner(site.store.account)
+    except ConfigError as error:
+        yield error
+        return
+    if uid == 0 and site.store.account != "0":
+        yield _error(site, "store.account must not be root", "give the store an account of its own")
+    if not os.path.isdir(site.store.path):
+        yield _error(site, f"store.path: {site.store.path} is not a directory on this host")
+        return
+    for path in (site.store.path, *(f"{site.store.path}/{name}" for name in ("images", "refs", "plans"))):
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            continue  # the gateway makes it
+        except OSError as error:
+            yield _error(site, f"store.path: {path}: {reason(error)}")
+            continue
+        if status.st_uid != uid:
+            yield _error(
+                site,
+                f"store.path: {path} is owned by uid {status.st_uid}, must be owned by store.account, uid {uid}",
+                f"chown {uid} {path}",
+            )
+        if status.st_mode & 0o022:
+            yield _error(
+                site,
+                f"store.path: {path} of mode {stat.S_IMODE(status.st_mode):04o} may be written by others",
+                f"chmod go-w {path}",
+            )
+
+
+def _check_gateway(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
+    if site.gateway.format == "squashfs":
+        for error in _raised(lambda: parse_compression(site.gateway.compression)):
+            yield _error(site, f"gateway.compression: {error.message}", error.hint)
+    if site.gateway.address:
+        for error in _raised(lambda: Munge(site.gateway.munge).encode(b"", os.geteuid())):
+            yield _error(site, f"gateway.address needs MUNGE: {error.message}", error.hint)
+    for name in site.gateway.publishers:
+        try:
+            pwd.getpwnam(name)
+        except KeyError:
+            yield _error(site, f"gateway.publishers: no account '{printable(name)}' on this host")
+
+
+def _check_files(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
+    yield from _raised(lambda: node_templates(site))
+    yield from _raised(lambda: site_files(site, machine, site.path))
+
+
+def _check_programs(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
+    for key, program in _programs(site, machine).items():
+        if not os.path.isfile(program) or not os.access(program, os.X_OK):
+            yield _error(site, f"{key}: {program} is not an executable program on this host")
+
+
+def _check_access(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
+    """Users run `udi` and the submit filter, and the store's account the gateway: all by the interpreter that runs
+    this, with its packages, and with this configuration."""
+    accounts: dict[str, Account | None] = {"users": None}
+    for _ in _raised(lambda: accounts.update({"store.account": _store_account(site)})):
+        pass  # reported with the store
+    needed = (
+        (sys.executable, os.X_OK, "the interpreter of shifter-xc"),
+        (os.path.dirname(os.path.abspath(udi.__file__)), os.R_OK | os.X_OK, "the package"),
+        (site.path, os.R_OK, "the configuration"),
+    )
+    for path, wanted, what in needed:
+        for who, account in accounts.items():
+            if blocked := hindrance(os.path.abspath(path), account, wanted):
+                whom = who if account is None else f"{who} {account.name}"
+                yield _error(site, f"{what}, {path}, cannot be used by {whom}: {blocked}", "install it elsewhere")
+                break
+
+
+def _store_account(site: SiteConfig) -> Account:
+    uid, gid = store_owner(site.store.account)
+    try:
+        return account_of_uid(uid)
+    except NotFound:
+        return Account(str(uid), uid, gid, (gid,), "/", "/bin/sh")
+
+
+def _programs(site: SiteConfig, machine: Machine) -> Mapping[str, str]:
+    return {
         **machine.programs(),
         **torque_hooks.site_files.programs(site),
         "install.python": site.install.python,
         **({"install.ssh": f"{site.install.ssh}/sshkey"} if site.ssh.enabled else {}),
     }
-    for key, program in programs.items():
-        if not os.access(program, os.X_OK):
-            raise ConfigError(f"{path}: {key}: {program} is not an executable program on this host")
-    if not os.path.isdir(site.store.path):
-        raise ConfigError(f"{path}: store.path: {site.store.path} is not a directory on this host")
+
+
+def _error(site: SiteConfig, message: str, hint: str = "") -> ConfigError:
+    return ConfigError(f"{site.path}: {message}", hint)
+
+
+_CHECKS = (_check_deadlines, _check_store, _check_gateway, _check_files, _check_programs, _check_access)

@@ -81,9 +81,11 @@ def _comment(text: str) -> str:
 
 
 def _toml(value: Any) -> str:
-    """A default as TOML writes it: defaults are strings, integers, booleans, and lists of strings."""
+    """A default as TOML writes it: defaults are strings, integers, booleans, and lists and mappings of strings."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml(name)} = {_toml(item)}" for name, item in value.items()) + "}"
     if isinstance(value, tuple):
         return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, int):

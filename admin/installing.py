@@ -1,7 +1,8 @@
 """Installing the site's files: rendered below a directory for review, or installed below a root directory.
 
-Files of others are not overwritten: in a shared file only our own block or line is replaced, and a hook that shifter-xc
-did not install stops the installation before anything is changed.
+Files of others are not overwritten: in a shared file only our own block or line is replaced, and beside a hook of the
+site's own, ours gets another name, to be called from it. Where neither will do, nothing is changed. Every file and
+directory has the mode that it needs, whatever the umask.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from udi import durable
-from udi.sitefiles import MARK, SiteFile
-from udiroot.errors import ConfigError, NotPermitted, UpstreamFailed
+from udi.sitefiles import MARK, SiteFile, is_ours, marked
+from udiroot.errors import ConfigError, NotPermitted, UpstreamFailed, printable
 
 _BEGIN = f"# >>> {MARK} >>>"
 _END = f"# <<< {MARK} <<<"
@@ -21,19 +23,51 @@ SSHD_PROGRAMS = ("sshd", "ssh", "sshkey")
 _BLOCK = re.compile(rf"^{re.escape(_BEGIN)}$.*?^{re.escape(_END)}$\n?", re.MULTILINE | re.DOTALL)
 
 
+@dataclass(frozen=True)
+class Installed:
+    """The paths that changed, and a sentence for each file of the site's own that must call ours."""
+
+    changed: list[str]
+    advice: list[str]
+
+
 def render_below(directory: str, files: Sequence[SiteFile]) -> list[str]:
     """Write each file at its own path below `directory`, as on a site that has none yet; the paths."""
     return [_write(directory + file.path, _merged(file, ""), file.mode) for file in files]
 
 
-def install(root: str, files: Sequence[SiteFile]) -> list[str]:
-    """Put each file in place below `root`; the paths that changed.
+def install(root: str, files: Sequence[SiteFile]) -> Installed:
+    """Put each file in place below `root`.
 
-    Raises NotPermitted for a file that shifter-xc did not install, before anything is written.
+    Raises NotPermitted, before anything is written, with all files of the site's own that are in the way.
     """
     prefix = root.rstrip("/")
-    merged = [(*_destination(prefix, file), _merged(file, _present(prefix + file.path))) for file in files]
-    return [_write(path, text, mode) for path, mode, text in merged if _differs(path, text, mode)]
+    advice, refusals, merged = [], [], []
+    for file in files:
+        path, mode = _destination(prefix, file)
+        theirs = _foreign(file, prefix + file.path)
+        if not theirs:
+            merged.append((path, _merged(file, _present(path)), mode))
+        elif not file.advice:
+            refusals.append(theirs)
+        else:
+            if file.beside:
+                merged.append((prefix + file.beside, marked(file.text), file.mode))
+            if not _calls_ours(file, _present(path)):
+                advice.append(f"{theirs.message}: {file.advice}")
+    if refusals:
+        hint = "; ".join(dict.fromkeys(refusal.hint for refusal in refusals))
+        raise NotPermitted("; ".join(refusal.message for refusal in refusals), hint)
+    return Installed([_write(path, text, mode) for path, text, mode in merged if _differs(path, text, mode)], advice)
+
+
+def built_udi_run(path: str) -> bytes:
+    """`udi-run` as it was built at `path`. Raises ConfigError."""
+    try:
+        with open(path, "rb") as program:
+            return program.read()
+    except OSError as error:
+        raise ConfigError(f"install.udi_run_built: {path}: {error.strerror}", "make udi-run builds it") from error
 
 
 def install_sshd(built: str, directory: str) -> list[str]:
@@ -44,7 +78,7 @@ def install_sshd(built: str, directory: str) -> list[str]:
         try:
             with open(f"{built}/{name}", "rb") as program:
                 content = program.read()
-            os.makedirs(directory, mode=0o755, exist_ok=True)
+            durable.make_public_directory(directory)
             durable.write(path, content, mode=0o755)
         except FileNotFoundError as error:
             raise ConfigError(f"install.ssh_built: {built}/{name} not found", "make sshd builds it") from error
@@ -62,6 +96,34 @@ def _destination(prefix: str, file: SiteFile) -> tuple[str, int]:
     return os.path.realpath(path), os.stat(path).st_mode & 0o7777
 
 
+def _foreign(file: SiteFile, path: str) -> NotPermitted | None:
+    """Why what is at the path must stay as it is; None where it is ours, or nothing of anybody's."""
+    if file.kind == "block" or not os.path.lexists(path):
+        return None
+    if file.kind == "line":
+        others = [line.strip() for line in _lines_with_key(file, _present(path)) if not _is_ours(file, line)]
+        hint = f"remove or change that line of {path}"
+        return NotPermitted(f"{path} has a line of the site's own, {printable(others[0])}", hint) if others else None
+    if os.path.exists(path) and is_ours(_present(path)):
+        return None
+    return NotPermitted(f"{path} was not installed by shifter-xc", f"mv {path} {path}.site")
+
+
+def _is_ours(file: SiteFile, line: str) -> bool:
+    """Whether a line is the one that we would write, or an older one of ours: the same program at another path."""
+    if re.sub(r"\s*=\s*", "=", line.strip()).split() == file.text.split():
+        return True
+    ours, theirs = file.text.split(), line.split()
+    return len(ours) == len(theirs) == 2 and os.path.basename(ours[1]) == os.path.basename(theirs[1])
+
+
+def _calls_ours(file: SiteFile, theirs: str) -> bool:
+    """Whether a file of the site's own names ours already; of a line, nobody can tell what its program does."""
+    return bool(file.beside) and any(
+        file.beside in line and not line.lstrip().startswith("#") for line in theirs.splitlines()
+    )
+
+
 def _merged(file: SiteFile, present: str) -> str:
     """What the file will hold, given what it holds now."""
     if file.kind == "block":
@@ -69,29 +131,18 @@ def _merged(file: SiteFile, present: str) -> str:
         gap = "" if not kept or kept.endswith("\n") else "\n"
         return f"{kept}{gap}{_BEGIN}\n{file.text}{_END}\n"
     if file.kind == "line":
-        return _with_line(file, present)
-    if present and MARK not in present:
-        raise NotPermitted(
-            f"{file.path} exists and was not installed by shifter-xc", "call our hook from yours, or move it away"
-        )
-    return file.text
+        ours = _lines_with_key(file, present)
+        others = [line for line in present.splitlines(keepends=True) if line not in ours]
+        gap = "" if not others or others[-1].endswith("\n") else "\n"
+        return f"{''.join(others)}{gap}{file.text}"
+    return marked(file.text)
 
 
-def _with_line(file: SiteFile, present: str) -> str:
-    lines = present.splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines[-1] += "\n"
-    positions = [n for n, line in enumerate(lines) if line.lstrip().startswith(file.key)]
-    for position in positions:
-        if lines[position].split() != file.text.split() and not _is_ours(file, lines[position]):
-            raise NotPermitted(f"{file.path} has another {file.key.rstrip('=')}: {lines[position].strip()}")
-    others = [line for n, line in enumerate(lines) if n not in positions]
-    return "".join((*others, file.text))
-
-
-def _is_ours(file: SiteFile, line: str) -> bool:
-    """An older line of ours: the same program or name, at another path."""
-    return file.key.endswith("=") or os.path.basename(line.strip()) == os.path.basename(file.text.strip())
+def _lines_with_key(file: SiteFile, present: str) -> list[str]:
+    """Lines that set what ours sets: the key, then a blank, or nothing where the key ends in `=`."""
+    name = re.escape(file.key.rstrip("="))
+    key = re.compile(rf"\s*{name}\s*=" if file.key.endswith("=") else rf"\s*{name}(?=\s|$)")
+    return [line for line in present.splitlines(keepends=True) if key.match(line)]
 
 
 def _present(path: str) -> str:
@@ -115,7 +166,7 @@ def _differs(path: str, text: str, mode: int) -> bool:
 def _write(path: str, text: str, mode: int) -> str:
     """Written atomically, owned by whoever runs this (root), with its mode set before it has its name."""
     try:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        durable.make_public_directory(os.path.dirname(path))
         durable.write(path, text.encode("utf-8", "surrogateescape"), mode=mode)
     except OSError as error:
         raise UpstreamFailed(f"{path} cannot be written: {error.strerror}") from error

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from udi.config import SiteConfig, Table, shared_keys
+from udi.config import SiteConfig, Table
 from udi.platform import Machine
-from udi.tables import unknown
 from udiroot.errors import ConfigError, printable
 
 
@@ -42,12 +41,3 @@ def all_tables() -> tuple[type[Table], ...]:
     from torque_hooks.settings import TorqueConfig
 
     return (AlpsConfig, ClustersConfig, TorqueConfig)
-
-
-def check_tables(site: SiteConfig) -> None:
-    """Read every table of the file, whoever owns it. Raises ConfigError, also for one that nobody owns."""
-    owners = {kind.NAME: kind for kind in all_tables()}
-    for name in site.other_tables:
-        if name not in owners:
-            raise unknown(name, (*shared_keys(), *owners), site.path)
-        site.table(owners[name])

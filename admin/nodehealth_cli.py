@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -53,5 +54,6 @@ def recover(config_path: str, nodes: str) -> None:
 
 
 def main() -> None:
-    """The program `udi-nodehealth`."""
+    """The program `udi-nodehealth`. What it writes does not depend on the caller's umask."""
+    os.umask(0o022)
     run(cli, PROGRAM)

@@ -10,8 +10,10 @@ from typing import Any
 
 from gateway.client import client
 from jobs.state import JobState, jobs_with_state
-from jobs.tries import Hold, holds
+from jobs.tries import Hold, forget_hold, holds
 from nodehealth.records import DirtyNode, dirty_nodes
+from torque_hooks.held import fates
+from torque_hooks.settings import TorqueConfig
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.nodes import Node, folded
@@ -82,7 +84,18 @@ def read_status(site: SiteConfig, machine: Machine) -> Status:
     nodes = tuple(dirty_nodes(site))
     jobs, damaged = _jobs(site)
     states, unknown = _states(machine, [dirty.node for dirty in nodes])
-    return Status(jobs, tuple(holds(site)), nodes, states, (*damaged, *unknown), _gateway(site))
+    return Status(jobs, _held(site), nodes, states, (*damaged, *unknown), _gateway(site))
+
+
+def _held(site: SiteConfig) -> tuple[Hold, ...]:
+    """Jobs that are still held, as the workload manager says; of those that it no longer has, nothing is kept."""
+    torque = site.table(TorqueConfig)
+    known = holds(site)
+    fate = fates(torque, [hold.job for hold in known], Deadline(torque.command_deadline))
+    for hold in known:
+        if fate[hold.job] == "ended":
+            forget_hold(site, hold.job)
+    return tuple(hold for hold in known if fate[hold.job] == "held")
 
 
 def _gateway(site: SiteConfig) -> dict[str, Any]:

@@ -6,6 +6,7 @@ script's, the first `#PBS -v` of the script wins over later ones, and every comm
 
 from __future__ import annotations
 
+import dataclasses
 import getopt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,57 +14,146 @@ from dataclasses import dataclass, field
 _OPTIONS = "a:A:b:c:C:d:D:e:fF:hIj:J:k:K:l:L:m:M:nN:o:p:P:q:r:S:t:T:u:v:Vw:W:xXzZ:"
 _DEFAULT_PREFIX = "#PBS"
 _MAX_LINES = 100_000
+_NAME = "UDI"
+"""What a directive after the first command must name to be looked at."""
+_SETTINGS = ("-W", "-l")
+"""Options by which sites and schedulers pass settings."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item of a `-v` list: `NAME=value`, or a name alone, which takes its value from qsub's environment.
+
+    `text` is the item as it was written, and `value` what the job gets of it.
+    """
+
+    text: str
+    name: str
+    value: str
+
+    @property
+    def has_value(self) -> bool:
+        """Whether the value was written, and not taken from the environment."""
+        return not self.text.strip().endswith("=") and "=" in self.text
+
+
+@dataclass(frozen=True)
+class VariableList:
+    """A `-v` list, by its line in the script (0: on the command line). `counts` is whether qsub goes by it: of several
+    lists, it goes by one."""
+
+    line: int
+    items: tuple[Item, ...]
+    counts: bool = False
+
+    @property
+    def place(self) -> str:
+        """Where it is, after `on`."""
+        return f"line {self.line} of the script" if self.line else "the command line"
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What matters of a submission here."""
+    """What matters of a submission here. `lists` are all that were written; `variables` are what the job gets.
+
+    `late` are the lists of directives after the first command, which qsub does not read, and `others` is what was
+    given to options by which sites and schedulers pass settings. Of the script, `header` are the lines up to the first
+    command, of which `directives` are the numbers of those that qsub reads, and `body` is the rest.
+    """
 
     variables: Mapping[str, str] = field(default_factory=dict)
     is_interactive: bool = False
+    lists: tuple[VariableList, ...] = ()
+    late: tuple[VariableList, ...] = ()
+    others: tuple[tuple[str, str], ...] = ()
+    operands: tuple[str, ...] = ()
+    header: tuple[str, ...] = ()
+    directives: frozenset[int] = frozenset()
+    body: tuple[str, ...] = ()
+    takes_environment: bool = False
 
 
 def read_submission(arguments: Sequence[str], script: bytes, environment: Mapping[str, str]) -> Submission:
-    """The variables that the job will get of those that the user names.
+    """The variables that the job will get of those that the user names, and what else the user wrote.
 
     Arguments that qsub itself would refuse make an empty submission: qsub then reports them.
     """
-    options = _parsed(arguments)
-    if options is None:
+    parsed = _parsed(arguments)
+    if parsed is None:
         return Submission()
+    given, operands = parsed
+    options = dict(given)
     prefix = options.get("-C", environment.get("PBS_DPREFIX", _DEFAULT_PREFIX))
     is_interactive = "-I" in options
-    written = {} if is_interactive else _directives(script, prefix)
-    variables: dict[str, str] = {}
-    if "-V" in options or "-V" in written:
-        variables |= environment
-    if "-v" in options or "-v" in written:
-        variables |= _listed(options.get("-v", written.get("-v", "")), environment)
-    return Submission(variables, is_interactive)
+    lines = [] if is_interactive else script.decode("utf-8", "surrogateescape").split("\n")[:_MAX_LINES]
+    first = _first_command(lines, prefix)
+    written = [
+        (number, option, value)
+        for number, line in enumerate(lines[:first], 1)
+        for option, value in _directive(line, prefix)
+    ]
+    lists = _lists([value for option, value in given if option == "-v"], written, environment)
+    late = [
+        VariableList(number, _listed(value, environment))
+        for number, line in enumerate(lines[first:], first + 1)
+        if _NAME in line
+        for option, value in _directive(line, prefix)
+        if option == "-v"
+    ]
+    others = [(option, value) for option, value in (*given, *(each[1:] for each in written)) if option in _SETTINGS]
+    takes_environment = "-V" in options or any(option == "-V" for _, option, _ in written)
+    counted = next((each.items for each in lists if each.counts), ())
+    return Submission(
+        variables=(dict(environment) if takes_environment else {}) | {item.name: item.value for item in counted},
+        is_interactive=is_interactive,
+        lists=lists,
+        late=tuple(late),
+        others=tuple(others),
+        operands=tuple(operands),
+        header=tuple(lines[:first]),
+        directives=frozenset(number for number, _, _ in written),
+        body=tuple(lines[first:]),
+        takes_environment=takes_environment,
+    )
 
 
-def _parsed(arguments: Sequence[str]) -> dict[str, str] | None:
-    """Option → value; of an option given twice, the last, as qsub does on its command line."""
+def _parsed(arguments: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]] | None:
+    """Options with their values in order, and the operands; None for what qsub would refuse."""
     try:
-        return dict(getopt.getopt(list(arguments), _OPTIONS)[0])
+        return getopt.getopt(list(arguments), _OPTIONS)
     except getopt.GetoptError:
         return None
 
 
-def _directives(script: bytes, prefix: str) -> dict[str, str]:
-    """Options of the script's directives; of one given twice, the first.
+def _lists(
+    given: Sequence[str], written: Sequence[tuple[int, str, str]], environment: Mapping[str, str]
+) -> tuple[VariableList, ...]:
+    """All `-v` lists. The last of the command line counts, and without one, the script's first."""
+    on_command_line = [
+        VariableList(0, _listed(text, environment), counts=number == len(given)) for number, text in enumerate(given, 1)
+    ]
+    in_script = [VariableList(number, _listed(text, environment)) for number, option, text in written if option == "-v"]
+    if in_script and not on_command_line:
+        in_script[0] = dataclasses.replace(in_script[0], counts=True)
+    return (*on_command_line, *in_script)
 
-    qsub looks for them up to the first line that is neither blank nor a comment.
-    """
-    found: dict[str, str] = {}
-    for line in script.decode("utf-8", "surrogateescape").split("\n")[:_MAX_LINES]:
+
+def _first_command(lines: Sequence[str], prefix: str) -> int:
+    """Where the lines end in which qsub looks for directives: at the first that is neither blank nor a comment."""
+    for index, line in enumerate(lines):
         text = line.lstrip()
-        if prefix and text.startswith(prefix):
-            for option, value in (_parsed(_split(text[len(prefix) :])) or {}).items():
-                found.setdefault(option, value)
-        elif text and text[0] not in "#:":
-            break
-    return found
+        if text and text[0] not in "#:" and not (prefix and text.startswith(prefix)):
+            return index
+    return len(lines)
+
+
+def _directive(line: str, prefix: str) -> Sequence[tuple[str, str]]:
+    """The options of a line of the script; none where it is not a directive."""
+    text = line.lstrip()
+    if not prefix or not text.startswith(prefix):
+        return ()
+    parsed = _parsed(_split(text[len(prefix) :]))
+    return parsed[0] if parsed else ()
 
 
 def _split(line: str) -> list[str]:
@@ -87,11 +177,11 @@ def _split(line: str) -> list[str]:
     return arguments if argument is None else [*arguments, argument]
 
 
-def _listed(text: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a `-v` list. A name alone takes its value from the environment; backslashes are lost (T60)."""
-    variables = {}
+def _listed(text: str, environment: Mapping[str, str]) -> tuple[Item, ...]:
+    """The items of a `-v` list. A name alone takes its value from the environment; backslashes are lost (T60)."""
+    items = []
     for item in text.split(","):
         name, equals, value = item.partition("=")
         taken = value.strip().replace("\\", "") if equals and value else environment.get(name.strip(), "")
-        variables[name.strip()] = taken
-    return variables
+        items.append(Item(item, name.strip(), taken))
+    return tuple(items)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from udi.settings import PATH, POSITIVE, SECONDS, setting
+from udi.settings import COUNT, PATH, POSITIVE, SECONDS, setting
+
+DEFAULT_PROLOGALARM = 300
+"""Seconds that Torque gives a hook where its MOM's configuration does not say (torque-reference a)."""
+_TO_UNDO = 100
+"""Seconds of $prologalarm beyond the prologue's deadline: for undoing a setup, and the ten that Torque subtracts."""
+_TO_END = 20
+"""The same for the epilogue, which undoes nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +25,17 @@ class TorqueConfig:
     qhold: str = setting("/usr/bin/qhold", "Torque's qhold", PATH)
     command_deadline: int = setting(20, "seconds that one call of qstat or qhold may take", SECONDS)
     prologue_deadline: int = setting(
-        150, "seconds that the prologue may take; at least ten less than $prologalarm", SECONDS
+        150, "seconds that the prologue may take; at least a hundred less than $prologalarm", SECONDS
     )
     epilogue_deadline: int = setting(150, "seconds that the epilogue may take", SECONDS)
-    max_starts: int = setting(3, "starts of a job after which a site error holds it", POSITIVE)
+    max_starts: int = setting(3, "starts of a job that fail by a site error before it is held", POSITIVE)
+    requeue_pause: int = setting(
+        5, "seconds to wait before the first requeue of a job; doubled each time, within prologue_deadline", COUNT
+    )
     mom_priv: str = setting("/var/spool/torque/mom_priv", "directory in which the hooks are installed", PATH)
     server_home: str = setting("/var/spool/torque", "directory of torque.cfg", PATH)
+
+    @property
+    def least_prologalarm(self) -> int:
+        """The smallest $prologalarm with which Torque does not kill a hook that keeps its deadline."""
+        return max(self.prologue_deadline + _TO_UNDO, self.epilogue_deadline + _TO_END)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 
 from torque_hooks.pin import PIN_PREFIX
@@ -27,12 +28,33 @@ def site_files(site: SiteConfig, render: Renderer) -> list[SiteFile]:
         answer=QSTAT_ANSWER,
     )
     program = f"{site.install.bin}/{_FILTER}"
+    submit_filter = render("torque_hooks", "submit-filter", program=program)
     return [
-        SiteFile(f"{torque.mom_priv}/prologue", 0o555, prologue),
-        SiteFile(f"{torque.mom_priv}/epilogue", 0o555, render("torque_hooks", "epilogue")),
-        SiteFile(program, 0o755, render.program(_FILTER, "torque_hooks.submit_filter")),
-        SiteFile(f"{torque.server_home}/torque.cfg", 0o644, f"SUBMITFILTER {program}\n", "line", "SUBMITFILTER"),
+        _hook(torque, "prologue", prologue),
+        _hook(torque, "epilogue", render("torque_hooks", "epilogue")),
+        SiteFile(program, 0o755, submit_filter),
+        SiteFile(
+            f"{torque.server_home}/torque.cfg",
+            0o644,
+            f"SUBMITFILTER {program}\n",
+            "line",
+            "SUBMITFILTER",
+            advice=f'pass its output through ours: your-filter "$@" | {program} "$@", with the exit code of both',
+        ),
     ]
+
+
+def _hook(torque: TorqueConfig, name: str, text: str) -> SiteFile:
+    """Torque runs one file of each name, so beside a site's own hook ours waits to be called from it."""
+    beside = f"{torque.mom_priv}/udi-{name}"
+    call = f'{shlex.quote(beside)} "$@" || exit $?'
+    return SiteFile(
+        f"{torque.mom_priv}/{name}",
+        0o555,
+        text,
+        beside=beside,
+        advice=f"add this line to it, where it has done its own work and before it exits: {call}",
+    )
 
 
 def programs(site: SiteConfig) -> Mapping[str, str]:

@@ -19,11 +19,13 @@ from gateway.wire.events import Event, Progress
 from torque_hooks.arguments import config_and_rest
 from torque_hooks.directives import read_submission
 from torque_hooks.pin import with_pin
+from torque_hooks.review import review
 from torque_hooks.userline import report, sentence
 from torque_hooks.variables import WAIT, is_requested, requested, waits
 from udi.accounts import account_of_uid
 from udi.config import SiteConfig, load
-from udi.request import Pin
+from udi.log import plain
+from udi.request import Pin, require_sources
 from udiroot.errors import TimedOut, UdiError
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 PROGRAM = "udi-submit-filter"
 _NO_JOB_YET = "0"
 _LOOKUP_SECONDS = 10.0
+_MAX_WARNING = 400
 
 
 def filtered(arguments: Sequence[str], script: bytes) -> bytes | None:
@@ -49,11 +52,14 @@ def filtered(arguments: Sequence[str], script: bytes) -> bytes | None:
 
 def _pinned(config: str, arguments: Sequence[str], script: bytes) -> bytes:
     submission = read_submission(arguments, script, os.environ)
+    for warning in review(submission, os.environ):
+        report(PROGRAM, f"warning: {plain(warning, _MAX_WARNING)}")
     variables = submission.variables
     if not is_requested(variables):
         return script
     site = load(config)
     request = requested(site, _NO_JOB_YET, account_of_uid(os.getuid()), variables)
+    require_sources(request.volumes, site.volumes)
     image_id = _image_id(site, str(request.reference), waits(variables))
     if image_id is None or submission.is_interactive:
         return script

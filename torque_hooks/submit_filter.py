@@ -1,8 +1,8 @@
 """`udi-submit-filter`: what qsub runs as the user before it submits a job.
 
 Every qsub of the centre runs it, so a job without an image must cost hardly more than the start of Python: this module
-imports `os` and `sys` alone, and `torque_hooks.submission` only where the name of the variable is anywhere in what the
-user submits.
+imports `os` and `sys` alone, and `torque_hooks.submission` only where the name of one of our variables, or what a
+person may have written for it, is anywhere in what the user submits.
 """
 
 import os
@@ -14,14 +14,30 @@ if TYPE_CHECKING:
 
 REJECTED = 255
 """qsub: the job was administratively rejected."""
-_NAME = "UDI"
+_NAME = b"udi"
 _QUOTING = b"\"'\\"
 """What a directive may have inside a name and qsub removes."""
+_LOWER = bytes(range(256)).lower()
+_LETTERS = b"abcdefghijklmnopqrstuvwxyz"
+_MAX_LIST = 1 << 10
+"""Bytes of a list that are searched for names that are nearly ours."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Copy the script from stdin to stdout, with a pin where the job requests an image. 0, or 255 for a refusal."""
-    arguments = sys.argv[1:] if argv is None else argv
+    """Copy the script from stdin to stdout, with a pin where the job requests an image.
+
+    0; 255 for a refusal; 1 where the script cannot be read or written, and 130 for an interrupt, by which qsub aborts.
+    """
+    try:
+        return _copy(sys.argv[1:] if argv is None else argv)
+    except OSError as error:
+        _report(f"the script cannot be passed on: {error.strerror}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _copy(arguments: list[str]) -> int:
     script = _read_all(0)
     if may_request_image(arguments, script, os.environb):
         changed = _filtered(arguments, script)
@@ -33,16 +49,57 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def may_request_image(arguments: list[str], script: bytes, environment: "Mapping[bytes, bytes]") -> bool:
-    """Whether the variable's name is anywhere in a submission; where it is not, no image is requested.
+    """Whether a variable's name is anywhere in a submission, in any case, or a name in a `-v` list that is nearly one.
 
-    The environment counts because of `qsub -V`; a configuration's path, which the installed program passes, does not.
+    Where neither is, no image is requested, nor meant to be. The environment counts because of `qsub -V`; a
+    configuration's path, which the installed program passes, does not.
     """
     users = arguments[2:] if arguments[:1] == ["--config"] else arguments
+    given = "\n".join(users).encode("utf-8", "surrogateescape").lower()
+    written = script.translate(_LOWER, _QUOTING)
     return (
-        any(_NAME in argument for argument in users)
-        or _NAME.encode() in environment
-        or _NAME.encode() in script.translate(None, _QUOTING)
+        _has_name(given)
+        or _has_name(written)
+        or any(name[:3].lower() == _NAME for name in environment)
+        or _lists_near_name(given)
+        or _lists_near_name(written)
     )
+
+
+def _is_near(name: bytes) -> bool:
+    """Whether a name in lower case is `udi` but for one letter that is wrong, missing, one too many, or out of place:
+    `uid`, `udl`, `ud_volumes`."""
+    head = name.partition(b"_")[0]
+    if len(head) == 3:
+        differing = [n for n in range(3) if head[n] != _NAME[n]]
+        return len(differing) == 1 or head in (b"dui", b"uid")
+    if len(head) == 4:
+        return any(head[:n] + head[n + 1 :] == _NAME for n in range(4))
+    return head in (b"ud", b"di", b"ui")
+
+
+def _has_name(text: bytes) -> bool:
+    """Whether the name is in the text other than within a word, as in `studio`; `-vudi` is the option and the name."""
+    at = text.find(_NAME)
+    while at >= 0:
+        before = text[at - 1 : at] if at else b""
+        if not before or before == b"v" or before not in _LETTERS:
+            return True
+        at = text.find(_NAME, at + 1)
+    return False
+
+
+def _lists_near_name(text: bytes) -> bool:
+    """Whether a `-v` list in the text has an assignment to a name that is nearly ours."""
+    at = text.find(b"-v")
+    while at >= 0:
+        listed = text[at + 2 : at + 2 + _MAX_LIST].lstrip().partition(b"\n")[0]
+        for item in listed.split(b","):
+            name, equals, _ = item.partition(b"=")
+            if equals and _is_near(name.strip()):
+                return True
+        at = text.find(b"-v", at + 2)
+    return False
 
 
 def _filtered(arguments: list[str], script: bytes) -> bytes | None:

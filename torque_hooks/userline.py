@@ -2,12 +2,11 @@
 
 It is written to the hook's standard error, which is the job's error file. Torque does not deliver that file for a job
 that a prologue aborts (torque-reference b), so the line is then also appended to the job's error path, by a child that
-runs as the user.
+runs as the user. With `qsub -k` the hook's standard error is the user's own file (torque-reference h).
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
@@ -16,7 +15,7 @@ import time
 
 from torque_hooks.qstat import TorqueJob
 from udi.accounts import Account
-from udi.log import plain
+from udi.log import plain, write_line
 from udiroot.errors import UdiError, printable
 
 _log = logging.getLogger("udi.torque")
@@ -31,15 +30,17 @@ def sentence(error: UdiError) -> str:
 
 
 def report(program: str, message: str) -> None:
-    """Write the line to standard error; that it is closed is not an error."""
-    with contextlib.suppress(OSError):
-        os.write(2, f"{program}: {message}\n".encode())
+    """Write the line to standard error; that it is closed, or takes nothing, is not an error."""
+    write_line(f"{program}: {message}")
 
 
 def append_for(job: TorqueJob, user: Account, program: str, message: str) -> bool:
-    """Append the line to the job's error path as the user, within seconds; whether that worked."""
+    """Append the line to the job's error path as the user, within seconds; whether that worked.
+
+    Nothing is appended where standard error is a file of the user's own (`qsub -k`): it has the line already.
+    """
     path = error_file(job)
-    if path is None:
+    if path is None or _is_delivered(user):
         return False
     default = f"{os.path.basename(job.name) or 'job'}.{'o' if job.join == 'oe' else 'e'}{_sequence(job.id)}"
     line = f"{program}: {message}\n".encode()
@@ -50,6 +51,17 @@ def append_for(job: TorqueJob, user: Account, program: str, message: str) -> boo
     if not appended:
         _log.warning("the message to the user could not be appended to %s", printable(path))
     return appended
+
+
+def _is_delivered(user: Account) -> bool:
+    """Whether standard error is the user's own file, and not one in pbs_mom's spool, which is also the user's and
+    called after the job: `123.sdb.ER`."""
+    try:
+        status = os.fstat(2)
+        name = os.readlink("/proc/self/fd/2")
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_uid == user.uid and not name.endswith((".ER", ".OU"))
 
 
 def error_file(job: TorqueJob) -> str | None:

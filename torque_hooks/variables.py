@@ -7,13 +7,18 @@ from collections.abc import Mapping
 from torque_hooks.jobid import job_id
 from udi.accounts import Account
 from udi.config import SiteConfig
+from udi.reference import as_taught
 from udi.request import JobRequest, Pin, job_request
 
 IMAGE = "UDI"
 VOLUMES = "UDI_VOLUMES"
 WAIT = "UDI_WAIT"
 """`no` submits without waiting for the image."""
+ROOT = "CRAY_ROOTFS"
+"""The variable by which aprun chooses a root, and what it must hold for ours: the installed profile snippets set it."""
+ROOT_NAME = "UDI"
 _NO = ("no", "0", "false")
+_YES = ("yes", "1", "true", "")
 
 
 def is_requested(variables: Mapping[str, str]) -> bool:
@@ -26,6 +31,11 @@ def waits(variables: Mapping[str, str]) -> bool:
     return variables.get(WAIT, "").lower() not in _NO
 
 
+def is_wait(text: str) -> bool:
+    """Whether the text is a value that WAIT can have."""
+    return text.lower() in (*_NO, *_YES)
+
+
 def requested(
     site: SiteConfig, job: str, user: Account, variables: Mapping[str, str], pin: Pin | None = None
 ) -> JobRequest:
@@ -33,4 +43,4 @@ def requested(
 
     Raises UsageError for what has no meaning, NotPermitted for what the site or the rules of the root forbid.
     """
-    return job_request(site, job_id(job), user, variables.get(IMAGE, ""), variables.get(VOLUMES, ""), pin)
+    return job_request(site, job_id(job), user, as_taught(variables.get(IMAGE, "")), variables.get(VOLUMES, ""), pin)

@@ -10,7 +10,8 @@ import sys
 
 import click
 
-from udiroot.errors import UdiError, UsageError, complain, printable
+from udi.oserrors import reason
+from udiroot.errors import UdiError, UpstreamFailed, UsageError, complain, printable
 
 DEFAULT_CONFIG = "/etc/udi/udi.toml"
 """`udi.config.DEFAULT_PATH`, which a program that only prints its help need not import."""
@@ -35,25 +36,77 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 def run(command: click.Command, program: str) -> None:
-    """Run a click command to the end of the process."""
+    """Run a click command to the end of the process. Output that nobody takes any more, or that cannot be written, is
+    an exit code and not a traceback."""
+    _open_closed_streams()
     try:
-        sys.exit(command.main(prog_name=program, standalone_mode=False))
+        code = _run(command, program)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _BROKEN_PIPE
+    except OSError as error:
+        code = _cannot_write(program, error)
+    _discard_unwritten()
+    sys.exit(code)
+
+
+_BROKEN_PIPE = 141
+"""As the shell reports a process that SIGPIPE ended."""
+
+
+def _run(command: click.Command, program: str) -> int:
+    try:
+        returned = command.main(prog_name=program, standalone_mode=False)
+        return returned if isinstance(returned, int) else 0
+    except SystemExit as exited:
+        return exited.code if isinstance(exited.code, int) else int(exited.code is not None)
     except UdiError as error:
-        sys.exit(complain(program, error))
+        return _complain(program, error)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        sys.exit(UsageError.exit_code)
+        return UsageError.exit_code
     except click.UsageError as error:
         hint = f"{error.ctx.command_path} --help" if error.ctx else ""
-        sys.exit(complain(program, UsageError(_first_lower(error.format_message()), hint)))
+        return _complain(program, UsageError(_first_lower(error.format_message()), hint))
     except click.ClickException as error:
-        sys.exit(complain(program, UsageError(_first_lower(error.format_message()))))
+        return _complain(program, UsageError(_first_lower(error.format_message())))
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
-    except BrokenPipeError:
-        # Nothing more can be written, by the interpreter's own last flush either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        return 130
+
+
+def _open_closed_streams() -> None:
+    """A standard stream that the caller closed becomes /dev/null: Python has None in its place, and the next file that
+    is opened would get its number."""
+    for number, mode in enumerate("rww"):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if mode == "r" else os.O_WRONLY)  # the lowest free number is this one
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
+def _cannot_write(program: str, error: OSError) -> int:
+    what = printable(error.filename) if error.filename else "output cannot be written"
+    return _complain(program, UpstreamFailed(f"{what}: {reason(error)}"))
+
+
+def _complain(program: str, error: UdiError) -> int:
+    """Where standard error cannot be written either, the exit code is all that is left to report the error by."""
+    try:
+        return complain(program, error)
+    except OSError:
+        return error.exit_code
+
+
+def _discard_unwritten() -> None:
+    """What is still in the buffers must not fail again at the interpreter's own last flush."""
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def _first_lower(message: str) -> str:

@@ -17,16 +17,19 @@ import re
 import stat
 import sysconfig
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from udi.architecture import KNOWN_ARCHITECTURE
+from udi.environment import EnvironmentConfig
 from udi.registries import RegistryConfig
 from udi.settings import COUNT, OPTIONAL_PATH, PATH, POSITIVE, SECONDS, Bounds, OneOf, required, setting
-from udi.tables import read_table
+from udi.tables import read_table, table_errors, unknown
+from udiroot import fields
 from udiroot.errors import ConfigError, printable
 from udiroot.plan import STEPS
-from udiroot.rules import is_within
+from udiroot.rules import hides_ours, is_within
 
 DEFAULT_PATH = "/etc/udi/udi.toml"
 """Where a site keeps its configuration."""
@@ -53,11 +56,24 @@ class GatewayConfig:
     state: str = setting("/var/lib/udi-gateway", "directory on a local disk for work in progress and history", PATH)
     format: str = setting("squashfs", "format of new image files", OneOf("squashfs", "ext4"))
     compression: str = setting("gzip:1", "compression of squashfs files, as name:level; gzip mounts on every kernel")
-    architecture: str = setting("amd64", "architecture of the compute nodes, as Docker spells it")
+    architecture: str = setting(
+        "amd64", "architecture of the compute nodes, with their level where images may use it", KNOWN_ARCHITECTURE
+    )
     workers: int = setting(2, "conversions that run at the same time", POSITIVE)
     max_image_bytes: int = setting(64 << 30, "limit on the uncompressed bytes of all layers of one image", POSITIVE)
     max_entries: int = setting(4_000_000, "limit on the entries of all layers of one image", POSITIVE)
-    max_ratio: int = setting(1000, "limit on how many times larger than its compressed form a layer may be", POSITIVE)
+    max_header_bytes: int = setting(
+        1 << 30, "limit on the paths, links, attributes and sparse maps of all layers of one image", POSITIVE
+    )
+    max_ratio: int = setting(
+        1100, "limit on how many times larger than its compressed form a large layer may be", POSITIVE
+    )
+    ratio_from_bytes: int = setting(8 << 30, "size of a layer from which max_ratio applies", POSITIVE)
+    conversion_seconds: int = setting(7200, "seconds that one conversion may take, its transfer included", SECONDS)
+    conversion_memory_bytes: int = setting(
+        4 << 30, "limit on the memory of each process of a conversion", Bounds(1 << 28)
+    )
+    files_per_user: int = setting(1000, "limit on the files that the pulls of one user have open at once", Bounds(256))
     max_metadata_bytes: int = setting(4 << 20, "limit on the size of a manifest or an image configuration", POSITIVE)
     tar2sqfs: str = setting("/usr/bin/tar2sqfs", "program that makes squashfs files", PATH)
     rdsquashfs: str = setting("/usr/bin/rdsquashfs", "program that lists squashfs files, from the same package", PATH)
@@ -77,7 +93,7 @@ class GatewayConfig:
     def check(self) -> None:
         """Raises ConfigError where the address is not one."""
         host, _, port = self.address.rpartition(":")
-        if self.address and not (host and port.isdecimal() and 0 < int(port) < 65536):
+        if self.address and not (host and 0 < fields.number(port) < 65536):
             raise ConfigError(f"address must be host:port, not '{printable(self.address)}'")
 
 
@@ -147,6 +163,7 @@ class NodeConfig:
             "/dsl/usr/bin/python3",
         ],
         "the command that starts Python on a node, whose own root may have neither Python nor libraries",
+        filled=True,
     )
     nid_file: str = setting("/proc/cray_xt/nid", "file in which a numbered node finds its nid", PATH)
     tmp_bytes: int = setting(8 << 30, "limit on the size of each of a job's /tmp and /var/tmp", POSITIVE)
@@ -156,15 +173,21 @@ class NodeConfig:
         "/dsl/lib/modules/{release}", "directory of the modules on a node; {release} is its kernel's", PATH
     )
     krsip: str = setting("/proc/sys/net/krsip/request", "switch of realm-specific IP, used where a node has it", PATH)
+    shared: bool = setting(
+        False, "whether jobs may share a node; if not, teardown terminates everything that runs as the job's user there"
+    )
     steps: tuple[StepConfig, ...] = setting([], "additional directories, links and read-only binds of every root")
     filesystems: tuple[FilesystemConfig, ...] = setting([], "site file systems that every root gets")
 
     def check(self) -> None:
-        """Raises ConfigError for a file system that would contain the root itself."""
-        for number, filesystem in enumerate(self.filesystems):
+        """Raises ConfigError for a file system that would contain the root itself, and for targets that collide."""
+        for index, filesystem in enumerate(self.filesystems):
             for own in (self.root, self.run):
                 if is_within(own, filesystem.source):
-                    raise ConfigError(f"filesystems[{number}].source contains {own}, which shifter-xc manages")
+                    raise ConfigError(f"filesystems[{index}].source contains {own}, which shifter-xc manages")
+        targets = [(f"filesystems[{n}]", each.target or each.source, "") for n, each in enumerate(self.filesystems)]
+        targets += [(f"steps[{n}]", step.target, step.kind) for n, step in enumerate(self.steps)]
+        _check_targets(targets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,12 +207,29 @@ class SshConfig:
             raise ConfigError(f"first_address must be an IPv4 address: {error}") from error
 
 
+def _check_targets(targets: list[tuple[str, str, str]]) -> None:
+    """Each is a key, its path in the root, and the kind of a step. Raises ConfigError."""
+    paths: dict[str, tuple[str, str]] = {}
+    for key, target, kind in targets:
+        if kind != "directory" and hides_ours(target):
+            raise ConfigError(f"{key}: target {target} would hide what belongs to shifter-xc in a root")
+        other, other_kind = paths.setdefault(target, (key, kind))
+        if other != key and "directory" not in (kind, other_kind):
+            raise ConfigError(f"{other} and {key} have the same target {target}")
+    links = [(target, key) for key, target, kind in targets if kind == "link"]
+    for key, target, _ in targets:
+        for link, owner in links:
+            if target != link and is_within(target, link):
+                raise ConfigError(f"{key}: target {target} lies below the link {link} of {owner}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class VolumesConfig:
     """What users may have mounted."""
 
     allowed: tuple[str, ...] = setting([], "directories, as nodes see them, that may contain volume sources", PATH)
     max_count: int = setting(32, "limit on the volumes of one job", COUNT)
+    max_per_node_bytes: int = setting(1 << 40, "limit on the size of a per-node cache; 0: none may be made", COUNT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +250,10 @@ class JobsConfig:
     nodes: str = setting("/var/spool/udi/nodes", "why nodes are out of service, for root only", PATH)
     log: str = setting("/var/log/udi/hooks.log", "log file of the hooks; empty: syslog only", OPTIONAL_PATH)
     syslog: bool = setting(True, "whether the hooks also log to syslog")
+    max_nodes_out: int = setting(8, "nodes that one step of one job may take out of service", COUNT)
+    max_percent_out: int = setting(
+        10, "the same in percent of the job's nodes; whichever of the two allows more applies", Bounds(0, 100)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +264,7 @@ class InstallConfig:
     zip: str = setting("/opt/udi/node/udi.zip", "the node software, as the job host sees it", PATH)
     python: str = setting("/usr/bin/python3", "the Python of the shared root, which compiles the node software", PATH)
     ssh: str = setting("/opt/udi/node/ssh", "directory of the private sshd's programs, as the job host sees it", PATH)
+    udi_run_built: str = setting("/opt/udi/lib/udi-run", "the program udi-run as `make udi-run` built it", PATH)
     ssh_built: str = setting("/opt/udi/lib/sshd", "directory of those programs as `make sshd` built them", PATH)
     profile: str = setting("/etc/profile.d", "directory of the shell snippets", PATH)
     roots_conf: str = setting("/etc/opt/cray/cnrte/roots.conf", "map of ALPS from root names to directories", PATH)
@@ -249,6 +294,7 @@ class SiteConfig:
     node: NodeConfig = field(default_factory=NodeConfig)
     ssh: SshConfig = field(default_factory=SshConfig)
     volumes: VolumesConfig = field(default_factory=VolumesConfig)
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     etc: EtcConfig = field(default_factory=EtcConfig)
     jobs: JobsConfig = field(default_factory=JobsConfig)
     install: InstallConfig = field(default_factory=InstallConfig)
@@ -287,19 +333,46 @@ def load(path: str = DEFAULT_PATH) -> SiteConfig:
     Raises ConfigError: absent, not root's, writable by others, not TOML, an unknown key of a shared table, a wrong type
     or value. Tables that are not shared are checked by `SiteConfig.table`.
     """
-    return parse(_trusted_text(path), path)
+    return parse(trusted_text(path), path)
 
 
 def parse(text: str, path: str) -> SiteConfig:
-    """The configuration that `text` holds; `path` is for messages."""
+    """The configuration that `text` holds; `path` is for messages. Raises ConfigError for its first error."""
+    shared, others = _divided(_document(text, path))
+    site: SiteConfig = read_table(SiteConfig, shared, path)
+    return dataclasses.replace(site, other_tables=others, path=path)
+
+
+def errors_in(text: str, path: str, kinds: Iterable[type[Table]]) -> list[ConfigError]:
+    """Everything that is wrong with the text of a configuration, where the tables that are not shared are those of
+    `kinds`. Raises ConfigError where it is not TOML."""
+    shared, others = _divided(_document(text, path))
+    owners = {kind.NAME: kind for kind in kinds}
+    found = table_errors(SiteConfig, shared, path)
+    for name, table in others.items():
+        if name not in owners:
+            found.append(unknown(name, (*shared_keys(), *owners), path))
+        elif not isinstance(table, dict):
+            found.append(ConfigError(f"{path}: {name} must be a table"))
+        else:
+            found += table_errors(owners[name], table, path, f"{name}.")
+    return found
+
+
+def _document(text: str, path: str) -> dict[str, Any]:
     try:
-        document = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
+
+
+def _divided(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The document's shared keys and tables, and the others."""
     shared = shared_keys()
-    site: SiteConfig = read_table(SiteConfig, {key: document[key] for key in document if key in shared}, path)
-    others = {key: document[key] for key in document if key not in shared}
-    return dataclasses.replace(site, other_tables=others, path=path)
+    return (
+        {key: value for key, value in document.items() if key in shared},
+        {key: value for key, value in document.items() if key not in shared},
+    )
 
 
 def shared_keys() -> tuple[str, ...]:
@@ -308,7 +381,8 @@ def shared_keys() -> tuple[str, ...]:
     return tuple(spec.name for spec in dataclasses.fields(SiteConfig) if spec.name not in own)
 
 
-def _trusted_text(path: str) -> str:
+def trusted_text(path: str) -> str:
+    """The text of the file at `path`. Raises ConfigError where it cannot be read, or others than root may write it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError as error:

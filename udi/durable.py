@@ -57,9 +57,23 @@ def read_text(path: str) -> str:
 
 def make_directory(path: str) -> None:
     """The directory, 0700, and those above it. Raises OSError."""
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    make_public_directory(os.path.dirname(path))
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
+
+
+def make_public_directory(path: str) -> None:
+    """The directory, and those above it: the missing ones get mode 0755, whatever the umask. Raises OSError."""
+    if not path or os.path.isdir(path):
+        return
+    make_public_directory(os.path.dirname(path))
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(path):  # another process made it meanwhile, and gives it its mode
+            raise
+        return
+    os.chmod(path, 0o755)  # noqa: S103 - a directory that everybody may enter
 
 
 def remove(path: str) -> None:

@@ -24,6 +24,23 @@ _ID = re.compile(r"id:(?P<id>[0-9a-f]{64})")
 _GRAMMAR = "an image is NAME[:TAG][@sha256:...] in lower case, or id: and 64 hex digits"
 
 
+_SCHEME = "docker:"
+"""How some sites have their users begin a reference. `docker:name` alone is the tag `name` of the image `docker`."""
+_TAGS = re.compile(r"[0-9].*|(?:latest|dind|cli|git|rc|beta|test|edge|stable|experimental|windowsservercore)(?:-.*)?")
+"""Tags that the image `docker` has; no image that a job can use is called by one."""
+
+
+def as_taught(text: str) -> str:
+    """A reference without the `docker:` that a user learned to write before it elsewhere, also where what follows could
+    be a tag of the image `docker`, unless it is one: `docker:debian` is `debian`, and `docker:dind` stays."""
+    rest = _without_scheme(text.strip())
+    return text if _TAGS.fullmatch(rest) or "/" in rest else rest
+
+
+def _without_scheme(text: str) -> str:
+    return text.removeprefix(_SCHEME).removeprefix("//") if text.startswith(_SCHEME) else text
+
+
 @dataclass(frozen=True, order=True)
 class ImageReference:
     """A parsed reference. Either `id` is set and nothing else, or `name` is."""
@@ -44,7 +61,7 @@ class ImageReference:
             raise UsageError(f"image name of {len(text)} characters: {printable(text, 40)}", _GRAMMAR)
         if by_id := _ID.fullmatch(text):
             return cls(id=by_id["id"])
-        match = _REFERENCE.fullmatch(text)
+        match = _REFERENCE.fullmatch(text) or _REFERENCE.fullmatch(_without_scheme(text))
         if not match:
             raise UsageError(f"not an image name: '{printable(text)}'", _GRAMMAR)
         registry, name = match["registry"] or "", match["name"]

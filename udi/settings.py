@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from udiroot.errors import printable
 
 _KEY = "setting"
+_FILLED = "filled"
 
 
 class Constraint(Protocol):
@@ -74,11 +75,12 @@ POSITIVE = Bounds(1)
 COUNT = Bounds(0)
 
 
-def setting(default: Any, help_text: str, constraint: Constraint | None = None) -> Any:
-    """A key of the configuration: its default, its line of help, and what its value must be beyond its type."""
-    metadata = {_KEY: (help_text, constraint)}
-    if isinstance(default, (list, tuple)):
-        frozen = tuple(default)
+def setting(default: Any, help_text: str, constraint: Constraint | None = None, *, filled: bool = False) -> Any:
+    """A key of the configuration: its default, its line of help, and what its value must be beyond its type. A list
+    that is `filled` may not be empty."""
+    metadata = {_KEY: (help_text, constraint), _FILLED: filled}
+    if isinstance(default, (list, tuple, dict)):
+        frozen = dict(default) if isinstance(default, dict) else tuple(default)
         return field(default_factory=lambda: frozen, metadata=metadata)
     return field(default=default, metadata=metadata)
 
@@ -106,9 +108,12 @@ def is_required(spec: Field[Any]) -> bool:
 
 
 def broken(spec: Field[Any], value: Any) -> str:
-    """What the constraint of a key says of a value, or of the first item of a list that breaks it; empty if nothing."""
+    """What the constraint of a key says of a value, or of the first item of a list, or pair of name and value of a
+    mapping, that breaks it; empty if nothing."""
+    if value == () and spec.metadata.get(_FILLED):
+        return "must not be empty"
     constraint = constraint_of(spec)
     if constraint is None:
         return ""
-    values = value if isinstance(value, tuple) else (value,)
+    values = value.items() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
     return next((words for item in values if (words := constraint.broken_by(item))), "")

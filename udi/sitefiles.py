@@ -7,10 +7,13 @@ block or one line is.
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Literal
 
 import jinja2
@@ -19,28 +22,51 @@ from udi.config import SiteConfig
 from udiroot.errors import ConfigError, printable
 
 MARK = "shifter-xc"
-"""A word in every file that we install, by which we recognize it."""
+"""The name in the marks around our block of a file."""
+_MARK_LINE = re.compile(r"# installed by shifter-xc [0-9]+\.[0-9]+\S*; local changes are overwritten")
+_MARKED_WITHIN = 3
+"""Lines of a file among which its mark is."""
 
 
 @dataclass(frozen=True)
 class SiteFile:
-    """A file, and how it goes in: complete, as a marked block of a file, or as the one line that begins with `key`."""
+    """A file, and how it goes in: complete, as a marked block of a file, or as the one line that begins with `key`.
+
+    Where the site has a file or line of its own in its place, that stays. `beside` is then the path of a complete file,
+    and `advice` what the site must do so that ours is used too. Without `advice` there is no way but to change theirs.
+    """
 
     path: str
     mode: int
     text: str
     kind: Literal["complete", "block", "line"] = "complete"
     key: str = ""
+    beside: str = ""
+    advice: str = ""
+
+
+def marked(text: str) -> str:
+    """The text of a complete file with the line by which we recognize it: after `#!`, or as the first."""
+    line = f"# installed by shifter-xc {version('shifter-xc')}; local changes are overwritten\n"
+    if not text.startswith("#!"):
+        return line + text
+    first, _, rest = text.partition("\n")
+    return f"{first}\n{line}{rest}"
+
+
+def is_ours(text: str) -> bool:
+    """Whether a complete file was installed by shifter-xc, in any version."""
+    return any(_MARK_LINE.fullmatch(line) for line in text.split("\n", _MARKED_WITHIN)[:_MARKED_WITHIN])
 
 
 class Renderer:
     """Renders templates with the values that all of them share."""
 
     def __init__(self, site: SiteConfig, config_path: str) -> None:
-        """`config_path` is the configuration that installed programs will read, as an absolute path."""
+        """`config_path` is the configuration that installed programs will read."""
         self.common: Mapping[str, object] = {
             "python": sys.executable,
-            "config": config_path,
+            "config": os.path.abspath(config_path),
             "bin": site.install.bin,
             "state": site.jobs.state,
             "root": site.node.root,

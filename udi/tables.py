@@ -5,6 +5,7 @@ A dataclass may have a method `check()` for rules between its own keys, which ra
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import difflib
 import types
@@ -20,27 +21,18 @@ def read_table(kind: Any, document: dict[str, Any], path: str, where: str = "") 
 
     Raises ConfigError for an unknown key, naming the nearest known one, a wrong type, or a broken constraint.
     """
-    fields = {spec.name: spec for spec in dataclasses.fields(kind)}
-    hints = typing.get_type_hints(kind)
-    for key in document:
-        if key not in fields:
-            raise unknown(key, fields, path, where)
-    values = {key: _value(hints[key], value, path, where + key) for key, value in document.items()}
-    for name, spec in fields.items():
-        if name not in values and is_required(spec):
-            if dataclasses.is_dataclass(hints[name]):
-                values[name] = read_table(hints[name], {}, path, f"{where}{name}.")
-            else:
-                raise ConfigError(f"{path}: {where}{name} is missing", help_of(spec))
-        if name in values and (words := broken(spec, values[name])):
-            raise ConfigError(f"{path}: {where}{name} {words}")
-    made = kind(**values)
-    if hasattr(made, "check"):
-        try:
-            made.check()
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {where}{error.message}", error.hint) from error
+    reader = _Reader(path)
+    made = reader.table(kind, document, where)
+    if reader.errors:
+        raise reader.errors[0]
     return made
+
+
+def table_errors(kind: Any, document: dict[str, Any], path: str, where: str = "") -> list[ConfigError]:
+    """Everything for which `read_table` would raise."""
+    reader = _Reader(path)
+    reader.table(kind, document, where)
+    return reader.errors
 
 
 def unknown(key: str, known: typing.Iterable[str], path: str, where: str = "") -> ConfigError:
@@ -51,19 +43,68 @@ def unknown(key: str, known: typing.Iterable[str], path: str, where: str = "") -
     return ConfigError(f"{path}: unknown key {printable(where + key)}", hint)
 
 
-def _value(hint: Any, value: Any, path: str, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{path}: {where} must be a table")
-        return read_table(hint, value, path, where + ".")
-    if isinstance(hint, types.GenericAlias) or typing.get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise ConfigError(f"{path}: {where} must be a list")
-        inner = typing.get_args(hint)[0]
-        return tuple(_value(inner, item, path, f"{where}[{number}]") for number, item in enumerate(value))
-    if type(value) is not hint:
-        wanted = {str: "a string", int: "an integer", bool: "true or false"}[hint]
-        raise ConfigError(f"{path}: {where} must be {wanted}, not {printable(value)}")
-    if hint is str and any(c < " " or c == "\x7f" for c in value):
-        raise ConfigError(f"{path}: {where} contains a control character")
-    return value
+_WRONG = object()
+"""In the place of a value that has an error."""
+
+
+class _Reader:
+    """Reads tables of one file, and goes on after an error, so that a person sees them all at once."""
+
+    def __init__(self, path: str) -> None:
+        self.errors: list[ConfigError] = []
+        self._path = path
+
+    def table(self, kind: Any, document: dict[str, Any], where: str) -> Any:
+        """The dataclass `kind`; where something in it is wrong, `_WRONG` and the errors."""
+        before = len(self.errors)
+        fields = {spec.name: spec for spec in dataclasses.fields(kind)}
+        hints = typing.get_type_hints(kind)
+        self.errors += [unknown(key, fields, self._path, where) for key in document if key not in fields]
+        known = {key: value for key, value in document.items() if key in fields}
+        values = {key: self._value(hints[key], value, where + key) for key, value in known.items()}
+        for name, spec in fields.items():
+            if name not in values and is_required(spec):
+                if dataclasses.is_dataclass(hints[name]):
+                    values[name] = self.table(hints[name], {}, f"{where}{name}.")
+                else:
+                    self._error(f"{where}{name} is missing", help_of(spec))
+            elif name in values and values[name] is not _WRONG and (words := broken(spec, values[name])):
+                self._error(f"{where}{name} {words}")
+        if len(self.errors) > before:
+            return _WRONG
+        made = kind(**values)
+        if hasattr(made, "check"):
+            try:
+                made.check()
+            except ConfigError as error:
+                self._error(f"{where}{error.message}", error.hint)
+        return made
+
+    def _value(self, hint: Any, value: Any, where: str) -> Any:
+        if dataclasses.is_dataclass(hint):
+            return self.table(hint, value, where + ".") if isinstance(value, dict) else self._wrong(where, "a table")
+        if typing.get_origin(hint) is collections.abc.Mapping:
+            if not isinstance(value, dict):
+                return self._wrong(where, "a table of names and values")
+            inner = typing.get_args(hint)[1]
+            pairs = {key: self._value(inner, item, f"{where}.{printable(key)}") for key, item in value.items()}
+            return _WRONG if any(item is _WRONG for item in pairs.values()) else pairs
+        if isinstance(hint, types.GenericAlias) or typing.get_origin(hint) is tuple:
+            if not isinstance(value, list):
+                return self._wrong(where, "a list")
+            inner = typing.get_args(hint)[0]
+            items = tuple(self._value(inner, item, f"{where}[{number}]") for number, item in enumerate(value))
+            return _WRONG if any(item is _WRONG for item in items) else items
+        if type(value) is not hint:
+            wanted = {str: "a string", int: "an integer", bool: "true or false"}[hint]
+            return self._wrong(where, f"{wanted}, not {printable(value)}")
+        if hint is str and any(c < " " or c == "\x7f" for c in value):
+            return self._error(f"{where} contains a control character")
+        return value
+
+    def _wrong(self, where: str, wanted: str) -> Any:
+        return self._error(f"{where} must be {wanted}")
+
+    def _error(self, message: str, hint: str = "") -> Any:
+        self.errors.append(ConfigError(f"{self._path}: {message}", hint))
+        return _WRONG

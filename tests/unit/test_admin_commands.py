@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import click
@@ -130,6 +131,8 @@ def test_empty_status(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_check_config(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
+    for directory in (cray.directory, *cray.directory.parents[:-1]):
+        directory.chmod(directory.stat().st_mode | 0o055)  # users must be able to read the configuration
     assert admin(cray, "check-config") == 0
     (cray.bin / "qhold").unlink()
     assert admin(cray, "check-config") == 2
@@ -201,13 +204,45 @@ class _Manager:
 
 def test_old_holds_go_as_new_ones_come(cray: StandIns) -> None:
     fault = UpstreamFailed("alps is away")
-    assert not hold_after_tries(cray.site, _Manager(), "1.sdb", 2, 3, fault)
-    assert not hold_after_tries(cray.site, _Manager(), "1.sdb", 9, 3, UsageError("the user's own"))
-    assert hold_after_tries(cray.site, _Manager(), "1.sdb", 3, 3, fault)
-    kept = cray.directory / "spool/held/1.sdb.json"
-    kept.write_text(kept.read_text().replace('"since": ', '"since": -'))
-    assert hold_after_tries(cray.site, _Manager(), "2.sdb", 3, 3, fault)
+    assert not hold_after_tries(cray.site, _Manager(), "1.sdb", 2, fault).held
+    assert hold_after_tries(cray.site, _Manager(), "1.sdb", 2, fault).held
+    assert [hold.job for hold in holds(cray.site)] == ["1.sdb"]
+    os.utime(cray.directory / "spool/tries/1.sdb.json", (1, 1))
+    assert hold_after_tries(cray.site, _Manager(), "2.sdb", 1, fault).held
     assert [hold.job for hold in holds(cray.site)] == ["2.sdb"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "shown", "kept"),
+    [
+        ("<Data><Job><Job_Id>1.sdb</Job_Id><job_state>H</job_state></Job></Data>", 0, True, True),
+        ("<Data><Job><Job_Id>1.sdb</Job_Id><job_state>Q</job_state></Job></Data>", 0, False, True),
+        ("<Data><Job><Job_Id>1.sdb</Job_Id><job_state>C</job_state></Job></Data>", 0, False, False),
+        ("", 153, False, False),
+        ("", 1, True, True),
+        ("", 0, True, True),
+    ],
+)
+def test_status_shows_jobs_that_are_still_held(
+    cray: StandIns, capsys: pytest.CaptureFixture[str], answer: str, code: int, shown: bool, kept: bool
+) -> None:
+    """Neither qdel nor qrls is reported to us; Torque itself knows."""
+    assert hold_after_tries(cray.site, _Manager(), "1.sdb", 1, UpstreamFailed("alps is away")).held
+    cray.tell("qstat.out", answer)
+    cray.tell("qstat.exit", str(code))
+    assert admin(cray, "status") == 0
+    assert ("job 1.sdb: held since" in capsys.readouterr().out) == shown
+    assert [hold.job for hold in holds(cray.site)] == ["1.sdb"] * kept
+
+
+def test_status_does_not_wait_for_torque(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        hold_after_tries(cray.site, _Manager(), f"{number}.sdb", 1, UpstreamFailed("alps is away"))
+    cray.tell("qstat.hang", "")
+    began = time.monotonic()
+    assert admin(cray, "status") == 0
+    assert time.monotonic() - began < 6
+    assert capsys.readouterr().out.count("held since") == 3
 
 
 def test_usage_errors_have_one_form(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:

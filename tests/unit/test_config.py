@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from admin.example import example
-from admin.machines import all_tables, check_tables, machine_of
+from admin.machines import all_tables, machine_of
 from alps.settings import AlpsConfig
 from torque_hooks.settings import TorqueConfig
-from udi.config import SiteConfig, Table, load, parse, shared_keys
+from udi.config import SiteConfig, Table, errors_in, load, parse, shared_keys
 from udiroot.errors import ConfigError
 from udiroot.rules import is_within
 
@@ -127,10 +127,58 @@ def test_tables_survive_a_replaced_site() -> None:
     ],
 )
 def test_check_config_refuses_a_table_that_nobody_owns(text: str, message: str, hint: str) -> None:
-    site = parse(GOOD + text, "udi.toml")
-    with pytest.raises(ConfigError) as caught:
-        check_tables(site)
-    assert message in caught.value.message and hint in caught.value.hint
+    parse(GOOD + text if "[stor]" not in text else GOOD, "udi.toml")
+    [error] = errors_in(GOOD + text, "udi.toml", all_tables())
+    assert message in error.message and hint in error.hint
+
+
+def test_all_errors_of_a_file_are_found_at_once() -> None:
+    text = """
+machine = 5
+[store]
+path = "x"
+acount = "udi"
+[gateway]
+format = "cramfs"
+workers = 0
+[[node.filesystems]]
+target = "/x"
+[[node.filesystems]]
+source = 3
+[node_]
+[alps]
+sources = []
+basil_protocol = "9.9"
+reservation_wait = -1
+[torque]
+max_starts = true
+[torqe]
+"""
+    found = [error.message.removeprefix("udi.toml: ") for error in errors_in(text, "udi.toml", all_tables())]
+    assert sorted(found) == sorted(_ALL_ERRORS)
+
+
+_ALL_ERRORS = (
+    "machine must be a string, not 5",
+    "unknown key store.acount",
+    "store.path must be a plain absolute path, not 'x'",
+    "gateway.format must be squashfs or ext4, not 'cramfs'",
+    "gateway.workers must be at least 1, not 0",
+    "node.filesystems[0].source is missing",
+    "node.filesystems[1].source must be a string, not 3",
+    "unknown key node_",
+    "alps.sources must not be empty",
+    "alps.basil_protocol must be 1.0 or 1.1 or 1.2 or 1.3 or 1.4 or 1.5 or 1.6 or 1.7, not '9.9'",
+    "alps.reservation_wait must be at least 0, not -1",
+    "torque.max_starts must be an integer, not True",
+    "unknown key torqe",
+)
+
+
+@pytest.mark.parametrize("key", ["[node]\npython = []", "[alps]\nsources = []"])
+def test_lists_that_must_not_be_empty(key: str) -> None:
+    [error] = errors_in(GOOD + key, "udi.toml", all_tables())
+    assert "must not be empty" in error.message
 
 
 def test_the_machine_is_one_that_exists() -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from admin.installing import install, render_below
+from admin.installing import Installed, install, render_below
 from admin.machines import machine_of
 from admin.sitefiles import site_files
 from tests.unit.cray_standins import StandIns
 from udi.config import SiteConfig
-from udi.sitefiles import SiteFile
+from udi.sitefiles import SiteFile, is_ours, marked
 from udiroot.errors import NotPermitted
 
 
@@ -208,15 +208,19 @@ def test_nodehealth_check_without_python_still_sees_the_record(cray: StandIns) -
 def test_installing_twice_changes_nothing(cray: StandIns) -> None:
     root = cray.directory / "root"
     files = files_of(cray)
-    assert len(install(str(root), files)) == len(files)
-    assert install(str(root), files) == []
+    assert len(install(str(root), files).changed) == len(files)
+    again = install(str(root), files)
+    assert again.changed == again.advice == []
 
 
 def test_shared_files_keep_what_is_not_ours(cray: StandIns) -> None:
     root = cray.directory / "root"
     health = Path(f"{root}{cray.site.install.nodehealth_conf}")
     roots = Path(f"{root}{cray.site.install.roots_conf}")
-    for path, text in ((health, "connecttime: 60\n[plugin]\nCommand: /theirs"), (roots, "DSL=/dsl\nUDI=/old\nX=/x")):
+    for path, text in (
+        (health, "connecttime: 60\n[plugin]\nCommand: /theirs"),
+        (roots, "DSL=/dsl\nUDI = /var/udi\nX=/x"),
+    ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     roots.rename(roots.with_name("real"))
@@ -234,17 +238,225 @@ def test_shared_files_keep_what_is_not_ours(cray: StandIns) -> None:
     assert "Command: /other/opt/udi/node/nodehealth-check\n" in health.read_text()
 
 
-@pytest.mark.parametrize(
-    ("name", "text"), [("mom_priv/prologue", "#!/bin/sh\ntheirs\n"), ("torque/torque.cfg", "SUBMITFILTER /theirs\n")]
-)
-def test_what_is_not_ours_stops_before_anything_changes(cray: StandIns, name: str, text: str) -> None:
+FOREIGN = [
+    "#!/bin/sh\ntheirs\n",
+    "#!/bin/sh\n# calls shifter-xc, which is installed by hand\n/opt/udi/bin/old-prologue\n",
+    "#!/bin/sh\n# shifter-xc: run by pbs_mom before a job. Rendered by udi-admin; local changes are overwritten.\n",
+    "#!/bin/sh\n" + "theirs\n" * 5 + "# installed by shifter-xc 0.1.0; local changes are overwritten\n",
+    "#!/bin/sh\n# installed by shifter-xc; local changes are overwritten\n",
+]
+"""Hooks of a site's own, which may well mention us."""
+
+
+@pytest.mark.parametrize("name", ["prologue", "epilogue"])
+@pytest.mark.parametrize("text", FOREIGN)
+def test_a_hook_of_the_sites_own_stays_and_calls_ours(cray: StandIns, name: str, text: str) -> None:
     root = cray.directory / "root"
-    theirs = Path(f"{root}{cray.directory}/{name}")
+    files = files_of(cray)
+    theirs = Path(f"{root}{cray.directory}/mom_priv/{name}")
     theirs.parent.mkdir(parents=True)
     theirs.write_text(text)
-    with pytest.raises(NotPermitted, match=r"theirs|not installed by shifter-xc"):
+    theirs.chmod(0o500)
+    ours = theirs.with_name(f"udi-{name}")
+    done = install(str(root), files)
+    assert theirs.read_text() == text and theirs.stat().st_mode & 0o777 == 0o500
+    assert ours.stat().st_mode & 0o777 == 0o555 and str(ours) in done.changed and len(done.changed) == len(files)
+    [advice] = done.advice
+    line = advice.partition(" exits: ")[2]
+    assert line == f'{cray.directory}/mom_priv/udi-{name} "$@" || exit $?'
+    assert sh("/bin/sh", "-n", ours) == (0, "")
+    theirs.chmod(0o700)
+    theirs.write_text(f"{text}{line}\n")
+    assert install(str(root), files) == Installed([], [])
+    theirs.write_text(f"{text}# {line}\n")
+    assert install(str(root), files).advice == [advice]
+
+
+def test_the_line_that_is_advised_works(cray: StandIns) -> None:
+    """The site's hook runs ours, with its arguments, and exits as ours does."""
+    theirs = cray.directory / "mom_priv/prologue"
+    theirs.parent.mkdir()
+    theirs.write_text("#!/bin/sh\necho theirs\n")
+    theirs.chmod(0o755)
+    advice = install("/", [file for file in files_of(cray) if file.path.endswith("logue")]).advice[0]
+    theirs.write_text(f"#!/bin/sh\necho theirs\n{advice.partition(' exits: ')[2]}\nexit 0\n")
+    cray.qstat_job("PBS_O_HOME=/home/u")
+    assert sh(theirs, *ARGUMENTS) == (0, "theirs\n")
+    ours = theirs.with_name("udi-prologue")
+    ours.chmod(0o755)
+    ours.write_text('#!/bin/sh\necho "ours $*"\nexit 2\n')
+    assert sh(theirs, *ARGUMENTS) == (2, f"theirs\nours {' '.join(ARGUMENTS)}\n")
+
+
+def test_a_submit_filter_of_the_sites_own_stays(cray: StandIns) -> None:
+    root = cray.directory / "root"
+    theirs = Path(f"{root}{cray.directory}/torque/torque.cfg")
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("QSUBSLEEP 1\nSUBMITFILTER /theirs\n")
+    done = install(str(root), files_of(cray))
+    assert theirs.read_text() == "QSUBSLEEP 1\nSUBMITFILTER /theirs\n"
+    assert len(done.advice) == 1 and "/theirs" in done.advice[0] and "udi-submit-filter" in done.advice[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("etc/opt/cray/cnrte/roots.conf", "DSL=/dsl\nUDI=/other\n", "UDI=/other"),
+        ("etc/opt/cray/cnrte/roots.conf", "  UDI = /other/udi", "UDI = /other/udi"),
+        ("etc/profile.d/udi.sh", "export UDI_HOME=/theirs\n", "udi.sh was not installed by shifter-xc"),
+        ("opt/udi/bin/udi", "#!/bin/sh\n# shifter-xc\n", "udi was not installed by shifter-xc"),
+    ],
+)
+def test_what_has_no_place_beside_it_stops_before_anything_changes(
+    cray: StandIns, name: str, text: str, words: str
+) -> None:
+    root = cray.directory / "root"
+    theirs = root / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text(text)
+    with pytest.raises(NotPermitted) as caught:
         install(str(root), files_of(cray))
+    assert words in caught.value.message and str(theirs) in caught.value.hint
     assert [path for path in root.rglob("*") if path.is_file()] == [theirs]
+
+
+def test_all_that_is_in_the_way_is_named_and_the_hint_can_be_followed(cray: StandIns) -> None:
+    root = cray.directory / "root"
+    (root / "etc/profile.d").mkdir(parents=True)
+    for name in ("udi.sh", "udi.csh"):
+        (root / "etc/profile.d" / name).write_text("theirs\n")
+    with pytest.raises(NotPermitted) as caught:
+        install(str(root), files_of(cray))
+    assert "udi.sh was" in caught.value.message and "udi.csh was" in caught.value.message
+    assert sh("/bin/sh", "-ec", caught.value.hint) == (0, "")
+    install(str(root), files_of(cray))
+    assert (root / "etc/profile.d/udi.sh.site").read_text() == "theirs\n"
+
+
+def test_a_link_of_the_sites_own_is_not_replaced(cray: StandIns) -> None:
+    root = cray.directory / "root"
+    hook = Path(f"{root}{cray.directory}/mom_priv/prologue")
+    hook.parent.mkdir(parents=True)
+    hook.symlink_to("/nowhere")
+    done = install(str(root), files_of(cray))
+    assert hook.is_symlink() and len(done.advice) == 1
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o000, 0o777])
+def test_modes_do_not_depend_on_the_umask(cray: StandIns, mask: int) -> None:
+    root = cray.directory / "root"
+    files = files_of(cray)
+    before = os.umask(mask)
+    try:
+        install(str(root), files)
+    finally:
+        os.umask(before)
+    modes = {str(path.relative_to(root)): path.stat().st_mode & 0o7777 for path in root.rglob("*")}
+    assert {mode for name, mode in modes.items() if (root / name).is_dir()} == {0o755}
+    assert {f"/{name}": mode for name, mode in modes.items() if (root / name).is_file()} == {
+        file.path: file.mode for file in files
+    }
+    assert root.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_relative_configuration_is_made_absolute(cray: StandIns, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(cray.directory)
+    for file in site_files(cray.site, machine_of(cray.site), "udi.toml"):
+        assert "--config udi.toml" not in file.text
+        assert "--config" not in file.text or f"--config {cray.config_path}" in file.text
+
+
+def test_every_complete_file_is_recognized(cray: StandIns) -> None:
+    for file in files_of(cray):
+        if file.kind == "complete":
+            assert is_ours(marked(file.text)) and not is_ours(file.text)
+            assert marked(file.text).startswith("#!") == file.text.startswith("#!")
+
+
+# The submit filter where the program cannot be started
+
+PLAIN = {"PATH": "/usr/bin:/bin"}
+
+
+@pytest.fixture(params=["sh", "bash", "busybox sh"])
+def shell(request: pytest.FixtureRequest) -> list[str]:
+    words = str(request.param).split()
+    if not shutil.which(words[0]):
+        pytest.skip(f"needs {words[0]}")
+    return words
+
+
+@pytest.fixture(params=["missing", "not executable", "a directory", "in a closed directory", "without the package"])
+def filter_without_program(cray: StandIns, request: pytest.FixtureRequest) -> Path:
+    """The installed filter, whose interpreter or package is gone."""
+    python = cray.directory / "environment/python3"
+    python.parent.mkdir()
+    match request.param:
+        case "not executable":
+            python.write_text("")
+        case "a directory":
+            python.mkdir()
+        case "in a closed directory":
+            python = cray.directory / "environment/python3/x"
+            python.parent.write_text("")
+        case "without the package":
+            python = Path("/usr/bin/python3")
+    script = find(rendered(cray), "udi-submit-filter")
+    text = re.sub(r"^python=.*$", f"python={python}", script.read_text(), flags=re.MULTILINE)
+    script.write_text(text.replace(f"/opt/udi/bin/{script.name}", str(script)))
+    return script
+
+
+SCRIPT = b"#!/bin/sh\n#PBS -l nodes=2\necho UDI=1 studio \0\xff\nno newline"
+
+
+def test_the_installed_filter_passes_its_arguments_on(cray: StandIns, shell: list[str]) -> None:
+    script = find(rendered(cray), "udi-submit-filter")
+    for arguments, code, out in ((["-l", "x y", "job.sh"], 0, SCRIPT), (["-v", "udi=debian:12"], 255, b"")):
+        done = subprocess.run([*shell, script, *arguments], input=SCRIPT, capture_output=True, env=PLAIN, check=False)
+        assert (done.returncode, done.stdout) == (code, out)
+        assert done.stderr.count(b"\n") == (code != 0)
+
+
+@pytest.mark.parametrize("arguments", [[], ["-l", "nodes=2", "job.sh"], ["-v", "A=1,STUDI=x,MY_UDI=3"]])
+def test_a_missing_program_costs_a_job_without_an_image_nothing(
+    filter_without_program: Path, shell: list[str], arguments: list[str]
+) -> None:
+    for script in (SCRIPT, b"", b"\n\n"):
+        done = subprocess.run(
+            [*shell, filter_without_program, *arguments], input=script, capture_output=True, env=PLAIN, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, script, b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "script", "environment"),
+    [
+        (["-v", "UDI=debian:12"], SCRIPT, {}),
+        (["-vUDI=debian:12"], SCRIPT, {}),
+        (["-v", "A=1,UDI=debian:12"], SCRIPT, {}),
+        (["-v", "UDI"], SCRIPT, {"UDI": "x"}),
+        (["-V"], SCRIPT, {"UDI": "x"}),
+        ([], b"#!/bin/sh\n#PBS -v UDI=debian:12\n", {}),
+        ([], b"#!/bin/sh\n#PBS -N x -v A=1,UDI\n", {}),
+    ],
+)
+def test_a_missing_program_refuses_a_job_with_an_image(
+    filter_without_program: Path,
+    shell: list[str],
+    arguments: list[str],
+    script: bytes,
+    environment: dict[str, str],
+) -> None:
+    done = subprocess.run(
+        [*shell, filter_without_program, *arguments],
+        input=script,
+        capture_output=True,
+        env=PLAIN | environment,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (255, b"")
+    assert b"site error, not your job's fault" in done.stderr and done.stderr.count(b"\n") == 1
 
 
 def test_one_line_kind() -> None:

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from torque_hooks.directives import read_submission
-from torque_hooks.submit_filter import may_request_image
+from torque_hooks.submit_filter import main, may_request_image
 from torque_hooks.variables import is_requested
 
 ROOT = Path(__file__).parents[2]
@@ -116,3 +116,30 @@ def test_a_filter_that_cannot_be_loaded_costs_no_script(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (0, SCRIPT)
     assert done.stderr.count(b"\n") == 1 and b"image not checked" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor"), ("<&-", "Bad file descriptor")],
+)
+def test_a_script_that_cannot_be_passed_on_is_one_line(ends: str, words: str) -> None:
+    code = "import sys; from torque_hooks.submit_filter import main; sys.exit(main())"
+    line = f'"$@" -l nodes=2 {ends}'
+    done = subprocess.run(
+        ["/bin/sh", "-c", line, "sh", sys.executable, "-c", code],
+        input=SCRIPT if "<" not in ends else None,
+        capture_output=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.decode() == f"udi-submit-filter: the script cannot be passed on: {words}\n"
+
+
+def test_an_interrupt_while_qsub_waits_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(arguments: list[str], script: bytes) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("torque_hooks.submission.filtered", interrupted)
+    monkeypatch.setattr("torque_hooks.submit_filter._read_all", lambda descriptor: SCRIPT)
+    assert main(["-v", "UDI=a:1"]) == 130

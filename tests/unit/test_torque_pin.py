@@ -62,6 +62,41 @@ def test_variables() -> None:
     assert (str(made.reference), made.volumes) == ("debian:12", (Volume("/scratch/a", "/b"),))
 
 
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("docker:debian:12", "debian:12"),
+        ("docker:debian", "debian:latest"),
+        (" docker:debian ", "debian:latest"),
+        ("docker:team/app", "team/app:latest"),
+        ("docker:team/app:v1", "team/app:v1"),
+        ("docker:registry.example.org:5000/team/app:v1", "registry.example.org:5000/team/app:v1"),
+        ("docker://debian:12", "debian:12"),
+        (f"docker:debian@sha256:{'ab' * 32}", f"debian@sha256:{'ab' * 32}"),
+        ("docker:24:1", "24:1"),
+        ("docker:24", "docker:24"),
+        ("docker:dind", "docker:dind"),
+        ("docker:docker:24", "docker:24"),
+        ("docker:5000/team/app", "docker:5000/team/app:latest"),
+        ("docker", "docker:latest"),
+    ],
+)
+def test_a_reference_as_other_sites_teach_it(text: str, reference: str) -> None:
+    assert str(requested(SITE, "1.sdb", ALICE, {"UDI": text}).reference) == reference
+
+
+@pytest.mark.parametrize("text", ["docker:", "//debian", "Docker:debian:12", "docker:/debian"])
+def test_what_only_looks_like_it(text: str) -> None:
+    with pytest.raises(UsageError):
+        requested(SITE, "1.sdb", ALICE, {"UDI": text})
+
+
+@given(st.sampled_from(["docker:24", "docker:latest", "docker:x/y", "a:1", "docker:debian:12"]))
+def test_the_stores_spelling_means_itself(text: str) -> None:
+    reference = ImageReference.parse(text)
+    assert ImageReference.parse(str(reference)) == reference
+
+
 def test_an_empty_variable_is_no_request() -> None:
     assert not is_requested({})
     assert not is_requested({"UDI": " "})

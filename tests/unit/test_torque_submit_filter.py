@@ -100,7 +100,40 @@ def test_directive_of_the_script(cray: StandIns) -> None:
     script = b"#!/bin/sh\n#PBS -v UDI=debian:12\naprun x\n"
     with gateway(cray, FOUND):
         assert PIN in run(cray, script=script)[1]
-        assert run(cray, "-v", "OTHER=1", script=script)[1] == script
+
+
+@pytest.mark.parametrize(
+    ("arguments", "script"),
+    [
+        (["-v", "OTHER=1"], b"#!/bin/sh\n#PBS -v UDI=debian:12\naprun x\n"),
+        (["-v", "UDI=debian:12,UDI_VOLUMES=/scratch/a:/mnt,/scratch/b:/srv"], SCRIPT),
+        (["-v", "udi=debian:12"], SCRIPT),
+        ([], b"#!/bin/sh\nexport UDI=debian:12\naprun x\n"),
+    ],
+)
+def test_a_request_that_would_be_lost_is_refused_in_one_line(
+    cray: StandIns, arguments: list[str], script: bytes
+) -> None:
+    code, out, err = run(cray, *arguments, script=script)
+    assert (code, out) == (255, b"")
+    assert err.startswith("udi-submit-filter: ") and err.count("\n") == 1
+
+
+def test_a_warning_is_one_line_and_the_job_goes_on(cray: StandIns) -> None:
+    script = b"#!/bin/sh\nexport CRAY_ROOTFS=DSL\naprun x\n"
+    with gateway(cray, FOUND):
+        code, out, err = run(cray, "-v", "UDI=debian:12", script=script)
+    assert code == 0 and PIN in out
+    assert err == (
+        "udi-submit-filter: warning: CRAY_ROOTFS=DSL on line 2 of the script: aprun does not enter the image after it\n"
+    )
+
+
+@pytest.mark.parametrize("spelling", ["docker:debian:12", "docker://debian:12", "docker:docker.io/library/debian:12"])
+def test_a_reference_as_it_is_taught_elsewhere(cray: StandIns, spelling: str) -> None:
+    with gateway(cray, FOUND) as seen:
+        assert PIN in run(cray, "-v", f"UDI={spelling}")[1]
+    assert json.loads(seen[0])["reference"] == "debian:12"
 
 
 @pytest.mark.parametrize(

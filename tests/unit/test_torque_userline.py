@@ -70,6 +70,34 @@ def test_what_is_not_a_file_of_the_user(home: Path) -> None:
     os.close(reader)
 
 
+@pytest.mark.parametrize(
+    ("name", "owner", "appended"),
+    [
+        ("run.e123", USER.uid, False),
+        ("elsewhere", USER.uid, False),
+        ("123.sdb.ER", USER.uid, True),
+        ("123.sdb.OU", USER.uid, True),
+        ("roots", 0, True),
+    ],
+)
+def test_a_file_that_has_the_line_already_gets_it_once(home: Path, name: str, owner: int, appended: bool) -> None:
+    """With `qsub -k`, standard error is where the user looks; else it is a file of the spool, which may be lost."""
+    (home / name).touch()
+    os.chown(home / name, owner, owner)
+    saved = os.dup(2)
+    stderr = os.open(home / name, os.O_WRONLY | os.O_APPEND)
+    os.dup2(stderr, 2)
+    try:
+        userline.report("udi-prologue", "no such image")
+        assert append(job(home / "run.e123")) == appended
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(stderr)
+    written = "".join(path.read_text() for path in {home / name, home / "run.e123"} if path.exists())
+    assert written.count("no such image") == (2 if appended else 1)
+
+
 def test_child_that_hangs_is_left(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(userline, "_SECONDS", 0.2)
     monkeypatch.setattr(userline, "_append", lambda path, line: time.sleep(60))
