@@ -24,8 +24,8 @@ def login(config_path: str, registry: str, username: str, password_stdin: bool, 
     """Log in to REGISTRY (default: the site's default registry).
 
     The gateway checks your credentials with the registry and stores them, for your own pulls only. A password is never
-    an argument, since every user can see those. With --json: registry, user, checked (false if the registry does not
-    require authentication, so that no credentials were stored).
+    an argument, since every user can see those. With --json: registry, user, checked (false if the registry answers
+    without authentication, so that it could not check them; they are stored and used where a repository requires them).
     """
     from dataclasses import asdict
 
@@ -46,7 +46,10 @@ def login(config_path: str, registry: str, username: str, password_stdin: bool, 
     elif done.checked:
         click.echo(f"logged in to {printable(done.registry)} as {printable(done.user)}")
     else:
-        click.echo(f"{printable(done.registry)} does not require authentication; no credentials were stored")
+        click.echo(
+            f"{printable(done.registry)} does not require authentication until a repository does: "
+            f"credentials of {printable(done.user)} stored unchecked"
+        )
 
 
 @click.command()

@@ -24,7 +24,7 @@ class Checks:
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self._layers = [layer for layer in layers if layer.is_plain()]
-        self._failure: UdiError | None = None
+        self._failure: UdiError | MemoryError | None = None
         self._given_up = False
         self._thread = threading.Thread(target=self._run, name="checks", daemon=True)
 
@@ -50,7 +50,7 @@ class Checks:
         try:
             for layer in self._layers:
                 self._check(layer)
-        except UdiError as error:
+        except (UdiError, MemoryError) as error:
             self._failure = error
         except Exception as error:  # noqa: BLE001 - raised by `finish`, on the thread that waits
             self._failure = ImageInvalid(f"the layers cannot be read: {error}")

@@ -14,6 +14,7 @@ from gateway.image.flatten import Flattened, Limits
 from gateway.image.formats.ext4 import make_ext4
 from gateway.image.formats.squashfs import make_squashfs
 from gateway.image.layers import Layer
+from gateway.image.magic import FIRST_BYTES, foreign_to_layers
 from gateway.image.manifest import ImageConfig, SourceImage
 from gateway.image.progress import Progress
 from udi.config import GatewayConfig
@@ -24,6 +25,9 @@ from udiroot.errors import ConfigError, ImageInvalid, UpstreamFailed, printable
 _Maker = Callable[[Flattened, str, GatewayConfig, Callable[[int], None]], None]
 FORMATS: dict[str, _Maker] = {"squashfs": make_squashfs, "ext4": make_ext4}
 _PIECE = 1 << 20
+_MAX_WORD = (128 << 10) - 1
+"""Bytes of one argument or variable: Linux's MAX_ARG_STRLEN, without its NUL."""
+_MAX_PATH = 4095
 
 
 def convert(image: SourceImage, output: str, settings: GatewayConfig, progress: Progress) -> Facts:
@@ -35,6 +39,7 @@ def convert(image: SourceImage, output: str, settings: GatewayConfig, progress: 
         raise ConfigError(f"unknown image format '{printable(settings.format)}'", f"formats are {', '.join(FORMATS)}")
     output = os.path.abspath(output)  # programs run in /
     config = ImageConfig.parse(image.config)
+    check_words(config)
     layers = _layers(image, config, settings.architecture)
     try:
         with Checks(layers) as checks:
@@ -76,14 +81,32 @@ def verify(image: SourceImage, settings: GatewayConfig, progress: Progress) -> N
 
 
 def _layers(image: SourceImage, config: ImageConfig, arch: str) -> list[Layer]:
-    if config.arch not in ("", arch):
-        raise ImageInvalid(f"image is for {printable(config.arch)}, compute nodes are {arch}")
+    config.check_platform(arch)
     if len(config.diff_ids) != len(image.layers):
         raise ImageInvalid(
             f"image has {len(image.layers)} layers, its configuration names {len(config.diff_ids)}",
         )
+    for number, blob in enumerate(image.layers, 1):
+        if kind := foreign_to_layers(blob.read_at(0, FIRST_BYTES)):
+            raise ImageInvalid(f"layer {number} is {kind.name}", kind.hint)
     pairs = zip(image.layers, config.diff_ids, strict=True)
     return [Layer(blob, diff_id, number) for number, (blob, diff_id) in enumerate(pairs, 1)]
+
+
+def check_words(config: ImageConfig) -> None:
+    """Raises ImageInvalid for what no program could be given, so that no job fails for it. Bounds are the kernel's."""
+    words = {"Env": config.env, "Entrypoint": config.entrypoint, "Cmd": config.cmd, "WorkingDir": (config.workdir,)}
+    for key, texts in words.items():
+        most = _MAX_PATH if key == "WorkingDir" else _MAX_WORD
+        for text in texts:
+            try:
+                size = len(text.encode())
+            except UnicodeEncodeError as error:
+                raise ImageInvalid(f"image configuration: {key} is not valid Unicode: '{printable(text)}'") from error
+            if "\0" in text:
+                raise ImageInvalid(f"image configuration: {key} contains a NUL byte: '{printable(text)}'")
+            if size > most:
+                raise ImageInvalid(f"image configuration: {key} has a text of {size} bytes, the limit is {most}")
 
 
 def _bytes_to_read(layers: list[Layer]) -> int:
@@ -92,7 +115,13 @@ def _bytes_to_read(layers: list[Layer]) -> int:
 
 
 def _limits(settings: GatewayConfig) -> Limits:
-    return Limits(settings.max_image_bytes, settings.max_entries, settings.max_ratio)
+    return Limits(
+        settings.max_image_bytes,
+        settings.max_entries,
+        settings.max_ratio,
+        settings.ratio_from_bytes,
+        settings.max_header_bytes,
+    )
 
 
 def _settle(path: str) -> tuple[int, str]:

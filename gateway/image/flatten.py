@@ -12,18 +12,18 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from gateway.image import tar_writer, tree
+from gateway.image import accounts, tar_writer, tree
+from gateway.image.budgets import HeaderBudget
 from gateway.image.checking import Checks
 from gateway.image.layer_index import LayerIndex
 from gateway.image.layers import BlobStream, Budget, Digester, Layer, LayerStream, check_diff_id, chunks
 from gateway.image.tar_writer import TarWriter
 from gateway.image.tree import Tree
 from udiroot.errors import ImageInvalid
-from udiroot.rules import check_name
+from udiroot.rules import check_names
 
 _NAMED_ON_NODES: tuple[tuple[bytes, ...], ...] = ((), (b"etc",), (b"var",), (b"opt",))
 """Directories whose entries a node mounts one by one, so that their names appear in its plans and tables."""
-_SHELL = [b"bin", b"sh"]
 
 Progress = Callable[[int], None]
 
@@ -35,6 +35,12 @@ class Limits:
     max_bytes: int
     max_entries: int
     max_ratio: int
+    ratio_from: int = 8 << 30
+    max_header_bytes: int = 1 << 30
+
+    def budget(self) -> Budget:
+        """The bytes of one pass over all layers."""
+        return Budget.of(self.max_bytes, self.max_ratio, self.ratio_from)
 
 
 @dataclass
@@ -53,7 +59,7 @@ class Flattened:
         """Count what the data pass will write: names, inodes, and bytes of files."""
         self.entries = self.inodes = self.data_bytes = 0
         linked, seen = set(self.final.inodes.values()), set()
-        for row in self.final.walk():
+        for row, _ in self.final.walk():
             inode = self.final.inodes.get(row, row)
             kind = self.final.kinds[inode]
             if kind == tree.DEVICE:
@@ -67,15 +73,25 @@ class Flattened:
             if kind == tree.FILE:
                 self.data_bytes += self.final.sizes[inode]
 
-    def write(self, descriptor: int, wrote: Progress) -> None:
-        """The data pass: the tree as one tar stream. Raises ImageInvalid as soon as a layer is known to be wrong."""
+    def parted(self, part: int) -> set[bytes]:
+        """The directories that `write` takes in parts of so many names."""
+        final = self.final
+        if not any(final.is_parted(row, part) for row in final.children):
+            return set()
+        return {inside + final.names[row] for row, inside in final.walk() if final.is_parted(row, part)}
+
+    def write(self, descriptor: int, wrote: Progress, part: int = 0) -> None:
+        """The data pass: the tree as one tar stream. Raises ImageInvalid as soon as a layer is known to be wrong.
+
+        With `part`, large directories are taken in parts, as `Tree.walk` does.
+        """
 
         def written(count: int) -> None:
             if self.checks:
                 self.checks.look()
             wrote(count)
 
-        _DataPass(self, TarWriter(descriptor, written)).run()
+        _DataPass(self, TarWriter(descriptor, written), part).run()
 
 
 def flatten(layers: Sequence[Layer], limits: Limits, progress: Progress, checks: Checks | None = None) -> Flattened:
@@ -83,25 +99,26 @@ def flatten(layers: Sequence[Layer], limits: Limits, progress: Progress, checks:
 
     With `checks`, which reads layers that are not compressed at the same time, only their headers are read here.
     Raises ImageInvalid: a damaged layer, one that does not match its diff_id, more than the limits allow, names that a
-    node would refuse, no /bin/sh.
+    node would refuse.
     """
-    final = Tree(limits.max_entries)
-    budget = Budget.of(limits.max_bytes, limits.max_ratio)
+    headers = HeaderBudget(limits.max_header_bytes)
+    final = Tree(limits.max_entries, headers)
+    budget = limits.budget()
     for layer in layers:
         if checks and layer.is_plain():
-            _index_headers(layer, final, budget, progress)
+            _index_headers(layer, final, headers, budget, progress)
             checks.look()
         else:
-            _index(layer, final, budget, progress)
+            _index(layer, final, headers, budget, progress)
     _check_logical_size(final, limits)
     _check_names(final)
-    _check_shell(final)
+    _account_files(final)
     return Flattened(final, layers, limits, checks)
 
 
 def verify(layers: Sequence[Layer], limits: Limits, progress: Progress) -> None:
     """Check every layer against its diff_id and nothing else."""
-    budget = Budget.of(limits.max_bytes, limits.max_ratio)
+    budget = limits.budget()
     for layer in layers:
         digester = Digester()
         for chunk in chunks(layer, budget):
@@ -110,13 +127,13 @@ def verify(layers: Sequence[Layer], limits: Limits, progress: Progress) -> None:
         check_diff_id(layer, digester.finish())
 
 
-def _index_headers(layer: Layer, final: Tree, budget: Budget, progress: Progress) -> None:
+def _index_headers(layer: Layer, final: Tree, headers: HeaderBudget, budget: Budget, progress: Progress) -> None:
     budget.spend(layer.blob.size)
-    LayerIndex(final, layer.number, layer.label).read(BlobStream(layer.blob, layer.label))
+    LayerIndex(final, layer.number, layer.label, headers).read(BlobStream(layer.blob, layer.label))
     progress(layer.blob.size)
 
 
-def _index(layer: Layer, final: Tree, budget: Budget, progress: Progress) -> None:
+def _index(layer: Layer, final: Tree, headers: HeaderBudget, budget: Budget, progress: Progress) -> None:
     digester = Digester()
 
     def watch(chunk: bytes) -> None:
@@ -125,7 +142,7 @@ def _index(layer: Layer, final: Tree, budget: Budget, progress: Progress) -> Non
 
     stream = LayerStream(chunks(layer, budget), layer.label, watch)
     try:
-        LayerIndex(final, layer.number, layer.label).read(stream)
+        LayerIndex(final, layer.number, layer.label, headers).read(stream)
         stream.drain()
     finally:
         found = digester.finish()
@@ -145,71 +162,92 @@ def _check_names(final: Tree) -> None:
         row: int | None = tree.ROOT
         for part in parts:
             row = final.find(row, part) if row is not None else None
-        for name, child in final.children.get(row, {}).items() if row is not None else ():
-            if final.kind(child) != tree.DEVICE:
-                check_name(name.decode("utf-8", "backslashreplace"), (b"/" + b"/".join(parts)).decode())
+        children = final.children.get(row, {}) if row is not None else {}
+        kept = [name for name, child in children.items() if final.kind(child) != tree.DEVICE]
+        check_names([name.decode("utf-8", "surrogateescape") for name in kept], (b"/" + b"/".join(parts)).decode())
 
 
-def _check_shell(final: Tree) -> None:
-    """A node starts every command with the image's own /bin/sh."""
-    row, missing = final.resolve(_SHELL)
-    found = final.find(row, missing[0]) if len(missing) == 1 else None
-    if found is None or final.kind(found) != tree.FILE:
-        raise ImageInvalid(
-            "image has no /bin/sh, so no job can start in it", "add a shell to the image, such as busybox"
-        )
+def _account_files(final: Tree) -> dict[int, bytes]:
+    """The inodes of the files that a node merges with the site's, with their names. Raises ImageInvalid."""
+    etc, missing = final.resolve([b"etc"])
+    found: dict[int, bytes] = {}
+    for name in accounts.NUMBERS:
+        row = None if missing else final.find(etc, name)
+        if row is not None and final.kind(row) == tree.FILE:
+            inode = final.inodes.get(row, row)
+            accounts.check_size(name, final.sizes[inode])
+            found[inode] = name
+    return found
 
 
 class _DataPass:
     """Directories and small things first, in the order of their paths; then files in the order of their data, so that
     each layer is read once from its start; then further names of hard links."""
 
-    def __init__(self, flattened: Flattened, writer: TarWriter) -> None:
+    def __init__(self, flattened: Flattened, writer: TarWriter, part: int) -> None:
         self._final = flattened.final
         self._layers = {layer.number: layer for layer in flattened.layers}
         self._limits = flattened.limits
         self._writer = writer
+        self._part = part
+        self._accounts = _account_files(self._final)
         self._files = array("I")
         self._main_name: dict[int, int] = {}
         self._links: list[tuple[int, int]] = []
+        self._directories: dict[int, bytes] = {}
+        """Paths of the directories whose files come later, each with its slash."""
+        self._parts: dict[int, bytes] = {}
+        """The same of each file in a directory that is in parts."""
 
     def run(self) -> None:
         self._bound = set(self._final.inodes.values())
-        for row in self._final.walk():
-            self._first(row)
+        for row, inside in self._final.walk(self._part):
+            self._first(row, inside)
         self._write_files()
         for row, inode in self._links:
-            self._writer.entry(
-                self._final.path(row), tar_writer.LINK, linkname=self._final.path(self._main_name[inode])
-            )
+            self._writer.entry(self._path(row), tar_writer.LINK, linkname=self._path(self._main_name[inode]))
         self._writer.finish()
 
-    def _first(self, row: int) -> None:
+    def _path(self, row: int) -> bytes:
+        """The path of a row that is not a directory."""
+        inside = self._parts.get(row)
+        if inside is None:
+            inside = self._directories[self._final.parents[row]]
+        return inside + self._final.names[row]
+
+    def _first(self, row: int, inside: bytes) -> None:
         final = self._final
         inode = final.inodes.get(row, row)
         kind = final.kinds[inode]
         if kind == tree.DEVICE:
             return
+        path = inside + final.names[row]
+        if kind != tree.DIRECTORY and (inode in self._bound or final.sizes[inode]):
+            parent = final.parents[row]
+            if final.is_parted(parent, self._part):
+                self._parts[row] = inside
+            else:
+                self._directories.setdefault(parent, inside)
         if inode in self._bound:
             if inode in self._main_name:
                 self._links.append((row, inode))
                 return
             self._main_name[inode] = row
         if kind == tree.DIRECTORY:
-            self._entry(row, inode, tar_writer.DIRECTORY, name=final.path(row) + b"/" if row else b"./")
+            self._entry(path + b"/" if row else b"./", inode, tar_writer.DIRECTORY)
         elif kind == tree.SYMLINK:
-            self._entry(row, inode, tar_writer.SYMLINK, linkname=final.targets[inode])
+            self._entry(path, inode, tar_writer.SYMLINK, linkname=final.targets[inode])
         elif kind == tree.FIFO:
-            self._entry(row, inode, tar_writer.FIFO)
+            self._entry(path, inode, tar_writer.FIFO)
         elif not final.sizes[inode]:
-            self._entry(row, inode, tar_writer.REGULAR)
+            self._entry(path, inode, tar_writer.REGULAR)
         else:
             self._files.append(inode)
 
-    def _entry(self, row: int, inode: int, kind: bytes, *, name: bytes = b"", linkname: bytes = b"") -> None:
+    def _entry(self, path: bytes, inode: int, kind: bytes, *, linkname: bytes = b"") -> None:
         final = self._final
         self._writer.entry(
-            name or final.path(row),
+            path,
             kind,
             mode=final.modes[inode],
             owner=final.owner_pairs[final.owners[inode]],
@@ -227,8 +265,11 @@ class _DataPass:
             if final.layers[inode] != number or copy is None:
                 number = final.layers[inode]
                 copy = self._copier(self._layers[number])
-            self._entry(self._main_name.get(inode, inode), inode, tar_writer.REGULAR)
+            self._entry(self._path(self._main_name.get(inode, inode)), inode, tar_writer.REGULAR)
+            self._writer.kept = kept = bytearray() if inode in self._accounts else None
             self._contents(inode, copy)
+            if kept is not None:
+                accounts.check_accounts(self._accounts[inode], bytes(kept))
             self._writer.pad(final.sizes[inode])
 
     def _contents(self, inode: int, copy: Callable[[int, int], None]) -> None:
@@ -248,7 +289,7 @@ class _DataPass:
         """A function that copies data of a layer to the writer, by its position in the uncompressed stream."""
         if layer.is_plain():
             return lambda position, count: self._writer.copy(layer.blob, position, count)
-        budget = Budget.of(self._limits.max_bytes, self._limits.max_ratio)
+        budget = self._limits.budget()
         stream = LayerStream(chunks(layer, budget), layer.label)
 
         def copy(position: int, count: int) -> None:

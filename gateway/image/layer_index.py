@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 
 from gateway.image import tar_reader, tree
+from gateway.image.budgets import HeaderBudget
 from gateway.image.tar_reader import ByteStream, Member, Xattrs
 from gateway.image.tree import LinkLoop, Tree, shown
 from udiroot.errors import ImageInvalid
@@ -20,6 +21,9 @@ _RESERVED = b".wh..wh."
 """Internal to aufs (`.wh..wh.plnk`): neither a whiteout nor a file."""
 _KEPT_XATTRS = (b"user.", b"trusted.")
 """What squashfs supports, without `security.*`: file capabilities have no effect in a root mounted nosuid."""
+_OVERLAY_XATTRS = (b"user.overlay.", b"trusted.overlay.")
+"""Orders to the kernel's overlay, of which a node may make the image a layer: they would hide or redirect files there.
+(The overlay's whiteouts are device nodes 0:0, and no device is kept.)"""
 _KINDS = {
     tar_reader.REGULAR: tree.FILE,
     tar_reader.SYMLINK: tree.SYMLINK,
@@ -38,8 +42,9 @@ log = logging.getLogger(__name__)
 class LayerIndex:
     """Applies one layer's members to the tree."""
 
-    def __init__(self, final: Tree, number: int, label: str) -> None:
+    def __init__(self, final: Tree, number: int, label: str, headers: HeaderBudget) -> None:
         self._tree = final
+        self._headers = headers
         self._label = label
         self._last_parent: list[bytes] | None = None
         self._last_directory = tree.ROOT
@@ -48,7 +53,7 @@ class LayerIndex:
     def read(self, stream: ByteStream) -> int:
         """Apply all members. Returns how many there were."""
         count = 0
-        for member in tar_reader.members(stream, self._label):
+        for member in tar_reader.members(stream, self._label, self._headers):
             self._apply(member)
             count += 1
         return count
@@ -109,7 +114,7 @@ class LayerIndex:
         if self._tree.find(parent, name) == found:
             return
         row = self._bind(parent, name, tree.LINK)
-        self._tree.inodes[row] = inode
+        self._tree.link(row, inode)
 
     def _marker(self, parts: list[bytes]) -> None:
         """Apply a `.wh.` name. An opaque marker's directory that is a link is not followed: an opaque `link/` means the
@@ -119,17 +124,16 @@ class LayerIndex:
         try:
             if name == _OPAQUE:
                 row = self._lookup(parent) if parent else tree.ROOT
-                if row is not None and self._tree.kinds[row] == tree.DIRECTORY:
-                    self._tree.hide_contents(row)
+                if row is not None and self._tree.kinds[row] == tree.DIRECTORY and self._tree.hide_contents(row):
+                    self._last_parent = None
             elif not name.startswith(_WHITEOUT) or name.startswith(_RESERVED) or hidden in (b"", b".", b".."):
                 log.debug("%s: %s hides nothing", self._label, shown(b"/".join(parts)))
             else:
                 row, missing = self._tree.resolve(parent)
-                if not missing:
-                    self._tree.hide(row, hidden)
+                if not missing and self._tree.hide(row, hidden):
+                    self._last_parent = None
         except LinkLoop:
             log.debug("%s: %s does not exist, so nothing is hidden", self._label, shown(b"/".join(parts)))
-        self._last_parent = None
 
     def _lookup(self, parts: list[bytes]) -> int | None:
         """The row at a path; links in it are followed, except the last part."""
@@ -168,4 +172,8 @@ def clean(name: bytes) -> list[bytes]:
 
 
 def _kept(xattrs: Xattrs) -> Xattrs:
-    return tuple(pair for pair in xattrs if pair[0].startswith(_KEPT_XATTRS)) if xattrs else ()
+    if not xattrs:
+        return ()
+    return tuple(
+        pair for pair in xattrs if pair[0].startswith(_KEPT_XATTRS) and not pair[0].startswith(_OVERLAY_XATTRS)
+    )

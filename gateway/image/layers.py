@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 _WINDOW = 1 << 13
 """Bytes that are read at a header, so that small files after it and the next headers are read as well."""
-_RATIO_FLOOR = 64 << 20
-"""Bytes that any layer may expand to, however small it is compressed."""
 _ISAL_ERROR = cast(type[Exception], igzip_lib.error)
 _DAMAGE: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, _ISAL_ERROR, zstandard.ZstdError)
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -44,10 +42,12 @@ class Budget:
     bytes_left: int
     max_ratio: int
     max_bytes: int
+    ratio_from: int
+    """Bytes that any layer may expand to, however small it is compressed: a file of zeros is honest."""
 
     @classmethod
-    def of(cls, max_bytes: int, max_ratio: int) -> Budget:
-        return cls(max_bytes, max_ratio, max_bytes)
+    def of(cls, max_bytes: int, max_ratio: int, ratio_from: int) -> Budget:
+        return cls(max_bytes, max_ratio, max_bytes, ratio_from)
 
     def spend(self, count: int) -> None:
         self.bytes_left -= count
@@ -96,10 +96,10 @@ def chunks(layer: Layer, budget: Budget) -> Iterator[bytes]:
     for chunk in produce(layer):
         produced += len(chunk)
         budget.spend(len(chunk))
-        if produced > _RATIO_FLOOR and produced > layer.blob.size * budget.max_ratio:
+        if produced > budget.ratio_from and produced > layer.blob.size * budget.max_ratio:
             raise ImageInvalid(
-                f"{layer.label} expands to more than {budget.max_ratio} times its size",
-                "limit set by gateway.max_ratio",
+                f"{layer.label} expands to more than {budget.ratio_from} bytes and {budget.max_ratio} times its size",
+                "limits set by gateway.ratio_from_bytes and gateway.max_ratio",
             )
         yield chunk
 
@@ -166,6 +166,7 @@ class Digester:
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
+        self._failure: BaseException | None = None
         self._chunks: queue.Queue[bytes | None] = queue.Queue(self._BACKLOG)
         self._thread = threading.Thread(target=self._run, name="sha256", daemon=True)
         self._thread.start()
@@ -177,11 +178,16 @@ class Digester:
         """The hex digest of all that was given. The thread ends."""
         self._chunks.put(None)
         self._thread.join()
+        if self._failure:
+            raise self._failure
         return self._digest.hexdigest()
 
     def _run(self) -> None:
         while (chunk := self._chunks.get()) is not None:
-            self._digest.update(chunk)
+            try:
+                self._digest.update(chunk)
+            except Exception as error:  # noqa: BLE001 - raised by `finish`; until then, whoever gives more must not wait
+                self._failure = error
 
 
 class LayerStream:
@@ -218,6 +224,7 @@ class LayerStream:
             yield piece
 
     def skip(self, count: int) -> None:
+        _require_forward(count)
         for _ in self.pieces(count):
             pass
 
@@ -268,6 +275,13 @@ class BlobStream:
         return b"".join(parts)
 
     def skip(self, count: int) -> None:
+        _require_forward(count)
         self.position += count
         if self.position > self._blob.size:
             raise ImageInvalid(f"{self._label} is cut off: it ends at byte {self._blob.size}, not at {self.position}")
+
+
+def _require_forward(count: int) -> None:
+    """A stream is read once from its start: whatever a header claims, nothing is read again."""
+    if count < 0:
+        raise ImageInvalid(f"a header claims a size of {count} bytes")

@@ -1,14 +1,15 @@
-"""Reading the JSON of images: manifests, indexes and configurations. None of it is trusted."""
+"""What is read of an image's configuration, and digests. None of it is trusted."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from gateway.image.blob import Blob
+from gateway.image.magic import FIRST_BYTES, recognize
+from udi.architecture import Architecture
+from udi.jsonvalue import JsonValue
 from udiroot.errors import ImageInvalid, printable
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -44,57 +45,60 @@ class ImageConfig:
     workdir: str
     volumes: tuple[str, ...]
     labels: dict[str, str]
+    os: str = ""
 
     @classmethod
     def parse(cls, text: bytes) -> ImageConfig:
-        """The configuration that `text` holds. Raises ImageInvalid where a part is not what it must be."""
-        document = json_object(text, "image configuration")
+        """The configuration that `text` holds, null where Docker allows it. Raises ImageInvalid where a part is not
+        what it must be."""
+        document = parse_json(text, "image configuration").as_object()
         rootfs = document.get("rootfs")
-        if not isinstance(rootfs, dict):
+        if rootfs.is_null:
             raise ImageInvalid("image configuration has no rootfs")
-        diff_ids = _texts(rootfs, "diff_ids")
+        diff_ids = _texts(rootfs.get("diff_ids"))
         for diff_id in diff_ids:
             check_digest(diff_id, "diff_id of the image configuration")
-        inner = document.get("config") or {}
-        if not isinstance(inner, dict):
-            raise ImageInvalid("image configuration: config is not an object")
-        volumes, labels = inner.get("Volumes") or {}, inner.get("Labels") or {}
-        if not isinstance(volumes, dict) or not isinstance(labels, dict):
-            raise ImageInvalid("image configuration: Volumes and Labels must be objects")
-        if not all(isinstance(value, str) for value in labels.values()):
-            raise ImageInvalid("image configuration: a label is not a string")
+        inner = document.get("config")
+        volumes, labels = inner.get("Volumes"), inner.get("Labels")
+        architecture = document.get("architecture").text("")
         return cls(
             diff_ids=diff_ids,
-            arch=_text(document, "architecture"),
-            env=_texts(inner, "Env"),
-            entrypoint=_texts(inner, "Entrypoint"),
-            cmd=_texts(inner, "Cmd"),
-            workdir=_text(inner, "WorkingDir"),
-            volumes=tuple(sorted(volumes)),
-            labels=labels,
+            arch=str(Architecture.of(architecture, document.get("variant").text(""))) if architecture else "",
+            env=tuple(variable for variable in _texts(inner.get("Env")) if variable),
+            entrypoint=_texts(inner.get("Entrypoint")),
+            cmd=_texts(inner.get("Cmd")),
+            workdir=inner.get("WorkingDir").text(""),
+            volumes=() if volumes.is_null else tuple(sorted(volumes.members())),
+            labels={} if labels.is_null else {key: label.text("") for key, label in labels.members().items()},
+            os=document.get("os").text("").lower(),
         )
 
-
-def json_object(text: bytes, what: str) -> dict[str, Any]:
-    """The JSON object that `text` holds. Raises ImageInvalid."""
-    document = json_value(text, what)
-    if not isinstance(document, dict):
-        raise ImageInvalid(f"{what} is not a JSON object")
-    return document
-
-
-def json_value(text: bytes, what: str) -> Any:
-    """The JSON value that `text` holds. Raises ImageInvalid."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ImageInvalid(f"{what} is not JSON: {printable(error)}") from error
+    def check_platform(self, wanted: str) -> None:
+        """Raises NotForUs where the image does not run on nodes of the architecture `wanted`."""
+        if self.os not in ("", "linux"):
+            raise NotForUs(f"image is for {printable(self.os)}, compute nodes run Linux")
+        if self.arch and Architecture.of(wanted).preference_for(Architecture.of(self.arch)) is None:
+            raise NotForUs(f"image is for {printable(self.arch)}, compute nodes are {wanted}")
 
 
-def check_digest(text: object, what: str) -> str:
-    """`text`, when it is a sha256 digest in full; its grammar is checked before it becomes part of any name."""
-    if not isinstance(text, str) or not _DIGEST.fullmatch(text):
-        raise ImageInvalid(f"{what} is not sha256: and 64 hex digits: '{printable(text)}'")
+class NotForUs(ImageInvalid):
+    """No image for these nodes: where there are several manifests, another one may be."""
+
+
+def parse_json(text: bytes, name: str) -> JsonValue:
+    """The document that `text` holds. Raises ImageInvalid, which names what else it is where that is well known."""
+    kind = recognize(text[:FIRST_BYTES])
+    if kind:
+        raise ImageInvalid(f"{name} is {kind.name}, not JSON", kind.hint)
+    return JsonValue.parse(text, name)
+
+
+def check_digest(value: JsonValue | str, what: str) -> str:
+    """The sha256 digest in full; its grammar is checked before it becomes part of any name."""
+    message = f"{what} is not sha256: and 64 hex digits"
+    text = value if isinstance(value, str) else value.text(message=message)
+    if not _DIGEST.fullmatch(text):
+        raise ImageInvalid(f"{message}: '{printable(text)}'")
     return text
 
 
@@ -105,21 +109,8 @@ def check_content(content: bytes, digest: str, what: str) -> None:
         raise ImageInvalid(f"{what} does not match its digest: {digest} expected, sha256:{found} found")
 
 
-def _text(document: dict[str, Any], key: str) -> str:
-    value = document.get(key)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise ImageInvalid(f"image configuration: {key} is not a string")
-    return value
-
-
-def _texts(document: dict[str, Any], key: str) -> tuple[str, ...]:
-    value = document.get(key)
-    if value is None:
+def _texts(value: JsonValue) -> tuple[str, ...]:
+    """A list of strings, in which null is the empty one; a single string is the form of early images."""
+    if value.is_null:
         return ()
-    if isinstance(value, str):
-        return (value,)  # the form of a command of one word in early images
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ImageInvalid(f"image configuration: {key} is not a list of strings")
-    return tuple(value)
+    return (value.text(),) if value.is_text() else tuple(item.text("") for item in value.items())

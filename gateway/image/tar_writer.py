@@ -29,6 +29,8 @@ class TarWriter:
         self._descriptor = descriptor
         self._wrote = wrote
         self._buffer = bytearray()
+        self.kept: bytearray | None = None
+        """Where it is set, the data that is written is appended to it, too."""
 
     def entry(
         self,
@@ -64,6 +66,8 @@ class TarWriter:
         self._header(name[:100], kind, mode, fitting, mtime, min(size, _OCTAL_11), linkname[:100])
 
     def write(self, data: bytes | memoryview) -> None:
+        if self.kept is not None:
+            self.kept += data
         self._buffer += data
         if len(self._buffer) >= _FLUSH:
             self.flush()
@@ -75,7 +79,7 @@ class TarWriter:
 
     def copy(self, blob: Blob, position: int, count: int) -> None:
         """`count` bytes of a blob, by the kernel alone where they are many."""
-        if count < _SENDFILE_FROM:
+        if count < _SENDFILE_FROM or self.kept is not None:
             data = blob.read_at(position, count)
             if len(data) < count:
                 raise ImageInvalid("a layer became shorter while it was read")

@@ -11,7 +11,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 
-from gateway.image.tar_reader import Sparse, Xattrs
+from gateway.image.budgets import XATTR_COST, HeaderBudget, LinkBudget
+from gateway.image.tar_reader import MAX_NAME, Sparse, Xattrs
 from udiroot.errors import ImageInvalid, printable
 
 ROOT = 0
@@ -20,8 +21,8 @@ IMPLICIT_MODE = 0o755
 _MAX_HOPS = 40
 """Symbolic links that one path may lead through: the kernel's own limit."""
 _MAX_COMPONENT = 255
-_MAX_TEXT = 1 << 30
-"""Bytes of names, link targets and extended attributes that one image may have in total."""
+_PARTED_FROM = 8
+"""A directory is large where it has more names than this many parts."""
 
 
 class LinkLoop(ImageInvalid):
@@ -31,15 +32,17 @@ class LinkLoop(ImageInvalid):
 class Tree:
     """Names to rows, and the columns of rows."""
 
-    def __init__(self, max_entries: int) -> None:
+    def __init__(self, max_entries: int, headers: HeaderBudget) -> None:
         self._max_entries = max_entries
-        self._text_left = _MAX_TEXT
+        self._headers = headers
+        self._links = LinkBudget(max_entries)
         self.layer_start = 0
         self.layer = 0
         self.kinds = bytearray()
         self.layers = array("H")
         self.modes = array("H")
         self.parents = array("I")
+        self.lengths = array("H")
         self.owners = array("I")
         self.mtimes = array("q")
         self.data = array("q")
@@ -97,6 +100,7 @@ class Tree:
                 if hops > _MAX_HOPS:
                     raise LinkLoop(f"symbolic links form a loop at {shown(b'/'.join(parts))}")
                 target = self.targets[self.inodes.get(child, child)]
+                self._links.follow(target)
                 if target.startswith(b"/"):
                     row = ROOT
                 waiting.extend(part for part in reversed(target.split(b"/")) if part not in (b"", b"."))
@@ -116,15 +120,12 @@ class Tree:
             row = self.bind(row, part, DIRECTORY)
         return row
 
-    def path(self, row: int) -> bytes:
-        """The path of a row, without a leading slash; empty for the root."""
-        parts: list[bytes] = []
-        while row != ROOT:
-            parts.append(self.names[row])
-            row = self.parents[row]
-        return b"/".join(reversed(parts))
-
     # Changes
+
+    def link(self, row: int, inode: int) -> None:
+        """Bind a row made by `bind` to the inode of another; the stream to the packer names that one again."""
+        self._headers.spend(self.lengths[inode])
+        self.inodes[row] = inode
 
     def bind(self, directory: int, name: bytes, kind: int) -> int:
         """A new row for `name`; whatever had the name before, and all below it, is removed."""
@@ -145,36 +146,40 @@ class Tree:
         self.layers[row] = self.layer
         self.xattrs.pop(row, None)
         if xattrs:
-            self._spend(sum(len(key) + len(value) for key, value in xattrs))
+            self._headers.spend(sum(len(key) + len(value) + XATTR_COST for key, value in xattrs))
             self.xattrs[row] = xattrs
 
     def set_target(self, row: int, target: bytes) -> None:
-        self._spend(len(target))
+        self._headers.spend(len(target))
         self.targets[row] = target
 
-    def hide(self, directory: int, name: bytes) -> None:
-        """A whiteout: removes what lower layers bound to `name` and below it; what this layer bound there stays."""
+    def hide(self, directory: int, name: bytes) -> bool:
+        """A whiteout: removes what lower layers bound to `name` and below it; what this layer bound there stays.
+
+        Returns whether a row that a path led to may be gone.
+        """
         child = self.find(directory, name)
         if child is None or child >= self.layer_start:
-            return
+            return False
         if self.kinds[child] == DIRECTORY and (self.layers[child] == self.layer or child in self._touched):
-            self._clear_lower(child)
-            return
+            return self._clear_lower(child)
         self._forget(child)
         del self.children[directory][name]
+        return True
 
-    def hide_contents(self, directory: int) -> None:
-        """An opaque marker: removes what lower layers brought below a directory."""
-        if directory < self.layer_start:
-            self._clear_contents(directory)
+    def hide_contents(self, directory: int) -> bool:
+        """An opaque marker: removes what lower layers brought below a directory. Returns as `hide` does."""
+        return directory < self.layer_start and self._clear_contents(directory)
 
-    def _clear_lower(self, directory: int) -> None:
+    def _clear_lower(self, directory: int) -> bool:
         if self.layers[directory] != self.layer:
             self.describe(directory, IMPLICIT_MODE, (0, 0), 0, ())
-        self._clear_contents(directory)
+        return self._clear_contents(directory)
 
-    def _clear_contents(self, directory: int) -> None:
-        """Each directory is processed once per layer, however many markers it has."""
+    def _clear_contents(self, directory: int) -> bool:
+        """Each directory is processed once per layer, however many markers it has; False where this one was before."""
+        if directory in self._cleared:
+            return False
         pending = [directory]
         while pending:
             directory = pending.pop()
@@ -193,6 +198,7 @@ class Tree:
                 else:
                     self._forget(child)
             self.children[directory] = kept
+        return True
 
     def _touch(self, row: int) -> None:
         """Remember that this layer brings something below `row`."""
@@ -213,11 +219,15 @@ class Tree:
         if row > self._max_entries:
             hint = "limit set by gateway.max_entries"
             raise ImageInvalid(f"the layers have more than {self._max_entries} entries", hint)
-        self._spend(len(name))
+        length = self.lengths[parent] + 1 + len(name) if row else 0
+        if length > MAX_NAME + 1:  # no system call could name it, and each row would cost its depth
+            raise ImageInvalid(f"a path is longer than {MAX_NAME} bytes: it ends in {shown(name)}")
+        self._headers.spend(length)
         self.kinds.append(kind)
         self.layers.append(self.layer)
         self.modes.append(IMPLICIT_MODE)
         self.parents.append(parent)
+        self.lengths.append(length)
         self.owners.append(self._owner((0, 0)))
         self.mtimes.append(0)
         self.data.append(0)
@@ -232,26 +242,38 @@ class Tree:
             self.owner_pairs.append(pair)
         return number
 
-    def _spend(self, count: int) -> None:
-        self._text_left -= count
-        if self._text_left < 0:
-            raise ImageInvalid(f"names and attributes of the layers have more than {_MAX_TEXT} bytes")
-
     # The result
 
     def kind(self, row: int) -> int:
         """The kind of a row's inode: a hard link is what it is bound to."""
         return self.kinds[self.inodes.get(row, row)]
 
-    def walk(self) -> Iterator[int]:
-        """Every row of the final tree, directories before what is in them, names in byte order."""
-        pending = [ROOT]
+    def walk(self, part: int = 0) -> Iterator[tuple[int, bytes]]:
+        """Every row of the final tree, directories before what is in them, names in byte order; and the path of the
+        directory that it is in, with a slash, empty in the root.
+
+        With `part`, names of a large directory are in parts of so many, which are directories too.
+        """
+        pending = [(ROOT, b"")]
         while pending:
-            row = pending.pop()
-            yield row
+            row, inside = pending.pop()
+            yield row, inside
             children = self.children.get(row)
-            if children:
-                pending.extend(children[name] for name in sorted(children, reverse=True))
+            if not children:
+                continue
+            below = inside + self.names[row] + b"/" if row else b""
+            names = sorted(children, reverse=True)
+            if not self.is_parted(row, part):
+                pending.extend((children[name], below) for name in names)
+                continue
+            for number in range((len(names) - 1) // part, -1, -1):
+                place = below + b"%07d/" % number
+                those = names[max(0, len(names) - (number + 1) * part) : len(names) - number * part]
+                pending.extend((children[name], place) for name in those)
+
+    def is_parted(self, row: int, part: int) -> bool:
+        """Whether `walk` takes a directory in parts."""
+        return bool(part) and len(self.children.get(row, ())) > _PARTED_FROM * part
 
 
 def shown(name: bytes) -> str:

@@ -52,7 +52,7 @@ class Call:
             return ()
         try:
             gid = grp.getgrnam(group).gr_gid
-        except KeyError as error:
+        except (KeyError, ValueError) as error:  # ValueError: a NUL byte
             raise NotFound(f"group {printable(group)!r} does not exist on the gateway") from error
         if gid not in self.groups:
             raise NotPermitted(f"you are not in group {printable(group)!r}")

@@ -14,11 +14,12 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from gateway.service.heartbeat import BEAT
 from gateway.service.history import History, Row
 from gateway.service.origins import Origin
+from gateway.service.turns import Turns
 from gateway.service.workers import Worker
 from gateway.store.locks import Holder, Locks
 from gateway.store.writer import StoreWriter
@@ -34,17 +35,18 @@ log = logging.getLogger(__name__)
 
 
 class Conversions:
-    """Leads conversions, joins those of the same source, and bounds their number."""
+    """Leads conversions, joins those of the same source, and shares a bounded number of workers between users."""
 
     def __init__(self, settings: GatewayConfig, store: StoreWriter, history: History, locks: Locks) -> None:
         self._settings = settings
         self._store = store
         self._history = history
         self._locks = locks
+        self._turns = Turns(locks, settings.state, settings.workers)
 
     @contextlib.contextmanager
-    def obtain(self, source: Origin, name: str, on_event: EventSink) -> Iterator[str]:
-        """The id of the image in `source`, once it is in the store; `name` is what it is pulled as.
+    def obtain(self, source: Origin, name: str, uid: int, on_event: EventSink) -> Iterator[str]:
+        """The id of the image in `source`, once it is in the store; `name` is what `uid` pulls it as.
 
         Until the caller leaves, the image stays even without a name. Raises what went wrong.
         """
@@ -54,7 +56,7 @@ class Conversions:
             while True:
                 with self._locks.holder() as holder:
                     if holder.try_take(self._locks.conversion(key)):
-                        image_id = self._lead(key, name, source, report, held)
+                        image_id = self._lead(key, name, uid, source, report, held)
                         break
                     row = self._history.running(key)
                     found = self._follow(row, holder, report, held) if row else ""
@@ -87,7 +89,9 @@ class Conversions:
                 continue
             time.sleep(_LOOK)
 
-    def _lead(self, key: str, name: str, source: Origin, report: EventSink, held: contextlib.ExitStack) -> str:
+    def _lead(
+        self, key: str, name: str, uid: int, source: Origin, report: EventSink, held: contextlib.ExitStack
+    ) -> str:
         number = self._history.begin(key, name)
 
         def on_event(event: Event) -> None:
@@ -96,7 +100,7 @@ class Conversions:
 
         try:
             with self._locks.holder() as holder:
-                self._take_slot(holder, on_event)
+                self._turns.take(holder, uid, _every_beat(lambda: on_event(Queued())))
                 image_id = self._convert(number, source, on_event, held)
         except UdiError as error:
             self._history.end(number, error)
@@ -109,15 +113,6 @@ class Conversions:
         self._history.end(number, None)
         return image_id
 
-    def _take_slot(self, holder: Holder, on_event: EventSink) -> None:
-        """One of the slots for workers."""
-        reported = 0.0
-        while not any(holder.try_take(self._locks.worker(number)) for number in range(self._settings.workers)):
-            if time.monotonic() - reported > BEAT:
-                reported = time.monotonic()
-                on_event(Queued())
-            time.sleep(_LOOK / 4)
-
     def _convert(self, number: int, source: Origin, on_event: EventSink, held: contextlib.ExitStack) -> str:
         """Run a worker to its end and publish the image file. Returns the image's id."""
         with self._store.temporary() as temporary, Worker(source, temporary, self._settings) as worker:
@@ -125,14 +120,7 @@ class Conversions:
             held.enter_context(self._store.expecting(image_id))
             self._history.identified(number, image_id)
             with self._locks.holder() as holder:
-                last = time.monotonic()
-
-                def waiting() -> None:
-                    nonlocal last
-                    if time.monotonic() - last > BEAT:
-                        last = time.monotonic()
-                        on_event(Queued())
-
+                waiting = _every_beat(lambda: on_event(Queued()))
                 holder.take(self._locks.making(image_id), seconds=_LONG, waiting=waiting)
                 if not self._store.has(image_id):
                     facts = worker.convert(on_event)
@@ -142,6 +130,19 @@ class Conversions:
                     return image_id
             worker.verify(on_event)
             return image_id
+
+
+def _every_beat(report: Callable[[], None]) -> Callable[[], None]:
+    """Calls `report` at once, and after that when some seconds have passed since."""
+    last = -BEAT
+
+    def waiting() -> None:
+        nonlocal last
+        if time.monotonic() - last > BEAT:
+            last = time.monotonic()
+            report()
+
+    return waiting
 
 
 class _Reporter:

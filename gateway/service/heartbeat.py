@@ -14,8 +14,8 @@ BEAT = 5.0
 T = TypeVar("T")
 
 
-def with_heartbeat(on_event: EventSink, event: Event, work: Callable[[], T]) -> T:
-    """What `work` returns, or raises; `on_event` gets the event every few seconds meanwhile."""
+def with_heartbeat(on_event: EventSink, event: Event | Callable[[], Event], work: Callable[[], T]) -> T:
+    """What `work` returns, or raises; `on_event` gets the event, as it is then, every few seconds meanwhile."""
     results: list[T] = []
     failed: list[BaseException] = []
 
@@ -28,7 +28,7 @@ def with_heartbeat(on_event: EventSink, event: Event, work: Callable[[], T]) -> 
     thread = threading.Thread(target=guarded, daemon=True)
     thread.start()
     while thread.is_alive():
-        on_event(event)
+        on_event(event() if callable(event) else event)
         thread.join(BEAT)
     if failed:
         raise failed[0]

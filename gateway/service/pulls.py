@@ -87,7 +87,7 @@ class Pulls:
         expected: str = "",
     ) -> Pulled:
         """Get the image into the store, with its name, and onto all systems. Its files are closed before the latter."""
-        with call.held, self._conversions.obtain(origin, str(name), call.on_event) as image_id:
+        with call.held, self._conversions.obtain(origin, str(name), call.uid, call.on_event) as image_id:
             if expected and expected != image_id:
                 raise ImageInvalid("the image that arrived is not the image that was sent", "try again")
             self._store.name(name, image_id, owner, groups)

@@ -22,7 +22,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from gateway.service.admission import Admission
+from gateway.service.admission import Admission, Admitted, TooMany
 from gateway.service.caller import Call
 from gateway.service.history import History
 from gateway.service.requests import Requests
@@ -57,19 +57,26 @@ class Gateway:
         self.store.prepare()
         self.history = History(site.gateway.state, self.locks, self.store.refs)
         self._requests = Requests(site, self.store, self.history, self.locks)
-        self._admission = Admission(self.locks, site.gateway.connections, site.gateway.connections_per_user)
+        settings = site.gateway
+        self._admission = Admission(
+            self.locks,
+            settings.connections,
+            settings.connections_per_user,
+            settings.files_per_user,
+            settings.max_image_bytes,
+        )
 
-    def admit(self, connection: socket.socket) -> contextlib.ExitStack | None:
+    def admit(self, connection: socket.socket) -> Admitted | None:
         """The slots of a connection, held until the stack is closed; None where there are too many connections."""
         return self._admission.admit(_caller(connection))
 
-    def serve(self, connection: socket.socket, slots: contextlib.ExitStack) -> None:
+    def serve(self, connection: socket.socket, slots: Admitted) -> None:
         """Answer the one request of a connection."""
         with slots, connection:
             local = connection.family == socket.AF_UNIX
             end: ServiceEnd = LocalServiceEnd(connection) if local else NetworkServiceEnd(connection, self.site.gateway)
             try:
-                self._answer(connection, end)
+                self._answer(connection, end, slots)
             except UdiError as error:
                 log.info("uid %d: %s", end.uid, error.message)
                 _send_error(end, error)
@@ -77,8 +84,13 @@ class Gateway:
                 log.exception("a request of uid %d failed with an internal error", end.uid)
                 _send_error(end, UpstreamFailed("internal error of the gateway", "see its log"))
 
-    def _answer(self, connection: socket.socket, end: ServiceEnd) -> None:
+    def _answer(self, connection: socket.socket, end: ServiceEnd, slots: Admitted) -> None:
         gone = False
+
+        def admit_files(uid: int, files: int, size: int, held: contextlib.ExitStack) -> None:
+            if connection.family != socket.AF_UNIX:
+                slots.count_for(_user(uid))
+            self._admission.admit_files(uid, files, size, held)
 
         def on_event(event: Event) -> None:
             nonlocal gone
@@ -91,7 +103,7 @@ class Gateway:
                 gone = True
 
         with contextlib.ExitStack() as held:
-            document, descriptors = end.receive(_REQUEST_SECONDS, held)
+            document, descriptors = end.receive(_REQUEST_SECONDS, held, admit_files)
             request = parse_request(document, self.site.registry.parse)
             connection.settimeout(_SEND_SECONDS)
             answer = self._requests.answer(Call(end.uid, on_event, descriptors, held), request)
@@ -212,8 +224,12 @@ def check_account(site: SiteConfig) -> None:
 def _caller(connection: socket.socket) -> str:
     """What the bounds count: a user of this machine, or an address."""
     if connection.family == socket.AF_UNIX:
-        return f"uid {protocol.peer_uid(connection)}"
+        return _user(protocol.peer_uid(connection))
     return f"address {connection.getpeername()[0]}"
+
+
+def _user(uid: int) -> str:
+    return f"uid {uid}"
 
 
 def _start_logging() -> None:
@@ -268,8 +284,7 @@ def _refuse(connection: socket.socket) -> None:
     with connection:
         connection.settimeout(0)
         if connection.family == socket.AF_UNIX:
-            error = UpstreamFailed("the gateway has too many connections", "try again in a minute")
-            _send_error(LocalServiceEnd(connection), error)
+            _send_error(LocalServiceEnd(connection), TooMany())
 
 
 def _send_error(end: ServiceEnd, error: UdiError) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from gateway.service.heartbeat import with_heartbeat
 from gateway.service.origins import FromDaemon, FromRegistry, Origin
 from gateway.sources.docker_daemon import DaemonImage, find
@@ -11,13 +13,13 @@ from gateway.sources.upstream import DaemonSource
 from gateway.store.credentials import Credentials, CredentialStore
 from gateway.wire.events import EventSink, Progress
 from gateway.wire.messages import LoggedIn, LoggedOut
+from udi.architecture import Architecture
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.reference import ImageReference
-from udiroot.errors import UsageError, printable
+from udiroot.errors import UdiError, UsageError, printable
 
 _LOGIN_SECONDS = 40.0
-_ARCHITECTURES = ("386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x")
 
 
 class Upstream:
@@ -46,16 +48,17 @@ class Upstream:
         if by_daemon and publisher:
             querying = Progress.of_query("the Docker daemon")
             return with_heartbeat(on_event, querying, lambda: self._held(text)), reference, True
-        querying = Progress.of_query(registry)
-        image = with_heartbeat(on_event, querying, lambda: self._resolve(reference, arch, credentials))
+        query = _Query(registry)
+        image = with_heartbeat(on_event, query.event, lambda: self._resolve(reference, arch, credentials, query))
         shown = credentials if image.private else None
-        private = image.private or image.arch != self._settings.architecture
+        private = image.private or image.arch != str(Architecture.of(self._settings.architecture))
         if by_daemon:
             return self._pulled(image, shown), reference, private
         return FromRegistry(image, self._registries, shown), reference, private
 
     def login(self, uid: int, registry: str, user: str, password: str) -> LoggedIn:
-        """Store credentials that the registry accepted; where it requires none, they are not stored.
+        """Store credentials, unless the registry rejects them. One that requires none for itself may still require
+        them for a repository, so they are stored there too, unchecked.
 
         Raises NotPermitted, UsageError, UpstreamFailed, TimedOut.
         """
@@ -63,8 +66,7 @@ class Upstream:
         host = host_of(self._registries, name)
         server = Registry(self._registries, host, "", credentials, Deadline(_LOGIN_SECONDS))
         checked = server.check_credentials()
-        if checked:
-            self._credentials.keep(uid, name, credentials)
+        self._credentials.keep(uid, name, credentials)
         return LoggedIn(registry=name, user=user, checked=checked)
 
     def logout(self, uid: int, registry: str) -> LoggedOut:
@@ -75,11 +77,11 @@ class Upstream:
     def _name(self, registry: str) -> str:
         return host_of(self._registries, registry).name
 
-    def _resolve(self, reference: ImageReference, arch: str, credentials: Credentials | None) -> RegistryImage:
-        wanted = arch or self._settings.architecture
-        if wanted not in _ARCHITECTURES:
-            raise UsageError(f"unknown architecture {printable(wanted)!r}", f"one of {', '.join(_ARCHITECTURES)}")
-        return resolve(self._registries, self._settings, reference, wanted, credentials)
+    def _resolve(
+        self, reference: ImageReference, arch: str, credentials: Credentials | None, query: _Query
+    ) -> RegistryImage:
+        wanted = str(Architecture.parse(arch or self._settings.architecture))
+        return resolve(self._registries, self._settings, reference, wanted, credentials, query.waiting)
 
     def _held(self, text: str) -> FromDaemon:
         """What the daemon has is for publishers: they may make it public anyway."""
@@ -94,3 +96,23 @@ class Upstream:
         return FromDaemon(
             wanted, image.digest, image.arch, self._registries.deadline, expected=image.id, credentials=credentials
         )
+
+
+class _Query:
+    """What whoever waits for a registry's answer is shown: that it is queried, or why it is not for the moment."""
+
+    def __init__(self, registry: str) -> None:
+        self._registry = registry
+        self._until = 0.0
+        self._cause = ""
+
+    def waiting(self, seconds: float, failure: UdiError) -> None:
+        """A wait begins; the shown time counts down."""
+        self._until, self._cause = time.monotonic() + seconds, failure.message
+
+    def event(self) -> Progress:
+        """The event of this moment."""
+        left = self._until - time.monotonic()
+        if left < 1:
+            return Progress.of_query(self._registry)
+        return Progress.of_query(f"{self._registry} again in {left:.0f} s: {printable(self._cause)}")

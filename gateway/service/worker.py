@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import os
+import resource
 import signal
 import sys
 import threading
@@ -35,12 +36,17 @@ def main() -> None:
     order = Order.from_json(sys.stdin.readline())
     if os.getppid() != order.parent:
         sys.exit(1)  # it died before the kernel was asked for its signal
+    most = order.settings.conversion_memory_bytes
+    limit_memory(most)
     try:
         _run(order)
     except UdiError as error:
         emit(Failed.of(error))
-    except MemoryError:
-        emit(Failed.of(UpstreamFailed("the gateway does not have enough memory for this image")))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "start new thread" not in str(error):
+            raise
+        message = f"converting the image takes more than {most} bytes of memory"
+        emit(Failed.of(ImageInvalid(message, "limit set by gateway.conversion_memory_bytes")))
     except OSError as error:
         emit(Failed.of(UpstreamFailed(f"the gateway could not convert the image: {printable(error)}")))
 
@@ -75,6 +81,13 @@ def _process(candidate: Candidate, verdict: Verdict, order: Order, progress: _Re
     candidate.accept()
     progress.end()
     return facts
+
+
+def limit_memory(most: int) -> None:
+    """A bound on the addresses of this process and of each that it starts, such as the packer."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def await_verdict() -> Verdict | None:

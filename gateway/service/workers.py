@@ -11,6 +11,7 @@ import sys
 import time
 from typing import IO
 
+from gateway.image.formats.packer import FEW_ARENAS
 from gateway.service.heartbeat import BEAT
 from gateway.service.order import Order, Verdict
 from gateway.service.origins import Origin
@@ -34,8 +35,12 @@ class Worker:
             stdout=subprocess.PIPE,
             pass_fds=origin.descriptors(),
             start_new_session=True,
+            env={**os.environ, **FEW_ARENAS},
         )
         self._waiting = b""
+        self._limit = settings.conversion_seconds
+        self._left = float(self._limit)
+        """Seconds that it may still be waited for; those that it waits itself, for a verdict, do not count."""
         self._last: Event = Queued()
         self._send(Order(os.getpid(), output, settings, origin).to_json())
 
@@ -84,8 +89,15 @@ class Worker:
 
     def _until(self, kind: type[Identified] | type[Done[Converted]], on_event: EventSink) -> Event:
         """Its next event of this kind; those before it are passed on."""
+        end = time.monotonic() + self._left
+        try:
+            return self._awaited(kind, on_event, end)
+        finally:
+            self._left = end - time.monotonic()
+
+    def _awaited(self, kind: type[Identified] | type[Done[Converted]], on_event: EventSink, end: float) -> Event:
         while True:
-            event = self._next(on_event)
+            event = self._next(on_event, end)
             if isinstance(event, kind):
                 return event
             if isinstance(event, Failed):
@@ -93,13 +105,18 @@ class Worker:
             self._last = event
             on_event(event)
 
-    def _next(self, on_event: EventSink) -> Event:
+    def _next(self, on_event: EventSink, end: float) -> Event:
         output = self._pipe(self._process.stdout).fileno()
         readable = select.poll()
         readable.register(output, select.POLLIN)
         deadline = time.monotonic() + _STANDSTILL
         while b"\n" not in self._waiting:
-            if not readable.poll(BEAT * 1000):
+            left = end - time.monotonic()
+            if left <= 0:
+                raise TimedOut(
+                    f"the conversion took longer than {self._limit} s", "limit set by gateway.conversion_seconds"
+                )
+            if not readable.poll(min(BEAT, left) * 1000):
                 if time.monotonic() > deadline:
                     raise TimedOut(f"the conversion made no progress for {_STANDSTILL:.0f} s")
                 on_event(self._last)

@@ -13,11 +13,12 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gateway.sources.files import DockerArchive, OpenedFiles
 from gateway.store.credentials import Credentials
 from udi.command import Deadline
+from udi.jsonvalue import JsonValue
 from udi.oserrors import reason
 from udiroot.errors import ImageInvalid, NotFound, NotPermitted, TimedOut, UdiError, UpstreamFailed, printable
 
@@ -86,10 +87,13 @@ def _pull(client: docker.APIClient, name: str, credentials: Credentials | None, 
     repository, _, digest = name.partition("@")
     # an empty dictionary, unlike None, keeps the SDK from using those in ~/.docker
     shown = {"username": credentials.user, "password": credentials.password} if credentials else {}
-    for line in client.pull(repository, digest, stream=True, decode=True, auth_config=shown):
+    for decoded in client.pull(repository, digest, stream=True, decode=True, auth_config=shown):
         _check(deadline)
-        if "error" in line:
-            raise _failed(f"pull {name}", _code(line), str(line["error"]))
+        line = JsonValue(decoded, "answer of the Docker daemon", UpstreamFailed)
+        error = line.get("error")
+        if not error.is_null:
+            text = error.text()
+            raise _failed(f"pull {name}", _code(line, text), text)
 
 
 def _check(deadline: Deadline) -> None:
@@ -98,20 +102,18 @@ def _check(deadline: Deadline) -> None:
 
 
 def _id_of(client: docker.APIClient, name: str) -> str:
-    found = str(client.inspect_image(name).get("Id", ""))
+    found = JsonValue(client.inspect_image(name), "answer of the Docker daemon", UpstreamFailed).get("Id").text("")
     if not _ID.fullmatch(found):
         raise UpstreamFailed("the Docker daemon sent no valid image id")
     return found
 
 
-def _code(line: dict[str, Any]) -> int | None:
+def _code(line: JsonValue, text: str) -> int | None:
     """The HTTP status that an error in the middle of a pull amounts to, if it can be known."""
-    detail = line.get("errorDetail")
-    code = detail.get("code") if isinstance(detail, dict) else None
-    if isinstance(code, int) and code:
-        return code
-    text = str(line["error"]).lower()
-    return next((status for word, status in _REGISTRY_ERRORS.items() if word in text), None)
+    code = line.get("errorDetail").get("code")
+    if not code.is_null and code.integer():
+        return code.integer()
+    return next((status for word, status in _REGISTRY_ERRORS.items() if word in text.lower()), None)
 
 
 def _failed(what: str, status: int | None, text: str) -> UdiError:
@@ -132,6 +134,8 @@ def _client(socket: str) -> Iterator[docker.APIClient]:
         raise _failed("do this", error.status_code, str(error.explanation or error)) from error
     except (requests.Timeout, TimeoutError) as error:
         raise TimedOut(f"the Docker daemon sent nothing for {_SILENCE} s") from error
+    except ValueError as error:
+        raise UpstreamFailed(f"the Docker daemon sent an answer that is not JSON: {printable(error)}") from error
     except (docker.errors.DockerException, requests.RequestException) as error:
         raise UpstreamFailed(
             f"the Docker daemon cannot be reached: {printable(error)}", "see gateway.daemon"

@@ -9,14 +9,15 @@ import contextlib
 import hashlib
 import os
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import NoReturn
 
 from gateway.image.blob import Blob
 from gateway.image.manifest import SourceImage
 from gateway.image.progress import LayerProgress
-from gateway.sources.registry import Registry
+from gateway.sources.patience import Patience
+from gateway.sources.registry import NoRanges, Registry, starts_at
 from gateway.sources.registry_image import RegistryImage, RemoteLayer, host_of
 from gateway.sources.transport import Answer
 from gateway.store.credentials import Credentials
@@ -29,8 +30,8 @@ from udi.registries import RegistryConfig
 from udiroot.errors import ImageInvalid, NotFound, TimedOut, UdiError, UpstreamFailed
 
 _PIECE = 1 << 20
-_TRIES = 4
-_PAUSE = 0.3
+_BEAT = 5.0
+"""Seconds between two reports of progress while a registry is waited for."""
 
 
 class Fetcher:
@@ -48,10 +49,11 @@ class Fetcher:
         self._deadline = Deadline(registries.deadline)
         host = host_of(registries, image.host)
         shown = credentials if image.private else None
-        self._registry = Registry(registries, host, image.repository, shown, self._deadline)
+        self._given_up = threading.Event()
+        patience = Patience(self._deadline, sleep=self._sleep)
+        self._registry = Registry(registries, host, image.repository, shown, self._deadline, patience)
         self.cache = LayerCache(f"{settings.state}/layers", image.registry, registries.cache_bytes)
         self._locks = Locks(settings.state)
-        self._given_up = threading.Event()
         self._open: list[int] = []
 
     def __enter__(self) -> Fetcher:
@@ -110,13 +112,17 @@ class Fetcher:
                     return descriptor
             descriptor = self.cache.new()
             self._open.append(descriptor)
-            _Download(self._registry, layer, descriptor, self._given_up, progress).run()
+            _Download(self._registry, layer, descriptor, self._deadline, self._given_up, progress).run()
             self.cache.keep(layer.digest, descriptor)
             return descriptor
 
     def _wait(self, layer: RemoteLayer, progress: LayerProgress) -> None:
         self._check_going()
         progress.layer(layer.digest, 0, layer.size)
+
+    def _sleep(self, seconds: float, _: UdiError) -> None:
+        if self._given_up.wait(seconds):
+            self._check_going()
 
     def _check_going(self) -> None:
         if self._given_up.is_set():
@@ -131,42 +137,68 @@ class _Download:
         registry: Registry,
         layer: RemoteLayer,
         descriptor: int,
+        deadline: Deadline,
         given_up: threading.Event,
         progress: LayerProgress,
     ) -> None:
         self._registry = registry
         self._layer = layer
         self._descriptor = descriptor
+        self._patience = Patience(deadline, sleep=self._sleep, passes=self._may_pass)
         self._given_up = given_up
         self._progress = progress
         self._digest = hashlib.sha256()
         self._done = 0
+        self._resumed = False
+        """Whether what is here came in several answers: then a wrong digest may be a server's mistake with ranges."""
 
     def run(self) -> None:
         """Fetch all of it. Raises UpstreamFailed, TimedOut, NotPermitted, NotFound, ImageInvalid."""
+        for attempt in self._patience.attempts():
+            with attempt:
+                self._attempt()
+                return
+
+    def _attempt(self) -> None:
+        """One answer: it may bring a part only, and the next attempt goes on from there."""
         layer = self._layer
-        failure: UdiError = UpstreamFailed(f"{self._name()} cannot be fetched")
-        for attempt in range(_TRIES):
-            if attempt:
-                time.sleep(_PAUSE * attempt)
-            try:
-                with self._source() as answer:
-                    self._take(answer)
-            except (UpstreamFailed, TimedOut) as error:
-                if self._given_up.is_set() or isinstance(error, _NotWritten):
-                    raise
-                failure = error
-                continue
-            if self._done == layer.size:
-                break
-            failure = UpstreamFailed(f"{self._name()} ended after {self._done} of {layer.size} bytes", "try again")
-        else:
-            raise failure
-        if f"sha256:{self._digest.hexdigest()}" != layer.digest:
-            raise ImageInvalid(
-                f"registry {self._registry.host.name} sent wrong data for layer {layer.digest}",
-                "the sha256 does not match",
-            )
+        try:
+            with self._source() as answer:
+                self._take(answer)
+        except NoRanges:
+            self._begin_again()
+            raise
+        if self._done < layer.size:
+            raise UpstreamFailed(f"{self._name()} ended after {self._done} of {layer.size} bytes", "try again")
+        if f"sha256:{self._digest.hexdigest()}" == layer.digest:
+            return
+        if self._resumed:
+            self._resumed_wrongly()
+        raise ImageInvalid(
+            f"registry {self._registry.host.name} sent wrong data for layer {layer.digest}", "the sha256 does not match"
+        )
+
+    def _may_pass(self, failure: BaseException | None) -> bool:
+        """Whether another attempt may help: a silence may end too, but a disk stays full."""
+        passes = isinstance(failure, (UpstreamFailed, TimedOut)) and not isinstance(failure, _NotWritten)
+        return passes and not self._given_up.is_set()
+
+    def _sleep(self, seconds: float, _: UdiError) -> None:
+        """Until another layer fails; those who wait for the image hear that it is still being fetched."""
+        end = Deadline(seconds)
+        while left := end.left(_BEAT):
+            self._progress.layer(self._layer.digest, self._done, self._layer.size)
+            if self._given_up.wait(left):
+                raise UpstreamFailed("another layer could not be fetched")
+
+    def _resumed_wrongly(self) -> NoReturn:
+        """What came in several answers proves nothing against the image: the next attempt requests it in one."""
+        self._begin_again()
+        raise UpstreamFailed(f"{self._name()} was resumed with wrong data", "try again")
+
+    def _begin_again(self) -> None:
+        self._done, self._resumed, self._digest = 0, False, hashlib.sha256()
+        os.ftruncate(self._descriptor, 0)
 
     @contextlib.contextmanager
     def _source(self) -> Iterator[Answer]:
@@ -189,13 +221,18 @@ class _Download:
                 return
 
     def _take(self, answer: Answer) -> None:
-        if self._done and answer.status != 206:
-            self._done, self._digest = 0, hashlib.sha256()  # it starts from the beginning again
-            os.ftruncate(self._descriptor, 0)
+        at = starts_at(answer, self._done)
+        if at is None or at != self._done:
+            self._begin_again()  # whatever was asked for, this is the beginning, or of no use
+            if at != 0:
+                raise UpstreamFailed(f"{self._name()} was resumed at the wrong byte", "try again")
+        self._resumed = self._done > 0
         while piece := answer.read(_PIECE):
             if self._given_up.is_set():
                 raise UpstreamFailed("another layer could not be fetched")
             if self._done + len(piece) > self._layer.size:
+                if self._resumed:
+                    self._resumed_wrongly()
                 raise ImageInvalid(
                     f"{self._name()} has more than the {self._layer.size} bytes that the manifest states"
                 )

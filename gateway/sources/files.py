@@ -129,7 +129,7 @@ class DockerArchive(FileSource):
         """The image called `tag`."""
         from gateway.sources.docker_archive import read_docker_archive
 
-        return read_docker_archive(Blob.of_file(files[""]), tag, max_metadata)
+        return read_docker_archive(Blob.of_file(files[""]), tag, arch, max_metadata)
 
 
 class OciArchive(FileSource):

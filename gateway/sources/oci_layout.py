@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from gateway.image.blob import Blob
-from gateway.image.manifest import SourceImage, check_content, check_digest, json_object
-from udiroot.errors import ImageInvalid, NotFound, UsageError, printable
+from gateway.image.manifest import SourceImage, check_digest, parse_json
+from gateway.sources import index
+from gateway.sources.choice import Choice
+from gateway.sources.oci_image import Resolver
+from udi.jsonvalue import JsonValue
+from udiroot.errors import ImageInvalid
 
 INDEX = "index.json"
 _REF_NAME = "org.opencontainers.image.ref.name"
 _FULL_NAME = "io.containerd.image.name"
-INDEX_TYPES = {
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-}
-MAX_DEPTH = 4
-"""Indexes within indexes."""
 
 
 class Layout(Protocol):
@@ -31,82 +29,56 @@ def read_oci_layout(layout: Layout, wanted: str, arch: str, max_metadata: int) -
 
     Every manifest and configuration is checked against its digest. Layers are not: the diff_ids bind them.
     """
-    index = json_object(_file(layout, INDEX).read_whole(INDEX, max_metadata), INDEX)
-    entry = _choose(_manifests(index, INDEX), wanted, arch)
-    name = _annotation(entry, _FULL_NAME)  # the other annotation is mostly no more than a tag
-    for _ in range(MAX_DEPTH):
-        digest, document = _described(layout, entry, "manifest", max_metadata)
-        if document.get("mediaType", entry.get("mediaType")) not in INDEX_TYPES and "manifests" not in document:
-            return _image(layout, document, digest, name, max_metadata)
-        entry = for_architecture(_manifests(document, "index"), arch)
-    raise ImageInvalid("OCI layout: indexes are nested too deep")
+    document = parse_json(_file(layout, INDEX).read_whole(INDEX, max_metadata), INDEX).as_object()
+    entries = document.get("manifests").items(f"{INDEX} has no list of manifests")
+    chosen = _choose(entries, wanted)
+    image = Resolver(_Content(layout, max_metadata), arch).choose(chosen)
+    blobs = tuple(_blob(layout, layer, f"layer {number}") for number, layer in enumerate(image.layers, 1))
+    # the other annotation is mostly no more than a tag
+    name = next((name for name in (index.annotation(entry, _FULL_NAME) for entry in chosen) if name), "")
+    return SourceImage(image.config, blobs, name, image.digest)
 
 
-def _image(layout: Layout, manifest: dict[str, Any], digest: str, name: str, max_metadata: int) -> SourceImage:
-    config, layers = manifest.get("config"), manifest.get("layers")
-    if not isinstance(config, dict) or not isinstance(layers, list):
-        raise ImageInvalid("OCI manifest has no config and layers")
-    text = _blob(layout, config, "configuration").read_whole("image configuration", max_metadata)
-    check_content(text, check_digest(config.get("digest"), "digest of the configuration"), "image configuration")
-    blobs = tuple(_blob(layout, layer, f"layer {number}") for number, layer in enumerate(layers, 1))
-    return SourceImage(text, blobs, name, digest)
+class _Content:
+    """Manifests and configurations of a layout."""
+
+    def __init__(self, layout: Layout, limit: int) -> None:
+        self._layout = layout
+        self._limit = limit
+
+    def manifest(self, digest: str, size: int) -> tuple[bytes, str]:
+        return _file(self._layout, _path(digest)).read_whole("manifest", self._limit), ""
+
+    def config(self, digest: str, size: int) -> bytes:
+        return _file(self._layout, _path(digest)).read_whole("image configuration", self._limit)
 
 
-def _described(layout: Layout, entry: dict[str, Any], what: str, limit: int) -> tuple[str, dict[str, Any]]:
-    digest = check_digest(entry.get("digest"), f"digest of the {what}")
-    text = _blob(layout, entry, what).read_whole(what, limit)
-    check_content(text, digest, what)
-    return digest, json_object(text, what)
-
-
-def _manifests(document: dict[str, Any], what: str) -> list[dict[str, Any]]:
-    entries = document.get("manifests")
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ImageInvalid(f"{what} has no list of manifests")
-    return entries
-
-
-def _choose(entries: list[dict[str, Any]], wanted: str, arch: str) -> dict[str, Any]:
-    names = [_annotation(entry, _REF_NAME) for entry in entries]
-    if wanted:
-        for entry, name in zip(entries, names, strict=True):
-            if wanted in (name, _annotation(entry, _FULL_NAME)):
-                return entry
-        known = ", ".join(printable(name) for name in names if name) or "none has a tag"
-        raise NotFound(f"OCI layout has no image tagged '{printable(wanted)}'", f"it has: {known}")
-    if not entries:
-        raise ImageInvalid("OCI layout has no image")
-    if len(entries) > 1 and len(set(names)) > 1:
-        known = ", ".join(printable(name) for name in names if name)
-        raise UsageError(f"OCI layout has {len(entries)} images: {known}", "name one: oci:DIR:TAG")
-    return entries[0] if len(entries) == 1 else for_architecture(entries, arch)
-
-
-def for_architecture(entries: list[dict[str, Any]], arch: str) -> dict[str, Any]:
-    """The entry of an index that is for Linux on `arch`. Raises ImageInvalid, naming those that there are."""
-    found: list[str] = []
+def _choose(entries: list[JsonValue], wanted: str) -> list[JsonValue]:
+    """The entries of the one image that is meant, which may be for several platforms."""
     for entry in entries:
-        platform = entry.get("platform")
-        if isinstance(platform, dict):
-            if platform.get("architecture") == arch and platform.get("os", "linux") == "linux":
-                return entry
-            found.append(printable(platform.get("architecture")))
-    if len(entries) == 1 and not found:
-        return entries[0]
-    raise ImageInvalid(f"image has no version for {arch}", f"it has: {', '.join(found) or 'none with a platform'}")
+        entry.as_object(f"{INDEX} has no list of manifests")
+    if not entries:
+        raise ImageInvalid("OCI layout has no image", "its index.json is empty: copy the image into it again")
+    names = [(index.annotation(entry, _REF_NAME), index.annotation(entry, _FULL_NAME)) for entry in entries]
+    choice = Choice([tuple(name for name in pair if name) for pair in names], "OCI layout", "oci:DIR:{}")
+    if wanted:
+        return [entries[number] for number in choice.named(wanted, lambda one, other: one == other)]
+    images = index.images_of(entries) or entries
+    numbers = [number for number, entry in enumerate(entries) if entry in images]
+    different = len({names[number][0] for number in numbers}) > 1
+    unnamed = not any(names[number][0] for number in numbers)
+    if len(images) > 1 and (different or (unnamed and index.same_platform(images))):
+        raise choice.unclear(numbers)
+    return images
 
 
-def _annotation(entry: dict[str, Any], key: str) -> str:
-    annotations = entry.get("annotations")
-    value = annotations.get(key) if isinstance(annotations, dict) else None
-    return value if isinstance(value, str) else ""
+def _blob(layout: Layout, descriptor: JsonValue, what: str) -> Blob:
+    descriptor.as_object(f"OCI manifest has no description of the {what}")
+    return _file(layout, _path(check_digest(descriptor.get("digest"), f"digest of {what}")))
 
 
-def _blob(layout: Layout, descriptor: object, what: str) -> Blob:
-    if not isinstance(descriptor, dict):
-        raise ImageInvalid(f"OCI manifest has no description of the {what}")
-    digest = check_digest(descriptor.get("digest"), f"digest of the {what}")
-    return _file(layout, f"blobs/sha256/{digest.removeprefix('sha256:')}")
+def _path(digest: str) -> str:
+    return f"blobs/sha256/{digest.removeprefix('sha256:')}"
 
 
 def _file(layout: Layout, name: str) -> Blob:

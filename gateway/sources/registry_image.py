@@ -8,15 +8,18 @@ everybody may have is known as such.
 from __future__ import annotations
 
 import hashlib
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from gateway.image.manifest import ImageConfig, check_content, check_digest, json_object
-from gateway.sources.oci_layout import INDEX_TYPES, MAX_DEPTH, for_architecture
-from gateway.sources.registry import MANIFEST_TYPES, Registry
+from gateway.image.manifest import check_content, check_digest
+from gateway.sources.oci_image import Resolver
+from gateway.sources.patience import Patience
+from gateway.sources.registry import Registry
 from gateway.store.credentials import Credentials
 from udi.command import Deadline
 from udi.config import GatewayConfig
+from udi.jsonvalue import JsonValue
 from udi.reference import ImageReference
 from udi.registries import HUB, RegistryConfig, RegistryHostConfig
 from udiroot.errors import ImageInvalid, NotFound, NotPermitted, TimedOut, UdiError, UpstreamFailed, printable
@@ -24,7 +27,10 @@ from udiroot.errors import ImageInvalid, NotFound, NotPermitted, TimedOut, UdiEr
 _MAX_LAYERS = 1000
 _MAX_URLS = 10
 _SECONDS = 45.0
-"""Limit on all queries about one reference: whoever requests the image sees no progress meanwhile."""
+"""Limit on all queries about one reference, not counting waits that the registry asks for: whoever requests the image
+sees no progress meanwhile."""
+_SHORT_WAIT = 2.0
+"""Seconds that a busy server may ask to wait where another one, or credentials, may give the image at once."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +87,10 @@ def resolve(
     reference: ImageReference,
     arch: str,
     credentials: Credentials | None,
+    waiting: Callable[[float, UdiError], None] = lambda seconds, failure: None,
 ) -> RegistryImage:
-    """What `reference` stands for now, for whoever has `credentials`.
+    """What `reference` stands for now, for whoever has `credentials`. `waiting` is called before a wait of so many
+    seconds, with its cause.
 
     Raises NotPermitted, NotFound, ImageInvalid, UpstreamFailed, TimedOut.
     """
@@ -96,98 +104,76 @@ def resolve(
     if host.name == HUB and "/" not in repository:
         repository = f"library/{repository}"
     failure: UdiError | None = None
-    deadline = Deadline(min(registries.deadline, _SECONDS))
-    for queried, shown in ways:
-        registry = Registry(registries, queried, repository, shown, deadline)
+    pull, queries = Deadline(registries.deadline), Deadline(min(registries.deadline, _SECONDS))
+
+    def wait(seconds: float, failure: UdiError) -> None:
+        waiting(seconds, failure)
+        time.sleep(seconds)
+        queries.restart()  # the wait was asked for, and whoever requests the image was informed
+
+    for number, (queried, shown) in enumerate(ways, 1):
+        last = number == len(ways)
+        patience = Patience(pull if last else queries, float("inf") if last else _SHORT_WAIT, wait)
+        registry = Registry(registries, queried, repository, shown, queries, patience)
         try:
-            return _Resolver(registry, settings, arch).image(host.name, reference, shown is not None)
+            return _image(registry, settings, host.name, reference, arch, shown is not None)
         except (NotPermitted, NotFound, UpstreamFailed, TimedOut) as error:
             failure = error
     assert failure
     raise failure
 
 
-class _Resolver:
-    """Reads manifests of one repository, all checked against their digests."""
+class _Content:
+    """Manifests and configurations of one repository."""
 
-    def __init__(self, registry: Registry, settings: GatewayConfig, arch: str) -> None:
+    def __init__(self, registry: Registry, limit: int) -> None:
         self._registry = registry
-        self._limit = settings.max_metadata_bytes
-        self._max_bytes = settings.max_image_bytes
-        self._arch = arch
+        self._limit = limit
 
-    def image(self, name: str, reference: ImageReference, private: bool) -> RegistryImage:
-        wanted = reference.digest or reference.tag
-        for _ in range(MAX_DEPTH):
-            text, media_type = self._registry.manifest(wanted, self._limit)
-            digest = f"sha256:{hashlib.sha256(text).hexdigest()}"
-            if wanted.startswith("sha256:"):
-                check_content(text, wanted, "manifest")
-            manifest = json_object(text, "manifest")
-            if not _is_index(manifest, media_type):
-                break
-            entries = manifest.get("manifests")
-            if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-                raise ImageInvalid("manifest list has no list of manifests")
-            entry = for_architecture(entries, self._arch)
-            wanted = check_digest(entry.get("digest"), "digest of a manifest")
-        else:
-            raise ImageInvalid("manifest lists are nested too deep")
-        config, layers = manifest.get("config"), manifest.get("layers")
-        if not isinstance(config, dict) or not isinstance(layers, list):
-            raise ImageInvalid("manifest has no config and layers", "it may be of an artifact that is not an image")
-        text = self._config(config)
-        found = ImageConfig.parse(text).arch
-        if found not in ("", self._arch):
-            raise ImageInvalid(f"image is for {printable(found)}, not for {self._arch}")
-        return RegistryImage(
-            registry=name,
-            host=self._registry.host.name,
-            repository=self._registry.repository,
-            reference=str(reference),
-            digest=digest,
-            config=text,
-            layers=self._layers(layers),
-            arch=self._arch,
-            private=private,
-        )
+    def manifest(self, digest: str, size: int) -> tuple[bytes, str]:
+        return self._registry.manifest(digest, self._limit, size)
 
-    def _config(self, descriptor: dict[str, Any]) -> bytes:
-        digest = check_digest(descriptor.get("digest"), "digest of the configuration")
-        with self._registry.blob(digest, 0) as answer:
-            text = answer.read_whole("an image configuration", self._limit)
-        check_content(text, digest, "image configuration")
-        return text
-
-    def _layers(self, entries: list[Any]) -> tuple[RemoteLayer, ...]:
-        if len(entries) > _MAX_LAYERS:
-            raise ImageInvalid(f"image has {len(entries)} layers, the limit is {_MAX_LAYERS}")
-        layers = tuple(_layer(entry, number) for number, entry in enumerate(entries, 1))
-        if sum(layer.size for layer in layers) > self._max_bytes:
-            raise ImageInvalid(
-                f"the layers have more than {self._max_bytes} bytes", "limit set by gateway.max_image_bytes"
-            )
-        return layers
+    def config(self, digest: str, size: int) -> bytes:
+        return self._registry.config(digest, self._limit, size)
 
 
-def _is_index(manifest: dict[str, Any], media_type: str) -> bool:
-    """Whether it is a list of manifests. What could be read as either is refused (CVE-2021-41190)."""
-    if manifest.get("schemaVersion") == 1 or "fsLayers" in manifest:
-        raise ImageInvalid("image has a manifest of schema 1, which is obsolete since 2017", "push the image again")
-    kind = manifest.get("mediaType", media_type)
-    if "manifests" in manifest and ("layers" in manifest or "config" in manifest):
-        raise ImageInvalid("manifest is ambiguous: it could be an image or a list of images")
-    if kind in MANIFEST_TYPES and (kind in INDEX_TYPES) != ("manifests" in manifest):
-        raise ImageInvalid(f"manifest does not match its media type {printable(kind)}")
-    return "manifests" in manifest
+def _image(
+    registry: Registry, settings: GatewayConfig, name: str, reference: ImageReference, arch: str, private: bool
+) -> RegistryImage:
+    wanted = reference.digest or reference.tag
+    text, media_type = registry.manifest(wanted, settings.max_metadata_bytes)
+    if reference.digest:
+        check_content(text, reference.digest, "manifest")
+    found = Resolver(_Content(registry, settings.max_metadata_bytes), arch).image(text, media_type)
+    return RegistryImage(
+        registry=name,
+        host=registry.host.name,
+        repository=registry.repository,
+        reference=str(reference),
+        digest=found.digest,
+        config=found.config,
+        layers=layers_of(found.layers, settings.max_image_bytes),
+        arch=arch,
+        private=private,
+    )
 
 
-def _layer(entry: object, number: int) -> RemoteLayer:
-    if not isinstance(entry, dict):
-        raise ImageInvalid(f"manifest has no description of layer {number}")
-    size, urls = entry.get("size"), entry.get("urls") or []
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise ImageInvalid(f"manifest has no size of layer {number}")
-    if not isinstance(urls, list) or len(urls) > _MAX_URLS or not all(isinstance(url, str) for url in urls):
-        raise ImageInvalid(f"manifest has no valid addresses of layer {number}, which is a foreign layer")
-    return RemoteLayer(check_digest(entry.get("digest"), f"digest of layer {number}"), size, tuple(urls))
+def layers_of(entries: Sequence[JsonValue], max_bytes: int) -> tuple[RemoteLayer, ...]:
+    """The layers that these descriptors describe. Raises ImageInvalid, also above `max_bytes` in all."""
+    if len(entries) > _MAX_LAYERS:
+        raise ImageInvalid(f"image has {len(entries)} layers, the limit is {_MAX_LAYERS}")
+    layers = tuple(_layer(entry, number) for number, entry in enumerate(entries, 1))
+    if sum(layer.size for layer in layers) > max_bytes:
+        raise ImageInvalid(f"the layers have more than {max_bytes} bytes", "limit set by gateway.max_image_bytes")
+    return layers
+
+
+def _layer(entry: JsonValue, number: int) -> RemoteLayer:
+    entry.as_object(f"manifest has no description of layer {number}")
+    size = entry.get("size").integer(message=f"manifest has no size of layer {number}")
+    wrong = f"manifest has no valid addresses of layer {number}, which is a foreign layer"
+    urls = entry.get("urls")
+    addresses = () if urls.is_null else tuple(url.text(message=wrong) for url in urls.items(wrong))
+    if len(addresses) > _MAX_URLS:
+        raise ImageInvalid(wrong)
+    return RemoteLayer(check_digest(entry.get("digest"), f"digest of layer {number}"), size, addresses)

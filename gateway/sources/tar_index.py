@@ -7,6 +7,7 @@ import posixpath
 from gateway.image import tar_reader
 from gateway.image.blob import Blob
 from gateway.image.layers import BlobStream, compression_of
+from gateway.image.magic import FIRST_BYTES, recognize
 from udiroot.errors import ImageInvalid, printable
 
 _MAX_MEMBERS = 100_000
@@ -17,8 +18,12 @@ class TarIndex:
     """Names of an archive to blobs in it. Links are followed by name, within the archive only."""
 
     def __init__(self, archive: Blob, what: str) -> None:
-        if compression_of(archive) != "plain":
-            raise ImageInvalid(f"{what} is compressed", "decompress it first: gunzip, zstd -d")
+        kind = recognize(archive.read_at(0, FIRST_BYTES))
+        if kind or compression_of(archive) != "plain":
+            raise ImageInvalid(
+                f"{what} is {kind.name if kind else 'compressed'}",
+                kind.hint if kind else "decompress it first: gunzip, zstd -d",
+            )
         self._blobs: dict[str, Blob] = {}
         self._links: dict[str, str] = {}
         for count, member in enumerate(tar_reader.members(BlobStream(archive, what), what)):
@@ -38,7 +43,9 @@ class TarIndex:
             self._links[name] = _clean(member.linkname)
 
     def find(self, name: str) -> Blob | None:
-        """The blob called `name`; a symbolic link stands for another layer's file in archives of older Dockers."""
+        """The blob called `name`, however its path is spelled; a symbolic link stands for another layer's file in
+        archives of older Dockers."""
+        name = _clean(name.encode("utf-8", "surrogateescape"))
         for _ in range(_MAX_HOPS):
             if name in self._blobs:
                 return self._blobs[name]

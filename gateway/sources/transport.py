@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urljoin, urlsplit
 
+from gateway.sources.patience import Passing
 from udi.command import Deadline
 from udi.registries import RegistryConfig, RegistryHostConfig
 from udiroot.errors import ConfigError, NotPermitted, TimedOut, UpstreamFailed, printable
@@ -30,6 +31,16 @@ _MAX_URL = 16384
 _URL_TEXT = re.compile(r"[!-~]+")
 _SMALL_ANSWER_SECONDS = 60.0
 """Seconds that an answer other than a blob may take, from the first byte sent to the last received."""
+
+_LOST = (
+    ConnectionResetError,
+    ConnectionAbortedError,
+    BrokenPipeError,
+    http.client.IncompleteRead,
+    ssl.SSLEOFError,
+    ssl.SSLZeroReturnError,
+)
+"""A connection that was there. One that is refused, or a host without an address, fails at once."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,7 @@ class Answer:
         self.url = url
         self.status = response.status
         self._response = response
+        self._length = response.length
         self._limits = limits
 
     def header(self, name: str) -> str:
@@ -63,18 +75,25 @@ class Answer:
     def headers(self, name: str) -> list[str]:
         return self._response.msg.get_all(name) or []
 
+    @property
+    def has_end(self) -> bool:
+        """Whether the server states where the body ends, other than by closing the connection."""
+        return self._response.chunked or self._length is not None
+
     def read(self, count: int) -> bytes:
-        """Up to `count` bytes; none at the end. Raises UpstreamFailed, TimedOut."""
+        """Up to `count` bytes; none at the end. Raises UpstreamFailed (Passing for a lost connection), TimedOut."""
         with self._limits.reported():
             return self._response.read(count)
 
     def read_whole(self, what: str, limit: int) -> bytes:
-        """The complete body. Raises UpstreamFailed where it has more than `limit` bytes."""
+        """The complete body. Raises UpstreamFailed above `limit` bytes, Passing where it is cut off."""
         text = bytearray()
         while piece := self.read(1 << 16):
             text += piece
             if len(text) > limit:
                 raise UpstreamFailed(f"{self.url.host} sent {what} of more than {limit} bytes")
+        if self._length is not None and len(text) < self._length:
+            raise Passing(f"{self.url.host} sent {len(text)} of {self._length} bytes of {what}", "try again later")
         return bytes(text)
 
 
@@ -275,6 +294,8 @@ class _Limits:
             if self._expired:
                 raise TimedOut(f"{host} took too long") from error
             text = getattr(error, "strerror", None) or error or type(error).__name__
+            if isinstance(error, _LOST):
+                raise Passing(f"connection to {host} was lost: {printable(text).lower()}", "try again later") from error
             raise UpstreamFailed(f"{host} cannot be reached: {printable(text).lower()}") from error
         if self._expired:
             raise TimedOut(f"{host} took too long")

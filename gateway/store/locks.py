@@ -9,6 +9,8 @@ Each lock is one byte of one file, at the offset that the hash of its name gives
     conversion KEY              the one conversion of one source, by the hash of its identity
     temporary NAME              a file that is being written in the image store
     worker NUMBER               one of the conversions that may run at the same time
+    turn UID                    the one conversion of this user that waits for a worker
+    share UID NUMBER            one of the conversions of this user that may run at the same time
     connection WHO NUMBER       one of the connections that all callers together (all), or one of them, may have
     system NAME                 the one transfer to this replica system
     layer REGISTRY DIGEST       the one download of this layer
@@ -94,6 +96,16 @@ class Locks:
         return LockName(f"worker {number}")
 
     @staticmethod
+    def turn(uid: int) -> LockName:
+        """The one conversion of this user that waits for a worker."""
+        return LockName(f"turn {uid}")
+
+    @staticmethod
+    def share(uid: int, number: int) -> LockName:
+        """One of the conversions of this user that may run at the same time."""
+        return LockName(f"share {uid} {number}")
+
+    @staticmethod
     def connection(who: str, number: int) -> LockName:
         """One of the connections that all callers together (all), or one of them, may have."""
         return LockName(f"connection {who} {number}")
@@ -156,6 +168,12 @@ class Holder:
             if waiting:
                 waiting()
             time.sleep(_PAUSE)
+
+    def is_held_by_another(self, name: LockName) -> bool:
+        """Whether another holder has the lock now; it is not taken."""
+        wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, name.offset, 1, 0)
+        found: int = _FLOCK.unpack(fcntl.fcntl(self._descriptor, fcntl.F_OFD_GETLK, wanted))[0]
+        return found != fcntl.F_UNLCK
 
     def release(self, name: LockName) -> None:
         """Release one lock."""

@@ -14,7 +14,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from gateway.wire import events, protocol
@@ -31,13 +31,17 @@ _MAX_CREDENTIAL = 2 * MAX_TEXT + 4096
 _MAX_FILES = 250
 
 
+AdmitFiles = Callable[[int, int, int, contextlib.ExitStack], None]
+"""Counts files of a user (uid, files, bytes of uploads in them) until the stack is closed, and may raise UdiError."""
+
+
 class ServiceEnd(Protocol):
     """The service's end of one connection."""
 
     uid: int
     """The caller; known once `receive` has returned."""
 
-    def receive(self, seconds: float, held: contextlib.ExitStack) -> tuple[Document, list[int]]:
+    def receive(self, seconds: float, held: contextlib.ExitStack, admit: AdmitFiles) -> tuple[Document, list[int]]:
         """The request, and descriptors of its files, which `held` owns. Raises UdiError."""
 
     def send(self, event: Event) -> None:
@@ -51,8 +55,8 @@ class LocalServiceEnd:
         self._connection = connection
         self.uid = protocol.peer_uid(connection)
 
-    def receive(self, seconds: float, held: contextlib.ExitStack) -> tuple[Document, list[int]]:
-        return protocol.receive(self._connection, seconds, held)
+    def receive(self, seconds: float, held: contextlib.ExitStack, admit: AdmitFiles) -> tuple[Document, list[int]]:
+        return protocol.receive(self._connection, seconds, held, lambda count: admit(self.uid, count, 0, held))
 
     def send(self, event: Event) -> None:
         self._connection.sendall(events.to_json(event).encode() + b"\n")
@@ -70,7 +74,7 @@ class NetworkServiceEnd:
         self._nonce = ""
         self._count = 0
 
-    def receive(self, seconds: float, held: contextlib.ExitStack) -> tuple[Document, list[int]]:
+    def receive(self, seconds: float, held: contextlib.ExitStack, admit: AdmitFiles) -> tuple[Document, list[int]]:
         line, rest = _read_line(self._connection, protocol.MAX_REQUEST * 2, seconds)
         decoded = self._munge.decode(line)
         request = protocol.decode(decoded.text)
@@ -78,7 +82,9 @@ class NetworkServiceEnd:
         if not isinstance(nonce, str) or not 16 <= len(nonce) <= 64:
             raise UsageError("the request has no nonce")
         self.uid, self._nonce = decoded.uid, nonce
-        return request, self._files(self._checked_sizes(sizes), rest, held)
+        checked = self._checked_sizes(sizes)
+        admit(self.uid, len(checked), sum(checked), held)
+        return request, self._files(checked, rest, held)
 
     def send(self, event: Event) -> None:
         text = events.to_json(event)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from gateway.wire.codec import from_document, to_document
+from udi.jsonvalue import read_json
 from udiroot.errors import (
     ConfigError,
     ImageInvalid,
@@ -145,9 +146,9 @@ def to_json(event: Event) -> str:
 def from_json(text: str | bytes, answer: type[A]) -> Queued | Progress | Storing | Identified | Failed | Done[A]:
     """The event that `text` holds; the answer of `done` is of the type `answer`. Raises UsageError."""
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError("event is not valid JSON") from error
+        document = read_json(text)
+    except ValueError as error:
+        raise UsageError(f"event is not valid JSON: {printable(error)}") from error
     if not isinstance(document, dict):
         raise UsageError("event is not a JSON object")
     name = document.pop("event", None)

@@ -58,7 +58,8 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class LoggedIn:
-    """The registry accepted the credentials. `checked` is false where it requires none; then none were stored."""
+    """The credentials are stored. `checked` is false where the registry requires none until a repository does, so that
+    it could not tell whether they are right."""
 
     registry: str
     user: str
@@ -293,7 +294,7 @@ def parse_request(document: Document, parse: ParseReference) -> Request[Any]:
     """
     fields = dict(document)
     version = fields.pop("udi", None)
-    if version != VERSION:
+    if type(version) is not int or version != VERSION:
         raise UsageError(f"the request has version {printable(version)}, this gateway requires version {VERSION}")
     do = fields.pop("do", None)
     if do == "pull":

@@ -13,17 +13,19 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Callable
 
 from gateway.wire.codec import Document
+from udi.jsonvalue import read_json
 from udi.oserrors import reason
-from udiroot.errors import TimedOut, UpstreamFailed, UsageError
+from udiroot.errors import TimedOut, UpstreamFailed, UsageError, printable
 
 MAX_REQUEST = 64 << 10
 MAX_EVENT = 64 << 20
 """An answer may hold the facts of an image, which are bounded by the gateway, or a list of all images."""
 MAX_DESCRIPTORS = 253
 
-_CREDENTIALS = struct.Struct("3i")
+_CREDENTIALS = struct.Struct("i2I")  # ids are unsigned
 
 
 def peer_uid(connection: socket.socket) -> int:
@@ -41,14 +43,19 @@ def send(connection: socket.socket, document: Document, descriptors: list[int] |
         connection.sendall(line[sent:])
 
 
-def receive(connection: socket.socket, seconds: float, held: contextlib.ExitStack) -> tuple[Document, list[int]]:
+def receive(
+    connection: socket.socket,
+    seconds: float,
+    held: contextlib.ExitStack,
+    admit: Callable[[int], None] = lambda count: None,
+) -> tuple[Document, list[int]]:
     """The one request of a connection and the descriptors that came with it, which `held` owns.
 
-    Raises UsageError for one that is too large, cut off or not a JSON object; TimedOut when it takes longer than
-    `seconds` in all.
+    `admit` gets the number of descriptors each time that some arrive, and may raise. Raises UsageError for a request
+    that is too large, cut off or not a JSON object; TimedOut when it takes longer than `seconds` in all.
     """
     deadline = time.monotonic() + seconds
-    line, descriptors = b"", []
+    line, descriptors = bytearray(), list[int]()
     while not line.endswith(b"\n"):
         connection.settimeout(max(0.001, deadline - time.monotonic()))
         try:
@@ -59,6 +66,8 @@ def receive(connection: socket.socket, seconds: float, held: contextlib.ExitStac
             raise TimedOut(f"no request within {seconds:.0f} s") from error
         for descriptor in passed:
             held.callback(os.close, descriptor)
+        if passed:
+            admit(len(passed))
         descriptors += passed
         line += piece
         if flags & socket.MSG_CTRUNC:
@@ -67,15 +76,15 @@ def receive(connection: socket.socket, seconds: float, held: contextlib.ExitStac
             raise UsageError("the request is cut off")
         if len(line) > MAX_REQUEST or len(descriptors) > MAX_DESCRIPTORS:
             raise UsageError(f"the request is larger than {MAX_REQUEST} bytes")
-    return decode(line), descriptors
+    return decode(bytes(line)), descriptors
 
 
 def decode(line: bytes) -> Document:
     """The object that a line holds. Raises UsageError."""
     try:
-        document = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UsageError("the line is not valid JSON") from error
+        document = read_json(line)
+    except ValueError as error:
+        raise UsageError(f"the line is not valid JSON: {printable(error)}") from error
     if not isinstance(document, dict):
         raise UsageError("the line is not a JSON object")
     return document
@@ -92,7 +101,8 @@ class LineReader:
     def next(self, seconds: float) -> bytes:
         """The next line. Raises TimedOut when none comes within `seconds`, ServiceGone when the service is gone."""
         deadline = time.monotonic() + seconds
-        while b"\n" not in self._waiting:
+        complete = b"\n" in self._waiting
+        while not complete:
             self._connection.settimeout(max(0.001, deadline - time.monotonic()))
             try:
                 piece = self._connection.recv(1 << 16)
@@ -103,6 +113,7 @@ class LineReader:
             if not piece or len(self._waiting) > self._limit:
                 raise ServiceGone("the gateway closed the connection without an answer", "try again")
             self._waiting += piece
+            complete = b"\n" in piece
         line, _, rest = bytes(self._waiting).partition(b"\n")
         self._waiting = bytearray(rest)
         return line

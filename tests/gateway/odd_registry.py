@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -29,6 +30,7 @@ class Asked:
 
 
 Answer = tuple[int, dict[str, str], bytes]
+"""Status, headers, body; status 0: the connection is closed instead."""
 Rule = Callable[[Asked], "Answer | None"]
 
 
@@ -103,11 +105,15 @@ class OddRegistry:
         asked = Asked(handler.command, handler.path, dict(handler.headers.items()))
         self.asked.append(asked)
         status, headers, body = self._found(asked)
+        if not status:
+            handler.close_connection = True  # it hangs up without a word
+            return
         cut = self.cut if "/blobs/" in asked.path and asked.method == "GET" else None
         with contextlib.suppress(ConnectionError):
             handler.send_response(status)
             for key, value in ({"Content-Length": str(len(body))} | headers).items():
-                handler.send_header(key, value)
+                if value:
+                    handler.send_header(key, value)
             handler.end_headers()
             if asked.method == "GET":
                 handler.wfile.write(body if cut is None else body[:cut])
@@ -159,3 +165,23 @@ def tokens(given: str = "a-token", accepted: Callable[[str], bool] = lambda auth
         return 200, {}, json.dumps({"token": given}).encode()
 
     return rule
+
+
+def at_first(count: int, path: str, answer: Answer) -> Rule:
+    """Give this answer to the first `count` requests whose path holds `path`."""
+    seen: list[Asked] = []
+
+    def rule(asked: Asked) -> Answer | None:
+        if path not in asked.path or len(seen) >= count:
+            return None
+        seen.append(asked)
+        return answer
+
+    return rule
+
+
+def basic(user: str, password: str, path: str) -> Rule:
+    """Ask for a user and a password where the path holds `path`, and for nothing elsewhere."""
+    expected = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    challenge = {"WWW-Authenticate": 'Negotiate, Basic realm="a, b", charset="UTF-8"'}
+    return lambda asked: (401, challenge, b"{}") if path in asked.path and asked.authorization != expected else None

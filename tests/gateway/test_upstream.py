@@ -123,9 +123,11 @@ def test_login_says_whether_the_registry_took_it(centre: Centre) -> None:
     assert "rejected these credentials" in refused.stderr
     assert "wrong" not in refused.stderr.replace("name or password is wrong", "")
     needless = centre.login(ANNA, "anna", "x", centre.open.name)
-    assert "does not require authentication; no credentials were stored" in needless.stdout
+    assert "does not require authentication until a repository does" in needless.stdout
+    assert "stored unchecked" in needless.stdout
     kept = list((centre.service.own / "state/credentials").rglob("*.json"))
-    assert [(path.parent.name, path.stat().st_mode & 0o777) for path in kept] == [(str(ANNA), 0o600)]
+    assert [(path.parent.name, path.stat().st_mode & 0o777) for path in kept] == [(str(ANNA), 0o600)] * 2
+    centre.service.udi(ANNA, "logout", centre.open.name)
     assert USERS["anna"] not in centre.service.log.read_text()
     assert (
         centre.service.udi(ANNA, "logout", centre.closed.name).stdout == f"{centre.closed.name}: credentials deleted\n"

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.service.admission import Admission
 from gateway.store.locks import Holder, Locks
+from udiroot.errors import UpstreamFailed
 
 
 @pytest.fixture
@@ -54,3 +55,21 @@ def test_a_connection_costs_two_locks(locks: Locks, monkeypatch: pytest.MonkeyPa
     held.append(admission.admit("anna"))
     assert tries == 2
     assert all(held)
+
+
+def test_a_connection_counts_for_its_user_once_that_is_known(locks: Locks) -> None:
+    """Many users share one address: none of them keeps the others out."""
+    admission = Admission(locks, total=6, per_caller=2)
+    for _ in range(2):
+        held = admission.admit("address")
+        assert held
+        held.count_for("anna")
+    third = admission.admit("address")
+    assert third
+    with third, pytest.raises(UpstreamFailed, match="too many connections"):
+        third.count_for("anna")
+    for _ in range(2):
+        other = admission.admit("address")
+        assert other
+        other.count_for("bert")
+    assert admission.admit("address") and admission.admit("address") and not admission.admit("address")

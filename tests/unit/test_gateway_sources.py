@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
 import os
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -149,6 +151,136 @@ def test_several_images_in_one_archive(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="2 images: one:1, two:latest"):
         image_of(source)
     assert image_of(f"{source}:two").name == "two"
+
+
+def _two(tmp_path: Path, first: dict[str, Any], second: dict[str, Any]) -> tuple[str, list[str]]:
+    """An archive of two images, with these parts of their entries and (`config`) configurations, and their ids."""
+    layer = layer_tar(BASE)
+    digest = f"sha256:{hashlib.sha256(layer).hexdigest()}"
+    files: dict[str, Any] = {"l": layer}
+    entries, ids = [], []
+    for number, entry in enumerate((first, second)):
+        text = json.dumps({"rootfs": {"diff_ids": [digest]}, "number": number, **entry.pop("config", {})}).encode()
+        files[f"{number}.json"] = text
+        ids.append(hashlib.sha256(text).hexdigest())
+        entries.append({"Config": f"{number}.json", "Layers": ["l"], **entry})
+    return saved(tmp_path / "i.tar", files | {"manifest.json": entries}), ids
+
+
+def test_images_without_a_name_are_chosen_by_number(tmp_path: Path) -> None:
+    source, ids = _two(tmp_path, {}, {"RepoTags": ["two:1"]})
+    with pytest.raises(UsageError, match=r"archive has 2 images: @0 \(without a name\), two:1") as caught:
+        image_of(source)
+    assert caught.value.hint == "choose one, such as docker-archive:FILE:@0"
+    assert [image_of(f"{source}:@{number}").id for number in range(2)] == ids
+    assert [image_of(f"{source}:@{number}").name for number in range(2)] == ["", "two:1"]
+    assert image_of(f"{source}:two:1").id == ids[1]
+    with pytest.raises(NotFound, match="no image tagged '@2'") as absent:
+        image_of(f"{source}:@2")
+    assert absent.value.hint == "it has: @0 (without a name), two:1"
+    both, _ = _two(tmp_path, {}, {"RepoTags": []})
+    with pytest.raises(UsageError, match=r"@0 .*, @1 "):
+        image_of(both)
+
+
+@pytest.mark.parametrize("held", ["x:1", "docker.io/library/x:1", "index.docker.io/library/x:1", "library/x:1"])
+@pytest.mark.parametrize("wanted", ["x:1", "docker.io/library/x:1", "docker.io/x:1"])
+def test_one_name_in_an_archive_whatever_its_spelling(tmp_path: Path, held: str, wanted: str) -> None:
+    source, ids = _two(tmp_path, {"RepoTags": ["other.test/x:1"]}, {"RepoTags": [held]})
+    assert image_of(f"{source}:{wanted}").id == ids[1]
+
+
+@pytest.mark.parametrize("tag", ["", ":x:1", ":docker.io/library/x"])
+def test_of_two_images_with_one_name_the_one_for_us(tmp_path: Path, tag: str) -> None:
+    name = "x:1" if tag != ":docker.io/library/x" else "x"
+    for ours, configs in enumerate([("x86_64", "arm64"), ("aarch64", "amd64")]):
+        entries = [{"RepoTags": [name], "config": {"architecture": each}} for each in configs]
+        source, ids = _two(tmp_path, *entries)
+        assert image_of(f"{source}{tag}").id == ids[ours]
+    source, _ = _two(tmp_path, *({"RepoTags": [name], "config": {"architecture": "s390x"}} for _ in range(2)))
+    with pytest.raises(ImageInvalid, match="image is for s390x"):
+        image_of(f"{source}{tag}")
+
+
+@pytest.mark.parametrize("spelling", ["./{}", "/{}", "a/../{}", ".//{}", "././{}"])
+def test_a_member_is_found_however_its_path_is_spelled(tmp_path: Path, spelling: str) -> None:
+    layer = layer_tar(BASE)
+    config = {"rootfs": {"diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]}}
+    entry = {"Config": spelling.format("c.json"), "Layers": [spelling.format("l/layer.tar")]}
+    files = {"c.json": config, "l/layer.tar": layer, "manifest.json": [entry]}
+    assert image_of(saved(tmp_path / "i.tar", files)).layers
+    assert image_of(saved(tmp_path / "j.tar", {f"./{name}": content for name, content in files.items()})).layers
+
+
+def _layout(tmp_path: Path, *entries: dict[str, Any]) -> tuple[str, list[str]]:
+    """A layout with an image for each of these entries, whose `config` is of its configuration, and their ids."""
+    directory = tmp_path / f"oci{len(list(tmp_path.iterdir()))}"
+    listed, ids = [], []
+    for number, entry in enumerate(entries):
+        part = tmp_path / f"part-{directory.name}-{number}"
+        config = {"number": number, **entry.pop("config", {})}
+        ids.append(make_oci_layout(part, LAYERS, config=config))
+        [found] = json.loads((part / "index.json").read_text())["manifests"]
+        del found["annotations"]
+        listed.append({**found, **entry})
+        shutil.copytree(part, directory, dirs_exist_ok=True)
+    (directory / "index.json").write_text(json.dumps({"manifests": listed}))
+    return f"oci:{directory}", ids
+
+
+NAMED = {"annotations": {"org.opencontainers.image.ref.name": "1"}}
+
+
+def test_of_two_entries_of_one_tag_the_one_for_us(tmp_path: Path) -> None:
+    arm, ours = {"architecture": "arm64", "os": "linux"}, {"architecture": "x86_64", "os": "linux"}
+    for stated in (True, False):
+        entries = [
+            {**NAMED, "config": {"architecture": each["architecture"]}, **({"platform": each} if stated else {})}
+            for each in (arm, ours)
+        ]
+        source, ids = _layout(tmp_path, *entries)
+        assert image_of(f"{source}:1").id == ids[1]
+        assert image_of(source).id == ids[1]
+
+
+def test_images_of_a_layout_without_a_tag_are_chosen_by_number(tmp_path: Path) -> None:
+    source, ids = _layout(tmp_path, {}, {})
+    with pytest.raises(UsageError, match=r"OCI layout has 2 images: @0 .*, @1 ") as caught:
+        image_of(source)
+    assert caught.value.hint == "choose one, such as oci:DIR:@0"
+    assert [image_of(f"{source}:@{number}").id for number in range(2)] == ids
+    attestation = {"platform": {"architecture": "unknown", "os": "unknown"}}
+    source, ids = _layout(tmp_path, attestation, {"platform": {"architecture": "amd64"}})
+    assert image_of(source).id == ids[1], "an attestation is no second image"
+    with pytest.raises(NotFound, match="tagged '@7'"):
+        image_of(f"{source}:@7")
+
+
+@pytest.mark.parametrize(
+    ("start", "said", "hint"),
+    [
+        (b"\xfd7zXZ\0", "compressed with xz", "xz -d"),
+        (b"BZh91AY", "compressed with bzip2", "bzip2 -d"),
+        (b"\x1f\x8b", "compressed with gzip", "gunzip"),
+        (b"\x28\xb5\x2f\xfd", "compressed with zstd", "zstd -d"),
+        (b"#!/usr/bin/env run-singularity\n\0SIF_MAGIC\0", "SIF image", "Docker or OCI image"),
+        (bytes(32) + b"SIF_MAGIC\0", "SIF image", "Docker or OCI image"),
+        (b"hsqs", "squashfs", "Docker or OCI image"),
+        (b"PK\x03\x04", "zip", "docker save"),
+        (b"\0asm\1\0\0\0", "WebAssembly", "Linux"),
+    ],
+)
+def test_what_is_no_archive_is_named(tmp_path: Path, start: bytes, said: str, hint: str) -> None:
+    (tmp_path / "file").write_bytes(start + bytes(2000))
+    for kind in ("docker-archive", "oci-archive"):
+        with pytest.raises(ImageInvalid, match=f"archive is .*{said}") as caught:
+            image_of(f"{kind}:{tmp_path}/file")
+        assert hint in caught.value.hint
+
+
+def test_a_compressed_manifest_in_an_archive_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ImageInvalid, match=r"manifest\.json is compressed with gzip, not JSON"):
+        image_of(saved(tmp_path / "i.tar", {"manifest.json": gzip.compress(b"[]")}))
 
 
 @pytest.mark.parametrize(

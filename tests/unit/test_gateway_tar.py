@@ -140,6 +140,6 @@ def test_damaged_compression_is_an_error_of_ours(how: str, at: float) -> None:
         stream.flush()
         layer = Layer(Blob(stream.fileno(), 0, len(stored)), "", 1)
         try:
-            b"".join(chunks(layer, Budget.of(1 << 30, 1000)))
+            b"".join(chunks(layer, Budget.of(1 << 30, 1000, 1 << 30)))
         except ImageInvalid as error:
             assert error.message.startswith("layer 1")

@@ -26,5 +26,9 @@ def test_linter(command: list[str]) -> None:
 def test_shell_files() -> None:
     if not shutil.which("shellcheck"):
         pytest.skip("needs shellcheck, which make setup installs")
-    done = subprocess.run(["shellcheck", ROOT / ".ci/run", ROOT / "sshd/build.sh"], capture_output=True, text=True)
+    done = subprocess.run(
+        ["shellcheck", ROOT / ".ci/run", ROOT / "sshd/build.sh", ROOT / "udirun/build.sh"],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout

@@ -15,15 +15,18 @@ __all__ = ["Feed", "count_lines", "pack", "run_tool"]
 _STANDSTILL = 300.0
 """Seconds without a byte taken, or between the last byte and the exit."""
 _PIPE_SIZE = 1 << 20
-_REPRODUCIBLE = {"SOURCE_DATE_EPOCH": "0"}
-"""The same tree gives the same file."""
+FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
+"""For glibc, which otherwise reserves 64 MiB of addresses for each thread: a limit on memory counts addresses."""
+_ENVIRONMENT = {"SOURCE_DATE_EPOCH": "0", **FEW_ARENAS}
+"""With the time set, the same tree gives the same file."""
+_NO_MEMORY = (b"out of memory", b"cannot allocate memory", b"bad_alloc")
 
 
 def pack(argv: Sequence[str], feed: Feed, advance: Callable[[int], None]) -> None:
     """Run `argv` with the stream that `feed` writes as its input; `advance` gets the bytes of each write.
 
-    Raises UpstreamFailed when the program cannot be run, dies, fails or does not read everything, TimedOut at a
-    standstill, and whatever `feed` raises.
+    Raises UpstreamFailed when the program cannot be run, dies, fails or does not read everything, MemoryError when it
+    gets no more memory, TimedOut at a standstill, and whatever `feed` raises.
     """
 
     def counted(descriptor: int, wrote: Callable[[int], None]) -> None:
@@ -33,12 +36,15 @@ def pack(argv: Sequence[str], feed: Feed, advance: Callable[[int], None]) -> Non
 
         feed(descriptor, on_write)
 
-    run_fed(argv, counted, standstill=_STANDSTILL, pipe_size=_PIPE_SIZE, environment=_REPRODUCIBLE).require_success()
+    done = run_fed(argv, counted, standstill=_STANDSTILL, pipe_size=_PIPE_SIZE, environment=_ENVIRONMENT)
+    if done.exit_code and any(words in done.stderr.lower() for words in _NO_MEMORY):
+        raise MemoryError
+    done.require_success()
 
 
 def run_tool(argv: Sequence[str], seconds: float) -> None:
     """Run a short command, all of whose output explains a failure. Raises UpstreamFailed, TimedOut."""
-    run(argv, seconds=seconds, merge=True, environment=_REPRODUCIBLE).require_success()
+    run(argv, seconds=seconds, merge=True, environment=_ENVIRONMENT).require_success()
 
 
 def count_lines(argv: Sequence[str], seconds: float) -> int:
@@ -49,5 +55,5 @@ def count_lines(argv: Sequence[str], seconds: float) -> int:
         nonlocal lines
         lines += piece.count(b"\n")
 
-    run(argv, seconds=seconds, on_stdout=count, environment=_REPRODUCIBLE).require_success()
+    run(argv, seconds=seconds, on_stdout=count, environment=_ENVIRONMENT).require_success()
     return lines

@@ -7,6 +7,7 @@ result is checked here: its superblock, and by listing it, which reads everythin
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import struct
@@ -14,6 +15,7 @@ from collections.abc import Callable
 
 from gateway.image.flatten import Flattened
 from gateway.image.formats.packer import count_lines, pack
+from gateway.image.formats.squashfs_join import can_join, join
 from udi.config import GatewayConfig
 from udiroot.errors import ConfigError, UpstreamFailed, printable
 
@@ -22,6 +24,8 @@ _MAGIC = 0x73717368
 _LEVELS = {"gzip": (1, 9), "zstd": (1, 22), "xz": None, "lzo": None, "lz4": None}
 _NUMBERS = {"gzip": 1, "lzo": 3, "xz": 4, "lz4": 5, "zstd": 6}
 _LIST_SECONDS = 600.0
+_PART = 256
+"""Names of a large directory that tar2sqfs gets at a time: its work grows with their square."""
 _COMPRESSION = re.compile(r"([a-z0-9]+)(?::([0-9]{1,2}))?")
 
 
@@ -47,8 +51,11 @@ def make_squashfs(flattened: Flattened, output: str, settings: GatewayConfig, ad
     argv += ["--compressor", name]
     if level is not None:
         argv += ["--comp-extra", f"level={level}"]
-    pack([*argv, output], flattened.write, advance)
-    _check(output, flattened.inodes, name)
+    part = _PART if can_join(_NUMBERS[name]) else 0
+    pack([*argv, output], functools.partial(flattened.write, part=part), advance)
+    parted = flattened.parted(part)
+    parts = join(output, parted) if parted else 0
+    _check(output, flattened.inodes + parts, name)
     listed = count_lines([settings.rdsquashfs, "--describe", output], _LIST_SECONDS)
     if listed < flattened.entries - 1:  # the root is not listed, and a name may contain newlines
         raise UpstreamFailed(f"tar2sqfs stored {listed} of {flattened.entries - 1} names")
