@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 
 from udi import config
-from udi.sitefiles import Renderer
+from udi.sitefiles import Renderer, marked
 
 _ROOT = Path(__file__).parents[1]
 _WARM_UP = 5
@@ -85,16 +85,7 @@ def rendered_filter(python: Path, work: Path) -> Path:
     """The program that `udi-admin install` puts in place for qsub."""
     render = Renderer(config.parse('[store]\npath = "/store"\n', "udi.toml"), "/etc/udi/udi.toml")
     program = work / "udi-submit-filter"
-    program.write_text(
-        render(
-            "templates",
-            "program",
-            python=str(python),
-            name="udi-submit-filter",
-            module="torque_hooks.submit_filter",
-            function="main",
-        )
-    )
+    program.write_text(marked(render("torque_hooks", "submit-filter", python=str(python), program=str(program))))
     program.chmod(0o755)
     return program
 

@@ -147,7 +147,7 @@ class Basil:
             if protocol != "1.3":
                 processor.set("architecture", "x86_64")
                 processor.set("clock_mhz", "2600")
-            if holder is not None and ordinal < holder.per_node:
+            if holder is not None and ordinal < holder.per_node * holder.depth:
                 etree.SubElement(processor, "ProcessorAllocation", reservation_id=str(holder.id))
         memory_parent = node if protocol == "1.0" else inner.getparent()
         memory = etree.SubElement(memory_parent, "MemoryArray")

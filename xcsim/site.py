@@ -28,6 +28,8 @@ LIBRARY = "/opt/udi/lib"
 CONFIGURATION = "/etc/udi/udi.toml"
 SSHD_BUILT = ".cache/sshd/bin"
 """Where `make sshd` puts its programs in a checkout."""
+UDI_RUN_BUILT = ".cache/udi-run/udi-run"
+"""Where `make udi-run` puts its program in a checkout; an installation has it in `LIBRARY`."""
 GATEWAY_SECONDS = 20.0
 
 Tables = Mapping[str, Mapping[str, object]]
@@ -96,6 +98,10 @@ def put_packages(root: Path) -> None:
     checkout = _checkout()
     if (checkout / SSHD_BUILT).is_dir():
         shutil.copytree(checkout / SSHD_BUILT, root / LIBRARY[1:] / "sshd", dirs_exist_ok=True)
+    (root / LIBRARY[1:]).mkdir(parents=True, exist_ok=True)
+    built = [path for path in (checkout / UDI_RUN_BUILT, Path(LIBRARY) / "udi-run") if path.is_file()]
+    if built:
+        shutil.copy(built[0], root / LIBRARY[1:] / "udi-run")
     for name in packages_of(checkout):
         shared_root.copy_package(importlib.import_module(name).__path__[0], root / LIBRARY[1:])
     purelib = Path(sysconfig.get_paths()["purelib"])
