@@ -178,3 +178,25 @@ def test_volumes_anywhere_and_a_cache_of_each_node(cray: Cray) -> None:
         assert ended.output.splitlines().count(line) == 2, ended
     assert not any(name.startswith(".udi") for name in os.listdir(cray.machine.path("/scratch/alice")))
     cray.assert_clean()
+
+
+CRAY_MPI = ("/var/spool/alps", "/var/opt/cray", "/etc/opt/cray", "/usr/lib64/mpich")
+
+
+def test_what_cray_s_mpi_needs_of_a_node_is_in_an_image_that_knows_nothing_of_it(cray: Cray) -> None:
+    sites = [{"source": "/scratch"}, {"source": "/home"}, *({"source": path, "read_only": True} for path in CRAY_MPI)]
+    for nid in (A, B):
+        for path in CRAY_MPI:
+            there = cray.machine.node(nid).path(path)
+            there.mkdir(parents=True, exist_ok=True)
+            (there / "mark").write_text(f"{path}\n")
+    with cray.configured({"node": {"filesystems": sites}}):
+        ended = cray.run("alice", f"aprun -n 2 -N 1 -b /bin/cat {' '.join(f'{path}/mark' for path in CRAY_MPI)}\n")
+    for path in CRAY_MPI:
+        assert ended.output.splitlines().count(path) == 2, ended
+    for nid in (A, B):
+        for path in CRAY_MPI:
+            (cray.machine.node(nid).path(path) / "mark").unlink()
+        for path in ("/var/spool/alps", "/var/opt/cray", "/var/opt", "/usr/lib64/mpich", "/usr/lib64", "/usr"):
+            cray.machine.node(nid).path(path).rmdir()
+    cray.assert_clean()
