@@ -20,8 +20,13 @@ from udiroot.errors import UpstreamFailed
 
 _PIECE = 1 << 16
 """Bytes: parts are cut at multiples of this, and those that are zero are left out."""
-_FEATURES = "^has_journal,^resize_inode,^orphan_file,sparse_super2,uninit_bg,flex_bg,extent"
-_EXTENDED = "lazy_itable_init=1,num_backup_sb=0,nodiscard"
+_FEATURES = (
+    "none,ext_attr,dir_index,filetype,extent,64bit,flex_bg,meta_bg,sparse_super,large_file,huge_file,uninit_bg,"
+    "dir_nlink,extra_isize"
+)
+"""What kernels support since 2.6.28, whatever the job host's mke2fs.conf has. No journal, since nothing outlives the
+job; `meta_bg` keeps the copies of the group descriptors few."""
+_EXTENDED = "lazy_itable_init=1,nodiscard"
 _SECONDS = 60
 
 
@@ -32,7 +37,7 @@ def cache_template(site: SiteConfig, size: int, uid: int, gid: int) -> str:
         try:
             stream.truncate(size)
             path = f"/proc/{os.getpid()}/fd/{stream.fileno()}"
-            options = ["-q", "-F", "-t", "ext4", "-m", "0", "-O", _FEATURES]
+            options = ["-q", "-F", "-t", "ext4", "-m", "0", "-e", "continue", "-O", _FEATURES]
             extended = f"{_EXTENDED},root_owner={uid}:{gid}"
             run([site.gateway.mke2fs, *options, "-E", extended, path], seconds=_SECONDS).require_success()
             return "\n".join(f"{offset} {_packed(data)}" for offset, data in _parts(stream.fileno(), size))

@@ -34,7 +34,8 @@ _KEPT_OPTIONS = {"ro": MS_RDONLY, "noexec": MS_NOEXEC, "noatime": MS_NOATIME, "n
 def bind(source: str, target: str, flags: int, *, recursive: bool = False) -> None:
     """Bind `source` on `target` with `flags`; `recursive` includes what is mounted below, with the same flags.
 
-    Nothing that is mounted later on one side appears on the other.
+    Nothing that is mounted later on one side appears on the other. No user may be able to change what `target` leads
+    to, which must be free of links, and not that of a descriptor.
     """
     try:
         tree = open_tree(source, recursive=recursive)
@@ -51,9 +52,8 @@ def bind(source: str, target: str, flags: int, *, recursive: bool = False) -> No
 
 def _bind_then_remount(source: str, target: str, flags: int, depth: int) -> None:
     mount(source, target, flags=MS_BIND | depth)
-    point = os.path.realpath(target)  # a descriptor's path would still lead below the new mount
-    mount("", point, flags=MS_PRIVATE | depth)
-    for mounted in mountinfo.below(mountinfo.read(), point):
+    mount("", target, flags=MS_PRIVATE | depth)
+    for mounted in mountinfo.read_below(target):
         kept = 0
         for option in mounted.options:
             kept |= _KEPT_OPTIONS.get(option, 0)

@@ -66,7 +66,7 @@ def compose(plan: NodePlan, node: str, stage: str, label: str, protected: "tuple
             ssh.mount_programs(plan.ssh, root)
         empty = mount_views(root, label, plan.tmp_bytes)
         for fixture in fixtures:
-            fixture.mount(root, empty)
+            fixture.mount(root, stage, empty)
     mount("", root, flags=MS_BIND | MS_REMOUNT | FROZEN)
     if root != skeleton:
         umount(skeleton)

@@ -7,6 +7,7 @@ import os
 import stat
 
 from udiroot.accounts import MERGED, merged
+from udiroot.fields import number
 from udiroot.plan import NodePlan, PlanFile
 from udiroot.rules import check_name
 from udiroot.targets import ImageTree
@@ -52,10 +53,26 @@ def _with_own_name(text: str, plan: NodePlan, node: str) -> str:
 def _address(text: str, name: str) -> str:
     """The first address that a hosts file has for a name; nothing, if none."""
     for line in text.split("\n"):
-        fields = line.partition("#")[0].split()
-        if name in fields[1:]:
-            return fields[0]
+        if name not in line:
+            continue
+        fields = line.partition("#")[0].encode("ascii", "replace").split()  # blanks are those of C
+        if name.encode() in fields[1:] and _is_address(fields[0].decode()):
+            return fields[0].decode()
     return ""
+
+
+def _is_address(text: str) -> bool:
+    """Whether programs read an address there; they pass over a line that has none."""
+    if ":" not in text:
+        parts = text.split(".")
+        return len(parts) == 4 and all(str(number(part, 255)) == part for part in parts)
+    from _socket import AF_INET6, inet_pton  # most nodes never need it
+
+    try:
+        inet_pton(AF_INET6, text)
+    except OSError:
+        return False
+    return True
 
 
 def _text_of(path: str) -> str:

@@ -1,12 +1,15 @@
 """What the site and the user have declared for a root: each at one target, attached when the image is in place.
 
 Targets that lie in another mount are walked to one name at a time, following no link, since a user may write there.
+Such a mount is complete before it is moved to what the walk has found: no path there is looked up again, since between
+two calls it may become a link to a mount of the node.
 """
 
 import os
 import stat
 
 from udiroot.errors import SetupFailed, UdiError, printable
+from udiroot.kernel import MS_MOVE, mount
 from udiroot.layout import DIRECTORY, Leaf
 from udiroot.rights import FileRights
 
@@ -47,9 +50,9 @@ class Fixture:
         self.outer: Leaf | None = None
         """The mount that it lies in."""
 
-    def mount(self, root: str, ours: "set[int]") -> None:
-        """Attach it in the root. `ours` are the devices of file systems that start empty, where a missing mount point
-        is created. Raises `error`."""
+    def mount(self, root: str, closed: str, ours: "set[int]") -> None:
+        """Attach it in the root. `closed` is a directory that no user can reach. `ours` are the devices of file systems
+        that start empty, where a missing mount point is created. Raises `error`."""
         if self.attach is None:
             return
         try:
@@ -58,7 +61,9 @@ class Fixture:
                 return
             descriptor = self._walk(root + self.outer.path, self.path[len(self.outer.path) + 1 :], ours)
             try:
-                self.attach(f"/proc/self/fd/{descriptor}")
+                place = _mount_point(closed, self.kind)
+                self.attach(place)
+                mount(place, f"/proc/self/fd/{descriptor}", flags=MS_MOVE)
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -108,3 +113,14 @@ class Fixture:
     def _place(self) -> str:
         outer = self.outer.name if self.outer is not None else "the root"
         return f"'{printable(self.path)}' (in {outer})"
+
+
+def _mount_point(closed: str, kind: str) -> str:
+    """Where a mount of that kind can be put together, before it is moved to its place."""
+    path = f"{closed}/{kind}"
+    if not os.path.lexists(path):
+        if kind == DIRECTORY:
+            os.mkdir(path, 0o700)
+        else:
+            os.close(os.open(path, _NEW_FILE, 0o600))
+    return path

@@ -6,6 +6,7 @@ or replace a name is *opened*; all others are the image's own, unchanged. A link
 belongs is replaced by a mount point.
 """
 
+import os
 import stat
 
 from udiroot.errors import SetupFailed, UdiError, printable
@@ -13,6 +14,8 @@ from udiroot.targets import ImageTree
 
 DIRECTORY, FILE, OWN, LINK = "directory", "file", "own file", "link"
 """Kinds of a leaf: a mount point that is a directory or a file, a file that the caller writes, and a symbolic link."""
+_LONGEST_NAME, _LONGEST_PATH = 255, 2048
+"""Bytes that a name may have (the kernel's limit), and a path in the root: it is longer while the root is composed."""
 
 
 class Leaf:
@@ -61,6 +64,7 @@ class Layout:
 
         Two mounts at one path are both made, in the order of the calls. Raises `error` where the leaf cannot be there.
         """
+        _require_short(leaf.path, leaf.name, error)
         above, _, last = leaf.path.rpartition("/")
         parent = self._descend(above, leaf.name, error)
         if isinstance(parent, Leaf):
@@ -78,6 +82,7 @@ class Layout:
 
     def put_directory(self, path: str, name: str) -> None:
         """Make sure that there is a directory. Raises SetupFailed."""
+        _require_short(path, name, SetupFailed)
         there = self._descend(path, name, SetupFailed)
         if isinstance(there, Leaf) and there.path != path:
             raise SetupFailed(f"{name}: it lies in {there.name}, where shifter-xc creates nothing")
@@ -109,3 +114,12 @@ class Layout:
         """Whether the image itself has what can be mounted on."""
         mode = self._tree.mode(parent.source, name)
         return stat.S_ISDIR(mode) if kind == DIRECTORY else kind == FILE and stat.S_ISREG(mode)
+
+
+def _require_short(path: str, what: str, error: "type[UdiError]") -> None:
+    """Raises `error` for a path that cannot be created; the reason first, since a report has little room."""
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise error(f"path of more than {_LONGEST_PATH} bytes in the root: {what}")
+    longest = max(len(os.fsencode(name)) for name in path.split("/"))
+    if longest > _LONGEST_NAME:
+        raise error(f"name of {longest} bytes, more than {_LONGEST_NAME}, in the root: {what}")

@@ -6,6 +6,7 @@ is looked at. Each of these ends with the processes of its user. The kernel send
 during which none can fork.
 """
 
+import errno
 import os
 import time
 
@@ -34,8 +35,11 @@ def terminate(uid: int, terminated: Terminated, deadline: float, *, seen_or_not:
             terminated.add(process)
         if not found and (signalled or (is_sure and not seen_or_not)):
             return
-        _kill_all(uid)
-        signalled = True
+        if _kill_all(uid):
+            signalled = True
+        else:  # they may be why: each of them is ended that was seen
+            for process in found:
+                processes.send_kill(process.pid, process.start)
         if time.monotonic() >= until:
             return
         time.sleep(0.002)
@@ -61,14 +65,21 @@ def _look(uid: int) -> "tuple[list[Process], bool]":
     return found, is_sure
 
 
-def _kill_all(uid: int) -> None:
-    """kill(-1, SIGKILL) in a child that has no right but the user's, and that the user cannot signal."""
-    child = os.fork()
+def _kill_all(uid: int) -> bool:
+    """kill(-1, SIGKILL) in a child that has no right but the user's, and that the user cannot signal; False where the
+    node has no process left for such a child. Raises OSError."""
+    try:
+        child = os.fork()
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.ENOMEM):
+            return False
+        raise
     if child == 0:
         _become_and_kill(uid)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code:
         raise OSError(max(code, 0), os.strerror(code) if code > 0 else "child was killed", f"signal to uid {uid}")
+    return True
 
 
 def _become_and_kill(uid: int) -> None:

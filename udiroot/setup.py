@@ -64,11 +64,14 @@ def _require_wanted(plan_path: str) -> None:
 
 
 def _clear_earlier(job: str, root: str, run: RunDirectory, node: str, deadline: float) -> None:
-    found = ledger.survey(root, run, node, foreign=False)
+    """Where the run directory is named after its job, other jobs have roots of their own on the node, which are none
+    of its business."""
+    only = job if os.path.basename(run.path) == job else ""
+    found = ledger.survey(root, run, node, job=only, foreign=False)
     if found.clean:
         return
     others = found.jobs - {job}
-    if (others or not found.jobs) and not ledger.survey(root, run, node).is_dead:
+    if (others or not found.jobs) and not ledger.survey(root, run, node, job=only).is_dead:
         raise SetupFailed(f"the node is not clean: {found.sentence()}", "clean it with udi-admin recover")
     for earlier in found.jobs or {job}:
         tear_down(earlier, root, run, node, deadline)
@@ -83,6 +86,7 @@ def _undo(job: str, root: str, run: RunDirectory, node: str, deadline: float, er
     """
     seconds = max(_UNDO_SECONDS, int(deadline - time.monotonic()))
     set_alarm(seconds + 1)
+    run.close_others()
     try:
         tear_down(job, root, run, node, time.monotonic() + seconds)
     except (UdiError, OSError) as second:

@@ -5,11 +5,16 @@ of the image, as in `/lib64 -> usr/lib64`, but never onto, into or over what shi
 declared: such a link is *replaced* by a directory with the same content, and the target has the path that was declared.
 """
 
+import errno
 import os
 import stat
 
 from udiroot.inroot import resolve
-from udiroot.rules import is_forbidden, is_within
+from udiroot.rules import is_forbidden
+
+_LONGEST = 1024
+"""Bytes of a directory's path in the image that a link may lead to, so that paths below it stay within the kernel's
+limit."""
 
 
 class ImageTree:
@@ -31,13 +36,18 @@ class ImageTree:
             return os.stat(f"{self._image}{directory}/{name}", follow_symlinks=False).st_mode
         except (FileNotFoundError, NotADirectoryError):
             return 0
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:  # no file has such a name
+                return 0
+            raise
 
     def behind(self, link: str) -> "str | None":
         """The directory of the image that a link leads to; None where it leads to nothing, or to something else."""
         try:
             with resolve(self._image, link) as place:
                 is_directory = stat.S_ISDIR(os.fstat(place.descriptor).st_mode)
-                return place.path.rstrip("/") if is_directory else None
+                is_usable = is_directory and len(os.fsencode(place.path)) <= _LONGEST
+                return place.path.rstrip("/") if is_usable else None
         except OSError:  # dangling, a loop, or through something that is not a directory
             return None
 
@@ -62,19 +72,26 @@ class Targets:
         return self._paths[target]
 
     def _settled(self, targets: "list[str]", owned: "tuple[str, ...]") -> bool:
+        """Whether this time no more links had to be replaced."""
         self._paths: dict[str, str] = {}
-        closed = [*owned, *targets]
+        taken = _Taken((*owned, *targets))
+        is_settled = True
         for target in targets:
-            path, links = self._followed(target, frozenset(closed))
-            if links and (is_forbidden(path, closed) or any(is_within(path, other) for other in closed)):
+            outer = next((path for path in _prefixes(target)[-2::-1] if path in self._paths), "")
+            if outer:  # it lies in that one, wherever that is
+                self._paths[target] = self._paths[outer] + target[len(outer) :]
+                continue
+            path, links = self._followed(target, taken.paths)
+            if links and (is_forbidden(path) or taken.meets(path)):
                 self._replaced.update(links)
-                return False
+                is_settled = False
+                continue
             self._paths[target] = path
             if links:
-                closed.append(path)
-        return True
+                taken.add(path)
+        return is_settled
 
-    def _followed(self, target: str, closed: "frozenset[str]") -> "tuple[str, list[str]]":
+    def _followed(self, target: str, closed: "set[str] | frozenset[str]") -> "tuple[str, list[str]]":
         """`target` with links above its last name followed, and the paths of these links in the root."""
         *above, last = target.split("/")[1:]
         path, links = "", list[str]()
@@ -92,6 +109,32 @@ class Targets:
             else:
                 source = f"{source}/{name}" if stat.S_ISDIR(mode) else None
         return f"{path}/{last}", links
+
+
+class _Taken:
+    """Paths that no link may lead to, into or above. Whether one does is known without comparing it to each of them."""
+
+    __slots__ = ("_above", "paths")
+
+    def __init__(self, paths: "tuple[str, ...]") -> None:
+        self.paths: set[str] = set()
+        self._above: set[str] = set()
+        for path in paths:
+            self.add(path)
+
+    def add(self, path: str) -> None:
+        self.paths.add(path)
+        self._above.update(_prefixes(path))
+
+    def meets(self, path: str) -> bool:
+        """Whether `path` is one of them, or above or below one."""
+        return path in self._above or not self.paths.isdisjoint(_prefixes(path))
+
+
+def _prefixes(path: str) -> "list[str]":
+    """The directories on the way to `path`, and itself."""
+    names = path.split("/")
+    return ["/".join(names[:count]) for count in range(2, len(names) + 1)]
 
 
 def outer_first(targets: "tuple[str, ...] | list[str]") -> "list[str]":

@@ -146,6 +146,10 @@ def _unmount(found: Survey) -> None:
     """One pass over the mounts, each before the one that it is on. A busy one stays in the table, for the next pass."""
     for mount in deepest_first(found.mounts):
         try:
+            if mount.kind == "ext4" and mount.source in found.loops:
+                from udiroot import cache  # only a job with such a file system pays for it
+
+                cache.discard(mount)
             umount(mount.point)
         except OSError as error:
             if error.errno not in (errno.EBUSY, errno.EINVAL, errno.ENOENT):

@@ -1,7 +1,7 @@
 """Faults in the middle of set-up and teardown.
 
 The node software is started by a line that counts every call that changes the node, and at a chosen one fails it, stops
-the process there, or kills it just before or just after.
+the process there, kills it just before or just after, or lets its alarm come just after.
 
 The software itself is the shipped zip, untouched; only the start line differs from the one in production. The same line
 can make the kernel an old one, by refusing the calls that it lacks, and gives it modules, which the kernel of a test
@@ -32,7 +32,6 @@ KERNELS = {
     "without mount_setattr": ("mount_setattr",),
     "without overlay": ("overlay",),
     "without O_TMPFILE": ("O_TMPFILE",),
-    "without leases": ("O_TMPFILE", "leases"),
     "with a simple overlay": ("overlay options",),
     "old": (
         "overlay", "O_TMPFILE", "open_tree", "mount_setattr", "move_mount", "open_in_root", "LOOP_CONFIGURE",
@@ -40,6 +39,8 @@ KERNELS = {
     ),
 }  # fmt: skip
 """Name of a kernel → what it lacks."""
+_LACKS = KERNELS | {"without leases": ("O_TMPFILE", "leases")}
+"""Also one whose file systems are no place for a cache."""
 
 ERRNOS = {
     "umount": (errno.EBUSY, errno.EINVAL, errno.ENOENT, errno.EIO),
@@ -76,7 +77,7 @@ names, struck = [], who == "parent"
 faster = dict(umount=(2, 22), mkdir=(17,), rmdir=(2,), open=(17,), link=(17,), load_module=(17,), delete_module=(2,))
 def is_change(name, args):
     if name == "open":
-        return args[1] & (os.O_CREAT | os.O_RDWR | os.O_WRONLY)
+        return mode == "late" or args[1] & (os.O_CREAT | os.O_RDWR | os.O_WRONLY)
     if name == "write":
         return args[0] > 2
     return name != "ioctl" or args[1] != 0x4C05
@@ -115,7 +116,7 @@ def watched(module, name):
         if mode == "before":
             os.kill(os.getpid(), 9)
         result = real(*args, **kwargs)
-        os.kill(os.getpid(), 9)
+        os.kill(os.getpid(), 14 if mode == "late" else 9)
         return result
     setattr(module, name, call)
 def fork(real):
@@ -173,8 +174,9 @@ os._exit(code)
 @dataclass(frozen=True)
 class Fault:
     """What happens at call `point` (0: nothing): it fails with errno `number`, or the process is stopped there, or
-    killed `before` or `after` it. `kernel` is one of KERNELS. `who` is the `parent`, whose child continues alone, or
-    the `child` that it forks, whose calls are counted from 1 again."""
+    killed `before` or `after` it, or its alarm comes when the call was made (`late`: each open(2) is a point then).
+    `kernel` is one of KERNELS, or `without leases`. `who` is the `parent`, whose child continues alone, or the `child`
+    that it forks, whose calls are counted from 1 again."""
 
     point: int = 0
     mode: str = "none"
@@ -235,7 +237,7 @@ def _command(rig: Rig, words: list[str], fault: Fault) -> list[str]:
         point=fault.point,
         mode=fault.mode,
         number=fault.number,
-        lacks=KERNELS[fault.kernel],
+        lacks=_LACKS[fault.kernel],
         table=MODULES,
         who=fault.who,
     )

@@ -16,6 +16,7 @@ import pytest
 from tests.node import faults
 from tests.node.faults import Fault
 from tests.node.rig import ALICE, Rig, make_tree
+from tests.node.test_together import stopped
 from udiroot.plan import NodePlan, PlanMount, PlanStep
 
 WAYS = ("new", "without overlay")
@@ -81,6 +82,7 @@ TARGETS = (
     "/var/lib/app/sub/sub",
     "/opt/cray/a,b:c",
     "/srv/with blank/\u00e9",
+    "/srv/back\\slash/x",
 )
 
 
@@ -183,6 +185,19 @@ def test_a_live_link_above_a_mount_still_leads_to_the_image(clean: Rig, way: str
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_a_mount_in_another_one_below_a_live_link(clean: Rig, way: str) -> None:
+    """`/var/run -> /run`: the inner one goes to where the outer one is, and the link stays."""
+    sites = _sites(
+        ("/scratch/site/inner", "/lib/n/inner"), ("/scratch/site", "/lib/n"), ("/scratch/spool", "/var/run/n")
+    )
+    _set_up(clean, clean.plan(**sites, **_volumes(("/scratch/alice/in", "/var/run/n/state"))), way)
+    assert clean.inside("cat /usr/lib/n/mark /usr/lib/n/inner/mark").stdout == "site/mark\nsite/inner/mark\n"
+    assert clean.inside("cat /run/n/placement; ls -d /lib /var/run").stdout == "spool/placement\n/lib\n/var/run\n"
+    assert clean.inside("echo x > /run/n/state/x; cat /var/run/n/state/x; rm /run/n/state/x").stdout == "x\n"
+    assert clean.inside("test -L /lib && test -L /var/run").returncode == 0
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_two_links_to_one_directory_do_not_put_two_mounts_at_one_place(clean: Rig, way: str) -> None:
     def change(tree: Path) -> None:
         (tree / "one").symlink_to("data")
@@ -248,6 +263,11 @@ def test_a_mount_in_another_mount(clean: Rig, way: str) -> None:
         ({"steps": (PlanStep("before", "link", "/etc", "/l"),)} | _sites(("/scratch/site", "/l/x")), 7,
          "it lies below site step link /l, which is not a directory"),
         ({"steps": (PlanStep("before", "link", "/etc", "/l"),)} | _sites(("/scratch/site", "/l")), 7, "has the same"),
+        (_volumes(("/scratch/alice", "/data/" + "x" * 256)), 2, "name of 256 bytes, more than 255, in the root: vol"),
+        (_volumes(("/scratch/alice", "/tmp/" + "\u00e9" * 128 + "/x")), 2, "name of 256 bytes, more than 255"),
+        (_volumes(("/scratch/alice", "/" + "\u00e9" * 128 + "/x")), 2, "name of 256 bytes, more than 255"),
+        (_volumes(("/scratch/alice", "/data" + "/\U0001f600" * 500)), 2, "path of more than 2048 bytes in the root"),
+        (_sites(("/scratch/site", "/" + "x" * 256)), 7, "name of 256 bytes, more than 255, in the root: site file s"),
         (_sites(("/scratch/site", "/etc")), 7, "would hide what belongs to shifter-xc"),
         (_sites(("/scratch/site", "/var")), 7, "would hide what belongs to shifter-xc"),
         (_sites(("/scratch/site", "/proc")), 7, "would hide what belongs to shifter-xc"),
@@ -281,6 +301,44 @@ def test_single_files(clean: Rig, way: str) -> None:
         assert clean.inside(f"cat {path}; echo more >> {path}").stdout.startswith("alice/file\n"), path
     assert (clean.directory / "scratch/alice/file").read_text() == "alice/file\n" + "more\n" * 4
     assert clean.inside("cat /etc/hosts").stdout == "site/file\n"
+
+
+def _table(rig: Rig) -> list[str]:
+    """Points and options of the node's own mounts."""
+    fields = [line.split() for line in rig.node.run(["/bin/cat", "/proc/self/mountinfo"]).stdout.splitlines()]
+    return [f"{line[4]} {line[5]}" for line in fields if not line[4].startswith(("/var/udi", "/var/run/udi"))]
+
+
+@pytest.mark.parametrize("kernel", ["new", "without mount_setattr", "old"])
+@pytest.mark.parametrize("kind", ["projects", "file"])
+def test_a_user_who_renames_directories_meanwhile_changes_nothing_of_the_node(
+    clean: Rig, kind: str, kernel: str
+) -> None:
+    """The way to a mount in a volume is the user's: between two calls it may become a link to a mount of the node."""
+    work, away = clean.directory / "scratch/alice/work", clean.directory / "scratch/alice/away"
+    (work / "projects").mkdir(exist_ok=True)
+    (work / "file").touch()
+    inner = (
+        ("/scratch/alice/in", "/out/work/projects") if kind == "projects" else ("/scratch/alice/file", "/out/work/file")
+    )
+    plan = clean.plan(sites=(), **_volumes(("/scratch/alice", "/out"), inner))
+    before = _table(clean)
+    calls = faults.set_up(clean, plan, Fault(kernel=kernel)).calls
+    assert clean.tear_down().words == "clean"
+    walked = max(number for number, name in enumerate(calls, 1) if name == "setgroups")
+    for point in range(walked + 1, len(calls) + 1):
+        with stopped(clean, plan, point, kernel) as run:
+            work.rename(away)
+            work.symlink_to("/")
+            try:
+                report = run.go_on().report
+            finally:
+                work.unlink()
+                away.rename(work)
+        assert report
+        assert report.code in (0, 2), report.words
+        assert _table(clean) == before, (point, calls[point - 1])
+        assert clean.tear_down().words == "clean"
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -365,6 +423,41 @@ def test_hundreds_of_places(clean: Rig, way: str) -> None:
     targets = [f"/site/{number % 7}/{number}/deep" for number in range(300)]
     _set_up(clean, clean.plan(**_sites(*(("/scratch/spool", target) for target in targets))), way)
     assert clean.inside("cat /site/*/*/deep/placement | grep -c .").stdout == "300\n"
+
+
+def _links(tree: Path) -> None:
+    for number in range(400):
+        (tree / f"l{number}").symlink_to(("etc", "/opt/udi", "scratch", "usr")[number % 4])
+
+
+@pytest.mark.parametrize("way", [*WAYS, "old"])
+def test_the_time_of_hundreds_of_places_grows_with_their_number_only(clean: Rig, way: str) -> None:
+    """Whatever links the image has where they belong."""
+    image = _image(clean, "a9" * 32, _links)
+    needed = []
+    for count in (50, 400):
+        sites = _sites(*(("/scratch/spool", f"/l{number}/deep") for number in range(count)))
+        report = faults.set_up(clean, clean.plan(**image, **sites), Fault(kernel=way)).report
+        assert report
+        assert report.ok, report.words
+        needed.append(report.milliseconds)
+        shown = clean.inside(f"n=0; while [ $n -lt {count} ]; do cat /l$n/deep/placement; n=$((n+1)); done | grep -c .")
+        assert shown.stdout == f"{count}\n"
+        assert clean.tear_down().words == "clean"
+    assert needed[1] < 1500, needed
+
+
+def test_a_link_to_a_directory_deeper_than_a_path_may_be(clean: Rig) -> None:
+    def change(tree: Path) -> None:
+        deep = tree / "/".join(["deep" * 50] * 8)
+        deep.mkdir(parents=True)
+        (tree / "short").symlink_to(deep.relative_to(tree))
+
+    plan = clean.plan(**_image(clean, "aa" * 32, change), **_sites(("/scratch/spool", "/short/x")))
+    for way in WAYS:
+        _set_up(clean, plan, way)
+        assert clean.inside("cat /short/x/placement").stdout == "spool/placement\n"
+        assert clean.tear_down().words == "clean"
 
 
 @pytest.mark.parametrize("name", ["R@4.2", "foo~rc1", "with blank", "\u00fcml\u00e4ut", "a:b,c=d", "x\\y", "#"])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import subprocess
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from tests.node import faults
 from tests.node.faults import Fault
 from tests.node.rig import ALICE, BOB, Rig
 from udi.cachefs import cache_template
-from udiroot.plan import PlanCache
+from udiroot.plan import PlanCache, PlanMount
 
 SIZE = 32 << 20
 
@@ -56,14 +59,20 @@ def test_its_file_has_no_name_and_is_sparse(clean: Rig) -> None:
     assert any("/scratch/alice/" in text and "(deleted)" in text for text in backing), backing
 
 
-@pytest.mark.parametrize("without", ["O_TMPFILE", "leases"])
-def test_where_the_file_system_cannot_make_one_without_a_name(clean: Rig, without: str) -> None:
-    """As on Lustre: it has a name for a moment, and mode 0."""
+def test_where_the_file_system_cannot_make_one_without_a_name(clean: Rig) -> None:
+    """As on Lustre: it has a name for a moment, mode 0, and nobody else on the node has it open."""
     plan = clean.plan(**_cache(clean))
-    done = faults.set_up(clean, plan, Fault(kernel=f"without {without}"))
+    done = faults.set_up(clean, plan, Fault(kernel="without O_TMPFILE"))
     assert done.report, done.trace
     assert done.report.ok, done.report.words
     assert clean.inside("echo x > /cache/x; cat /cache/x").stdout == "x\n"
+
+
+def test_where_nothing_shows_that_nobody_else_has_it_open(clean: Rig) -> None:
+    """A user who waits for the name could open the file, keep it, and write what the kernel's parser then reads."""
+    refused = faults.set_up(clean, clean.plan(**_cache(clean)), Fault(kernel="without leases")).report
+    assert refused
+    assert (refused.code, "other programs could write the cache" in refused.words) == (2, True), refused.words
 
 
 def test_a_directory_that_the_user_may_not_write(clean: Rig) -> None:
@@ -92,3 +101,51 @@ def test_a_file_is_no_place_for_one(clean: Rig) -> None:
 def test_a_template_that_is_no_file_system_is_the_site_s_fault(clean: Rig, template: str, words: str) -> None:
     refused = clean.set_up(clean.plan(caches=(PlanCache("/scratch/alice", "/cache", SIZE, template),)))
     assert (refused.code, words in refused.words) == (7, True), refused.words
+
+
+def test_what_is_not_written_yet_is_not_waited_for(clean: Rig) -> None:
+    """Nobody reads a cache after its job: the kernel forgets it just before it is unmounted."""
+    assert clean.set_up(clean.plan(**_cache(clean))).ok
+    assert clean.inside("cat /dev/zero | head -c 9000000 > /cache/x; mkdir /cache/y").stderr == ""
+    outcome = faults.tear_down(clean, "123.sdb")
+    assert outcome.report
+    assert outcome.report.words == "clean"
+    last = len(outcome.calls) - outcome.calls[::-1].index("umount")
+    assert outcome.calls[:last].count("ioctl") == 1, outcome.calls
+
+
+def test_a_file_system_of_the_node_is_not_taken_for_a_cache(clean: Rig) -> None:
+    """One of the same kind, writable, and on a loop device too, stays usable when a job that had it has ended."""
+    path = clean.directory / "scratch/own.ext4"
+    with path.open("wb") as stream:
+        stream.truncate(SIZE)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", path], check=True)
+    mount = "mkdir /own && mount -t ext4 -o loop /scratch/own.ext4 /own"
+    assert clean.node.run(["/bin/busybox", "sh", "-c", mount]).stderr == ""
+    try:
+        sites = (PlanMount("/own", "/own", False),)
+        assert clean.set_up(clean.plan(sites=sites, **_cache(clean))).ok
+        assert clean.inside("ls -d /own/lost+found").stdout == "/own/lost+found\n"
+        assert clean.tear_down().words == "clean"
+        assert clean.node.run(["/bin/busybox", "sh", "-c", "echo x > /own/x && sync && cat /own/x"]).stdout == "x\n"
+    finally:
+        assert clean.node.run(["/bin/busybox", "sh", "-c", "umount /own && rmdir /own"]).stderr == ""
+        path.unlink()
+
+
+@pytest.mark.parametrize("size", [SIZE, SIZE + 1, SIZE + 4095, 10 << 30, 1 << 40])
+def test_its_file_system_is_one_for_old_kernels_and_small_to_send(clean: Rig, tmp_path: Path, size: int) -> None:
+    template = cache_template(clean.site, size, ALICE.uid, ALICE.gid)
+    assert len(template) < 1 << 20
+    image = tmp_path / "image"
+    with image.open("wb") as stream:
+        stream.truncate(size)
+        for line in template.split("\n"):
+            offset, data = line.split(" ")
+            stream.seek(int(offset))
+            stream.write(zlib.decompress(base64.b64decode(data)))
+    shown = subprocess.run(["dumpe2fs", "-h", image], capture_output=True, text=True, check=True).stdout
+    (features,) = (line.split(":")[1].split() for line in shown.splitlines() if line.startswith("Filesystem features"))
+    assert not {"metadata_csum", "sparse_super2", "has_journal", "orphan_file", "bigalloc"} & set(features)
+    if size < 1 << 35:
+        subprocess.run(["e2fsck", "-fn", image], check=True, capture_output=True)

@@ -105,6 +105,21 @@ def test_set_up_interrupted(rig: Rig, plan: NodePlan, kernel: str) -> None:
 
 
 @pytest.mark.parametrize("kernel", _KERNELS)
+def test_the_alarm_comes_when_something_was_just_opened(rig: Rig, plan: NodePlan, kernel: str) -> None:
+    """Then no variable has the descriptor, which would keep the root busy for the undoing."""
+    before = picture(rig)
+    plan.deadline = 1
+    calls = faults.set_up(rig, plan, Fault(mode="late", kernel=kernel)).calls
+    assert faults.tear_down(rig, plan.job, Fault(kernel=kernel)).report
+    opened = [n for n, name in enumerate(calls, 1) if name.startswith("open") and n > calls.index("link") + 1]
+    for point in sorted(random.Random(f"{_SEED}{kernel}").sample(opened, min(_SOME, len(opened)))):
+        outcome = faults.set_up(rig, plan, Fault(point, "late", kernel=kernel))
+        assert outcome.report, f"{point} of {outcome}\n{outcome.trace}"
+        assert (outcome.report.code, outcome.report.words) == (9, "not finished within 1 seconds"), f"{point} {outcome}"
+        assert before.difference(picture(rig)) == [], f"{point} of {outcome}"
+
+
+@pytest.mark.parametrize("kernel", _KERNELS)
 def test_teardown_interrupted(rig: Rig, plan: NodePlan, kernel: str) -> None:
     before = picture(rig)
     quiet = Fault(kernel=kernel)

@@ -6,6 +6,7 @@ only what can be seen to hold the root. Each node is a pid namespace of its own,
 
 from __future__ import annotations
 
+import errno
 import secrets
 import subprocess
 import time
@@ -273,6 +274,21 @@ def test_interrupted_around_the_signal_to_all(rig: Rig, who: str) -> None:
             assert outcome.killed or outcome.report, outcome.trace
             assert tear_down(rig, shared=False).ok, fault
         assert before.difference(rig.picture()) == [], fault
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])
+def test_a_node_without_room_for_another_process(rig: Rig, number: int) -> None:
+    """The user may have all pids that there are: then those of his processes that are seen make room."""
+    before = rig.picture()
+    assert rig.set_up(rig.plan()).ok
+    with holding(rig, "in-flight", _TMP):
+        calls = faults.tear_down(rig, "123.sdb").calls
+    assert rig.set_up(rig.plan()).ok
+    with holding(rig, "in-flight", _TMP):
+        done = faults.tear_down(rig, "123.sdb", Fault(calls.index("fork") + 1, "fail", number)).report
+        assert done
+        assert done.ok, done.words
+    assert before.difference(rig.picture()) == []
 
 
 _RAISING = """

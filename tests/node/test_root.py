@@ -133,6 +133,18 @@ def test_a_node_finds_its_own_name(rig: Rig, text: str) -> None:
     assert own.split()[0] == "127.0.1.1"
 
 
+@pytest.mark.parametrize(
+    "start", ["localhost", "10.0.0", "10.0.0.256", "10.0.0.01", "::g", "10.0.0.1\u00a0x", "10.0.0.1\x1c"]
+)
+def test_a_line_that_programs_pass_over_does_not_count(rig: Rig, start: str) -> None:
+    name = rig.node.run(["/bin/hostname"]).stdout.strip()
+    text = f"{start}{'' if start.endswith(chr(0x1C)) else ' '}{name}\n"
+    assert rig.set_up(rig.plan(etc=(PlanFile("hosts", 0o644, text),))).ok
+    shown = rig.inside("cat /etc/hosts").stdout
+    assert rig.tear_down().ok
+    assert shown == f"{text}127.0.1.1 {name}\n"
+
+
 def test_a_node_that_the_plan_knows_is_not_named_twice(rig: Rig) -> None:
     name = rig.node.run(["/bin/hostname"]).stdout.strip()
     text = f"10.128.0.5 {name}\n"

@@ -39,9 +39,9 @@ class Stopped:
 
 
 @contextmanager
-def stopped(rig: Rig, plan: NodePlan, point: int) -> Iterator[Stopped]:
+def stopped(rig: Rig, plan: NodePlan, point: int, kernel: str = "new") -> Iterator[Stopped]:
     """A set-up that is stopped just before its call `point`."""
-    command, nonce = faults.set_up_command(rig, plan, Fault(point, "stop"))
+    command, nonce = faults.set_up_command(rig, plan, Fault(point, "stop", kernel=kernel))
     pipe = subprocess.PIPE
     with rig.node.popen(command, stdout=pipe, stderr=pipe, text=True) as process:
         pid = _wait_for(lambda: next((pid for pid in rig.node.processes() if _state(pid) == "T"), 0))
