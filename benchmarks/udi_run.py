@@ -40,12 +40,12 @@ def main(rounds: int) -> None:
 
 def _measure(rig: Rig, rounds: int) -> dict[str, list[float]]:
     env = ("PATH=/bin", *(f"VARIABLE_{number}=value of {number}" for number in range(20)))
-    facts = Facts(id=IMAGE_ID, format="squashfs", size=1, sha256="0" * 64, env=env, workdir="/work")
+    facts = Facts(id=IMAGE_ID, format="squashfs", size=1, sha256="0" * 64, env=env, workdir="/analysis")
     alice = Account("alice", 1001, 1001, (1001,), "/", "/bin/sh")
     exports = "".join(f"export {name}='{value}'\n" for name, _, value in (text.partition("=") for text in env))
     files = (
         PlanFile(PATH, 0o444, run_data(facts, rig.site.environment, alice, "tiny")),
-        PlanFile(_SCRIPT, 0o755, f'#!/bin/sh\n{exports}cd /work || exit 125\nexec "$@"\n'),
+        PlanFile(_SCRIPT, 0o755, f'#!/bin/sh\n{exports}cd /analysis || exit 125\nexec "$@"\n'),
     )
     done = rig.set_up(rig.plan(files=files))
     if not done.ok:

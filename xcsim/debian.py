@@ -80,7 +80,7 @@ def demo_archive(cache: Path) -> Path:
                 "config": {
                     "Env": ["PATH=/usr/local/bin:/usr/bin:/bin", "GREETING=hello from the image's environment"],
                     "Entrypoint": ["/usr/bin/python3", "/opt/app/rank.py"],
-                    "WorkingDir": "/work",
+                    "WorkingDir": "/analysis",
                 },
                 "rootfs": {"type": "layers", "diff_ids": [f"sha256:{name}" for name in layers]},
             }
@@ -128,7 +128,7 @@ def _distribution(tree: Path) -> Callable[[tarfile.TarFile], None]:
 
 
 def _application(layer: tarfile.TarFile) -> None:
-    for name in ("opt/app", "work", "output"):
+    for name in ("opt/app", "analysis", "output"):
         directory = tarfile.TarInfo(name)
         directory.type, directory.mode = tarfile.DIRTYPE, 0o755
         layer.addfile(directory)

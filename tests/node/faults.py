@@ -115,9 +115,10 @@ def watched(module, name):
             return real(*args, **kwargs)
         if mode == "before":
             os.kill(os.getpid(), 9)
-        result = real(*args, **kwargs)
-        os.kill(os.getpid(), 14 if mode == "late" else 9)
-        return result
+        try:
+            return real(*args, **kwargs)
+        finally:
+            os.kill(os.getpid(), 14 if mode == "late" else 9)
     setattr(module, name, call)
 def fork(real):
     global struck
@@ -174,9 +175,9 @@ os._exit(code)
 @dataclass(frozen=True)
 class Fault:
     """What happens at call `point` (0: nothing): it fails with errno `number`, or the process is stopped there, or
-    killed `before` or `after` it, or its alarm comes when the call was made (`late`: each open(2) is a point then).
-    `kernel` is one of KERNELS, or `without leases`. `who` is the `parent`, whose child continues alone, or the `child`
-    that it forks, whose calls are counted from 1 again."""
+    killed `before` or `after` it, or its alarm comes when the call was made, whether it failed or not (`late`: each
+    open(2) is a point then). `kernel` is one of KERNELS, or `without leases`. `who` is the `parent`, whose child
+    continues alone, or the `child` that it forks, whose calls are counted from 1 again."""
 
     point: int = 0
     mode: str = "none"

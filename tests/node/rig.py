@@ -50,7 +50,7 @@ def make_tree(directory: Path) -> None:
         "dev",
         "tmp",
         "data",
-        "work",
+        "analysis",
     ):
         (directory / name).mkdir(parents=True)
     shutil.copy("/bin/busybox", directory / "bin/busybox")

@@ -27,11 +27,11 @@ _NODE_PATHS = ("/scratch/mpi/lib", "/scratch/spool", "/scratch/site", "/scratch/
 def clean(rig: Rig) -> Iterator[Rig]:
     """A node that is as before afterwards, with a few directories and files to mount."""
     scratch = rig.directory / "scratch"
-    for name in ("mpi/lib", "spool/state", "site/inner", "alice/in", "alice/work/deep"):
+    for name in ("mpi/lib", "spool/state", "site/inner", "alice/in", "alice/analysis/deep"):
         (scratch / name).mkdir(parents=True, exist_ok=True)
     for name in ("mpi/lib/libmpich.so", "spool/placement", "site/mark", "site/inner/mark", "site/file", "alice/file"):
         (scratch / name).write_text(f"{name}\n")
-    for path in ("alice", "alice/in", "alice/work", "alice/work/deep", "alice/file"):
+    for path in ("alice", "alice/in", "alice/analysis", "alice/analysis/deep", "alice/file"):
         os.chown(scratch / path, ALICE.uid, ALICE.gid)
     before = rig.picture()
     yield rig
@@ -293,11 +293,11 @@ def test_what_cannot_be_is_refused_in_one_line(
 
 @pytest.mark.parametrize("way", WAYS)
 def test_single_files(clean: Rig, way: str) -> None:
-    volumes = _volumes(("/scratch/alice/file", "/work/settings"), ("/scratch/alice/file", "/usr/lib/new/settings"),
+    volumes = _volumes(("/scratch/alice/file", "/analysis/settings"), ("/scratch/alice/file", "/usr/lib/new/settings"),
                        ("/scratch/alice/file", "/entry"), ("/scratch/alice/file", "/tmp/settings"))  # fmt: skip
     steps = (PlanStep("after", "bind", "/scratch/site/file", "/etc/hosts"),)
     _set_up(clean, clean.plan(**volumes, steps=steps, sites=()), way)
-    for path in ("/work/settings", "/usr/lib/new/settings", "/entry", "/tmp/settings"):
+    for path in ("/analysis/settings", "/usr/lib/new/settings", "/entry", "/tmp/settings"):
         assert clean.inside(f"cat {path}; echo more >> {path}").stdout.startswith("alice/file\n"), path
     assert (clean.directory / "scratch/alice/file").read_text() == "alice/file\n" + "more\n" * 4
     assert clean.inside("cat /etc/hosts").stdout == "site/file\n"
@@ -315,11 +315,13 @@ def test_a_user_who_renames_directories_meanwhile_changes_nothing_of_the_node(
     clean: Rig, kind: str, kernel: str
 ) -> None:
     """The way to a mount in a volume is the user's: between two calls it may become a link to a mount of the node."""
-    work, away = clean.directory / "scratch/alice/work", clean.directory / "scratch/alice/away"
-    (work / "projects").mkdir(exist_ok=True)
-    (work / "file").touch()
+    inside, away = clean.directory / "scratch/alice/analysis", clean.directory / "scratch/alice/away"
+    (inside / "projects").mkdir(exist_ok=True)
+    (inside / "file").touch()
     inner = (
-        ("/scratch/alice/in", "/out/work/projects") if kind == "projects" else ("/scratch/alice/file", "/out/work/file")
+        ("/scratch/alice/in", "/out/analysis/projects")
+        if kind == "projects"
+        else ("/scratch/alice/file", "/out/analysis/file")
     )
     plan = clean.plan(sites=(), **_volumes(("/scratch/alice", "/out"), inner))
     before = _table(clean)
@@ -328,13 +330,13 @@ def test_a_user_who_renames_directories_meanwhile_changes_nothing_of_the_node(
     walked = max(number for number, name in enumerate(calls, 1) if name == "setgroups")
     for point in range(walked + 1, len(calls) + 1):
         with stopped(clean, plan, point, kernel) as run:
-            work.rename(away)
-            work.symlink_to("/")
+            inside.rename(away)
+            inside.symlink_to("/")
             try:
                 report = run.go_on().report
             finally:
-                work.unlink()
-                away.rename(work)
+                inside.unlink()
+                away.rename(inside)
         assert report
         assert report.code in (0, 2), report.words
         assert _table(clean) == before, (point, calls[point - 1])

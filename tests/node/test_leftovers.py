@@ -182,7 +182,7 @@ def test_a_namespace_with_an_image_that_is_a_directory(rig: Rig, kind: str, user
     image = rig.make_image("directory", name)
     plan = rig.plan(image_format="directory", image_path=f"/lus/udi/images/{image.name}", image_id=name)
     assert rig.set_up(plan).ok
-    with holding(rig, kind, "/var/udi/work", user=user):
+    with holding(rig, kind, "/var/udi/analysis", user=user):
         report = tear_down(rig, shared=True, seconds=4)
         if user is ALICE:
             assert report.ok, report.words

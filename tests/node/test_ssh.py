@@ -76,10 +76,10 @@ def test_a_terminal_of_one_s_own(joined: Pair) -> None:
 
 
 def test_udi_run_finds_our_ssh_first_and_a_session_has_the_image_s_environment(pair: Pair) -> None:
-    pair.set_up(pair.plan(pair.keys(), env=("PATH=/usr/bin:/bin", "MODEL=a b"), workdir="/work"))
+    pair.set_up(pair.plan(pair.keys(), env=("PATH=/usr/bin:/bin", "MODEL=a b"), workdir="/analysis"))
     try:
         done = pair.nodes[412].inside("/opt/udi/bin/udi-run ssh nid00413 'echo $PATH $MODEL $PWD $(cat)' < /dev/null")
-        assert (done.stdout, done.stderr) == ("/opt/udi/bin:/usr/bin:/bin a b /work\n", "")
+        assert (done.stdout, done.stderr) == ("/opt/udi/bin:/usr/bin:/bin a b /analysis\n", "")
     finally:
         pair.tear_down()
 

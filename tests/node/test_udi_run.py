@@ -89,8 +89,8 @@ def test_working_directories(image: Image) -> None:
     (image.tree / "projects/app").mkdir(parents=True)
     (image.rig.directory / "scratch/alice/job").mkdir(exist_ok=True)
     for workdir, expected, reason in (
-        ("/work", "/work", ""),
-        ("work", "/work", ""),
+        ("/analysis", "/analysis", ""),
+        ("analysis", "/analysis", ""),
         ("", "/", ""),
         ("/absent", "/scratch/alice/job", "No such file or directory"),
         ("/closed", "/scratch/alice/job", "Permission denied"),
@@ -103,7 +103,7 @@ def test_working_directories(image: Image) -> None:
         assert re.search(rf"^udi-run: warning: .*{reason}.*\n$" if reason else "^$", err), err
         if workdir == "/absent":
             assert image.run("sh", "-c", "pwd", cwd="/nowhere", env={"PWD": "/nowhere"})[1] == "/\n"
-            assert image.run("--workdir", "/work", "sh", "-c", "pwd") == (0, "/work\n", "")
+            assert image.run("--workdir", "/analysis", "sh", "-c", "pwd") == (0, "/analysis\n", "")
         assert image.rig.tear_down().ok
 
 

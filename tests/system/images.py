@@ -12,10 +12,10 @@ from tests.gateway.archives import Entry, directory, file, make_archive, symlink
 _APPLETS = (
     "sh cat cut echo grep hostname id kill ls mkdir pidof printf ps pwd rm setsid sleep sort stat test touch tr wc"
 )
-_DIRECTORIES = "bin etc usr var opt home scratch proc sys dev work root"
+_DIRECTORIES = "bin etc usr var opt home scratch proc sys dev analysis root"
 CONFIG = {
     "Env": ["PATH=/bin:/usr/bin", 'GREETING=it\'s "here"'],
-    "WorkingDir": "/work",
+    "WorkingDir": "/analysis",
     "Entrypoint": ["/bin/sh", "-c", 'echo entered in $PWD: $GREETING "$0"', "one two"],
 }
 

@@ -49,7 +49,7 @@ def test_what_a_rank_finds_in_the_root(cray: Cray) -> None:
     assert {"/", "/output", "/scratch", "/tmp", "/proc", "/bin"} <= set(mounts)
     assert [target for target, flags in mounts.items() if "nosuid" not in flags] == []
     assert [target for target, flags in mounts.items() if "nodev" not in flags and not target.startswith("/dev")] == []
-    assert lines[-2:] == ['entered in /work: it\'s "here" one two', 'it\'s "here" in /work']
+    assert lines[-2:] == ['entered in /analysis: it\'s "here" one two', 'it\'s "here" in /analysis']
     written = cray.machine.path("/scratch/alice/from-node")
     assert (written.read_text(), written.stat().st_uid) == ("mine\n", ALICE)
     cray.assert_clean()

@@ -57,7 +57,7 @@ def test_the_readme_s_commands(cray: Cray) -> None:
     solver.write_text('#!/bin/sh\necho "solver with $OMP_NUM_THREADS in $PWD"\n')
     solver.chmod(0o755)
     done = cray.run("alice", "".join(f"{_RUN} {line}\n" for line in lines))
-    greeting = 'entered in /work: it\'s "here" one two'
+    greeting = 'entered in /analysis: it\'s "here" one two'
     assert done.output.splitlines() == [greeting, greeting, "solver with 4 in /home/alice"]
     assert re.fullmatch(r"udi-run: the command: 'make-plots' was not found in PATH \(.*\)\n", done.error)
     cray.assert_clean()

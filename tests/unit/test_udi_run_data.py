@@ -31,12 +31,12 @@ def test_records_in_their_order() -> None:
     text = data(
         'set = { "a.b" = "1 2" }\nunset = ["X"]\nprepend = { L = "/p" }\nappend = { L = "/q" }',
         env=("A=x\ny",),
-        workdir="work",
+        workdir="analysis",
         entrypoint=("/e", ""),
         cmd=("c d",),
     )
     assert text.split("\0") == [
-        "udi-run 1", "workdir /work", "entrypoint /e", "entrypoint ", "cmd c d", "set A=x\ny",
+        "udi-run 1", "workdir /analysis", "entrypoint /e", "entrypoint ", "cmd c d", "set A=x\ny",
         "set PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "unset X", "set a.b=1 2",
         "prepend L=/p", "append L=/q", "set HOME=/home/alice", "set USER=alice", "set LOGNAME=alice",
         "set UDI_IMAGE=app:1", f"set UDI_IMAGE_ID={'ab' * 32}", "shell /bin/tcsh", "prepend PATH=/opt/udi/bin",
