@@ -7,20 +7,17 @@ take turns, each started from inside the node.
 
 from __future__ import annotations
 
-import secrets
-import shlex
 import statistics
-import tempfile
 from pathlib import Path
 
 import click
 
+from benchmarks.rigs import step_commands, temporary_rig
 from benchmarks.turns import in_turns, show
-from tests.node.rig import IDENTITY_FILE, Rig, make_tree
-from udi import nodecommand
+from tests.node.rig import Rig, make_tree
 from udi.commandline import run
 from udiroot.plan import NodePlan, PlanMount
-from xcsim.debian import debian_tree
+from xcsim.debian import cache_option, debian_tree
 
 _USUAL = ("/scratch", "/projects", "/home")
 _USR = ("lib", "bin", "share", "share/doc", "sbin", "local", "include", "share/man", "lib/x86_64-linux-gnu")
@@ -32,26 +29,15 @@ _MANY_FILES = 95_000
 
 @click.command()
 @click.option("--rounds", default=20, show_default=True, help="Number of rounds.")
-@click.option(
-    "--cache",
-    type=click.Path(path_type=Path),
-    default=Path(".cache"),
-    show_default=True,
-    help="Where the Debian image is kept between runs.",
-)
+@cache_option
 def main(rounds: int, cache: Path) -> None:
     """Measure set-up and teardown with mounts in many places."""
-    with tempfile.TemporaryDirectory(prefix="udi-bench-") as directory:
-        Path(directory).chmod(0o755)
-        rig = Rig(Path(directory) / "rig")
-        try:
-            commands: dict[str, list[str]] = {}
-            for name, plan in _plans(rig, debian_tree(cache)).items():
-                up, down = _commands(rig, plan)
-                commands |= {f"{name}: set-up": up, f"{name}: teardown": down}
-            times = in_turns(rig, commands, rounds)
-        finally:
-            rig.close()
+    with temporary_rig() as rig:
+        commands: dict[str, list[str]] = {}
+        for name, plan in _plans(rig, debian_tree(cache)).items():
+            up, down = step_commands(rig, plan)
+            commands |= {f"{name}: set-up": up, f"{name}: teardown": down}
+        times = in_turns(rig, commands, rounds)
     show(times, rounds)
     for name, values in times.items():
         usual = times[f"usual: {name.rpartition(': ')[2]}"]
@@ -87,15 +73,6 @@ def _plan(rig: Rig, image: str, *targets: str) -> NodePlan:
             *(PlanMount("/projects", target, True) for target in targets),
         ),
         volumes=(PlanMount("/scratch/alice", "/output", False), PlanMount("/scratch/alice/in", "/mnt", True)),
-    )
-
-
-def _commands(rig: Rig, plan: NodePlan) -> tuple[list[str], list[str]]:
-    path, sha256 = rig.send(plan)
-    nonce = secrets.token_hex(16)
-    return (
-        shlex.split(nodecommand.setup_command(rig.site, IDENTITY_FILE, path, sha256, nonce)),
-        shlex.split(nodecommand.teardown_command(rig.site, IDENTITY_FILE, plan.job, nonce)),
     )
 
 

@@ -7,50 +7,36 @@ on which each operation takes a millisecond (benchmarks/cold.py).
 
 from __future__ import annotations
 
-import secrets
-import shlex
 import statistics
-import tempfile
 from pathlib import Path
 
 import click
 
 from benchmarks import cold, replay
+from benchmarks.rigs import step_commands, temporary_rig
 from benchmarks.turns import in_turns, show
-from tests.node.rig import IDENTITY_FILE, Rig
-from udi import nodecommand
+from tests.node.rig import Rig
 from udi.commandline import run
 from udiroot.plan import NodePlan, PlanMount
-from xcsim.debian import debian_tree
+from xcsim.debian import cache_option, debian_tree
 
 _STEPS = ("setupRoot", "unsetupRoot")
 
 
 @click.command()
 @click.option("--rounds", default=40, show_default=True, help="Number of rounds.")
-@click.option(
-    "--cache",
-    type=click.Path(path_type=Path),
-    default=Path(".cache"),
-    show_default=True,
-    help="Where the Debian image is kept between runs.",
-)
+@cache_option
 @click.option("--cold", "slow", is_flag=True, help="Put the software on a slow file system.")
 def main(rounds: int, cache: Path, slow: bool) -> None:
     """Measure setupRoot and unsetupRoot, and print the medians.
 
     Each step is also shown as a multiple of a bare interpreter and the step's own system calls.
     """
-    with tempfile.TemporaryDirectory(prefix="udi-bench-") as directory:
-        Path(directory).chmod(0o755)
-        rig = Rig(Path(directory) / "rig")
-        try:
-            if slow:
-                cold.measure(rig, min(rounds, 10))
-            else:
-                _show(_measure(rig, debian_tree(cache), rounds), rounds)
-        finally:
-            rig.close()
+    with temporary_rig() as rig:
+        if slow:
+            cold.measure(rig, min(rounds, 10))
+        else:
+            _show(_measure(rig, debian_tree(cache), rounds), rounds)
 
 
 def _show(times: dict[str, list[float]], rounds: int) -> None:
@@ -69,7 +55,7 @@ def _calls_of(step: str) -> str:
 
 
 def _measure(rig: Rig, tree: Path, rounds: int) -> dict[str, list[float]]:
-    steps = dict(zip(_STEPS, _commands(rig, _plan(rig, tree)), strict=True))
+    steps = dict(zip(_STEPS, step_commands(rig, _plan(rig, tree)), strict=True))
     commands = {"bare interpreter": [*rig.site.node.python, "-I", "-S", "-c", "pass"], **steps}
     for step, argv in steps.items():
         program = rig.directory / f"software/{step}"
@@ -86,15 +72,6 @@ def _plan(rig: Rig, tree: Path) -> NodePlan:
         image_path=f"/lus/udi/images/{name}.squashfs",
         sites=tuple(PlanMount(path, path, False) for path in ("/scratch", "/projects", "/home")),
         volumes=(PlanMount("/scratch/alice", "/output", False), PlanMount("/scratch/alice/in", "/mnt", True)),
-    )
-
-
-def _commands(rig: Rig, plan: NodePlan) -> tuple[list[str], list[str]]:
-    path, sha256 = rig.send(plan)
-    nonce = secrets.token_hex(16)
-    return (
-        shlex.split(nodecommand.setup_command(rig.site, IDENTITY_FILE, path, sha256, nonce)),
-        shlex.split(nodecommand.teardown_command(rig.site, IDENTITY_FILE, plan.job, nonce)),
     )
 
 

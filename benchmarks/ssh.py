@@ -5,19 +5,14 @@ The tiny image of the tests; the four commands take turns, each started from ins
 
 from __future__ import annotations
 
-import secrets
-import shlex
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import click
 
+from benchmarks.rigs import step_commands, temporary_rig
 from benchmarks.turns import in_turns, show
 from tests.node.pair import Pair
-from tests.node.rig import IDENTITY_FILE, Rig
-from udi import nodecommand
 from udi.commandline import run
 from udiroot.errors import UpstreamFailed
 
@@ -26,30 +21,21 @@ from udiroot.errors import UpstreamFailed
 @click.option("--rounds", default=40, show_default=True, help="Number of rounds.")
 def main(rounds: int) -> None:
     """Measure what the private sshd adds, and print the medians."""
-    with tempfile.TemporaryDirectory(prefix="udi-bench-") as directory:
-        Path(directory).chmod(0o755)
-        rig = Rig(Path(directory) / "rig")
+    with temporary_rig() as rig:
         pair = Pair(rig)
         try:
             times = _nodes(pair, rounds) | _ssh(pair, rounds)
         finally:
             pair.close()
-            rig.close()
     show(times, rounds)
 
 
 def _nodes(pair: Pair, rounds: int) -> dict[str, list[float]]:
     rig = pair.nodes[412]
-    commands = {}
+    commands: dict[str, list[str]] = {}
     for kind, keys in (("without sshd", None), ("with sshd", pair.keys())):
-        plan = pair.plan(keys)
-        path, sha256 = rig.send(plan)
-        nonce = secrets.token_hex(16)
-        set_up = nodecommand.setup_command(rig.site, IDENTITY_FILE, path, sha256, nonce)
-        commands[f"setupRoot, {kind}"] = shlex.split(set_up)
-        commands[f"unsetupRoot, {kind}"] = shlex.split(
-            nodecommand.teardown_command(rig.site, IDENTITY_FILE, plan.job, nonce)
-        )
+        up, down = step_commands(rig, pair.plan(keys))
+        commands |= {f"setupRoot, {kind}": up, f"unsetupRoot, {kind}": down}
     return in_turns(rig, commands, rounds)
 
 

@@ -6,11 +6,9 @@ root by a program of the node.
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import click
 
+from benchmarks.rigs import temporary_rig
 from benchmarks.turns import in_turns, show
 from tests.node.rig import IMAGE_ID, Rig
 from udi.accounts import Account
@@ -28,13 +26,8 @@ _SCRIPT = "/opt/udi/bin/by-shell"
 @click.option("--rounds", default=200, show_default=True, help="Number of rounds.")
 def main(rounds: int) -> None:
     """Measure the start of a program by udi-run, and print the medians."""
-    with tempfile.TemporaryDirectory(prefix="udi-bench-") as directory:
-        Path(directory).chmod(0o755)
-        rig = Rig(Path(directory) / "rig")
-        try:
-            times = _measure(rig, rounds)
-        finally:
-            rig.close()
+    with temporary_rig() as rig:
+        times = _measure(rig, rounds)
     show(times, rounds)
 
 

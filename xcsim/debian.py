@@ -14,6 +14,8 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import click
+
 from udiroot.errors import UdiError, UpstreamFailed
 from xcsim import tools
 
@@ -43,6 +45,16 @@ line = {
 }
 print("; ".join(f"{name}={value}" for name, value in line.items()), flush=True)
 '''
+
+
+cache_option = click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    default=Path(".cache"),
+    show_default=True,
+    help="Where the Debian image is kept between runs.",
+)
+"""The option of every program that takes the Debian image."""
 
 
 def debian_tree(cache: Path) -> Path:

@@ -25,7 +25,7 @@ from udi.nodes import numbered
 from udiroot.errors import NotPermitted, UdiError
 from udiroot.report import MARK, NodeReport
 from xcsim import registry
-from xcsim.debian import NAME, demo_archive
+from xcsim.debian import NAME, cache_option, demo_archive
 from xcsim.entering import Entry
 from xcsim.machine import Machine
 from xcsim.node import kill_program
@@ -329,13 +329,7 @@ def _require(holds: bool, otherwise: str) -> None:
     show_default=True,
     help="State directory of the demo's machine.",
 )
-@click.option(
-    "--cache",
-    type=click.Path(path_type=Path),
-    default=Path(".cache"),
-    show_default=True,
-    help="Where the Debian image is kept between runs.",
-)
+@cache_option
 def demo(state: Path, cache: Path) -> None:
     """Show the main job on a one-machine Cray XC, with checks, and stop the machine whatever happens."""
     if os.geteuid() != 0:
