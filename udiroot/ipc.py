@@ -38,14 +38,22 @@ def _remove_queues(uid: int, directory: str) -> int:
             return 0
         raise
     try:
-        with os.scandir(directory) as entries:
-            queues = [entry.path for entry in entries if entry.stat(follow_symlinks=False).st_uid == uid]
-        for path in queues:
-            os.unlink(path)
+        removed = sum(_remove_queue(uid, f"{directory}/{name}") for name in os.listdir(directory))
     finally:
         umount(directory)
         os.rmdir(directory)
-    return len(queues)
+    return removed
+
+
+def _remove_queue(uid: int, path: str) -> bool:
+    """Whether there was such a queue of `uid`. Those of others come and go meanwhile."""
+    try:
+        if os.stat(path, follow_symlinks=False).st_uid != uid:
+            return False
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _remove_system_v(uid: int, table: str) -> int:
