@@ -30,6 +30,8 @@ from udi.registries import RegistryConfig
 from udiroot.errors import ImageInvalid, NotFound, TimedOut, UdiError, UpstreamFailed
 
 _PIECE = 1 << 20
+_LONGEST_WAIT = 120.0
+"""Seconds that a registry may ask to wait for a layer: the conversion's worker waits too, of which there are few."""
 _BEAT = 5.0
 """Seconds between two reports of progress while a registry is waited for."""
 
@@ -50,7 +52,7 @@ class Fetcher:
         host = host_of(registries, image.host)
         shown = credentials if image.private else None
         self._given_up = threading.Event()
-        patience = Patience(self._deadline, sleep=self._sleep)
+        patience = Patience(self._deadline, _LONGEST_WAIT, self._sleep)
         self._registry = Registry(registries, host, image.repository, shown, self._deadline, patience)
         self.cache = LayerCache(f"{settings.state}/layers", image.registry, registries.cache_bytes)
         self._locks = Locks(settings.state)
@@ -144,7 +146,7 @@ class _Download:
         self._registry = registry
         self._layer = layer
         self._descriptor = descriptor
-        self._patience = Patience(deadline, sleep=self._sleep, passes=self._may_pass)
+        self._patience = Patience(deadline, _LONGEST_WAIT, self._sleep, self._may_pass)
         self._given_up = given_up
         self._progress = progress
         self._digest = hashlib.sha256()
