@@ -17,7 +17,7 @@ from gateway.image.blob import Blob
 from gateway.image.manifest import SourceImage
 from gateway.image.progress import LayerProgress
 from gateway.sources.patience import Patience
-from gateway.sources.registry import NoRanges, Registry, starts_at
+from gateway.sources.registry import NoRanges, Registry, check_unchanged, starts_at
 from gateway.sources.registry_image import RegistryImage, RemoteLayer, host_of
 from gateway.sources.transport import Answer
 from gateway.store.credentials import Credentials
@@ -167,18 +167,23 @@ class _Download:
         try:
             with self._source() as answer:
                 self._take(answer)
+                if not self._is_right():
+                    check_unchanged(answer, f"layer {layer.digest}")
         except NoRanges:
             self._begin_again()
             raise
         if self._done < layer.size:
             raise UpstreamFailed(f"{self._name()} ended after {self._done} of {layer.size} bytes", "try again")
-        if f"sha256:{self._digest.hexdigest()}" == layer.digest:
+        if self._is_right():
             return
         if self._resumed:
             self._resumed_wrongly()
         raise ImageInvalid(
             f"registry {self._registry.host.name} sent wrong data for layer {layer.digest}", "the sha256 does not match"
         )
+
+    def _is_right(self) -> bool:
+        return f"sha256:{self._digest.hexdigest()}" == self._layer.digest
 
     def _may_pass(self, failure: BaseException | None) -> bool:
         """Whether another attempt may help: a silence may end too, but a disk stays full."""
@@ -235,6 +240,7 @@ class _Download:
             if self._done + len(piece) > self._layer.size:
                 if self._resumed:
                     self._resumed_wrongly()
+                check_unchanged(answer, f"layer {self._layer.digest}")
                 raise ImageInvalid(
                     f"{self._name()} has more than the {self._layer.size} bytes that the manifest states"
                 )

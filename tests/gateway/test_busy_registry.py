@@ -373,3 +373,24 @@ def test_an_encrypted_layer_is_not_fetched(odd: OddRegistry, tmp_path: Path) -> 
     error: UdiError = refused(ImageInvalid, "layer 2 is encrypted", tmp_path, registry_config(odd.name), "x:1")
     assert "publisher" in error.hint
     assert not any(odd.blob_requests(digest) for digest in digests)
+
+
+@pytest.mark.parametrize("place", ["configuration", "layer"])
+@pytest.mark.parametrize("size", [50, 200_000])
+def test_content_that_was_compressed_on_its_way_is_the_networks_fault(
+    odd: OddRegistry, tmp_path: Path, place: str, size: int
+) -> None:
+    """Whether that made it shorter or longer than the manifest states; the same header on the right bytes is none."""
+    path = _image(odd)[place]
+    odd.rules.append(lambda asked: _encoded(odd, asked) if path in asked.path else None)
+    assert pull(tmp_path, registry_config(odd.name), "x:1")
+    odd.rules.insert(2, lambda asked: _encoded(odd, asked, os.urandom(size)) if path in asked.path else None)
+    for cached in (tmp_path / "state" / "layers").rglob("*"):
+        if cached.is_file():
+            cached.unlink()
+    refused(UpstreamFailed, "compressed with gzip, which was not requested", tmp_path, registry_config(odd.name), "x:1")
+
+
+def _encoded(odd: OddRegistry, asked: Asked, body: bytes | None = None) -> Answer:
+    content = odd.blobs[asked.path.rpartition("/")[2]] if body is None else body
+    return 200, {"Content-Encoding": "gzip"}, content
