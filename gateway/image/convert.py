@@ -31,10 +31,11 @@ _SPARE = 1024
 """Bytes for the facts of the image file, which are known when it is made."""
 _MAX_WORD = (128 << 10) - 1
 """Bytes of one argument or variable: Linux's MAX_ARG_STRLEN, without its NUL."""
-_MAX_WORDS = 2 << 20
-"""Bytes of all arguments and variables of a program: a quarter of the stack of 8 MiB that Linux gives by default."""
-_WORD_COST = 9
-"""Bytes that each of them takes beyond its text: its NUL and its pointer."""
+_MAX_WORDS = (2 << 20) - (64 << 10)
+"""Bytes of all arguments and variables: a quarter of the stack of 8 MiB that Linux gives a program by default, without
+what the site and the job add. `udi.rundata` refuses what is above at job start."""
+_WORD_COST = 12
+"""Bytes that each of them takes beyond its text: a keyword and NUL there, a pointer and NUL in the kernel."""
 _MAX_PATH = 4095
 
 

@@ -30,7 +30,11 @@ from gateway.image.tar_writer import TarWriter
 from tests.gateway.archives import BASE, Entry, Layer, directory, file, hardlink, opaque, symlink, whiteout
 from tests.gateway.support import Silent
 from tests.unit.test_gateway_flatten import LIMITS, Result
+from udi.accounts import Account
 from udi.config import GatewayConfig
+from udi.environment import EnvironmentConfig
+from udi.facts import Facts
+from udi.rundata import run_data
 from udiroot.errors import ImageInvalid
 
 END = bytes(2 * BLOCK)
@@ -529,14 +533,23 @@ def test_words_that_are_kept_can_be_written_and_given(key: str, raw: bytes) -> N
 
 
 def test_words_that_no_program_can_be_given_together_are_found_at_conversion() -> None:
-    for words in (["x" * 100_000] * 21, [f"{number}" for number in range(180_000)], [""] * 190_000):
-        document = {"rootfs": {"diff_ids": []}, "config": {"Env": words[:50], "Cmd": words[50:]}}
+    for words in (["x" * 100_000] * 21, [f"{number}" for number in range(120_000)], [""] * 180_000, ["ä"] * 150_000):
+        document = {"rootfs": {"diff_ids": []}, "config": {"Env": words[:9], "Entrypoint": words[9:]}}
         config = ImageConfig.parse(json.dumps(document).encode())
-        if words[0]:
-            error = reason(lambda config=config: check_words(config))  # type: ignore[misc]
-            assert "Env, Entrypoint and Cmd take" in error.message and error.owner == "user"
-        else:
-            check_words(config)
+        error = reason(lambda config=config: check_words(config))  # type: ignore[misc]
+        assert "Env, Entrypoint and Cmd take" in error.message and error.owner == "user"
+
+
+@pytest.mark.parametrize("key", ["Env", "Entrypoint", "Cmd"])
+@pytest.mark.parametrize("word", ["", "a=ä", "=", "x" * 130_000])
+def test_words_that_are_taken_a_job_can_be_started_with(key: str, word: str) -> None:
+    count = 2_000_000 // (len(word.encode()) + 12)
+    config = ImageConfig.parse(json.dumps({"rootfs": {"diff_ids": []}, "config": {key: [word] * count}}).encode())
+    check_words(config)
+    facts = Facts(
+        id="0" * 64, format="ext4", size=0, sha256="", env=config.env, entrypoint=config.entrypoint, cmd=config.cmd
+    )
+    assert run_data(facts, EnvironmentConfig(), Account("anna", 1000, 1000, (1000,), "/home/anna", "/bin/sh"), "x:1")
 
 
 def test_facts_that_no_job_could_read_are_found_at_conversion(tmp_path: Path) -> None:
