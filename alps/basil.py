@@ -7,6 +7,7 @@ deeply they lie (B42), or from the reserved nodes that the reservation itself li
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ClusterShell.NodeSet import RangeSet, RangeSetParseError
@@ -17,6 +18,8 @@ from udiroot.errors import UpstreamFailed, printable
 
 NAMELESS = "1.0"
 """The protocol whose reservations have no batch id."""
+_NO_NID = re.compile(r"[0-9]{7}")
+"""Nids have five digits, rarely six; a range of more would fill the memory."""
 
 
 class BasilRefused(UpstreamFailed):
@@ -131,10 +134,13 @@ def _reserved_nodes(reservation: etree._Element, shape: _Shape) -> dict[int, int
     """Nodes that the reservation lists itself: one by one, or (from 1.6 on) as ranges."""
     listed = {int(n.get("node_id", "")) for n in reservation.iter("ReservedNode") if _is_number(n.get("node_id"))}
     for ranges in reservation.iter("ReservedNodes"):
+        text = (ranges.text or "").strip()
         try:
-            listed |= {int(nid) for nid in RangeSet((ranges.text or "").strip())}
+            if _NO_NID.search(text):
+                raise ValueError(text)
+            listed |= {int(nid) for nid in RangeSet(text)}
         except (RangeSetParseError, ValueError) as error:
-            raise UpstreamFailed(f"apbasil lists nodes that are no ranges: {printable(ranges.text)}") from error
+            raise UpstreamFailed(f"apbasil lists nodes that are no ranges: {printable(text)}") from error
     per_node = shape.per_node or (-(-shape.width // len(listed)) if listed else 0)
     return dict.fromkeys(sorted(listed), max(1, per_node))
 

@@ -15,6 +15,9 @@ from udiroot.errors import ImageInvalid, UdiError, printable
 
 MAX_DEPTH = 64
 """Values within values. Honest documents have about ten."""
+MAX_VALUES = 200_000
+"""Values of a stranger's document. Each takes up to a hundred times the memory of the two bytes that it may be written
+in; an index of ten thousand manifests has about half as many."""
 _SURROGATES = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair, which is one character
     r"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2}|[\ud800-\udfff])"
@@ -23,11 +26,11 @@ _SURROGATES = re.compile(
 _REPLACEMENT = "\ufffd"
 
 
-def read_json(text: bytes | str, *, lenient: bool = False) -> object:
+def read_json(text: bytes | str, *, lenient: bool = False, most: int | None = None) -> object:
     """The value that `text` holds. Raises ValueError, with what is wrong, for all that programs read differently.
 
     That is: a key twice in one object, NaN and infinities, integers of more than 64 bits, other encodings than UTF-8;
-    and for more than MAX_DEPTH values within values.
+    and for more than MAX_DEPTH values within values, or more than `most` values in all.
     """
     plain = text.decode("utf-8", "replace" if lenient else "strict") if isinstance(text, bytes) else text
     plain = _SURROGATES.sub(lambda match: _replaced(match, lenient), plain)
@@ -37,7 +40,7 @@ def read_json(text: bytes | str, *, lenient: bool = False) -> object:
         )
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
-    _check_depth(value)
+    _check_extent(value, most)
     return value
 
 
@@ -53,7 +56,7 @@ class JsonValue:
     def parse(cls, text: bytes, name: str, wrong: type[UdiError] = ImageInvalid) -> JsonValue:
         """The document that `text` holds."""
         try:
-            return cls(read_json(text, lenient=True), name, wrong)
+            return cls(read_json(text, lenient=True, most=MAX_VALUES), name, wrong)
         except ValueError as error:
             raise wrong(f"{name} is not JSON: {printable(error)}") from error
 
@@ -157,9 +160,10 @@ def _constant(word: str) -> NoReturn:
     raise ValueError(f"it has {word}, which is not JSON")
 
 
-def _check_depth(value: object) -> None:
+def _check_extent(value: object, most: int | None) -> None:
     """Level by level, so that depth costs no stack."""
     level = [value]
+    count = 1
     for _ in range(MAX_DEPTH):
         level = [
             inner
@@ -169,4 +173,7 @@ def _check_depth(value: object) -> None:
         ]
         if not level:
             return
+        count += len(level)
+        if most is not None and count > most:
+            raise ValueError(f"it has more than {most} values")
     raise ValueError(_TOO_DEEP)

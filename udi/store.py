@@ -27,7 +27,7 @@ from udi.oserrors import reason
 from udi.reference import ImageReference
 from udiroot.errors import ImageInvalid, NotFound, UpstreamFailed, printable
 
-_MAX_JSON = 16 << 20
+MAX_JSON = 16 << 20
 """Bytes that a facts file may have: an image's environment and labels are bounded by the gateway well below this."""
 
 
@@ -197,7 +197,7 @@ def _read(path: str) -> bytes | None:
     except FileNotFoundError:
         return None
     with os.fdopen(descriptor, "rb") as stream:
-        text = stream.read(_MAX_JSON + 1)
-    if len(text) > _MAX_JSON:
-        raise ImageInvalid(f"image store: {path} is larger than {_MAX_JSON} bytes")
+        text = stream.read(MAX_JSON + 1)
+    if len(text) > MAX_JSON:
+        raise ImageInvalid(f"image store: {path} is larger than {MAX_JSON} bytes")
     return text

@@ -150,7 +150,7 @@ def _print_table(rows: tuple[ImageRow, ...]) -> None:
     table = Table("IMAGE", "ID", "FOR", "SINCE", "SIZE", box=None)
     for row in rows:
         table.add_row(*_cells(row))
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def _cells(row: ImageRow) -> tuple[str, str, str, str, str]:

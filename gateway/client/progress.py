@@ -27,7 +27,7 @@ class Shown:
         self._stage = ""
         if not quiet and sys.stderr.isatty():
             self._bar = bars.Progress(
-                bars.TextColumn("{task.description}"),
+                bars.TextColumn("{task.description}", markup=False),  # it may hold a registry's own words
                 bars.BarColumn(),
                 bars.DownloadColumn(binary_units=True),
                 bars.TransferSpeedColumn(),

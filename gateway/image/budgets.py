@@ -10,7 +10,9 @@ from udiroot.errors import ImageInvalid
 
 XATTR_COST = 160
 SPARSE_PART_COST = 160
-"""Bytes of memory that an extended attribute, or one part of a sparse map, takes beyond its text."""
+NAME_COST = 160
+"""Bytes of memory that an extended attribute, one part of a sparse map, or a name that is kept for links, takes beyond
+its text."""
 _DEFAULT_HEADER_BYTES = 64 << 20
 _LINK_BYTES_PER_ENTRY = 32
 _LINK_BYTES_FLOOR = 1 << 20

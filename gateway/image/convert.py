@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Callable
@@ -20,13 +21,21 @@ from gateway.image.progress import Progress
 from udi.config import GatewayConfig
 from udi.facts import Facts
 from udi.oserrors import reason
+from udi.store import MAX_JSON
 from udiroot.errors import ConfigError, ImageInvalid, UpstreamFailed, printable
 
 _Maker = Callable[[Flattened, str, GatewayConfig, Callable[[int], None]], None]
 FORMATS: dict[str, _Maker] = {"squashfs": make_squashfs, "ext4": make_ext4}
 _PIECE = 1 << 20
+_SPARE = 1024
+"""Bytes for the facts of the image file, which are known when it is made."""
 _MAX_WORD = (128 << 10) - 1
 """Bytes of one argument or variable: Linux's MAX_ARG_STRLEN, without its NUL."""
+_MAX_WORDS = (2 << 20) - (64 << 10)
+"""Bytes of all arguments and variables: a quarter of the stack of 8 MiB that Linux gives a program by default, without
+what the site and the job add. `udi.rundata` refuses what is above at job start."""
+_WORD_COST = 12
+"""Bytes that each of them takes beyond its text: a keyword and NUL there, a pointer and NUL in the kernel."""
 _MAX_PATH = 4095
 
 
@@ -40,6 +49,7 @@ def convert(image: SourceImage, output: str, settings: GatewayConfig, progress: 
     output = os.path.abspath(output)  # programs run in /
     config = ImageConfig.parse(image.config)
     check_words(config)
+    facts = _facts(image, config, settings.format)
     layers = _layers(image, config, settings.architecture)
     try:
         with Checks(layers) as checks:
@@ -55,11 +65,16 @@ def convert(image: SourceImage, output: str, settings: GatewayConfig, progress: 
         if isinstance(error, OSError):
             raise UpstreamFailed(f"image file cannot be written: {reason(error)}") from error
         raise
-    return Facts(
+    return dataclasses.replace(facts, size=size, sha256=digest)
+
+
+def _facts(image: SourceImage, config: ImageConfig, file_format: str) -> Facts:
+    """The facts but for those of the image file. Raises ImageInvalid where they are too large for their readers."""
+    facts = Facts(
         id=image.id,
-        format=settings.format,
-        size=size,
-        sha256=digest,
+        format=file_format,
+        size=0,
+        sha256="",
         arch=config.arch,
         digest=image.digest,
         env=config.env,
@@ -70,6 +85,9 @@ def convert(image: SourceImage, output: str, settings: GatewayConfig, progress: 
         labels=config.labels,
         converter=f"shifter-xc {version('shifter-xc')}",
     )
+    if len(facts.to_json()) > MAX_JSON - _SPARE:
+        raise ImageInvalid(f"image configuration takes more than {MAX_JSON} bytes in the store, mostly for labels")
+    return facts
 
 
 def verify(image: SourceImage, settings: GatewayConfig, progress: Progress) -> None:
@@ -96,6 +114,7 @@ def _layers(image: SourceImage, config: ImageConfig, arch: str) -> list[Layer]:
 def check_words(config: ImageConfig) -> None:
     """Raises ImageInvalid for what no program could be given, so that no job fails for it. Bounds are the kernel's."""
     words = {"Env": config.env, "Entrypoint": config.entrypoint, "Cmd": config.cmd, "WorkingDir": (config.workdir,)}
+    total = 0
     for key, texts in words.items():
         most = _MAX_PATH if key == "WorkingDir" else _MAX_WORD
         for text in texts:
@@ -107,6 +126,12 @@ def check_words(config: ImageConfig) -> None:
                 raise ImageInvalid(f"image configuration: {key} contains a NUL byte: '{printable(text)}'")
             if size > most:
                 raise ImageInvalid(f"image configuration: {key} has a text of {size} bytes, the limit is {most}")
+            total += size + _WORD_COST
+    if total > _MAX_WORDS:
+        raise ImageInvalid(
+            f"image configuration: Env, Entrypoint and Cmd take {total} bytes, the limit is {_MAX_WORDS}",
+            "it is Linux's limit on the arguments and variables of a program",
+        )
 
 
 def _bytes_to_read(layers: list[Layer]) -> int:

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import logging
 
-from gateway.image import tar_reader, tree
-from gateway.image.budgets import HeaderBudget
-from gateway.image.tar_reader import ByteStream, Member, Xattrs
+from gateway.image import tar_reader, tree, xattrs
+from gateway.image.budgets import NAME_COST, HeaderBudget
+from gateway.image.tar_reader import ByteStream, Member
 from gateway.image.tree import LinkLoop, Tree, shown
 from udiroot.errors import ImageInvalid
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _RESERVED = b".wh..wh."
-"""Internal to aufs (`.wh..wh.plnk`): neither a whiteout nor a file."""
-_KEPT_XATTRS = (b"user.", b"trusted.")
-"""What squashfs supports, without `security.*`: file capabilities have no effect in a root mounted nosuid."""
-_OVERLAY_XATTRS = (b"user.overlay.", b"trusted.overlay.")
-"""Orders to the kernel's overlay, of which a node may make the image a layer: they would hide or redirect files there.
-(The overlay's whiteouts are device nodes 0:0, and no device is kept.)"""
+"""Internal to aufs: neither a whiteout nor a file."""
+_PSEUDO_LINKS = b".wh..wh.plnk"
+"""The directory in which aufs kept files of several names, each by its inode number: hard links of layers that it made
+lead there, and only there."""
 _KINDS = {
     tar_reader.REGULAR: tree.FILE,
     tar_reader.SYMLINK: tree.SYMLINK,
@@ -48,6 +46,7 @@ class LayerIndex:
         self._label = label
         self._last_parent: list[bytes] | None = None
         self._last_directory = tree.ROOT
+        self._pseudo_links: dict[bytes, int] = {}
         final.start_layer(number)
 
     def read(self, stream: ByteStream) -> int:
@@ -66,7 +65,7 @@ class LayerIndex:
         if not parts:
             self._root(member)
         elif _WHITEOUT in member.name and any(part.startswith(_WHITEOUT) for part in parts):
-            self._marker(parts)
+            self._marker(parts, member)
         elif member.kind == tar_reader.LINK:
             self._link(parts, member)
         elif member.kind == tar_reader.DIRECTORY:
@@ -90,6 +89,9 @@ class LayerIndex:
 
     def _node(self, parts: list[bytes], member: Member) -> None:
         row = self._bind(self._parent(parts[:-1]), parts[-1], _KINDS[member.kind])
+        self._fill(row, member)
+
+    def _fill(self, row: int, member: Member) -> None:
         self._describe(row, member)
         if member.kind == tar_reader.SYMLINK:
             if not member.linkname:
@@ -116,7 +118,7 @@ class LayerIndex:
         row = self._bind(parent, name, tree.LINK)
         self._tree.link(row, inode)
 
-    def _marker(self, parts: list[bytes]) -> None:
+    def _marker(self, parts: list[bytes], member: Member) -> None:
         """Apply a `.wh.` name. An opaque marker's directory that is a link is not followed: an opaque `link/` means the
         directory that this layer puts there."""
         parent, name = parts[:-1], parts[-1]
@@ -126,6 +128,10 @@ class LayerIndex:
                 row = self._lookup(parent) if parent else tree.ROOT
                 if row is not None and self._tree.kinds[row] == tree.DIRECTORY and self._tree.hide_contents(row):
                     self._last_parent = None
+            elif parent == [_PSEUDO_LINKS] and member.kind == tar_reader.REGULAR:
+                self._headers.spend(len(name) + NAME_COST)
+                self._pseudo_links[name] = row = self._tree.nameless(tree.FILE)
+                self._fill(row, member)
             elif not name.startswith(_WHITEOUT) or name.startswith(_RESERVED) or hidden in (b"", b".", b".."):
                 log.debug("%s: %s hides nothing", self._label, shown(b"/".join(parts)))
             else:
@@ -137,6 +143,8 @@ class LayerIndex:
 
     def _lookup(self, parts: list[bytes]) -> int | None:
         """The row at a path; links in it are followed, except the last part."""
+        if parts[:-1] == [_PSEUDO_LINKS]:
+            return self._pseudo_links.get(parts[-1])
         row, missing = self._tree.resolve(parts[:-1])
         return None if missing else self._tree.find(row, parts[-1])
 
@@ -156,7 +164,7 @@ class LayerIndex:
     def _describe(self, row: int, member: Member) -> None:
         mtime = min(max(member.mtime, 0), _LATEST)
         mode = _SYMLINK_MODE if member.kind == tar_reader.SYMLINK else member.mode
-        self._tree.describe(row, mode, (member.uid, member.gid), mtime, _kept(member.xattrs))
+        self._tree.describe(row, mode, (member.uid, member.gid), mtime, xattrs.kept(member))
 
 
 def clean(name: bytes) -> list[bytes]:
@@ -169,11 +177,3 @@ def clean(name: bytes) -> list[bytes]:
         elif part not in (b"", b"."):
             parts.append(part)
     return parts
-
-
-def _kept(xattrs: Xattrs) -> Xattrs:
-    if not xattrs:
-        return ()
-    return tuple(
-        pair for pair in xattrs if pair[0].startswith(_KEPT_XATTRS) and not pair[0].startswith(_OVERLAY_XATTRS)
-    )

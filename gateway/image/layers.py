@@ -29,7 +29,14 @@ _CHUNK = 1 << 20
 _WINDOW = 1 << 13
 """Bytes that are read at a header, so that small files after it and the next headers are read as well."""
 _ISAL_ERROR = cast(type[Exception], igzip_lib.error)
-_DAMAGE: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, _ISAL_ERROR, zstandard.ZstdError)
+_DAMAGE: tuple[type[Exception], ...] = (
+    OSError,
+    EOFError,
+    OverflowError,  # a field of a gzip header that does not end
+    zlib.error,
+    _ISAL_ERROR,
+    zstandard.ZstdError,
+)
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
 """A frame of something else (RFC 8878, 3.1.2): pzstd begins with one, and zstd:chunked ends with some."""

@@ -13,6 +13,8 @@ from udi.jsonvalue import JsonValue
 from udiroot.errors import ImageInvalid, printable
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+MAX_LAYERS = 1000
+"""Layers of one image. Docker and containerd can mount about 125."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class ImageConfig:
         if rootfs.is_null:
             raise ImageInvalid("image configuration has no rootfs")
         diff_ids = _texts(rootfs.get("diff_ids"))
+        check_layer_count(len(diff_ids))
         for diff_id in diff_ids:
             check_digest(diff_id, "diff_id of the image configuration")
         inner = document.get("config")
@@ -100,6 +103,12 @@ def check_digest(value: JsonValue | str, what: str) -> str:
     if not _DIGEST.fullmatch(text):
         raise ImageInvalid(f"{message}: '{printable(text)}'")
     return text
+
+
+def check_layer_count(count: int) -> None:
+    """Raises ImageInvalid where an image has more layers than MAX_LAYERS."""
+    if count > MAX_LAYERS:
+        raise ImageInvalid(f"image has {count} layers, the limit is {MAX_LAYERS}")
 
 
 def check_content(content: bytes, digest: str, what: str) -> None:

@@ -32,6 +32,9 @@ _GNU_SPARSE = b"S"
 _KNOWN = {REGULAR, LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO}
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s")
 _ZERO_BLOCK = bytes(BLOCK)
+_USTAR = b"ustar\0"
+_STAR, _STAR_PREFIX = b"tar\0", 131
+"""Headers of star end in this, and have two times where ustar's prefix goes on."""
 _INHERITED = {b"uid", b"gid", b"mtime"}
 """Records of a global header that apply to each member after it. Docker ignores all of a global header; a name, a size
 or attributes that many members share are meaningless."""
@@ -145,10 +148,10 @@ def _is_header(block: bytes) -> bool:
 def _member(
     stream: ByteStream, header: bytes, own: dict[bytes, bytes], sparse_records: list[bytes], what: str
 ) -> Member:
-    (name, mode, uid, gid, size, mtime, _, flag, linkname, magic, _, _, _, _, prefix, _) = _HEADER.unpack(header)
+    (name, mode, uid, gid, size, mtime, _, flag, linkname, magic, _, _, _, _, prefix, end) = _HEADER.unpack(header)
     name, linkname = name.partition(b"\0")[0], linkname.partition(b"\0")[0]
-    if magic == b"ustar\x0000" and prefix[0]:
-        name = prefix.partition(b"\0")[0] + b"/" + name
+    if magic.startswith(_USTAR) and prefix[0]:  # whatever the version is, as GNU tar and Go read it
+        name = prefix[: _STAR_PREFIX if end.endswith(_STAR) else None].partition(b"\0")[0] + b"/" + name
     stored = _number(size, what)
     member = Member(
         name,

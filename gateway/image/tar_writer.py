@@ -64,6 +64,8 @@ class TarWriter:
             self.pad(len(text))
         fitting = (min(owner[0], _OCTAL_7), min(owner[1], _OCTAL_7))
         self._header(name[:100], kind, mode, fitting, mtime, min(size, _OCTAL_11), linkname[:100])
+        if len(self._buffer) >= _FLUSH:  # entries without data may follow one another by the million
+            self.flush()
 
     def write(self, data: bytes | memoryview) -> None:
         if self.kept is not None:

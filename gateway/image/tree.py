@@ -138,6 +138,10 @@ class Tree:
         self.children[directory][name] = row
         return row
 
+    def nameless(self, kind: int) -> int:
+        """A new row that no name is bound to yet: further rows may be linked to it."""
+        return self._new_row(ROOT, b"", kind)
+
     def describe(self, row: int, mode: int, owner: tuple[int, int], mtime: int, xattrs: Xattrs) -> None:
         """Attributes of a row's inode."""
         self.modes[row] = mode

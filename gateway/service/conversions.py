@@ -55,9 +55,10 @@ class Conversions:
             report = _Reporter(on_event)
             while True:
                 with self._locks.holder() as holder:
-                    if holder.try_take(self._locks.conversion(key)):
-                        image_id = self._lead(key, name, uid, source, report, held)
+                    if self._takes_lead(holder, key, uid, report):
+                        image_id = self._lead(key, name, source, report, held)
                         break
+                with self._locks.holder() as holder:
                     row = self._history.running(key)
                     found = self._follow(row, holder, report, held) if row else ""
                 if found:
@@ -65,6 +66,27 @@ class Conversions:
                     break
                 time.sleep(_LOOK / 10)
             yield image_id
+
+    def _takes_lead(self, holder: Holder, key: str, uid: int, report: EventSink) -> bool:
+        """Wait for a worker, and lead the conversion with it; False once another leads it.
+
+        All who request the same source wait, each in the queue of their own user, and the first to get a worker leads:
+        an image that a user with many pulls requested first does not wait for all of them.
+        """
+        report_queued = _every_beat(lambda: report(Queued()))
+
+        def waiting() -> None:
+            if holder.is_held_by_another(self._locks.conversion(key)):
+                raise _Begun
+            report_queued()
+
+        try:
+            if holder.is_held_by_another(self._locks.conversion(key)):
+                return False
+            self._turns.take(holder, uid, waiting)
+        except _Begun:
+            return False
+        return holder.try_take(self._locks.conversion(key))
 
     def _follow(self, row: Row, holder: Holder, report: EventSink, held: contextlib.ExitStack) -> str:
         """Follow a conversion to its end. Returns the image's id, or nothing where one must start again."""
@@ -89,9 +111,7 @@ class Conversions:
                 continue
             time.sleep(_LOOK)
 
-    def _lead(
-        self, key: str, name: str, uid: int, source: Origin, report: EventSink, held: contextlib.ExitStack
-    ) -> str:
+    def _lead(self, key: str, name: str, source: Origin, report: EventSink, held: contextlib.ExitStack) -> str:
         number = self._history.begin(key, name)
 
         def on_event(event: Event) -> None:
@@ -99,9 +119,7 @@ class Conversions:
             report(event)
 
         try:
-            with self._locks.holder() as holder:
-                self._turns.take(holder, uid, _every_beat(lambda: on_event(Queued())))
-                image_id = self._convert(number, source, on_event, held)
+            image_id = self._convert(number, source, on_event, held)
         except UdiError as error:
             self._history.end(number, error)
             raise
@@ -130,6 +148,10 @@ class Conversions:
                     return image_id
             worker.verify(on_event)
             return image_id
+
+
+class _Begun(Exception):
+    """Another leads the conversion now."""
 
 
 def _every_beat(report: Callable[[], None]) -> Callable[[], None]:

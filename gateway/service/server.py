@@ -186,7 +186,12 @@ def _accept(gateway: Gateway, server: socket.socket) -> None:
     if slots is None:
         _refuse(connection)
         return
-    threading.Thread(target=gateway.serve, args=(connection, slots), daemon=True).start()
+    try:
+        threading.Thread(target=gateway.serve, args=(connection, slots), daemon=True).start()
+    except RuntimeError:  # the system has no more threads for now
+        log.exception("cannot serve a connection")
+        with slots:
+            _refuse(connection)
 
 
 def handle(site: SiteConfig) -> None:

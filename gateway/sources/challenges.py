@@ -6,8 +6,9 @@ Bearer realm="https://auth.test/token", service="a, \\"b\\"", Basic realm=x, Neg
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BLANKS = re.compile(r"[ \t]*")
@@ -18,6 +19,7 @@ _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _BARE = re.compile(r'[^\s",]+')
 """More than a token: some registries do not quote a realm."""
 _ESCAPE = re.compile(r"\\(.)")
+_MAX_CHALLENGES = 32
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,9 @@ class Challenge:
 
 
 def challenges(headers: Iterable[str]) -> list[Challenge]:
-    """The challenges in the order of the headers. Reading a header ends where it breaks the grammar."""
-    return [challenge for header in headers for challenge in _Reader(header).challenges()]
+    """The challenges in the order of the headers, of which further ones than any server has are not read. Reading a
+    header ends where it breaks the grammar."""
+    return list(islice(chain.from_iterable(_Reader(header).challenges() for header in headers), _MAX_CHALLENGES))
 
 
 class _Reader:
@@ -40,7 +43,7 @@ class _Reader:
         self._text = text
         self._at = 0
 
-    def challenges(self) -> Iterable[Challenge]:
+    def challenges(self) -> Iterator[Challenge]:
         self._take(_BETWEEN)
         while scheme := self._take(_TOKEN):
             found = Challenge(scheme.lower())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from gateway.sources.listing import listed
 from udiroot.errors import NotFound, UsageError, counted, printable
 
 _BY_NUMBER = re.compile(r"@([0-9]{1,6})")
-_MAX_SHOWN = 20
 
 
 class Choice:
@@ -39,10 +39,8 @@ class Choice:
         )
 
     def _listed(self, numbers: Sequence[int] | None = None) -> str:
-        chosen = list(range(len(self._names))) if numbers is None else list(numbers)
-        shown = [name for at in chosen[:_MAX_SHOWN] for name in (self._names[at] or [f"@{at} (without a name)"])]
-        more = len(chosen) - _MAX_SHOWN
-        return ", ".join(printable(name, 100) for name in shown) + (f", and {more} more" if more > 0 else "")
+        chosen = range(len(self._names)) if numbers is None else numbers
+        return listed([name for at in chosen for name in (self._names[at] or [f"@{at} (without a name)"])])
 
     def _spelling(self, number: int) -> str:
         """How a user names an image so that no other is meant."""

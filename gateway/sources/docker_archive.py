@@ -44,7 +44,7 @@ def read_docker_archive(archive: Blob, wanted: str, arch: str, max_metadata: int
             except NotForUs as error:
                 unsuitable = unsuitable or error
                 continue
-        names = entry.layers.items("manifest.json names no layers")
+        names = [] if entry.layers.is_null else entry.layers.items("manifest.json names no layers")
         blobs = tuple(_member(index, name, f"layer {number}") for number, name in enumerate(names, 1))
         name = wanted if wanted and not is_number(wanted) else next(iter(entry.tags), "")
         return SourceImage(config, blobs, name)

@@ -17,7 +17,7 @@ from gateway.image.blob import Blob
 from gateway.image.manifest import SourceImage
 from gateway.image.progress import LayerProgress
 from gateway.sources.patience import Patience
-from gateway.sources.registry import NoRanges, Registry, starts_at
+from gateway.sources.registry import NoRanges, Registry, check_unchanged, starts_at
 from gateway.sources.registry_image import RegistryImage, RemoteLayer, host_of
 from gateway.sources.transport import Answer
 from gateway.store.credentials import Credentials
@@ -30,6 +30,8 @@ from udi.registries import RegistryConfig
 from udiroot.errors import ImageInvalid, NotFound, TimedOut, UdiError, UpstreamFailed
 
 _PIECE = 1 << 20
+_LONGEST_WAIT = 120.0
+"""Seconds that a registry may ask to wait for a layer: the conversion's worker waits too, of which there are few."""
 _BEAT = 5.0
 """Seconds between two reports of progress while a registry is waited for."""
 
@@ -50,7 +52,7 @@ class Fetcher:
         host = host_of(registries, image.host)
         shown = credentials if image.private else None
         self._given_up = threading.Event()
-        patience = Patience(self._deadline, sleep=self._sleep)
+        patience = Patience(self._deadline, _LONGEST_WAIT, self._sleep)
         self._registry = Registry(registries, host, image.repository, shown, self._deadline, patience)
         self.cache = LayerCache(f"{settings.state}/layers", image.registry, registries.cache_bytes)
         self._locks = Locks(settings.state)
@@ -144,7 +146,7 @@ class _Download:
         self._registry = registry
         self._layer = layer
         self._descriptor = descriptor
-        self._patience = Patience(deadline, sleep=self._sleep, passes=self._may_pass)
+        self._patience = Patience(deadline, _LONGEST_WAIT, self._sleep, self._may_pass)
         self._given_up = given_up
         self._progress = progress
         self._digest = hashlib.sha256()
@@ -165,18 +167,23 @@ class _Download:
         try:
             with self._source() as answer:
                 self._take(answer)
+                if not self._is_right():
+                    check_unchanged(answer, f"layer {layer.digest}")
         except NoRanges:
             self._begin_again()
             raise
         if self._done < layer.size:
             raise UpstreamFailed(f"{self._name()} ended after {self._done} of {layer.size} bytes", "try again")
-        if f"sha256:{self._digest.hexdigest()}" == layer.digest:
+        if self._is_right():
             return
         if self._resumed:
             self._resumed_wrongly()
         raise ImageInvalid(
             f"registry {self._registry.host.name} sent wrong data for layer {layer.digest}", "the sha256 does not match"
         )
+
+    def _is_right(self) -> bool:
+        return f"sha256:{self._digest.hexdigest()}" == self._layer.digest
 
     def _may_pass(self, failure: BaseException | None) -> bool:
         """Whether another attempt may help: a silence may end too, but a disk stays full."""
@@ -233,6 +240,7 @@ class _Download:
             if self._done + len(piece) > self._layer.size:
                 if self._resumed:
                     self._resumed_wrongly()
+                check_unchanged(answer, f"layer {self._layer.digest}")
                 raise ImageInvalid(
                     f"{self._name()} has more than the {self._layer.size} bytes that the manifest states"
                 )

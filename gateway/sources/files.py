@@ -94,7 +94,7 @@ class OpenedFiles:
             raise UsageError(f"the request names {len(names)} files and brings {len(descriptors)} descriptors")
         if not source.is_directory and list(names) != [""]:
             raise UsageError("an archive must be one file with an empty name")
-        if not all(stat.S_ISREG(os.fstat(descriptor).st_mode) for descriptor in descriptors):
+        if not all(stat.S_ISREG(_status(descriptor).st_mode) for descriptor in descriptors):
             raise UsageError("a descriptor of the request is not a regular file")
         return cls(source, tag, dict(zip(names, descriptors, strict=True)))
 
@@ -106,7 +106,7 @@ class OpenedFiles:
         """Equal for two callers who opened the very same files, unchanged in between."""
         parts: list[tuple[object, ...]] = []
         for name, descriptor in sorted(self.files.items()):
-            status = os.fstat(descriptor)
+            status = _status(descriptor)
             parts.append((name, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
         return (self.source.kind, self.tag, *parts)
 
@@ -218,6 +218,16 @@ class _OpeningLayout:
             except NotFound:
                 return None
         return Blob.of_file(self._files[name])
+
+
+def _status(descriptor: int) -> os.stat_result:
+    """What fstat(2) reports of a file that another process opened; some file systems tell it to the user alone."""
+    try:
+        return os.fstat(descriptor)
+    except OSError as error:
+        raise UsageError(
+            f"the gateway cannot read a file of the request: {reason(error)}", "copy it to another file system"
+        ) from error
 
 
 def _refusal(path: str, error: OSError) -> NotFound | NotPermitted | UsageError:

@@ -6,9 +6,10 @@ may turn out to be for other nodes. Attestations, which are listed next to the i
 
 from __future__ import annotations
 
+from gateway.sources.listing import listed
 from udi.architecture import Architecture
 from udi.jsonvalue import JsonValue
-from udiroot.errors import ImageInvalid, printable
+from udiroot.errors import ImageInvalid
 
 _ATTESTATION = "vnd.docker.reference.type"
 _UNKNOWN = "unknown"
@@ -21,7 +22,7 @@ def for_nodes(entries: list[JsonValue], nodes: Architecture) -> list[JsonValue]:
     stated: list[tuple[tuple[int, int], JsonValue]] = []
     unstated: list[JsonValue] = []
     others: list[str] = []
-    for entry in images_of(entries):
+    for entry in (entry for entry in entries if not is_attestation(entry)):
         system, image = _platform(entry)
         if image is None:
             unstated.append(entry)
@@ -37,15 +38,10 @@ def for_nodes(entries: list[JsonValue], nodes: Architecture) -> list[JsonValue]:
 
 def no_version(nodes: Architecture, others: list[str]) -> ImageInvalid:
     """The error where an image has versions for `others` only."""
-    listed = ", ".join(dict.fromkeys(printable(other, 60) for other in others)) or "none with a platform"
+    versions = listed(list(dict.fromkeys(others))) or "none with a platform"
     higher = any(Architecture.of(other).name == nodes.name for other in others)
-    hint = f"it has: {listed}" + ("; gateway.architecture states the level of the nodes" if higher else "")
+    hint = f"it has: {versions}" + ("; gateway.architecture states the level of the nodes" if higher else "")
     return ImageInvalid(f"image has no version for {nodes}", hint)
-
-
-def images_of(entries: list[JsonValue]) -> list[JsonValue]:
-    """The entries that are not attestations."""
-    return [entry for entry in entries if not _is_attestation(entry)]
 
 
 def same_platform(entries: list[JsonValue]) -> bool:
@@ -59,7 +55,8 @@ def annotation(entry: JsonValue, key: str) -> str:
     return entry.get("annotations").get(key).text("")
 
 
-def _is_attestation(entry: JsonValue) -> bool:
+def is_attestation(entry: JsonValue) -> bool:
+    """Whether an entry is not an image, but about one."""
     system, image = _platform(entry)
     unknown = system == _UNKNOWN or (image is not None and image.name == _UNKNOWN)
     return unknown or annotation(entry, _ATTESTATION) != ""

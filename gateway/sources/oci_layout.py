@@ -63,8 +63,9 @@ def _choose(entries: list[JsonValue], wanted: str) -> list[JsonValue]:
     choice = Choice([tuple(name for name in pair if name) for pair in names], "OCI layout", "oci:DIR:{}")
     if wanted:
         return [entries[number] for number in choice.named(wanted, lambda one, other: one == other)]
-    images = index.images_of(entries) or entries
-    numbers = [number for number, entry in enumerate(entries) if entry in images]
+    numbers = [number for number, entry in enumerate(entries) if not index.is_attestation(entry)]
+    numbers = numbers or list(range(len(entries)))
+    images = [entries[number] for number in numbers]
     different = len({names[number][0] for number in numbers}) > 1
     unnamed = not any(names[number][0] for number in numbers)
     if len(images) > 1 and (different or (unnamed and index.same_platform(images))):

@@ -128,12 +128,8 @@ class Registry:
         for attempt in self._patience.attempts():
             with attempt, self._get("GET", path, headers) as answer:
                 text = answer.read_whole(what, limit)
-                if answer.header("Content-Encoding").lower() not in ("", "identity") and "manifests/" in path:
-                    raise UpstreamFailed(
-                        f"{answer.url.host} sent {what} compressed with "
-                        f"{printable(answer.header('Content-Encoding'), 40)}, which was not requested",
-                        "a proxy or cache in between may do so; it must pass data unchanged",
-                    )
+                if not _is_digest_of(wanted, text):
+                    check_unchanged(answer, what)
                 if _is_cut(answer, text, wanted, size):
                     raise Passing(
                         f"{answer.url.host} closed the connection after {len(text)} bytes of {what}", "try again later"
@@ -270,10 +266,24 @@ def _check_range(answer: Answer, start: int) -> None:
         raise NoRanges(f"{answer.url.host} refused to send a part of a blob (HTTP {answer.status})")
 
 
+def check_unchanged(answer: Answer, what: str) -> None:
+    """Raises UpstreamFailed where content, which is not what was wanted, was changed on its way."""
+    encoding = answer.header("Content-Encoding")
+    if encoding.lower() not in ("", "identity"):
+        raise UpstreamFailed(
+            f"{answer.url.host} sent {what} compressed with {printable(encoding, 40)}, which was not requested",
+            "a proxy or cache in between may do so; it must pass data unchanged",
+        )
+
+
+def _is_digest_of(digest: str, text: bytes) -> bool:
+    return digest == f"sha256:{hashlib.sha256(text).hexdigest()}"
+
+
 def _is_cut(answer: Answer, text: bytes, wanted: str, size: int) -> bool:
     """Whether a complete answer would be longer. A digest that matches settles it, whatever sizes are stated."""
     stated = wanted if wanted.startswith("sha256:") else answer.header("Docker-Content-Digest")
-    if stated.startswith("sha256:") and stated == f"sha256:{hashlib.sha256(text).hexdigest()}":
+    if _is_digest_of(stated, text):
         return False
     if len(text) < size or answer.status == 206:
         return True

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gateway.image.manifest import check_content, check_digest
+from gateway.image.manifest import check_content, check_digest, check_layer_count
 from gateway.sources.oci_image import Resolver
 from gateway.sources.patience import Patience
 from gateway.sources.registry import Registry
@@ -24,7 +24,6 @@ from udi.reference import ImageReference
 from udi.registries import HUB, RegistryConfig, RegistryHostConfig
 from udiroot.errors import ImageInvalid, NotFound, NotPermitted, TimedOut, UdiError, UpstreamFailed, printable
 
-_MAX_LAYERS = 1000
 _MAX_URLS = 10
 _SECONDS = 45.0
 """Limit on all queries about one reference, not counting waits that the registry asks for: whoever requests the image
@@ -160,8 +159,7 @@ def _image(
 
 def layers_of(entries: Sequence[JsonValue], max_bytes: int) -> tuple[RemoteLayer, ...]:
     """The layers that these descriptors describe. Raises ImageInvalid, also above `max_bytes` in all."""
-    if len(entries) > _MAX_LAYERS:
-        raise ImageInvalid(f"image has {len(entries)} layers, the limit is {_MAX_LAYERS}")
+    check_layer_count(len(entries))
     layers = tuple(_layer(entry, number) for number, entry in enumerate(entries, 1))
     if sum(layer.size for layer in layers) > max_bytes:
         raise ImageInvalid(f"the layers have more than {max_bytes} bytes", "limit set by gateway.max_image_bytes")

@@ -26,6 +26,8 @@ class TarIndex:
             )
         self._blobs: dict[str, Blob] = {}
         self._links: dict[str, str] = {}
+        self._sparse: set[str] = set()
+        """Files whose bytes are not all stored: they are no blobs."""
         for count, member in enumerate(tar_reader.members(BlobStream(archive, what), what)):
             if count >= _MAX_MEMBERS:
                 raise ImageInvalid(f"{what} has more than {_MAX_MEMBERS} members, so it is not a saved image")
@@ -35,7 +37,10 @@ class TarIndex:
         name, target = _clean(member.name), member.linkname.decode("utf-8", "surrogateescape")
         self._blobs.pop(name, None)
         self._links.pop(name, None)
-        if member.kind == tar_reader.REGULAR and member.sparse is None:
+        self._sparse.discard(name)
+        if member.sparse is not None:
+            self._sparse.add(name)
+        elif member.kind == tar_reader.REGULAR:
             self._blobs[name] = Blob(archive.descriptor, archive.offset + member.data, member.size)
         elif member.kind == tar_reader.SYMLINK:
             self._links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
@@ -49,6 +54,11 @@ class TarIndex:
         for _ in range(_MAX_HOPS):
             if name in self._blobs:
                 return self._blobs[name]
+            if name in self._sparse:
+                raise ImageInvalid(
+                    f"'{printable(name)}' is a sparse file in the archive",
+                    "make it again without tar's option --sparse",
+                )
             if name not in self._links:
                 return None
             name = self._links[name]

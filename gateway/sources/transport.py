@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urljoin, urlsplit
 
+from gateway.sources.http_answer import Chunks, FinalResponse
 from gateway.sources.patience import Passing
 from udi.command import Deadline
 from udi.registries import RegistryConfig, RegistryHostConfig
@@ -32,6 +33,8 @@ _URL_TEXT = re.compile(r"[!-~]+")
 _SMALL_ANSWER_SECONDS = 60.0
 """Seconds that an answer other than a blob may take, from the first byte sent to the last received."""
 
+_BEHIND = 1.0
+"""Seconds by which a silence may outlast the deadline, so that it is the deadline which ends the connection."""
 _LOST = (
     ConnectionResetError,
     ConnectionAbortedError,
@@ -67,6 +70,7 @@ class Answer:
         self.status = response.status
         self._response = response
         self._length = response.length
+        self._body = Chunks(response.fp) if response.chunked and response.length is None else response
         self._limits = limits
 
     def header(self, name: str) -> str:
@@ -83,7 +87,7 @@ class Answer:
     def read(self, count: int) -> bytes:
         """Up to `count` bytes; none at the end. Raises UpstreamFailed (Passing for a lost connection), TimedOut."""
         with self._limits.reported():
-            return self._response.read(count)
+            return self._body.read(count)
 
     def read_whole(self, what: str, limit: int) -> bytes:
         """The complete body. Raises UpstreamFailed above `limit` bytes, Passing where it is cut off."""
@@ -121,9 +125,12 @@ class Transport:
             raise self._forbidden("requires a token from", url, "token_hosts")
         return url
 
-    def content_url(self, text: str, what: str) -> Url:
-        """An address that content may come from. Raises NotPermitted where the site forbids it."""
-        url = self._parsed(text, what)
+    def content_url(self, text: str, what: str, base: str = "") -> Url:
+        """An address that content may come from; relative to `base`, where there is one.
+
+        Raises NotPermitted where the site forbids it, UpstreamFailed where it is none.
+        """
+        url = self._parsed(text, what, base)
         if url.host not in self._content and not any(
             pattern.startswith("*.") and url.host.endswith(pattern[1:]) for pattern in self._content
         ):
@@ -150,8 +157,8 @@ class Transport:
                 if answer.status not in _REDIRECTS or token:
                     yield answer
                     return
-                where = urljoin(url.text, answer.header("Location"))
-            target = self.content_url(where, "redirects to")
+                where = answer.header("Location")
+            target = self.content_url(where, "redirects to", url.text)
             if not target.same_origin(url):
                 authorization = ""
             url = target
@@ -162,7 +169,7 @@ class Transport:
         left = self._deadline.left(None if blob else _SMALL_ANSWER_SECONDS)
         if left <= 0:
             raise TimedOut(f"registry {self._host.name} took too long", "limit set by registry.deadline")
-        silence = min(float(self._settings.silence), left)
+        silence = min(float(self._settings.silence), left + _BEHIND)
         proxy = self._host.proxy
         connection = _Connection(url, proxy, self._context(url.host) if url.scheme == "https" else None, silence)
         peer = f"{url.host} (through proxy {proxy})" if proxy else url.host
@@ -192,11 +199,12 @@ class Transport:
             raise ConfigError(f"registry.certificates: {directory}: {printable(error)}") from error
         return context
 
-    def _parsed(self, text: str, what: str) -> Url:
+    def _parsed(self, text: str, what: str, base: str = "") -> Url:
         if len(text) > _MAX_URL or not _URL_TEXT.fullmatch(text):
-            raise UpstreamFailed(f"registry {self._host.name} {what} an invalid address")
+            shown = repr(printable(text)) if text else "none at all"
+            raise UpstreamFailed(f"registry {self._host.name} {what} an invalid address: {shown}")
         try:
-            parts = urlsplit(text)
+            parts = urlsplit(urljoin(base, text))
             host, port, named = (parts.hostname or "").lower(), parts.port, parts.username is not None
         except ValueError as error:
             raise UpstreamFailed(
@@ -227,6 +235,7 @@ class _Connection(http.client.HTTPConnection):
     `sock` is the socket in each stage, so that it can be shut down in each: http.client hides it during the handshake.
     """
 
+    response_class = FinalResponse
     sock: socket.socket
 
     def __init__(self, url: Url, proxy: str, context: ssl.SSLContext | None, silence: float) -> None:
@@ -296,7 +305,8 @@ class _Limits:
             text = getattr(error, "strerror", None) or error or type(error).__name__
             if isinstance(error, _LOST):
                 raise Passing(f"connection to {host} was lost: {printable(text).lower()}", "try again later") from error
-            raise UpstreamFailed(f"{host} cannot be reached: {printable(text).lower()}") from error
+            failed = "sent an invalid answer" if isinstance(error, http.client.HTTPException) else "cannot be reached"
+            raise UpstreamFailed(f"{host} {failed}: {printable(text).lower()}") from error
         if self._expired:
             raise TimedOut(f"{host} took too long")
 

@@ -104,22 +104,28 @@ class NetworkServiceEnd:
     def _files(self, sizes: list[int], begun: bytes, held: contextlib.ExitStack) -> list[int]:
         """Unnamed copies of the files that follow the request."""
         descriptors: list[int] = []
+        end = time.monotonic() + self._settings.conversion_seconds
         try:
             for size in sizes:
                 target = os.open(self._settings.state, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
                 held.callback(os.close, target)
                 descriptors.append(target)
-                begun = self._copy(target, size, begun)
+                begun = self._copy(target, size, begun, end)
         except TimeoutError as error:
             raise TimedOut(f"nothing more of the image was received for {_STREAM_SILENCE:.0f} s") from error
         except OSError as error:
             raise UpstreamFailed(f"the gateway could not receive the image: {reason(error)}") from error
         return descriptors
 
-    def _copy(self, target: int, size: int, piece: bytes) -> bytes:
+    def _copy(self, target: int, size: int, piece: bytes, end: float) -> bytes:
         """Write `size` bytes, the first of which are in `piece`. Returns surplus bytes: they are the next file's."""
         self._connection.settimeout(_STREAM_SILENCE)
         while size:
+            if time.monotonic() > end:
+                raise TimedOut(
+                    f"the image was not received within {self._settings.conversion_seconds} s",
+                    "limit set by gateway.conversion_seconds",
+                )
             if not piece:
                 piece = self._connection.recv(min(_PIECE, size))
                 if not piece:

@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 
 from gateway.service.upstream import Upstream
+from gateway.sources.fetch import Fetcher
 from gateway.sources.registry import Registry
 from gateway.sources.registry_image import host_of, resolve
 from gateway.store.credentials import Credentials
 from tests.gateway.archives import BASE, file, image_config, layer_tar
 from tests.gateway.odd_registry import Answer, Asked, OddRegistry, at_first, basic, bearer, tokens
 from tests.gateway.registries import gateway_config, manifest_of, registry_config
-from tests.gateway.registry_pulls import ANNA, LAYERS, pull, refused
+from tests.gateway.registry_pulls import ANNA, LAYERS, Quiet, found, pull, refused
 from udi.command import Deadline
 from udi.config import GatewayConfig, SiteConfig, StoreConfig
 from udi.reference import ImageReference
@@ -113,6 +114,20 @@ def test_a_wait_beyond_the_deadline_is_not_begun(odd: OddRegistry, tmp_path: Pat
     error = refused(UpstreamFailed, "rate-limiting", tmp_path, registry_config(odd.name, deadline=60), "x:1")
     assert error.hint == "it asks to try again in 600 s"
     assert len(odd.asked) == 1
+
+
+def test_a_layer_holds_its_worker_no_longer_than_two_minutes(odd: OddRegistry, tmp_path: Path) -> None:
+    """An hour may be asked for, and there are few workers."""
+    odd.add("x:1", LAYERS)
+    settings = registry_config(odd.name, deadline=3600)
+    image = found(settings, "x:1")
+    odd.rules.append(at_first(99, "/blobs/", (429, {"Retry-After": "121"}, b"")))
+    with (
+        Fetcher(settings, gateway_config(tmp_path), image, None) as fetcher,
+        pytest.raises(UpstreamFailed, match="rate-limiting") as caught,
+    ):
+        fetcher.fetch(Quiet())
+    assert caught.value.hint == "it asks to try again in 121 s"
 
 
 def test_a_busy_mirror_holds_nobody_up(odd: OddRegistry, tmp_path: Path) -> None:
@@ -358,3 +373,24 @@ def test_an_encrypted_layer_is_not_fetched(odd: OddRegistry, tmp_path: Path) -> 
     error: UdiError = refused(ImageInvalid, "layer 2 is encrypted", tmp_path, registry_config(odd.name), "x:1")
     assert "publisher" in error.hint
     assert not any(odd.blob_requests(digest) for digest in digests)
+
+
+@pytest.mark.parametrize("place", ["configuration", "layer"])
+@pytest.mark.parametrize("size", [50, 200_000])
+def test_content_that_was_compressed_on_its_way_is_the_networks_fault(
+    odd: OddRegistry, tmp_path: Path, place: str, size: int
+) -> None:
+    """Whether that made it shorter or longer than the manifest states; the same header on the right bytes is none."""
+    path = _image(odd)[place]
+    odd.rules.append(lambda asked: _encoded(odd, asked) if path in asked.path else None)
+    assert pull(tmp_path, registry_config(odd.name), "x:1")
+    odd.rules.insert(2, lambda asked: _encoded(odd, asked, os.urandom(size)) if path in asked.path else None)
+    for cached in (tmp_path / "state" / "layers").rglob("*"):
+        if cached.is_file():
+            cached.unlink()
+    refused(UpstreamFailed, "compressed with gzip, which was not requested", tmp_path, registry_config(odd.name), "x:1")
+
+
+def _encoded(odd: OddRegistry, asked: Asked, body: bytes | None = None) -> Answer:
+    content = odd.blobs[asked.path.rpartition("/")[2]] if body is None else body
+    return 200, {"Content-Encoding": "gzip"}, content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import subprocess
 import threading
 import time
@@ -52,15 +53,15 @@ def small(service: Service, name: str) -> Path:
     return path
 
 
-def packers() -> list[str]:
+def packers() -> set[str]:
     """What the packers of the store's account pack now: their last arguments."""
-    found = []
+    found = set()  # the shell that stands for the packer forks
     for process in Path("/proc").iterdir():
         try:
             if process.name.isdecimal() and process.stat().st_uid == ACCOUNT:
                 words = (process / "cmdline").read_bytes().split(b"\0")
                 if any(word.endswith(b"/packer") for word in words[:2]):
-                    found.append(words[-2].decode())
+                    found.add(words[-2].decode())
         except OSError:
             continue
     return found
@@ -84,6 +85,28 @@ def test_one_user_cannot_hold_all_workers(place: Path) -> None:
         until(lambda: len(packers()) == 2)
         service.fault("")
         assert [pull.result().returncode for pull in pulls] == [0] * 5
+
+
+def test_an_image_that_another_requested_first_does_not_wait_for_all_pulls_of_that_user(place: Path) -> None:
+    """Who requests many images, popular ones among them, would else hold those back from everybody."""
+    with Service(place) as service:
+        service.fault("wait")
+        pulls = [Pull(service, ANNA, "anna:1", small(service, "anna"))]
+        until(lambda: len(packers()) == 1)
+        common = small(service, "common")
+        pulls.append(Pull(service, ANNA, "common:1", common))
+        queued = "SELECT count(*) FROM pulls WHERE state='running'"
+        until(lambda: _history(service, queued) == 2)
+        pulls.append(Pull(service, BERT, "common:1", common))
+        until(lambda: len(packers()) == 2)
+        service.fault("")
+        assert [pull.result().returncode for pull in pulls] == [0] * 3
+        assert service.conversions(service.ask(ANNA, "lookup", "common:1")["id"]) == 1
+
+
+def _history(service: Service, query: str) -> int:
+    with contextlib.closing(sqlite3.connect(service.own / "state" / "history.sqlite")) as base:
+        return int(base.execute(query).fetchone()[0])
 
 
 def test_a_conversion_that_takes_too_long_is_ended(place: Path) -> None:

@@ -222,7 +222,7 @@ def test_oversized_answers(odd: OddRegistry, tmp_path: Path) -> None:
     refused(UpstreamFailed, "sent a token of more than", tmp_path, settings, "y:1")
     odd.rules.clear()
     odd.rules.append(lambda asked: (200, {f"X-{n}": "x" * 60000 for n in range(200)}, b""))
-    refused(UpstreamFailed, "cannot be reached", tmp_path, settings, "y:1")
+    refused(UpstreamFailed, "sent an invalid answer: got more than", tmp_path, settings, "y:1")
 
 
 def test_an_image_that_is_too_large_is_refused_before_a_byte_of_it(odd: OddRegistry, tmp_path: Path) -> None:

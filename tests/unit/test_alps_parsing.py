@@ -196,6 +196,13 @@ def test_protocol_1_0_has_no_batch_ids() -> None:
     assert find_in_inventory(_answer(empty, "1.0"), "123.sdb") is None
 
 
+@pytest.mark.parametrize("text", ["0-9999999", "1,2,1000000-1000001/1", "x", "3-1", "1--2"])
+def test_reserved_nodes_that_are_no_ranges(text: str) -> None:
+    """A range that no machine has would fill the memory of a hook."""
+    with pytest.raises(UpstreamFailed, match="lists nodes that are no ranges"):
+        find_in_inventory(_answer(_RANGES.replace("1-3,7", text)), "123.sdb")
+
+
 def test_inventory_without_the_job() -> None:
     assert find_in_inventory((DATA / "basil-inventory-1.3.xml").read_bytes(), "123.sdb") is None
     assert find_in_inventory(_answer(_OLD), "89.sdb") is None

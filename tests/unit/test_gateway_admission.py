@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from gateway.service import server
 from gateway.service.admission import Admission
 from gateway.store.locks import Holder, Locks
 from udiroot.errors import UpstreamFailed
@@ -73,3 +78,23 @@ def test_a_connection_counts_for_its_user_once_that_is_known(locks: Locks) -> No
         assert other
         other.count_for("bert")
     assert admission.admit("address") and admission.admit("address") and not admission.admit("address")
+
+
+def test_a_system_without_further_threads_refuses_a_connection_and_serves_the_next(
+    locks: Locks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop that accepts connections goes on, and the connection's slots are free again."""
+    admission = Admission(locks, total=1, per_caller=1)
+    gateway = SimpleNamespace(admit=lambda connection: admission.admit("anna"), serve=lambda connection, slots: None)
+
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as client:
+        listening.bind(str(tmp_path / "socket"))
+        listening.listen()
+        client.connect(str(tmp_path / "socket"))
+        server._accept(cast(server.Gateway, gateway), listening)
+        assert b"too many connections" in client.recv(1000) and not client.recv(1)
+    assert admission.admit("anna")

@@ -64,3 +64,10 @@ def test_a_long_header_takes_no_time(piece: str) -> None:
     begun = time.monotonic()
     challenges(["Bearer " + piece * (65536 // len(piece))])
     assert time.monotonic() - begun < 2
+
+
+def test_more_challenges_than_any_server_has_are_not_read() -> None:
+    """Each takes a hundred times the memory of the two bytes that it may be written in."""
+    begun = time.process_time()
+    assert len(challenges(["a," * 30_000] * 100)) == 32
+    assert time.process_time() - begun < 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from gateway.client import client
+from gateway.client.progress import Shown, show
 from gateway.wire import events, protocol
-from gateway.wire.events import Done, Event, Failed, Progress
+from gateway.wire.events import Done, Event, Failed, Progress, Retrying
 from gateway.wire.messages import Found, LoggedOut
 from udi.config import SiteConfig, parse
 from udiroot.errors import NotFound, TimedOut, UpstreamFailed
@@ -120,3 +122,22 @@ def test_an_answer_of_another_version_is_an_error_of_the_gateway(tmp_path: Path)
     other = Done(LoggedOut(registry="r", removed=True))
     with answering(tmp_path, other) as site, pytest.raises(UpstreamFailed, match=message):
         client.lookup(site, "app:1")
+
+
+def test_words_of_a_registry_are_no_markup_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else `[/x]` in them would end the client with an internal error, and `[link=…]` would make a link."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "200")
+    with Shown() as shown:
+        show(shown, Progress("querying x: [/x] [bold]b[/bold]", 0, 0, layers=(("[/y]", 1, 2),)))
+        assert shown._bar
+        shown._bar.refresh()
+        show(shown, Retrying("[/z]"))
+    written = terminal.getvalue()
+    assert "[/x] [bold]b[/bold]" in written and "[/y]" in written and "[/z]" in written

@@ -14,6 +14,7 @@ import tarfile
 import time
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -22,11 +23,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.image.budgets import HeaderBudget
-from gateway.image.convert import check_words
-from gateway.image.manifest import ImageConfig
+from gateway.image.convert import check_words, convert
+from gateway.image.manifest import MAX_LAYERS, ImageConfig, SourceImage
 from gateway.image.tar_reader import BLOCK, Member, members
+from gateway.image.tar_writer import TarWriter
 from tests.gateway.archives import BASE, Entry, Layer, directory, file, hardlink, opaque, symlink, whiteout
+from tests.gateway.support import Silent
 from tests.unit.test_gateway_flatten import LIMITS, Result
+from udi.accounts import Account
+from udi.config import GatewayConfig
+from udi.environment import EnvironmentConfig
+from udi.facts import Facts
+from udi.rundata import run_data
 from udiroot.errors import ImageInvalid
 
 END = bytes(2 * BLOCK)
@@ -230,8 +238,8 @@ def test_unused_records_are_not_kept() -> None:
 
 def test_attributes_count_with_the_memory_that_they_take() -> None:
     """Thousands of short ones take ten times the memory of their text."""
-    each = extension(b"x", b"".join(record(b"SCHILY.xattr.user.%05d" % number, b"") for number in range(20_000)))
-    layer = b"".join(each + block(b"0", name=b"f%d" % number) for number in range(10)) + END
+    each = extension(b"x", b"".join(record(b"SCHILY.xattr.user.%05d" % number, b"") for number in range(5000)))
+    layer = b"".join(each + block(b"0", name=b"f%d" % number) for number in range(40)) + END
     limits = dataclasses.replace(LIMITS, max_header_bytes=20 << 20)
     error = reason(lambda: Result([BASE, layer], limits=limits))
     assert "attributes" in error.message and error.hint == "limit set by gateway.max_header_bytes"
@@ -437,6 +445,33 @@ def test_marks_of_the_overlay_are_dropped() -> None:
     assert "d/gone" not in image and "d/f" in image
 
 
+# Extended attributes
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"user." + "n" * 251: b""}, "whose name is not valid"),
+        ({"user.a": bytes(65537)}, "of 65537 bytes, the limit is 65536"),
+        ({f"user.{number:050}": b"" for number in range(1200)}, "names have 67200 bytes, the limit is 65536"),
+        ({"user.": b"v"}, "whose name is not valid"),
+        ({"user.a\0b": b"v"}, "whose name is not valid"),
+    ],
+)
+@pytest.mark.parametrize("entry", [file("x"), directory("x"), directory("")])
+def test_attributes_that_no_node_could_read_are_found_at_conversion(
+    attributes: dict[str, bytes], said: str, entry: Entry
+) -> None:
+    error = reason(lambda: Result([BASE, [dataclasses.replace(entry, xattrs=attributes)]]))
+    assert said in error.message and error.owner == "user"
+
+
+def test_attributes_up_to_the_kernel_s_limits_are_kept_and_those_that_are_dropped_have_none() -> None:
+    kept = {"user." + "n" * 250: bytes(65536)}
+    image = Result([[*BASE, file("x", xattrs=kept | {"security." + "n" * 300: b"", "trusted.overlay.": bytes(70000)})]])
+    assert {key for key in image["x"].pax_headers if "xattr" in key} == {f"SCHILY.xattr.{key}" for key in kept}
+
+
 # Accounts of the image
 
 
@@ -495,3 +530,49 @@ def test_words_that_are_kept_can_be_written_and_given(key: str, raw: bytes) -> N
         return
     for word in (*config.env, *config.entrypoint, *config.cmd, config.workdir):
         assert word.encode().decode() == word and "\0" not in word
+
+
+def test_words_that_no_program_can_be_given_together_are_found_at_conversion() -> None:
+    for words in (["x" * 100_000] * 21, [f"{number}" for number in range(120_000)], [""] * 180_000, ["ä"] * 150_000):
+        document = {"rootfs": {"diff_ids": []}, "config": {"Env": words[:9], "Entrypoint": words[9:]}}
+        config = ImageConfig.parse(json.dumps(document).encode())
+        error = reason(lambda config=config: check_words(config))  # type: ignore[misc]
+        assert "Env, Entrypoint and Cmd take" in error.message and error.owner == "user"
+
+
+@pytest.mark.parametrize("key", ["Env", "Entrypoint", "Cmd"])
+@pytest.mark.parametrize("word", ["", "a=ä", "=", "x" * 130_000])
+def test_words_that_are_taken_a_job_can_be_started_with(key: str, word: str) -> None:
+    count = 2_000_000 // (len(word.encode()) + 12)
+    config = ImageConfig.parse(json.dumps({"rootfs": {"diff_ids": []}, "config": {key: [word] * count}}).encode())
+    check_words(config)
+    facts = Facts(
+        id="0" * 64, format="ext4", size=0, sha256="", env=config.env, entrypoint=config.entrypoint, cmd=config.cmd
+    )
+    assert run_data(facts, EnvironmentConfig(), Account("anna", 1000, 1000, (1000,), "/home/anna", "/bin/sh"), "x:1")
+
+
+def test_facts_that_no_job_could_read_are_found_at_conversion(tmp_path: Path) -> None:
+    """Each byte that is not text takes six in the store."""
+    text = b'{"rootfs": {"diff_ids": []}, "config": {"Labels": {"a": "' + b"\xff" * (3 << 20) + b'"}}}'
+    error = reason(lambda: convert(SourceImage(text, ()), str(tmp_path / "out"), GatewayConfig(), Silent()))
+    assert "in the store" in error.message and not list(tmp_path.iterdir())
+
+
+def test_layers_have_a_bound_wherever_they_come_from() -> None:
+    text = json.dumps({"rootfs": {"diff_ids": [f"sha256:{0:064}"] * (MAX_LAYERS + 1)}}).encode()
+    assert "has 1001 layers, the limit is 1000" in reason(lambda: ImageConfig.parse(text)).message
+
+
+# What is written for the packer
+
+
+def test_entries_without_data_do_not_collect_in_memory() -> None:
+    with open(os.devnull, "wb") as sink:
+        writer = TarWriter(sink.fileno(), lambda count: None)
+        tracemalloc.start()
+        for number in range(10_000):
+            writer.entry(b"%d" % number, b"0")
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert most < 2 << 20

@@ -478,3 +478,51 @@ def test_packing_ends_as_soon_as_a_layer_turns_out_to_be_another(tmp_path: Path)
             flat.checks = checks
             with pytest.raises(ImageInvalid, match="layer 1 does not match the image configuration"):
                 flat.write(sink.fileno(), lambda count: None)
+
+
+@pytest.mark.parametrize("flag", [0x04, 0x08, 0x10, 0x1F])
+def test_a_gzip_header_without_an_end(flag: int) -> None:
+    """Its extra field, name or comment."""
+    header = b"\x1f\x8b\x08" + bytes([flag]) + bytes(6) + b"\xff\xff" + b"n" * (2 << 20)
+    with tempfile.TemporaryFile() as source:
+        source.write(header)
+        source.flush()
+        layer = Layer(Blob.of_file(source.fileno()), f"sha256:{0:064}", 1)
+        with pytest.raises(ImageInvalid, match="layer 1 is damaged"):
+            flatten([layer], LIMITS, lambda count: None)
+
+
+# aufs
+
+
+@pytest.mark.parametrize("how", ["plain", "gzip"])
+def test_pseudo_links_of_aufs_are_hard_links(how: str) -> None:
+    """Layers of Dockers of old on aufs: the data of a file with several names is in `.wh..wh.plnk` alone."""
+    plink = ".wh..wh.plnk"
+    layer = [
+        file("before", b"1" * 5000),
+        directory(plink, 0o700),
+        file(f"{plink}/12.34", b"data of both", mode=0o751, uid=7),
+        file(f"{plink}/12.35", b"of one"),
+        file(f"{plink}/12.36", b"of none"),
+        file("between", b"2" * 5000),
+        hardlink("usr/a", f"{plink}/12.34"),
+        hardlink("c", f"/{plink}/12.35"),
+        file("after", b"3" * 5000),
+        hardlink("b", f"./{plink}/12.34"),
+    ]
+    image = Result([BASE, [file("c", b"hidden")], layer, [whiteout("after")]], how)
+    assert [image.data(name) for name in ("usr/a", "b", "c", "between")] == [b"data of both"] * 2 + [
+        b"of one",
+        b"2" * 5000,
+    ]
+    first, second = sorted((image["usr/a"], image["b"]), key=lambda member: member.islnk())
+    assert (first.mode, first.uid) == (0o751, 7) and second.linkname == first.name
+    assert not any(plink in name for name in map(os.fsdecode, image.members))
+    assert b"of none" not in image.stream
+
+
+@pytest.mark.parametrize("target", [".wh..wh.plnk/9", ".wh..wh.plnk", "d/.wh..wh.plnk/1", ".wh..wh.plnk/d/1"])
+def test_pseudo_links_that_are_not_there(target: str) -> None:
+    assert "does not exist" in refused([file(".wh..wh.plnk/1"), file("d/.wh..wh.plnk/1"), hardlink("a", target)])
+    assert "does not exist" in refused([file(".wh..wh.plnk/1")], [hardlink("a", ".wh..wh.plnk/1")]), "of its layer only"

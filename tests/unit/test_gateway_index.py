@@ -5,13 +5,18 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import tempfile
+import time
 from typing import Any
 
 import pytest
 
+from gateway.image.blob import Blob
 from gateway.image.manifest import NotForUs
+from gateway.sources.choice import Choice
 from gateway.sources.oci_image import OciImage, Resolver
-from udiroot.errors import ImageInvalid
+from gateway.sources.oci_layout import read_oci_layout
+from udiroot.errors import ImageInvalid, UsageError
 
 OCI = "application/vnd.oci.image"
 INDEX = f"{OCI}.index.v1+json"
@@ -191,3 +196,35 @@ def test_a_compressed_manifest_is_named() -> None:
         Resolver(Blobs(), "amd64").image(gzip.compress(b"{}"), "")
     with pytest.raises(ImageInvalid, match="manifest is an HTML page, not JSON"):
         Resolver(Blobs(), "amd64").image(b"\n<!doctype html>", "")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_layout_of_many_images_is_read_in_linear_time_and_listed_in_one_line(named: bool) -> None:
+    def entries(count: int) -> Any:
+        return [
+            {"annotations": {"org.opencontainers.image.ref.name": f"n{number}" if named else ""}}
+            for number in range(count)
+        ]
+
+    class Layout:
+        def __init__(self, tmp: Any, count: int) -> None:
+            tmp.write(json.dumps({"manifests": entries(count)}).encode())
+            tmp.flush()
+            self._index = Blob.of_file(tmp.fileno())
+
+        def find(self, name: str) -> Blob | None:
+            return self._index
+
+    begun = time.process_time()
+    with tempfile.TemporaryFile() as stream, pytest.raises(UsageError) as caught:
+        read_oci_layout(Layout(stream, 20_000), "", "amd64", 4 << 20)
+    assert time.process_time() - begun < 5, "not 20,000 times 20,000 comparisons"
+    assert len(caught.value.message) < 3000 and "and 19980 more" in caught.value.message
+
+
+def test_what_there_is_instead_is_listed_in_one_line() -> None:
+    entries = [{"digest": "", "platform": platform(f"linux/other{number}")} for number in range(5000)]
+    with pytest.raises(ImageInvalid) as caught:
+        Blobs().resolve({"manifests": entries})
+    assert len(caught.value.hint) < 3000 and "and 4980 more" in caught.value.hint
+    assert len(Choice([[f"n{number}" for number in range(5000)], ["m"]], "archive", "{}").unclear([0]).message) < 3000

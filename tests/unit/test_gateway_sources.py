@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -338,3 +339,22 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
 def test_configurations_that_are_none(document: object) -> None:
     with pytest.raises(ImageInvalid):
         ImageConfig.parse(json.dumps(document).encode())
+
+
+def test_an_image_without_layers_is_saved_with_null_for_them(tmp_path: Path) -> None:
+    """As docker save writes an empty list."""
+    source = saved(tmp_path / "i.tar", {"manifest.json": [{"Config": "c", "Layers": None}], "c": {"rootfs": {}}})
+    assert image_of(source).layers == ()
+
+
+def test_a_sparse_member_of_an_archive_is_named(tmp_path: Path) -> None:
+    with open(tmp_path / "c", "wb") as stream:
+        stream.write(b"{}")
+        stream.truncate(1 << 20)
+    (tmp_path / "manifest.json").write_text('[{"Config": "c", "Layers": []}]')
+    for form in ("gnu", "pax"):
+        names = [f"--format={form}", "-Scf", str(tmp_path / "i.tar"), "-C", str(tmp_path), "c", "manifest.json"]
+        subprocess.run(["/bin/tar", *names], check=True)
+        with pytest.raises(ImageInvalid, match="'c' is a sparse file in the archive") as caught:
+            image_of(f"docker-archive:{tmp_path}/i.tar")
+        assert "--sparse" in caught.value.hint

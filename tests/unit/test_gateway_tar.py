@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gateway.image.blob import Blob
 from gateway.image.layers import BlobStream, Budget, Layer, chunks
-from gateway.image.tar_reader import Member, members
+from gateway.image.tar_reader import BLOCK, Member, members
 from tests.gateway.archives import BASE, Entry, compressed, directory, file, layer_tar, symlink
 from tests.unit.test_gateway_flatten import Result
 from udiroot.errors import ImageInvalid
@@ -143,3 +143,22 @@ def test_damaged_compression_is_an_error_of_ours(how: str, at: float) -> None:
             b"".join(chunks(layer, Budget.of(1 << 30, 1000, 1 << 30)))
         except ImageInvalid as error:
             assert error.message.startswith("layer 1")
+
+
+@pytest.mark.parametrize("version", [b"00", b"  ", b"\0\0", b"0\0"])
+@pytest.mark.parametrize("star", [False, True])
+def test_a_prefix_of_ustar_whatever_the_version_and_where_star_ends_it(
+    tmp_path: Path, version: bytes, star: bool
+) -> None:
+    """GNU tar is the oracle of the one, star's own format of the other."""
+    header = bytearray(tarfile.TarInfo("name").tobuf(tarfile.USTAR_FORMAT)[:BLOCK])
+    prefix = b"p" * (131 if star else 155)
+    header[257:265], header[345 : 345 + len(prefix)] = b"ustar\0" + version, prefix
+    if star:
+        header[476:500], header[508:512] = b"00000000001 00000000002 ", b"tar\0"
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    data = bytes(header) + bytes(2 * BLOCK)
+    assert [member.name for member in read(data, tmp_path)] == [prefix + b"/name"]
+    listed = subprocess.run(["tar", "-t"], input=data, capture_output=True, timeout=10, check=True)
+    assert star or listed.stdout == prefix + b"/name\n"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from udi.jsonvalue import MAX_DEPTH, JsonValue, read_json
+from udi.jsonvalue import MAX_DEPTH, MAX_VALUES, JsonValue, read_json
 from udiroot.errors import ImageInvalid, UdiError, UpstreamFailed
 
 ANY_JSON = st.recursive(
@@ -93,3 +93,13 @@ def test_errors_name_the_place() -> None:
     assert document.get("absent").get("more").is_null
     with pytest.raises(ImageInvalid):
         JsonValue(True, "size").integer()
+
+
+@pytest.mark.parametrize("value", [b"null", b'""', b"[]", b"{}", b'{"a":1}', b"[1,1]"])
+def test_a_document_of_more_values_than_any_image_has_is_refused(value: bytes) -> None:
+    many = b"[" + b",".join([value] * (MAX_VALUES + 1)) + b"]"
+    with pytest.raises(ImageInvalid, match="it has more than 200000 values"):
+        JsonValue.parse(many, "x")
+    few = b"[" + b",".join([value] * (MAX_VALUES // 3 - 1)) + b"]"
+    assert len(JsonValue.parse(few, "x").items()) == MAX_VALUES // 3 - 1
+    assert read_json(many), "a site's own lists may be long"
