@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable, Sequence
@@ -38,12 +39,15 @@ from udiroot.errors import ConfigError, NotFound, TimedOut, UdiError, UpstreamFa
 PROGRAM = "udi-prologue"
 QSTAT_ANSWER = "UDI_QSTAT_ANSWER"
 """The environment variable in which the installed wrapper passes what its own `qstat -x` printed."""
+NAMED = f"{IMAGE}=|-v(.*[^A-Za-z0-9_])?{IMAGE}([^A-Za-z0-9_]|$)"
+"""What a script has in it that names the variable: for grep, and for Python with MULTILINE."""
+_NAMED = re.compile(NAMED.encode(), re.MULTILINE)
 _log = logging.getLogger("udi.torque")
 _MAX_SCRIPT_BYTES = 1 << 20
 _BACKSTOP_SECONDS = 35
 """How long after the deadline the alarm rings, should something have missed the deadline; a set-up that failed at the
 last moment may be undone in that time."""
-_REQUEUE_PAUSE = 3.0
+REQUEUE_PAUSE = 3.0
 """Before a requeue where starts cannot be counted: Torque would start the job again within a quarter of a second."""
 _DEFAULTS = SiteConfig(store=StoreConfig(path="/"))
 """Where starts are counted while the site's configuration cannot be read."""
@@ -85,7 +89,7 @@ def _not_begun(site: SiteConfig, arguments: Sequence[str], answer: bytes, error:
     if not answer and len(arguments) == 8 and _shows_no_image(arguments[7]):
         return RUN
     report(PROGRAM, f"{sentence(error)} [site error (not your job's fault)]")
-    pause(_REQUEUE_PAUSE if not _held_unread(site, arguments, error) else 0.0)
+    pause(REQUEUE_PAUSE if not _held_unread(site, arguments, error) else 0.0)
     return REQUEUE
 
 
@@ -233,7 +237,7 @@ def _shows_no_image(script: str) -> bool:
         text = _script_text(script)
     except UpstreamFailed:
         return False
-    return bool(script) and PIN_PREFIX.encode() not in text and f"{IMAGE}=".encode() not in text
+    return bool(script) and PIN_PREFIX.encode() not in text and not _NAMED.search(text)
 
 
 def _script_text(path: str) -> bytes:

@@ -62,10 +62,10 @@ def is_ours(text: str) -> bool:
 class Renderer:
     """Renders templates with the values that all of them share."""
 
-    def __init__(self, site: SiteConfig, config_path: str) -> None:
-        """`config_path` is the configuration that installed programs will read."""
+    def __init__(self, site: SiteConfig, config_path: str, python: str = "") -> None:
+        """`config_path` is the configuration that installed programs read; `python`, if not ours, runs them."""
         self.common: Mapping[str, object] = {
-            "python": sys.executable,
+            "python": python or sys.executable,
             "config": os.path.abspath(config_path),
             "bin": site.install.bin,
             "state": site.jobs.state,
