@@ -1,7 +1,8 @@
 """`udi-epilogue`: what pbs_mom runs as root after a job, and also after a prologue that failed.
 
 Needs nothing but the job's own state: the reservation may no longer exist (cray-reference 4.2). A job without state had
-no image, or was taken down already; running twice is harmless. Torque only logs the exit code.
+no image, or was taken down already; running twice is harmless. Torque only logs the exit code. Nobody else takes the
+job down, so no signal but the hook's own alarm ends it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from jobs.takedown import Takedown, take_down
 from torque_hooks.arguments import config_and_rest, epilogue_call
-from torque_hooks.process import Interrupted, catch_signals, clean_process, ignore_signals
+from torque_hooks.process import Interrupted, catch_alarm, clean_process, ignore_signals
 from torque_hooks.settings import TorqueConfig
 from torque_hooks.userline import report, sentence
 from udi.command import Deadline
@@ -39,17 +40,17 @@ def main(machine_of: Callable[[SiteConfig], Machine], argv: Sequence[str] | None
     `machine_of` makes the machine that a configuration describes, and raises ConfigError where that is wrong.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    clean_process()
-    catch_signals()
-    start_log(None, PROGRAM)
     try:
+        clean_process()
+        catch_alarm(0)
+        start_log(None, PROGRAM)
         config, arguments = config_and_rest(arguments)
         site = load(config)
         start_log(site, PROGRAM, arguments[0] if arguments else "")
         call = epilogue_call(arguments)
         seconds = site.table(TorqueConfig).epilogue_deadline
         machine = machine_of(site)
-        catch_signals(seconds + _BACKSTOP_SECONDS)
+        catch_alarm(seconds + _BACKSTOP_SECONDS)
         done = take_down(site, machine, call.job, Deadline(seconds))
         ignore_signals()
     except (UdiError, Interrupted) as error:

@@ -6,7 +6,7 @@ import os
 import signal
 import types
 
-from udi.command import ENVIRONMENT
+from udi.command import ENVIRONMENT, die_with_caller
 
 _REQUESTS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 """By which others ask a hook to end."""
@@ -56,6 +56,26 @@ def catch_signals(seconds: int = 0) -> None:
     signal.alarm(seconds)
 
 
+def catch_alarm(seconds: int) -> None:
+    """Turn SIGALRM after `seconds` into Interrupted, and let no other request end this process: for what must be done,
+    and is nobody else's to do. The commands that it runs get the requests as usual."""
+    for number in _REQUESTS:
+        signal.signal(number, _pass_over)
+    signal.signal(signal.SIGALRM, _interrupt)
+    signal.alarm(seconds)
+
+
+def end_with(caller: int) -> None:
+    """After `catch_signals`: get SIGTERM when the process `caller`, which started this one, ends; it may have ended.
+
+    The installed wrapper is what pbs_mom knows of a prologue. Where that is killed, Torque starts the job, and may run
+    the epilogue before this process has made anything that the epilogue could find. Raises Interrupted.
+    """
+    die_with_caller(signal.SIGTERM)
+    if os.getppid() != caller:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def ignore_signals() -> None:
     """Whatever is done from here on is completed. A signal that comes meanwhile is held, and ends a `pause`."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
@@ -67,6 +87,10 @@ def pause(seconds: float) -> None:
     """Wait, after `ignore_signals`; a signal ends it: a hook that does not end is killed, which counts as a success."""
     if seconds > 0:
         signal.sigtimedwait(_REQUESTS, seconds)
+
+
+def _pass_over(number: int, frame: types.FrameType | None) -> None:
+    """Unlike SIG_IGN, a handler is not passed on to commands."""
 
 
 def _interrupt(number: int, frame: types.FrameType | None) -> None:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 
 from torque_hooks.pin import PIN_PREFIX
-from torque_hooks.prologue import NAMED, QSTAT_ANSWER, REQUEUE_PAUSE
+from torque_hooks.prologue import CALLER, NAMED, QSTAT_ANSWER, REQUEUE_PAUSE
 from torque_hooks.settings import TorqueConfig
 from udi.config import SiteConfig
 from udi.sitefiles import Renderer, SiteFile
@@ -34,6 +34,7 @@ def site_files(site: SiteConfig, render: Renderer) -> list[SiteFile]:
         pin_prefix=PIN_PREFIX,
         named=NAMED,
         answer=QSTAT_ANSWER,
+        caller=CALLER,
         decided=_DECIDED,
         failed=_FAILED,
     )

@@ -6,13 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.unit.cray_standins import IMAGE_ID, StandIns
+from tests.unit.cray_standins import IMAGE_ID, StandIns, wait_for
 from torque_hooks.site_files import site_files
 from udi.sitefiles import Renderer
 
@@ -57,13 +55,6 @@ def prologue(cray: StandIns, shell: str, script: Path | None = None) -> tuple[in
     hook = started(cray, shell, script)
     output, _ = hook.communicate(timeout=60)
     return hook.returncode, output
-
-
-def wait_for(happened: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_a_job_without_an_image_is_looked_up_once_and_starts_no_python(cray: StandIns, shell: str) -> None:
