@@ -105,11 +105,14 @@ def status(config_path: str, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("job")
+@click.option("--nodes", default="", metavar="NODES", help="Its nodes, where its state is damaged or lost.")
 @click.pass_obj
-def takedown(config_path: str, job: str) -> None:
+def takedown(config_path: str, job: str, nodes: str) -> None:
     """Take down a JOB whose epilogue never ran (after a crash of this host, say), and drop its hold record."""
     site = _site(config_path)
-    done = take_down(site, machine_of(site), job, Deadline(site.table(TorqueConfig).epilogue_deadline))
+    machine = machine_of(site)
+    members = machine.parse_nodes(nodes) if nodes else ()
+    done = take_down(site, machine, job, Deadline(site.table(TorqueConfig).epilogue_deadline), members)
     if done.error:
         raise done.error
     if done.dirty:

@@ -27,6 +27,7 @@ PROGRAM = "udi-epilogue"
 _log = logging.getLogger("udi.torque")
 _INTERNAL_ERROR = 70
 _BACKSTOP_SECONDS = 5
+_FATES = {False: "which could not be taken out of service", True: "taken out of service without a record"}
 _NOT_ENTERED = (
     ": nothing was read from it on any node (only aprun enters it, and not where the script or your own profile sets"
     " CRAY_ROOTFS)"
@@ -78,7 +79,7 @@ def _reported(done: Takedown) -> int:
             report(PROGRAM, f"no program of this job ran in its image {printable(done.unread)}{_NOT_ENTERED}")
         return 0
     if done.error:
-        fate = "left in service" if done.spared else "which could not be taken out of service"
+        fate = "left in service" if done.spared else _FATES[done.is_out_of_service]
         error = TeardownIncomplete(f"cleanup failed on {folded(done.dirty)}, {fate}: {done.error.message}")
         return _failed(error)
     if done.spared:

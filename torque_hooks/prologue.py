@@ -22,7 +22,7 @@ from torque_hooks.exit_codes import ABORT, REQUEUE, RUN, prologue_code
 from torque_hooks.holds import Torque
 from torque_hooks.jobid import job_id
 from torque_hooks.pin import PIN_PREFIX, find_pin
-from torque_hooks.process import Interrupted, catch_signals, clean_process, end_with, ignore_signals, pause
+from torque_hooks.process import Interrupted, Orphaned, catch_signals, clean_process, end_with, ignore_signals, pause
 from torque_hooks.qstat import TorqueJob, read_job
 from torque_hooks.settings import TorqueConfig
 from torque_hooks.userline import append_for, report, sentence
@@ -89,9 +89,15 @@ def _run(machine_of: Callable[[SiteConfig], Machine], arguments: Sequence[str], 
     return _Start(site, torque, machine, call, answer).run()
 
 
+class _Unheard(TimedOut):
+    """Torque does not wait for this process any more, and has started the job, whose `aprun` finds no root."""
+
+
 def _as_error(error: BaseException) -> UdiError:
     if isinstance(error, UdiError):
         return error
+    if isinstance(error, Orphaned):
+        return _Unheard(str(error))
     return TimedOut(str(error)) if isinstance(error, Interrupted) else _internal(error)
 
 
@@ -106,6 +112,8 @@ def _not_begun(site: SiteConfig, arguments: Sequence[str], answer: bytes, error:
     held in the end, also where the configuration cannot be read and its defaults must do."""
     ignore_signals()
     _log.error("the prologue cannot be run: %s", sentence(error))
+    if isinstance(error, _Unheard):
+        return REQUEUE
     if not answer and len(arguments) == 8 and _shows_no_image(arguments[7]):
         return RUN
     report(PROGRAM, f"{sentence(error)} [site error (not your job's fault)]")
@@ -188,6 +196,8 @@ class _Start:
         code = prologue_code(error)
         message = sentence(error)
         _log.error("start failed, exit code %d: %s", code, message)
+        if isinstance(error, _Unheard):
+            return code
         wait = 0.0
         if code == REQUEUE:
             fate, wait = self._after_requeue(error)
@@ -215,8 +225,8 @@ class _Start:
     def _forget(self) -> None:
         try:
             forget_hold(self._site, self._call.job)
-        except OSError as error:
-            _log.warning("the job's failed starts could not be forgotten: %s", reason(error))
+        except UdiError as error:
+            _log.warning("the job's failed starts could not be forgotten: %s", error.message)
 
 
 def _refuse_lost_variable(pin: Pin | None) -> None:

@@ -336,9 +336,12 @@ def test_a_prologue_ends_with_the_process_that_pbs_mom_knows(cray: StandIns) -> 
     files = site_files(cray.site, Renderer(cray.site, str(cray.config_path)))
     hook = cray.directory / "prologue"
     hook.write_text(next(file.text for file in files if file.path.endswith("/prologue")))
-    process = subprocess.Popen(["sh", str(hook), JOB, "root", "root", "run", "", "batch", ""])
+    process = subprocess.Popen(
+        ["sh", str(hook), JOB, "root", "root", "run", "", "batch", ""], stderr=subprocess.PIPE, text=True
+    )
     wait_for(lambda: cray.calls("xtxqtcmd") != [])
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    wait_for(lambda: states(cray) == [])
+    assert process.communicate()[1] == "", "the job has begun to write there"
+    assert states(cray) == [] and cray.calls("qhold") == []
     assert [call.split()[0] for call in cray.calls("xtxqtcmd")] == ["setupRoot", "unsetupRoot"]
