@@ -150,11 +150,11 @@ def _forget_old(site: SiteConfig, now: int) -> None:
 
 def _jobs(site: SiteConfig) -> list[str]:
     try:
-        names = sorted(os.listdir(_directory(site)))
+        names = sorted(os.listdir(tries_directory(site)))
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise UpstreamFailed(f"{_directory(site)} cannot be read: {reason(error)}") from error
+        raise UpstreamFailed(f"{tries_directory(site)} cannot be read: {reason(error)}") from error
     jobs = []
     for name in names:
         with contextlib.suppress(UsageError):  # a name that is not a job id, such as a file that is being written
@@ -178,9 +178,10 @@ def _save(site: SiteConfig, tries: _Tries) -> None:
     write_text(_path(site, tries.job), json.dumps(dataclasses.asdict(tries), sort_keys=True) + "\n")
 
 
-def _directory(site: SiteConfig) -> str:
+def tries_directory(site: SiteConfig) -> str:
+    """Where failed starts are counted: beside `jobs.state`."""
     return f"{os.path.dirname(site.jobs.state)}/tries"
 
 
 def _path(site: SiteConfig, job: str) -> str:
-    return f"{_directory(site)}/{job_id(job)}.json"
+    return f"{tries_directory(site)}/{job_id(job)}.json"
