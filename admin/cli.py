@@ -9,8 +9,7 @@ import click
 
 from admin.config_check import errors_of
 from admin.example import example
-from admin.installing import built_udi_run, install_sshd, render_below
-from admin.installing import install as install_files
+from admin.installing import built_udi_run, install_sshd, planned, render_below
 from admin.machines import machine_of
 from admin.nodes import recover_nodes
 from admin.sitefiles import site_files
@@ -79,12 +78,14 @@ def install(config_path: str, root: str) -> None:
         raise UsageError("only root can install: the hooks must be owned by root")
     prefix = os.path.abspath(root).rstrip("/")
     programs = {"udi-run": built_udi_run(site.install.udi_run_built)}
-    done = install_files(prefix, site_files(site, machine_of(site), config_path))
-    changed = done.changed
+    plan = planned(prefix, site_files(site, machine_of(site), config_path))
+    # The hooks come last, since what they tell the nodes' software must be known to it.
     nodezip.build(site, prefix + site.install.zip, programs)
+    others = []
     if site.ssh.enabled or os.path.isdir(site.install.ssh_built):
-        changed += install_sshd(site.install.ssh_built, prefix + site.install.ssh)
-    for path in [*changed, prefix + site.install.zip]:
+        others = install_sshd(site.install.ssh_built, prefix + site.install.ssh)
+    done = plan.put()
+    for path in [*done.changed, *others, prefix + site.install.zip]:
         click.echo(path)
     for advice in done.advice:
         click.echo(f"{PROGRAM}: to do: {advice}", err=True)

@@ -65,6 +65,7 @@ def _hook(torque: TorqueConfig, name: str, text: str) -> SiteFile:
         text,
         beside=beside,
         advice=f"add this line to it, where it has done its own work and before it exits: {call}",
+        call=call,
     )
 
 

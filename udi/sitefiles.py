@@ -33,7 +33,8 @@ class SiteFile:
     """A file, and how it goes in: complete, as a marked block of a file, or as the one line that begins with `key`.
 
     Where the site has a file or line of its own in its place, that stays. `beside` is then the path of a complete file,
-    and `advice` what the site must do so that ours is used too. Without `advice` there is no way but to change theirs.
+    `call` the line of a shell script that runs it, and `advice` what the site must do so that ours is used too. Without
+    `advice` there is no way but to change theirs.
     """
 
     path: str
@@ -43,6 +44,7 @@ class SiteFile:
     key: str = ""
     beside: str = ""
     advice: str = ""
+    call: str = ""
 
 
 def marked(text: str) -> str:

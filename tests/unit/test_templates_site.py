@@ -18,7 +18,7 @@ from admin.sitefiles import site_files
 from tests.unit.cray_standins import StandIns
 from udi.config import SiteConfig
 from udi.sitefiles import SiteFile, is_ours, marked
-from udiroot.errors import NotPermitted
+from udiroot.errors import NotPermitted, UpstreamFailed
 
 
 @pytest.fixture
@@ -342,6 +342,68 @@ def test_a_link_of_the_sites_own_is_not_replaced(cray: StandIns) -> None:
     hook.symlink_to("/nowhere")
     done = install(str(root), files_of(cray))
     assert hook.is_symlink() and len(done.advice) == 1
+
+
+@pytest.mark.parametrize("kind", ["a directory", "a FIFO", "a device"])
+@pytest.mark.parametrize("name", ["mom_priv/prologue", "mom_priv/udi-epilogue", "roots.conf", "torque/torque.cfg"])
+def test_what_is_no_file_is_moved_by_people(cray: StandIns, name: str, kind: str) -> None:
+    root = cray.directory / "root"
+    path = Path(f"{root}{cray.site.install.roots_conf if name == 'roots.conf' else cray.directory / name}")
+    path.parent.mkdir(parents=True)
+    if name == "mom_priv/udi-epilogue":
+        path.with_name("epilogue").write_text("#!/bin/sh\n")
+    match kind:
+        case "a directory":
+            path.mkdir()
+        case "a FIFO":
+            os.mkfifo(path)
+        case _:
+            path.symlink_to("/dev/null")
+    with pytest.raises(NotPermitted, match="is not a regular file") as caught:
+        install(str(root), files_of(cray))
+    assert sh("/bin/sh", "-ec", caught.value.hint) == (0, "")
+    assert install(str(root), files_of(cray)).changed
+
+
+def test_a_hook_that_is_no_shell_script_gets_other_advice(cray: StandIns) -> None:
+    root = cray.directory / "root"
+    for name in ("prologue", "epilogue"):
+        theirs = Path(f"{root}{cray.directory}/mom_priv/{name}")
+        theirs.parent.mkdir(parents=True, exist_ok=True)
+        theirs.write_bytes(b"\x7fELF\0\xff" * 1000)
+    done = install(str(root), files_of(cray))
+    assert all("it is not a shell script" in advice and '" || exit $?' in advice for advice in done.advice)
+
+
+def test_a_hook_that_names_another_file_does_not_call_ours(cray: StandIns) -> None:
+    root = cray.directory / "root"
+    theirs = Path(f"{root}{cray.directory}/mom_priv/prologue")
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text(f"#!/bin/sh\n{cray.directory}/mom_priv/udi-prologue.old x\n")
+    assert len(install(str(root), files_of(cray)).advice) == 1
+
+
+@pytest.mark.parametrize("size", ["16k", "48k"])
+def test_a_disk_that_fills_on_the_way_changes_nothing(cray: StandIns, size: str) -> None:
+    """The old files stay, all of them, and nothing half-made beside them."""
+    root = cray.directory / "root"
+    root.mkdir()
+    files = files_of(cray)
+    old = [dataclasses.replace(file, text="old\n") for file in files if file.kind == "complete"][:3]
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "udi-test", root], check=False).returncode:
+        pytest.skip("needs to mount")
+    try:
+        install(str(root), old)
+        before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        with pytest.raises(UpstreamFailed, match="cannot be written: no space left on device") as caught:
+            install(str(root), files)
+        assert "nothing was installed" in caught.value.hint
+        assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+        subprocess.run(["mount", "-o", "remount,ro", root], check=True)
+        with pytest.raises(UpstreamFailed, match="cannot be written: read-only file system"):
+            install(str(root), files)
+    finally:
+        subprocess.run(["umount", root], check=True)
 
 
 @pytest.mark.parametrize("mask", [0o077, 0o000, 0o777])

@@ -55,7 +55,7 @@ WRONG: dict[str, list[object]] = {
     "gateway.state": PLACES,
     "gateway.format": ["", "cramfs", "SQUASHFS"],
     "gateway.compression": ["", "gzip:99", "brotli"],
-    "gateway.architecture": ["", "vax", "amd64/v9"],
+    "gateway.architecture": ["", "vax", "amd64/x9"],
     "gateway.workers": FEW,
     "gateway.max_image_bytes": POSITIVE,
     "gateway.max_entries": POSITIVE,
