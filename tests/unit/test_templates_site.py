@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -564,3 +565,15 @@ def test_a_script_that_died_with_the_program_is_not_submitted_empty(cray: StandI
 def test_one_line_kind() -> None:
     file = SiteFile("/torque.cfg", 0o644, "SUBMITFILTER /opt/udi/bin/udi-submit-filter\n", "line", "SUBMITFILTER")
     assert os.path.basename(file.text.strip()) == "udi-submit-filter"
+
+
+def test_an_interrupt_while_a_program_loads_is_no_traceback(cray: StandIns) -> None:
+    script = find(rendered(cray), "udi-admin")
+    raised = "import os; os.kill(os.getpid(), signal.SIGINT)\nfrom admin.cli"
+    text = script.read_text()
+    assert "from admin.cli" in text
+    script.write_text(text.replace("from admin.cli", raised))
+    done = subprocess.run([script, "--version"], capture_output=True, env=PLAIN, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+    script.write_text(text)
+    assert subprocess.run([script, "--version"], capture_output=True, env=PLAIN, check=False).returncode == 0
