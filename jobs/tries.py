@@ -129,8 +129,11 @@ def _counted(site: SiteConfig, job: str, error: UdiError) -> _Tries | None:
     except UdiError as damaged:
         _log.error("the job's failed starts are counted from the beginning: %s", damaged.message)
         earlier = None
+    now = int(time.time())
+    if earlier and earlier.since < now - _KEPT_SECONDS:
+        earlier = None  # of a job of long ago that had the same id
     failures = earlier.failures + 1 if earlier and not earlier.held else 1
-    tries = _Tries(job, failures, held=False, reason=plain(error.message, 400), since=int(time.time()))
+    tries = _Tries(job, failures, held=False, reason=plain(error.message, 400), since=now)
     try:
         _save(site, tries)
     except UdiError as lost:
