@@ -557,9 +557,12 @@ def test_a_script_that_died_with_the_program_is_not_submitted_empty(cray: StandI
     python.write_text("#!/bin/sh\ncat >/dev/null\nkill -KILL $$\n")
     python.chmod(0o755)
     script = find(rendered(cray), "udi-submit-filter")
-    script.write_text(script.read_text().replace(sys.executable, str(python)))
-    done = subprocess.run(["sh", script], input=SCRIPT, capture_output=True, env=PLAIN, check=False)
-    assert (done.returncode, done.stdout) == (255, b"") and done.stderr.count(b"\n") == 1
+    text = script.read_text()
+    for old, new in ((sys.executable, str(python)), ("code = main()", "os.read(0, 1 << 20); raise MemoryError")):
+        assert old in text
+        script.write_text(text.replace(old, new))
+        done = subprocess.run(["sh", script], input=SCRIPT, capture_output=True, env=PLAIN, check=False)
+        assert (done.returncode, done.stdout) == (255, b"") and done.stderr.count(b"\n") == 1
 
 
 def test_one_line_kind() -> None:
