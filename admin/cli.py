@@ -64,7 +64,7 @@ def example_config() -> None:
 def render(config_path: str, output: str) -> None:
     """Write the site's files below a directory, for review."""
     site = _site(config_path)
-    for path in render_below(os.path.abspath(output), site_files(site, machine_of(site), config_path)):
+    for path in render_below(_directory("--output", output), site_files(site, machine_of(site), config_path)):
         click.echo(path)
 
 
@@ -76,7 +76,7 @@ def install(config_path: str, root: str) -> None:
     site = _site(config_path)
     if os.geteuid() != 0:
         raise UsageError("only root can install: the hooks must be owned by root")
-    prefix = os.path.abspath(root).rstrip("/")
+    prefix = _directory("--root", root).rstrip("/")
     programs = {"udi-run": built_udi_run(site.install.udi_run_built)}
     plan = planned(prefix, site_files(site, machine_of(site), config_path))
     # The hooks come last, since what they tell the nodes' software must be known to it.
@@ -130,6 +130,13 @@ def recover(config_path: str, nodes: str) -> None:
     """Clean, check and bring back NODES that shifter-xc took out of service: nid[00012-00013] or 12-13,17."""
     site = _site(config_path)
     recover_nodes(site, machine_of(site), nodes)
+
+
+def _directory(option: str, text: str) -> str:
+    """The absolute path. An empty one, as of a variable that is not set, is not taken for the directory we are in."""
+    if not text:
+        raise UsageError(f"{option} is empty, must be a directory")
+    return os.path.abspath(text)
 
 
 def _site(config_path: str) -> SiteConfig:
