@@ -1,9 +1,11 @@
-"""Whether somebody else can reach a file: each directory on its way, links included, by the modes of all of them."""
+"""Whether somebody else can reach a file, or change it: each directory on its way, links included, by their modes."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from collections.abc import Iterator
 
 from udi.accounts import Account
 from udi.oserrors import reason
@@ -19,23 +21,46 @@ def hindrance(path: str, account: Account | None, wanted: int) -> str:
     """
     if account is not None and account.uid == 0:
         return ""
+    try:
+        *directories, last = _way(path)
+    except OSError as error:
+        return f"{error.filename}: {reason(error)}"
+    blocked = (_blocked(directory, account, os.X_OK) for directory in directories)
+    return next(filter(None, blocked), "") or _blocked(last, account, wanted)
+
+
+def intruder(path: str) -> str:
+    """Who but root can put something else in the place of a file or directory at an absolute path, or of the nearest
+    one above it that exists, as `/x has mode 0777`; empty where nobody can."""
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    try:
+        for at in _way(path):
+            status = os.stat(at)
+            if status.st_uid != 0:
+                return f"{at} is owned by uid {status.st_uid}"
+            if status.st_mode & stat.S_IWOTH and not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX):
+                return f"{at} has mode {stat.S_IMODE(status.st_mode):04o}"
+    except OSError as error:
+        return f"{error.filename}: {reason(error)}"
+    return ""
+
+
+def _way(path: str) -> Iterator[str]:
+    """Every directory on the way to a file, those of links included, and the file at last. Raises OSError."""
     pending, at, links = [part for part in path.split("/") if part], "/", 0
     while pending:
-        if blocked := _blocked(at, account, os.X_OK):
-            return blocked
+        yield at
         part = pending.pop(0)
         at = os.path.dirname(at) if part == ".." else os.path.join(at, part)
-        try:
-            target = os.readlink(at) if os.path.islink(at) else ""
-        except OSError as error:
-            return f"{at}: {reason(error)}"
+        target = os.readlink(at) if os.path.islink(at) else ""
         if target:
             links += 1
             if links > _MAX_LINKS:
-                return f"{path}: too many links"
+                raise OSError(errno.ELOOP, "too many links", path)
             pending = [piece for piece in target.split("/") if piece not in ("", ".")] + pending
             at = "/" if target.startswith("/") else os.path.dirname(at)
-    return _blocked(at, account, wanted)
+    yield at
 
 
 def _blocked(path: str, account: Account | None, wanted: int) -> str:

@@ -9,8 +9,7 @@ import click
 
 from admin.config_check import errors_of
 from admin.example import example
-from admin.installing import built_udi_run, install_sshd, render_below
-from admin.installing import install as install_files
+from admin.installing import built_udi_run, install_sshd, planned, render_below
 from admin.machines import machine_of
 from admin.nodes import recover_nodes
 from admin.sitefiles import site_files
@@ -65,7 +64,7 @@ def example_config() -> None:
 def render(config_path: str, output: str) -> None:
     """Write the site's files below a directory, for review."""
     site = _site(config_path)
-    for path in render_below(os.path.abspath(output), site_files(site, machine_of(site), config_path)):
+    for path in render_below(_directory("--output", output), site_files(site, machine_of(site), config_path)):
         click.echo(path)
 
 
@@ -77,14 +76,16 @@ def install(config_path: str, root: str) -> None:
     site = _site(config_path)
     if os.geteuid() != 0:
         raise UsageError("only root can install: the hooks must be owned by root")
-    prefix = os.path.abspath(root).rstrip("/")
+    prefix = _directory("--root", root).rstrip("/")
     programs = {"udi-run": built_udi_run(site.install.udi_run_built)}
-    done = install_files(prefix, site_files(site, machine_of(site), config_path))
-    changed = done.changed
+    plan = planned(prefix, site_files(site, machine_of(site), config_path))
+    # The hooks come last, since what they tell the nodes' software must be known to it.
     nodezip.build(site, prefix + site.install.zip, programs)
+    others = []
     if site.ssh.enabled or os.path.isdir(site.install.ssh_built):
-        changed += install_sshd(site.install.ssh_built, prefix + site.install.ssh)
-    for path in [*changed, prefix + site.install.zip]:
+        others = install_sshd(site.install.ssh_built, prefix + site.install.ssh)
+    done = plan.put()
+    for path in [*done.changed, *others, prefix + site.install.zip]:
         click.echo(path)
     for advice in done.advice:
         click.echo(f"{PROGRAM}: to do: {advice}", err=True)
@@ -105,11 +106,14 @@ def status(config_path: str, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("job")
+@click.option("--nodes", default="", metavar="NODES", help="Its nodes, where its state is damaged or lost.")
 @click.pass_obj
-def takedown(config_path: str, job: str) -> None:
+def takedown(config_path: str, job: str, nodes: str) -> None:
     """Take down a JOB whose epilogue never ran (after a crash of this host, say), and drop its hold record."""
     site = _site(config_path)
-    done = take_down(site, machine_of(site), job, Deadline(site.table(TorqueConfig).epilogue_deadline))
+    machine = machine_of(site)
+    members = machine.parse_nodes(nodes) if nodes else ()
+    done = take_down(site, machine, job, Deadline(site.table(TorqueConfig).epilogue_deadline), members)
     if done.error:
         raise done.error
     if done.dirty:
@@ -126,6 +130,13 @@ def recover(config_path: str, nodes: str) -> None:
     """Clean, check and bring back NODES that shifter-xc took out of service: nid[00012-00013] or 12-13,17."""
     site = _site(config_path)
     recover_nodes(site, machine_of(site), nodes)
+
+
+def _directory(option: str, text: str) -> str:
+    """The absolute path. An empty one, as of a variable that is not set, is not taken for the directory we are in."""
+    if not text:
+        raise UsageError(f"{option} is empty, must be a directory")
+    return os.path.abspath(text)
 
 
 def _site(config_path: str) -> SiteConfig:

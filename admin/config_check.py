@@ -6,6 +6,7 @@ and within Torque's own limit, accounts, owners, programs, and who can reach the
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
 import re
@@ -15,12 +16,13 @@ from collections.abc import Callable, Iterator, Mapping
 
 import torque_hooks.site_files
 import udi
-from admin.access import hindrance
+from admin.access import hindrance, intruder
 from admin.machines import all_tables, machine_of
 from admin.sitefiles import site_files
 from gateway.image.formats.squashfs import parse_compression
 from gateway.wire.munge import Munge
 from jobs.deadlines import require_fitting
+from jobs.tries import tries_directory
 from torque_hooks.settings import DEFAULT_PROLOGALARM, TorqueConfig
 from udi.accounts import Account, account_of_uid, store_owner
 from udi.config import SiteConfig, errors_in, parse, trusted_text
@@ -28,6 +30,7 @@ from udi.oserrors import reason
 from udi.planning import node_templates
 from udi.platform import Machine
 from udiroot.errors import ConfigError, NotFound, UdiError, printable
+from udiroot.rules import is_within
 
 _PROLOGALARM = re.compile(r"^\$prologalarm[ \t]+([0-9]{1,9})[ \t]*$", re.MULTILINE)
 
@@ -127,6 +130,9 @@ def _check_gateway(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
     if site.gateway.address:
         for error in _raised(lambda: Munge(site.gateway.munge).encode(b"", os.geteuid())):
             yield _error(site, f"gateway.address needs MUNGE: {error.message}", error.hint)
+    names = [host.name for host in site.registry.hosts]
+    if site.registry.default not in names:
+        yield _error(site, f"registry.default must be one of registry.hosts, not '{printable(site.registry.default)}'")
     for name in site.gateway.publishers:
         try:
             pwd.getpwnam(name)
@@ -139,10 +145,89 @@ def _check_files(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
     yield from _raised(lambda: site_files(site, machine, site.path))
 
 
+def _check_places(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
+    """What is in the place of a directory or file, where anything is; what is for root only, nobody else may change."""
+    for key, path in _directories(site).items():
+        blocking = _nearest(path)
+        if not os.path.isdir(blocking):
+            yield _error(site, f"{key}: {blocking} is not a directory on this host")
+    for key, path in _files(site).items():
+        if os.path.lexists(path) and not os.path.isfile(path):
+            yield _error(site, f"{key}: {path} is not a regular file on this host")
+    if os.path.lexists(site.gateway.socket) and not stat.S_ISSOCK(os.stat(site.gateway.socket).st_mode):
+        yield _error(site, f"gateway.socket: {site.gateway.socket} is not a socket on this host")
+    for key in ("jobs.state", "jobs.nodes"):
+        if whose := intruder(_directories(site)[key]):
+            yield _error(
+                site, f"{key} must be root's alone, but {whose}", "choose another place, or chown and chmod it"
+            )
+    own = {"jobs.state": site.jobs.state, "jobs.nodes": site.jobs.nodes, "its neighbour": tries_directory(site)}
+    for (key, path), (other, theirs) in itertools.combinations(own.items(), 2):
+        if is_within(path, theirs) or is_within(theirs, path):
+            yield _error(site, f"{key} and {other} must lie apart, not {path} and {theirs}")
+
+
+def _directories(site: SiteConfig) -> Mapping[str, str]:
+    torque = site.table(TorqueConfig)
+    return {
+        "gateway.state": site.gateway.state,
+        "registry.certificates": site.registry.certificates,
+        **({"etc.templates": site.etc.templates} if site.etc.templates else {}),
+        "jobs.state": site.jobs.state,
+        "jobs.nodes": site.jobs.nodes,
+        "install.bin": site.install.bin,
+        "install.ssh": site.install.ssh,
+        "install.ssh_built": site.install.ssh_built,
+        "install.profile": site.install.profile,
+        "torque.mom_priv": torque.mom_priv,
+        "torque.server_home": torque.server_home,
+    }
+
+
+def _files(site: SiteConfig) -> Mapping[str, str]:
+    install = site.install
+    return {
+        "install.zip": install.zip,
+        "install.udi_run_built": install.udi_run_built,
+        "install.roots_conf": install.roots_conf,
+        "install.nodehealth_conf": install.nodehealth_conf,
+        "install.nodehealth_check": install.nodehealth_check,
+        **({"jobs.log": site.jobs.log} if site.jobs.log else {}),
+    }
+
+
+def _nearest(path: str) -> str:
+    """The path itself, or the nearest above it that exists."""
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path
+
+
 def _check_programs(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
+    """Programs are executable, and root runs none that others can change. The gateway's own are needed where it works,
+    by the store's account."""
     for key, program in _programs(site, machine).items():
         if not os.path.isfile(program) or not os.access(program, os.X_OK):
             yield _error(site, f"{key}: {program} is not an executable program on this host")
+        elif whose := intruder(program):
+            yield _error(site, f"{key}: root runs {program}, but {whose}", "only root may be able to change it")
+    for key, program in _programs_of_gateway(site).items():
+        if not os.path.isdir(site.gateway.state) and not os.path.lexists(program):
+            continue  # the gateway works on another host
+        for _ in _raised(lambda: _store_account(site)):
+            return  # reported with the store
+        account = _store_account(site)
+        if not os.path.isfile(program) or not os.access(program, os.X_OK):
+            yield _error(site, f"{key}: {program} is not an executable program on this host")
+        elif blocked := hindrance(program, account, os.X_OK):
+            yield _error(site, f"{key}: {program} cannot be used by store.account {account.name}: {blocked}")
+
+
+def _programs_of_gateway(site: SiteConfig) -> Mapping[str, str]:
+    gateway = site.gateway
+    packers = {"gateway.tar2sqfs": gateway.tar2sqfs, "gateway.rdsquashfs": gateway.rdsquashfs}
+    rsyncs = {f"systems[{number}].rsync": system.rsync for number, system in enumerate(site.systems)}
+    return {**({"gateway.mke2fs": gateway.mke2fs} if gateway.format == "ext4" else packers), **rsyncs}
 
 
 def _check_access(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
@@ -185,4 +270,4 @@ def _error(site: SiteConfig, message: str, hint: str = "") -> ConfigError:
     return ConfigError(f"{site.path}: {message}", hint)
 
 
-_CHECKS = (_check_deadlines, _check_store, _check_gateway, _check_files, _check_programs, _check_access)
+_CHECKS = (_check_deadlines, _check_store, _check_gateway, _check_files, _check_places, _check_programs, _check_access)

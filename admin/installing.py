@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from udi import durable
+from udi.oserrors import reason
 from udi.sitefiles import MARK, SiteFile, is_ours, marked
 from udiroot.errors import ConfigError, NotPermitted, UpstreamFailed, printable
 
 _BEGIN = f"# >>> {MARK} >>>"
 _END = f"# <<< {MARK} <<<"
+_MOVE = "mv {path} {path}.site"
+_SHELL = re.compile(r"#![^\n]*sh\b")
+_MAX_BYTES = 16 << 20
 SSHD_PROGRAMS = ("sshd", "ssh", "sshkey")
 """What `make sshd` builds: the server, its client, and the maker of keys."""
 _BLOCK = re.compile(rf"^{re.escape(_BEGIN)}$.*?^{re.escape(_END)}$\n?", re.MULTILINE | re.DOTALL)
@@ -36,14 +41,41 @@ def render_below(directory: str, files: Sequence[SiteFile]) -> list[str]:
     return [_write(directory + file.path, _merged(file, ""), file.mode) for file in files]
 
 
-def install(root: str, files: Sequence[SiteFile]) -> Installed:
-    """Put each file in place below `root`.
+@dataclass(frozen=True)
+class Installation:
+    """What will be written: path, text and mode of each file that differs; and the advice for people."""
 
-    Raises NotPermitted, before anything is written, with all files of the site's own that are in the way.
-    """
+    files: list[tuple[str, str, int]]
+    advice: list[str]
+
+    def put(self) -> Installed:
+        """Put each file in place, none before all are on the disk. Raises UpstreamFailed."""
+        try:
+            for path, _, _ in self.files:
+                durable.make_public_directory(os.path.dirname(path))
+            durable.write_all(
+                [(path, text.encode("utf-8", "surrogateescape"), mode) for path, text, mode in self.files]
+            )
+        except OSError as error:
+            raise UpstreamFailed(
+                f"{error.filename} cannot be written: {reason(error)}", "nothing was installed; install again"
+            ) from error
+        return Installed([path for path, _, _ in self.files], self.advice)
+
+
+def install(root: str, files: Sequence[SiteFile]) -> Installed:
+    """Put each file in place below `root`. Raises NotPermitted, UpstreamFailed; nothing is written then."""
+    return planned(root, files).put()
+
+
+def planned(root: str, files: Sequence[SiteFile]) -> Installation:
+    """What installing below `root` will write. Raises NotPermitted, with all files of the site's own in the way."""
     prefix = root.rstrip("/")
     advice, refusals, merged = [], [], []
     for file in files:
+        if blocked := _blocked(file, prefix):
+            refusals.append(blocked)
+            continue
         path, mode = _destination(prefix, file)
         theirs = _foreign(file, prefix + file.path)
         if not theirs:
@@ -54,11 +86,18 @@ def install(root: str, files: Sequence[SiteFile]) -> Installed:
             if file.beside:
                 merged.append((prefix + file.beside, marked(file.text), file.mode))
             if not _calls_ours(file, _present(path)):
-                advice.append(f"{theirs.message}: {file.advice}")
+                advice.append(f"{theirs.message}: {_advice(file, _present(path))}")
     if refusals:
         hint = "; ".join(dict.fromkeys(refusal.hint for refusal in refusals))
         raise NotPermitted("; ".join(refusal.message for refusal in refusals), hint)
-    return Installed([_write(path, text, mode) for path, text, mode in merged if _differs(path, text, mode)], advice)
+    return Installation([each for each in merged if _differs(*each)], advice)
+
+
+def _advice(file: SiteFile, theirs: str) -> str:
+    """Only a shell script can be given a line for the shell."""
+    if file.beside and not _SHELL.match(theirs):
+        return f"it is not a shell script, so put one in its place that runs it, and at its end: {file.call}"
+    return file.advice
 
 
 def built_udi_run(path: str) -> bytes:
@@ -96,9 +135,25 @@ def _destination(prefix: str, file: SiteFile) -> tuple[str, int]:
     return os.path.realpath(path), os.stat(path).st_mode & 0o7777
 
 
+def _blocked(file: SiteFile, prefix: str) -> NotPermitted | None:
+    """What is neither a file nor nothing, such as a directory or a link that leads nowhere, is moved by people only; so
+    is a file of theirs that has the name by which theirs would call ours. A link to a hook can stay."""
+    for path in (prefix + file.path, *([prefix + file.beside] if file.beside else [])):
+        is_lost_hook = bool(file.beside) and os.path.islink(path) and not os.path.exists(path)
+        if os.path.lexists(path) and not os.path.isfile(path) and not is_lost_hook:
+            return NotPermitted(f"{path} is not a regular file", _MOVE.format(path=shlex.quote(path)))
+    if file.beside and os.path.exists(prefix + file.beside) and not is_ours(_present(prefix + file.beside)):
+        return _not_ours(prefix + file.beside)
+    return None
+
+
+def _not_ours(path: str) -> NotPermitted:
+    return NotPermitted(f"{path} was not installed by shifter-xc", _MOVE.format(path=shlex.quote(path)))
+
+
 def _foreign(file: SiteFile, path: str) -> NotPermitted | None:
     """Why what is at the path must stay as it is; None where it is ours, or nothing of anybody's."""
-    if file.kind == "block" or not os.path.lexists(path):
+    if not os.path.lexists(path) or (file.kind == "block" and os.path.isfile(path)):
         return None
     if file.kind == "line":
         others = [line.strip() for line in _lines_with_key(file, _present(path)) if not _is_ours(file, line)]
@@ -106,7 +161,7 @@ def _foreign(file: SiteFile, path: str) -> NotPermitted | None:
         return NotPermitted(f"{path} has a line of the site's own, {printable(others[0])}", hint) if others else None
     if os.path.exists(path) and is_ours(_present(path)):
         return None
-    return NotPermitted(f"{path} was not installed by shifter-xc", f"mv {path} {path}.site")
+    return _not_ours(path)
 
 
 def _is_ours(file: SiteFile, line: str) -> bool:
@@ -119,8 +174,9 @@ def _is_ours(file: SiteFile, line: str) -> bool:
 
 def _calls_ours(file: SiteFile, theirs: str) -> bool:
     """Whether a file of the site's own names ours already; of a line, nobody can tell what its program does."""
+    name = re.compile(rf"{re.escape(file.beside)}(?![\w.-])")
     return bool(file.beside) and any(
-        file.beside in line and not line.lstrip().startswith("#") for line in theirs.splitlines()
+        name.search(line) and not line.lstrip().startswith("#") for line in theirs.splitlines()
     )
 
 
@@ -147,12 +203,13 @@ def _lines_with_key(file: SiteFile, present: str) -> list[str]:
 
 def _present(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
-            return stream.read()
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with open(descriptor, encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            return stream.read(_MAX_BYTES)
     except FileNotFoundError:
         return ""
     except OSError as error:
-        raise UpstreamFailed(f"{path}: {error.strerror}") from error
+        raise UpstreamFailed(f"{path}: {reason(error)}") from error
 
 
 def _differs(path: str, text: str, mode: int) -> bool:

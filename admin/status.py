@@ -113,7 +113,7 @@ def _jobs(site: SiteConfig) -> tuple[tuple[JobState, ...], tuple[str, ...]]:
         try:
             state = directory.load()
         except UdiError as error:
-            damaged.append(error.message)
+            damaged.append(f"{error.message} (hint: {error.hint})" if error.hint else error.message)
             continue
         if state:
             jobs.append(state)

@@ -15,7 +15,10 @@ from alps.settings import AlpsConfig
 from udi.command import Deadline, Late, run
 from udi.fanout import Answers, FanOutResult
 from udi.nodes import Node
+from udi.oserrors import reason
 from udiroot.errors import UpstreamFailed
+
+_IN_MEMORY = "/dev/shm"  # noqa: S108 - mkstemp makes the file
 
 
 def fan_out(
@@ -43,11 +46,27 @@ def fan_out(
 
 @contextmanager
 def _node_list(nodes: tuple[Node, ...], directory: str) -> Iterator[str]:
-    """A file as CCM makes it (X3): one name a line, unique, sorted, 0600."""
+    """A file as CCM makes it (X3): one name a line, unique, sorted, 0600. Where the disk is full it is in memory, since
+    nodes must be cleaned all the same. Raises UpstreamFailed."""
+    try:
+        path = _written(nodes, directory)
+    except OSError:
+        try:
+            path = _written(nodes, _IN_MEMORY)
+        except OSError as error:
+            raise UpstreamFailed(f"the list of nodes for xtxqtcmd cannot be written: {reason(error)}") from error
+    try:
+        yield path
+    finally:
+        os.unlink(path)
+
+
+def _written(nodes: tuple[Node, ...], directory: str) -> str:
     descriptor, path = tempfile.mkstemp(prefix="nodes.", dir=directory or None)
     try:
         with os.fdopen(descriptor, "w") as stream:
             stream.writelines(f"{node.name}\n" for node in nodes)
-        yield path
-    finally:
+    except BaseException:
         os.unlink(path)
+        raise
+    return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from udi.settings import COUNT, PATH, SECONDS, OneOf, setting
+from udi.settings import PATH, PAUSE, SECONDS, OneOf, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class AlpsConfig:
     sources: tuple[str, ...] = setting(
         ["apstat", "basil"], "where a reservation is looked up, in this order", OneOf("apstat", "basil"), filled=True
     )
-    reservation_wait: int = setting(15, "seconds to wait for a reservation that is not listed yet", COUNT)
+    reservation_wait: int = setting(15, "seconds to wait for a reservation that is not listed yet", PAUSE)
     xtxqtcmd: str = setting("/opt/cray/nodehealth/default/bin/xtxqtcmd", "command that runs a line on nodes", PATH)
     xtprocadmin: str = setting("/opt/cray/sdb/default/bin/xtprocadmin", "command that shows and sets node states", PATH)
     command_deadline: int = setting(20, "seconds that one call of apstat, apbasil or xtprocadmin may take", SECONDS)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import click
 
+from torque_hooks.site_files import site_files
 from udi import config
 from udi.sitefiles import Renderer, marked
 
@@ -83,9 +84,10 @@ def _seconds(argv: Sequence[str], stdin: Path) -> float:
 
 def rendered_filter(python: Path, work: Path) -> Path:
     """The program that `udi-admin install` puts in place for qsub."""
-    render = Renderer(config.parse('[store]\npath = "/store"\n', "udi.toml"), "/etc/udi/udi.toml")
+    site = config.parse('[store]\npath = "/store"\n', "udi.toml")
     program = work / "udi-submit-filter"
-    program.write_text(marked(render("torque_hooks", "submit-filter", python=str(python), program=str(program))))
+    render = Renderer(site, "/etc/udi/udi.toml", python=str(python))
+    program.write_text(next(marked(file.text) for file in site_files(site, render) if file.path.endswith(program.name)))
     program.chmod(0o755)
     return program
 

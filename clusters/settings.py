@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from udi.settings import PATH, SECONDS, Bounds, setting
+from udi.settings import PATH, SECONDS, WORD, Bounds, setting
 from udiroot.errors import ConfigError
 
 
@@ -19,7 +19,7 @@ class ClustersConfig:
     ssh: tuple[str, ...] = setting(
         ["/usr/bin/ssh", "-oBatchMode=yes", "-oConnectTimeout=10"], "the ssh command, options included"
     )
-    user: str = setting("root", "account on the nodes")
+    user: str = setting("root", "account on the nodes", WORD)
     window: int = setting(64, "ssh connections at the same time", Bounds(1, 512))
     fanout_deadline: int = setting(90, "seconds that a fan-out to all nodes of a job may take", SECONDS)
     command_deadline: int = setting(20, "seconds to wait for another process that changes out_of_service", SECONDS)

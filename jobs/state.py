@@ -18,12 +18,13 @@ from typing import Any
 
 from udi.command import Deadline
 from udi.config import SiteConfig
-from udi.durable import make_directory, read_text, remove, sync_directory, write_text
+from udi.durable import make_directory, sync_directory, write_text
 from udi.filelock import try_lock
-from udi.nodes import Node, named
+from udi.nodes import Node
 from udi.oserrors import reason
+from udi.records import read_record, remove_record
 from udi.request import job_id
-from udiroot.errors import TimedOut, UdiError, UpstreamFailed, UsageError, printable
+from udiroot.errors import TimedOut, UdiError, UpstreamFailed
 
 PLANNED = "planned"
 """The plan's path and the nodes are known; no node was touched."""
@@ -59,7 +60,8 @@ class JobDirectory:
     """The directory of one job under `jobs.state`. Raises UsageError for a text that is not a job id."""
 
     def __init__(self, site: SiteConfig, job: str) -> None:
-        self.path = f"{site.jobs.state}/{job_id(job)}"
+        self.job = job_id(job)
+        self.path = f"{site.jobs.state}/{self.job}"
         self._file = f"{self.path}/state.json"
 
     @property
@@ -72,31 +74,28 @@ class JobDirectory:
 
     def load(self) -> JobState | None:
         """The state; None where the job got no further than its directory. Raises UpstreamFailed for a damaged one."""
+        hint = f"an operator finds the nodes of the job, and then runs: udi-admin takedown {self.job} --nodes NODES"
         try:
-            fields: dict[str, Any] = json.loads(read_text(self._file))
-            fields["nodes"] = tuple(named(name) for name in fields["nodes"])
-            state = JobState(**fields)
+            state = read_record(self._file, JobState, hint)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
-            raise UpstreamFailed(f"{self._file} cannot be read: {printable(error)}") from error
-        if state.phase not in _PHASES:
-            raise UpstreamFailed(f"{self._file} names an unknown phase: '{printable(state.phase)}'")
+        if state.phase not in _PHASES or state.job != self.job or not state.plan.startswith("/"):
+            raise UpstreamFailed(f"{self._file} cannot be read: it is not the state of job {self.job}", hint)
         return state
 
     def forget(self) -> None:
-        """Nothing of the job is left anywhere."""
-        remove(self._file)
-
-    def remove(self) -> None:
-        """The job is over. For the holder of the lock."""
-        shutil.rmtree(self.path)
-        sync_directory(os.path.dirname(self.path))
+        """Nothing of the job is left anywhere. Raises UpstreamFailed."""
+        remove_record(self._file)
 
     def remove_if_over(self) -> None:
-        """The same, unless the job has a state."""
-        if not os.path.exists(self._file):
-            self.remove()
+        """The job is over, unless it has a state. For the holder of the lock. Raises UpstreamFailed."""
+        if os.path.lexists(self._file):
+            return
+        try:
+            shutil.rmtree(self.path)
+            sync_directory(os.path.dirname(self.path))
+        except OSError as error:
+            raise UpstreamFailed(f"{self.path} cannot be removed: {reason(error)}", "repair its file system") from error
 
     @contextlib.contextmanager
     def locked(self, deadline: Deadline) -> Iterator[None]:

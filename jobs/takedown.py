@@ -2,7 +2,8 @@
 
 The plan is removed first: a setup that is still under way somewhere then finds none. Nodes that fail, or never answer,
 are taken out of service with the reason kept; after that the state is no longer needed, and is removed. Where too many
-fail at once (`nodehealth.out_of_service.too_many`), none is taken.
+fail at once (`nodehealth.out_of_service.too_many`), none is taken. Nothing of that needs a disk that takes data; but
+where the reasons cannot be kept, the state stays.
 """
 
 from __future__ import annotations
@@ -10,27 +11,30 @@ from __future__ import annotations
 import dataclasses
 import logging
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jobs.planfile import remove_plan
 from jobs.state import PLANNED, READY, TAKING_DOWN, JobDirectory, JobState
 from nodehealth.out_of_service import leave_in_service, take_out_of_service, too_many
+from nodehealth.records import NotRecorded, has_record
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.nodecommand import teardown_command
 from udi.nodes import Node, folded
 from udi.platform import Machine
 from udiroot.entered import UNREAD
-from udiroot.errors import UdiError
+from udiroot.errors import UdiError, UpstreamFailed
 
 _log = logging.getLogger("udi.jobs")
 
 
 @dataclass(frozen=True)
 class Takedown:
-    """What a takedown left: nodes that stay dirty, and why; `error` where they could not be taken out of service, and
-    `spared` is why they were left in service on purpose. `unread` is the image of which no node has read anything."""
+    """What a takedown left: nodes that stay dirty, and why. `error` is why they could not be taken out of service, or
+    the reasons not be kept; `spared` is why they were left in service on purpose. `unread` is the image of which no
+    node has read anything."""
 
     dirty: Mapping[Node, str] = field(default_factory=dict)
     error: UdiError | None = None
@@ -41,43 +45,77 @@ class Takedown:
     def is_clean(self) -> bool:
         return not self.dirty and self.error is None
 
+    @property
+    def is_out_of_service(self) -> bool:
+        """Whether the dirty nodes are out of service, with their reasons on record or not."""
+        return not self.spared and (self.error is None or isinstance(self.error, NotRecorded))
 
-def take_down(site: SiteConfig, machine: Machine, job: str, deadline: Deadline) -> Takedown:
-    """Take the job down wherever its state says it is; a job without state needs nothing.
+
+def take_down(site: SiteConfig, machine: Machine, job: str, deadline: Deadline, nodes: Sequence[Node] = ()) -> Takedown:
+    """Take the job down wherever its state says it is, and on `nodes` that a person names, who knows more than a state
+    that is damaged or lost; a job without either needs nothing.
 
     Raises TimedOut when another hook keeps the job locked, UpstreamFailed for a state that cannot be read: the state
     then still exists.
     """
     directory = JobDirectory(site, job)
-    if not directory.exists:
+    if not directory.exists and not nodes:
         return Takedown()
     with directory.locked(deadline):
-        done = take_down_locked(site, machine, directory, deadline)
-        directory.remove()
+        done = take_down_locked(site, machine, directory, deadline, nodes)
+        directory.remove_if_over()
     return done
 
 
-def take_down_locked(site: SiteConfig, machine: Machine, directory: JobDirectory, deadline: Deadline) -> Takedown:
+def take_down_locked(
+    site: SiteConfig, machine: Machine, directory: JobDirectory, deadline: Deadline, nodes: Sequence[Node] = ()
+) -> Takedown:
     """The same, for the one who holds the job's lock already, and keeps the directory that it is on."""
-    state = directory.load()
+    state = _known(directory, nodes)
     if state is None:
         return Takedown()
     touched = state.phase != PLANNED
-    directory.save(dataclasses.replace(state, phase=TAKING_DOWN) if touched else state)
+    _save_if_possible(directory, dataclasses.replace(state, phase=TAKING_DOWN) if touched else state)
     _drop_plan(site, state)
     done = _tear_down(site, machine, state, directory.path, deadline) if touched else Takedown()
     dirty, spared = done.dirty, done.spared
     error = _out_of_service(site, machine, state.job, dirty, spared, deadline)
-    directory.forget()
+    if all(has_record(site, node) for node in dirty):
+        directory.forget()
     if touched:
         _log.info("taken down on %s%s", folded(state.nodes), f"; dirty: {folded(dirty)}" if dirty else "")
     return dataclasses.replace(done, error=error)
 
 
+def _known(directory: JobDirectory, nodes: Sequence[Node]) -> JobState | None:
+    """The job's state, with the `nodes` that a person names; of a state that is damaged or lost, these are all."""
+    try:
+        state = directory.load()
+    except UpstreamFailed:
+        if not nodes:
+            raise
+        state = None
+    if not nodes:
+        return state
+    every = tuple(sorted({*nodes, *(state.nodes if state else ())}))
+    if state:
+        return dataclasses.replace(state, nodes=every, phase=TAKING_DOWN)
+    return JobState(directory.job, "", "", "", "", every, plan="", phase=TAKING_DOWN, since=int(time.time()))
+
+
+def _save_if_possible(directory: JobDirectory, state: JobState) -> None:
+    """A disk that is full keeps no node from being cleaned: the earlier state says enough."""
+    try:
+        directory.save(state)
+    except UdiError as error:
+        _log.error("%s", error.message)
+
+
 def _drop_plan(site: SiteConfig, state: JobState) -> None:
     """A plan that cannot be removed does no harm: it is private, and names the job's own image."""
     try:
-        remove_plan(site, state.plan)
+        if state.plan:
+            remove_plan(site, state.plan)
     except UdiError as error:
         _log.error("%s", error.message)
 
@@ -112,7 +150,8 @@ def _out_of_service(
         else:
             take_out_of_service(site, machine, job, dirty, Deadline(max(5.0, deadline.left())))
     except UdiError as error:
-        _log.error("%s could not be %s: %s", folded(dirty), _WANTED[bool(spared)], error.message)
+        if not isinstance(error, NotRecorded) or spared:
+            _log.error("%s could not be %s: %s", folded(dirty), _WANTED[bool(spared)], error.message)
         return error
     return None
 

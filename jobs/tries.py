@@ -17,14 +17,15 @@ import os
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from udi.config import SiteConfig
-from udi.durable import read_text, remove, write_text
+from udi.durable import write_text
 from udi.log import plain
 from udi.oserrors import reason
+from udi.records import modified, read_record, remove_record
 from udi.request import job_id
-from udiroot.errors import SetupFailed, UdiError, UpstreamFailed, UsageError, printable
+from udiroot.errors import SetupFailed, UdiError, UpstreamFailed, UsageError
 
 _KEPT_SECONDS = 30 * 24 * 3600
 _log = logging.getLogger("udi.jobs")
@@ -94,14 +95,21 @@ def hold_after_tries(site: SiteConfig, manager: WorkloadManager, job: str, most:
 
 
 def holds(site: SiteConfig) -> list[Hold]:
-    """Jobs that we held and that have not run since."""
-    found = [_load(site, job) for job in _jobs(site)]
-    return [Hold(tries.job, tries.reason, tries.since) for tries in found if tries is not None and tries.held]
+    """Jobs that we held and that have not run since; one whose record is damaged may be one of them."""
+    found = []
+    for job in _jobs(site):
+        try:
+            tries = _load(site, job)
+        except UdiError as damaged:
+            found.append(Hold(job, damaged.message, modified(_path(site, job))))
+        else:
+            found += [Hold(job, tries.reason, tries.since)] if tries and tries.held else []
+    return found
 
 
 def forget_hold(site: SiteConfig, job: str) -> None:
-    """The job runs, or is gone: nothing of its failed starts counts any more."""
-    remove(_path(site, job))
+    """The job runs, or is gone: nothing of its failed starts counts any more. Raises UpstreamFailed."""
+    remove_record(_path(site, job))
 
 
 def forget_ended(site: SiteConfig, queued: Collection[str]) -> None:
@@ -121,8 +129,11 @@ def _counted(site: SiteConfig, job: str, error: UdiError) -> _Tries | None:
     except UdiError as damaged:
         _log.error("the job's failed starts are counted from the beginning: %s", damaged.message)
         earlier = None
+    now = int(time.time())
+    if earlier and earlier.since < now - _KEPT_SECONDS:
+        earlier = None  # of a job of long ago that had the same id
     failures = earlier.failures + 1 if earlier and not earlier.held else 1
-    tries = _Tries(job, failures, held=False, reason=plain(error.message, 400), since=int(time.time()))
+    tries = _Tries(job, failures, held=False, reason=plain(error.message, 400), since=now)
     try:
         _save(site, tries)
     except UdiError as lost:
@@ -134,19 +145,19 @@ def _counted(site: SiteConfig, job: str, error: UdiError) -> _Tries | None:
 
 def _forget_old(site: SiteConfig, now: int) -> None:
     """Files of jobs that nobody asked for are removed after a month."""
-    for job in _jobs(site):
-        with contextlib.suppress(OSError):  # another hook removed it meanwhile
+    with contextlib.suppress(OSError, UpstreamFailed):  # another hook removed it meanwhile, or it waits for the next
+        for job in _jobs(site):
             if os.stat(_path(site, job)).st_mtime < now - _KEPT_SECONDS:
                 forget_hold(site, job)
 
 
 def _jobs(site: SiteConfig) -> list[str]:
     try:
-        names = sorted(os.listdir(_directory(site)))
+        names = sorted(os.listdir(tries_directory(site)))
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise UpstreamFailed(f"{_directory(site)} cannot be read: {reason(error)}") from error
+        raise UpstreamFailed(f"{tries_directory(site)} cannot be read: {reason(error)}") from error
     jobs = []
     for name in names:
         with contextlib.suppress(UsageError):  # a name that is not a job id, such as a file that is being written
@@ -158,12 +169,11 @@ def _jobs(site: SiteConfig) -> list[str]:
 def _load(site: SiteConfig, job: str) -> _Tries | None:
     path = _path(site, job)
     try:
-        fields: dict[str, Any] = json.loads(read_text(path))
-        tries = _Tries(job, int(fields["failures"]), bool(fields["held"]), str(fields["reason"]), int(fields["since"]))
+        tries = read_record(path, _Tries, f"remove {path}")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UpstreamFailed(f"{path} cannot be read: {printable(error)}", f"remove {path}") from error
+    if tries.job != job:
+        raise UpstreamFailed(f"{path} cannot be read: it is about another job", f"remove {path}")
     return tries
 
 
@@ -171,9 +181,10 @@ def _save(site: SiteConfig, tries: _Tries) -> None:
     write_text(_path(site, tries.job), json.dumps(dataclasses.asdict(tries), sort_keys=True) + "\n")
 
 
-def _directory(site: SiteConfig) -> str:
+def tries_directory(site: SiteConfig) -> str:
+    """Where failed starts are counted: beside `jobs.state`."""
     return f"{os.path.dirname(site.jobs.state)}/tries"
 
 
 def _path(site: SiteConfig, job: str) -> str:
-    return f"{_directory(site)}/{job_id(job)}.json"
+    return f"{tries_directory(site)}/{job_id(job)}.json"

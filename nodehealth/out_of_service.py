@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Mapping
 
-from nodehealth.records import record
+from nodehealth.records import NotRecorded, record
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.fanout import FanOutResult
@@ -42,14 +42,22 @@ def take_out_of_service(
     """Take each node of `reasons` out of service.
 
     Raises UpstreamFailed or TimedOut when the nodes cannot be marked; their reasons are kept all the same, and
-    `udi-admin status` shows that they are still in service.
+    `udi-admin status` shows that they are still in service. Raises NotRecorded when the nodes were marked and the
+    reasons cannot be kept.
     """
     if not reasons:
         return
     _report(reasons)
-    record(site, job, reasons, int(time.time()))
+    lost: NotRecorded | None = None
+    try:
+        record(site, job, reasons, int(time.time()))
+    except NotRecorded as error:
+        _log.error("why %s are dirty is not on record: %s", folded(reasons), error.message)
+        lost = error
     machine.take_out_of_service(sorted(reasons), reasons, deadline)
     _log.warning("%s taken out of service", folded(reasons))
+    if lost:
+        raise lost
 
 
 def leave_in_service(site: SiteConfig, job: str, reasons: Mapping[Node, str], why: str) -> None:

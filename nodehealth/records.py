@@ -1,11 +1,13 @@
 """Why nodes are out of service because of us: one JSON file a node under `jobs.nodes`, for root only.
 
-Written before the node is marked, removed after it is up again, so that no node is ever out of service because of us
-without a reason. A node that was left in service has one too, until it is recovered or a job could be set up there.
+Written before the node is marked, removed after it is up again, so that no node is out of service because of us without
+a reason, where there is a disk to write it to. A node that was left in service has one too, until it is recovered or a
+job could be set up there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -16,7 +18,8 @@ from typing import Any
 from udi import durable, oserrors
 from udi.config import SiteConfig
 from udi.nodes import Node, named
-from udiroot.errors import UpstreamFailed, UsageError, printable
+from udi.records import modified, read_record, remove_record
+from udiroot.errors import UdiError, UpstreamFailed, UsageError, printable
 
 
 @dataclass(frozen=True)
@@ -36,53 +39,76 @@ class DirtyNode:
         return dataclasses.asdict(self) | {"node": self.node.name}
 
 
+class NotRecorded(UpstreamFailed):
+    """The reasons why nodes are dirty could not be kept; the nodes were taken out of service all the same."""
+
+
 def record(site: SiteConfig, job: str, reasons: Mapping[Node, str], now: int, *, in_service: bool = False) -> None:
     """Keep why each node is dirty. A node that was dirty before keeps its first moment, and its earlier jobs; one that
-    was taken out of service stays so."""
-    before = {dirty.node: dirty for dirty in dirty_nodes(site)}
+    was taken out of service stays so. Raises NotRecorded, after all nodes were tried."""
+    lost: list[UdiError] = []
     for node, reason in reasons.items():
-        earlier = before.get(node)
+        earlier = _dirty(site, node)
         jobs = tuple(dict.fromkeys((*(earlier.jobs if earlier else ()), job)))
         since = earlier.since if earlier else now
         left = in_service and (earlier is None or earlier.in_service)
         dirty = DirtyNode(node, jobs, printable(reason, 400), since, left)
-        durable.write_text(_path(site, node), json.dumps(dirty.as_json(), sort_keys=True) + "\n")
+        try:
+            durable.write_text(_path(site, node), json.dumps(dirty.as_json(), sort_keys=True) + "\n")
+        except UdiError as error:
+            lost.append(error)
+    if lost:
+        raise NotRecorded(lost[0].message, "repair the disk of jobs.nodes")
+
+
+def has_record(site: SiteConfig, node: Node) -> bool:
+    """Whether it is on record, by whatever can be read of that, that the node is dirty."""
+    return os.path.lexists(_path(site, node))
 
 
 def dirty_nodes(site: SiteConfig) -> list[DirtyNode]:
-    """Every node with a record, in order. Raises UpstreamFailed for a record that cannot be read."""
+    """Every node with a record, in order. A record that cannot be read still says that its node is dirty.
+
+    Raises UpstreamFailed where the directory of the records cannot be read.
+    """
     try:
         names = os.listdir(site.jobs.nodes)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise UpstreamFailed(f"{site.jobs.nodes} cannot be read: {oserrors.reason(error)}") from error
-    nodes = sorted(named(name[:-5]) for name in names if name.endswith(".json") and not name.startswith("."))
-    return [_read(_path(site, node)) for node in nodes]
+    nodes = set[Node]()
+    for name in names:
+        with contextlib.suppress(UsageError):  # a name that is no node's, such as a file that is being written
+            if name.endswith(".json"):
+                nodes.add(named(name.removesuffix(".json")))
+    return [dirty for node in sorted(nodes) if (dirty := _dirty(site, node))]
 
 
 def forget(site: SiteConfig, node: Node) -> None:
-    """The node is clean and up again."""
-    durable.remove(_path(site, node))
+    """The node is clean and up again. Raises UpstreamFailed."""
+    remove_record(_path(site, node))
 
 
 def forget_proved_clean(site: SiteConfig, nodes: Iterable[Node]) -> None:
     """A set-up succeeded on these nodes, so those that were left in service hold nothing of an earlier job."""
     if os.path.isdir(site.jobs.nodes):
-        members = frozenset(nodes)
-        for dirty in dirty_nodes(site):
-            if dirty.in_service and dirty.node in members:
-                forget(site, dirty.node)
+        for node in nodes:
+            dirty = _dirty(site, node)
+            if dirty and dirty.in_service:
+                forget(site, node)
 
 
-def _read(path: str) -> DirtyNode:
+def _dirty(site: SiteConfig, node: Node) -> DirtyNode | None:
+    """What is on record of a node; None where nothing is."""
+    path = _path(site, node)
     try:
-        fields: dict[str, Any] = json.loads(durable.read_text(path))
-        jobs = tuple(map(str, fields["jobs"]))
-        left = fields["in_service"] is True
-        return DirtyNode(named(fields["node"]), jobs, str(fields["reason"]), int(fields["since"]), left)
-    except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
-        raise UpstreamFailed(f"{path} cannot be read: {printable(error)}") from error
+        dirty = read_record(path, DirtyNode, f"udi-admin recover {node} cleans the node, and removes {path}")
+    except FileNotFoundError:
+        return None
+    except UpstreamFailed as damaged:
+        return DirtyNode(node, (), f"{damaged.message}; {damaged.hint}", modified(path))
+    return dataclasses.replace(dirty, node=node)
 
 
 def _path(site: SiteConfig, node: Node) -> str:

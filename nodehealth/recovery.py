@@ -27,7 +27,7 @@ class Recovery:
 
 def recover(site: SiteConfig, machine: Machine, nodes: Sequence[Node], deadline: Deadline) -> list[Recovery]:
     """Clean, check and bring back each node that we took out of service, or that the machine's own health checker did
-    because of what our check reported.
+    because of what our check reported. The check also says of which jobs, where a node's record cannot.
 
     A node that we did not take out is left alone where it is in service, since it may hold a running job's root, and
     where it holds nothing of ours, since then it is out of service for another reason. Raises UpstreamFailed or
@@ -37,6 +37,7 @@ def recover(site: SiteConfig, machine: Machine, nodes: Sequence[Node], deadline:
     unmarked = sorted(set(nodes) - set(marked))
     states = machine.states(unmarked, deadline) if unmarked else {}
     suspects = [node for node, state in states.items() if state.status == OUT_OF_SERVICE]
+    suspects += [node for node in nodes if node in marked and not marked[node]]
     marked |= _jobs_found_on(site, machine, suspects, deadline)
     ours = {node: marked[node] for node in sorted(set(nodes) & set(marked))}
     problems = dict.fromkeys(set(nodes) - set(ours), "skipped: not taken out of service by shifter-xc")

@@ -1,7 +1,8 @@
 """What a job is submitted with, as qsub would read it: its own options, and the `#PBS` lines of the script.
 
 Torque's rules, quirks included (cray-reference T60 to T64, torque-reference d): a `-v` on the command line replaces the
-script's, the first `#PBS -v` of the script wins over later ones, and every comma separates.
+script's, the first `#PBS -v` of the script wins over later ones, and every comma separates. A directive that ends in a
+backslash goes on in the next line.
 """
 
 from __future__ import annotations
@@ -57,8 +58,10 @@ class Submission:
     """What matters of a submission here. `lists` are all that were written; `variables` are what the job gets.
 
     `late` are the lists of directives after the first command, which qsub does not read, and `others` is what was
-    given to options by which sites and schedulers pass settings. Of the script, `header` are the lines up to the first
-    command, of which `directives` are the numbers of those that qsub reads, and `body` is the rest.
+    given to options by which sites and schedulers pass settings. `operands` are the words after the options of the
+    command line, and `strays` those after a directive's, which qsub passes over, with their lines. Of the script,
+    `header` are the lines up to the first command, of which `directives` are the numbers of those that qsub reads, and
+    `body` is the rest. `prefix` begins a directive.
     """
 
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -67,6 +70,8 @@ class Submission:
     late: tuple[VariableList, ...] = ()
     others: tuple[tuple[str, str], ...] = ()
     operands: tuple[str, ...] = ()
+    strays: tuple[tuple[int, str], ...] = ()
+    prefix: str = _DEFAULT_PREFIX
     header: tuple[str, ...] = ()
     directives: frozenset[int] = frozenset()
     body: tuple[str, ...] = ()
@@ -87,17 +92,14 @@ def read_submission(arguments: Sequence[str], script: bytes, environment: Mappin
     is_interactive = "-I" in options
     lines = [] if is_interactive else script.decode("utf-8", "surrogateescape").split("\n")[:_MAX_LINES]
     first = _first_command(lines, prefix)
-    written = [
-        (number, option, value)
-        for number, line in enumerate(lines[:first], 1)
-        for option, value in _directive(line, prefix)
-    ]
+    read = _directives(lines, range(first), prefix)
+    written = [(each.line, option, value) for each in read for option, value in each.options]
     lists = _lists([value for option, value in given if option == "-v"], written, environment)
     late = [
-        VariableList(number, _listed(value, environment))
-        for number, line in enumerate(lines[first:], first + 1)
-        if _NAME in line
-        for option, value in _directive(line, prefix)
+        VariableList(each.line, _listed(value, environment))
+        for each in _directives(lines, range(first, len(lines)), prefix)
+        if _NAME in each.text
+        for option, value in each.options
         if option == "-v"
     ]
     others = [(option, value) for option, value in (*given, *(each[1:] for each in written)) if option in _SETTINGS]
@@ -110,19 +112,26 @@ def read_submission(arguments: Sequence[str], script: bytes, environment: Mappin
         late=tuple(late),
         others=tuple(others),
         operands=tuple(operands),
+        strays=tuple((each.line, word) for each in read for word in each.operands),
+        prefix=prefix,
         header=tuple(lines[:first]),
-        directives=frozenset(number for number, _, _ in written),
+        directives=frozenset(number for each in read for number in range(each.line, each.end)),
         body=tuple(lines[first:]),
         takes_environment=takes_environment,
     )
 
 
 def _parsed(arguments: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]] | None:
-    """Options with their values in order, and the operands; None for what qsub would refuse."""
-    try:
-        return getopt.getopt(list(arguments), _OPTIONS)
-    except getopt.GetoptError:
-        return None
+    """Options with their values in order, and the operands; None for what qsub would refuse. An option that only some
+    version of qsub knows is taken for one without a value."""
+    options = _OPTIONS
+    while True:
+        try:
+            return getopt.getopt(list(arguments), options)
+        except getopt.GetoptError as error:
+            if len(error.opt) != 1 or not error.opt.isalpha() or error.opt in options:
+                return None
+            options += error.opt
 
 
 def _lists(
@@ -140,20 +149,52 @@ def _lists(
 
 def _first_command(lines: Sequence[str], prefix: str) -> int:
     """Where the lines end in which qsub looks for directives: at the first that is neither blank nor a comment."""
-    for index, line in enumerate(lines):
-        text = line.lstrip()
-        if text and text[0] not in "#:" and not (prefix and text.startswith(prefix)):
+    index = 0
+    while index < len(lines):
+        line = lines[index]
+        if _begins(line, prefix):
+            index = _end(lines, index)
+        elif line.startswith(":") or line.lstrip()[:1] in ("", "#"):
+            index += 1
+        else:
             return index
     return len(lines)
 
 
-def _directive(line: str, prefix: str) -> Sequence[tuple[str, str]]:
-    """The options of a line of the script; none where it is not a directive."""
-    text = line.lstrip()
-    if not prefix or not text.startswith(prefix):
-        return ()
-    parsed = _parsed(_split(text[len(prefix) :]))
-    return parsed[0] if parsed else ()
+@dataclass(frozen=True)
+class _Directive:
+    """A line of the script that qsub reads, with those in which it goes on, up to `end`."""
+
+    line: int
+    end: int
+    text: str
+    options: Sequence[tuple[str, str]]
+    operands: Sequence[str]
+
+
+def _directives(lines: Sequence[str], where: range, prefix: str) -> list[_Directive]:
+    """The directives among the lines, of those that qsub can parse."""
+    found, index = [], where.start
+    while index < where.stop:
+        end = _end(lines, index) if _begins(lines[index], prefix) else index + 1
+        if _begins(lines[index], prefix):
+            text = "".join(part.rstrip("\r").removesuffix("\\") for part in lines[index:end])
+            parsed = _parsed(_split(text.lstrip()[len(prefix) :]))
+            if parsed:
+                found.append(_Directive(index + 1, end + 1, text, *parsed))
+        index = end
+    return found
+
+
+def _begins(line: str, prefix: str) -> bool:
+    return bool(prefix) and line.lstrip().startswith(prefix)
+
+
+def _end(lines: Sequence[str], index: int) -> int:
+    """Where a directive that begins at `index` has ended."""
+    while index < len(lines) and lines[index].rstrip("\r").endswith("\\"):
+        index += 1
+    return min(index + 1, len(lines))
 
 
 def _split(line: str) -> list[str]:

@@ -1,7 +1,8 @@
 """`udi-epilogue`: what pbs_mom runs as root after a job, and also after a prologue that failed.
 
 Needs nothing but the job's own state: the reservation may no longer exist (cray-reference 4.2). A job without state had
-no image, or was taken down already; running twice is harmless. Torque only logs the exit code.
+no image, or was taken down already; running twice is harmless. Torque only logs the exit code. Nobody else takes the
+job down, so no signal but the hook's own alarm ends it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from jobs.takedown import Takedown, take_down
 from torque_hooks.arguments import config_and_rest, epilogue_call
-from torque_hooks.process import Interrupted, catch_signals, clean_process, ignore_signals
+from torque_hooks.process import Interrupted, catch_alarm, clean_process, ignore_signals
 from torque_hooks.settings import TorqueConfig
 from torque_hooks.userline import report, sentence
 from udi.command import Deadline
@@ -26,6 +27,7 @@ PROGRAM = "udi-epilogue"
 _log = logging.getLogger("udi.torque")
 _INTERNAL_ERROR = 70
 _BACKSTOP_SECONDS = 5
+_FATES = {False: "which could not be taken out of service", True: "taken out of service without a record"}
 _NOT_ENTERED = (
     ": nothing was read from it on any node (only aprun enters it, and not where the script or your own profile sets"
     " CRAY_ROOTFS)"
@@ -39,17 +41,17 @@ def main(machine_of: Callable[[SiteConfig], Machine], argv: Sequence[str] | None
     `machine_of` makes the machine that a configuration describes, and raises ConfigError where that is wrong.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    clean_process()
-    catch_signals()
-    start_log(None, PROGRAM)
     try:
+        clean_process()
+        catch_alarm(0)
+        start_log(None, PROGRAM)
         config, arguments = config_and_rest(arguments)
         site = load(config)
         start_log(site, PROGRAM, arguments[0] if arguments else "")
         call = epilogue_call(arguments)
         seconds = site.table(TorqueConfig).epilogue_deadline
         machine = machine_of(site)
-        catch_signals(seconds + _BACKSTOP_SECONDS)
+        catch_alarm(seconds + _BACKSTOP_SECONDS)
         done = take_down(site, machine, call.job, Deadline(seconds))
         ignore_signals()
     except (UdiError, Interrupted) as error:
@@ -77,7 +79,7 @@ def _reported(done: Takedown) -> int:
             report(PROGRAM, f"no program of this job ran in its image {printable(done.unread)}{_NOT_ENTERED}")
         return 0
     if done.error:
-        fate = "left in service" if done.spared else "which could not be taken out of service"
+        fate = "left in service" if done.spared else _FATES[done.is_out_of_service]
         error = TeardownIncomplete(f"cleanup failed on {folded(done.dirty)}, {fate}: {done.error.message}")
         return _failed(error)
     if done.spared:

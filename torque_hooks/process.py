@@ -6,12 +6,14 @@ import os
 import signal
 import types
 
-from udi.command import ENVIRONMENT
+from udi.command import ENVIRONMENT, die_with_caller
 
 _REQUESTS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 """By which others ask a hook to end."""
 _AGAIN_SECONDS = 35
 """How long after an interruption the alarm rings again: what was begun may be undone in that time."""
+_caller = 0
+"""The process that this one must not outlive, where there is one."""
 
 
 class Interrupted(BaseException):
@@ -20,6 +22,10 @@ class Interrupted(BaseException):
     Not an Exception: what handles errors on the way, as `logging` does with all that its handlers raise, must not
     take it for one.
     """
+
+
+class Orphaned(Interrupted):
+    """The process that pbs_mom knows as the hook was killed: whatever this one decides, nobody hears it."""
 
 
 def clean_process() -> None:
@@ -56,6 +62,28 @@ def catch_signals(seconds: int = 0) -> None:
     signal.alarm(seconds)
 
 
+def catch_alarm(seconds: int) -> None:
+    """Turn SIGALRM after `seconds` into Interrupted, and let no other request end this process: for what must be done,
+    and is nobody else's to do. The commands that it runs get the requests as usual."""
+    for number in _REQUESTS:
+        signal.signal(number, _pass_over)
+    signal.signal(signal.SIGALRM, _interrupt)
+    signal.alarm(seconds)
+
+
+def end_with(caller: int) -> None:
+    """After `catch_signals`: get SIGTERM when the process `caller`, which started this one, ends; it may have ended.
+
+    The installed wrapper is what pbs_mom knows of a prologue. Where that is killed, Torque starts the job, and may run
+    the epilogue before this process has made anything that the epilogue could find. Raises Orphaned.
+    """
+    global _caller
+    _caller = caller
+    die_with_caller(signal.SIGTERM)
+    if os.getppid() != caller:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def ignore_signals() -> None:
     """Whatever is done from here on is completed. A signal that comes meanwhile is held, and ends a `pause`."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
@@ -69,7 +97,13 @@ def pause(seconds: float) -> None:
         signal.sigtimedwait(_REQUESTS, seconds)
 
 
+def _pass_over(number: int, frame: types.FrameType | None) -> None:
+    """Unlike SIG_IGN, a handler is not passed on to commands."""
+
+
 def _interrupt(number: int, frame: types.FrameType | None) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
     signal.alarm(_AGAIN_SECONDS)
+    if _caller and os.getppid() != _caller:
+        raise Orphaned("the process that pbs_mom started was killed")
     raise Interrupted(f"interrupted by {signal.Signals(number).name} before it finished")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from torque_hooks.exit_codes import ABORT, REQUEUE, RUN, prologue_code
 from torque_hooks.holds import Torque
 from torque_hooks.jobid import job_id
 from torque_hooks.pin import PIN_PREFIX, find_pin
-from torque_hooks.process import Interrupted, catch_signals, clean_process, ignore_signals, pause
+from torque_hooks.process import Interrupted, Orphaned, catch_signals, clean_process, end_with, ignore_signals, pause
 from torque_hooks.qstat import TorqueJob, read_job
 from torque_hooks.settings import TorqueConfig
 from torque_hooks.userline import append_for, report, sentence
@@ -38,12 +39,17 @@ from udiroot.errors import ConfigError, NotFound, TimedOut, UdiError, UpstreamFa
 PROGRAM = "udi-prologue"
 QSTAT_ANSWER = "UDI_QSTAT_ANSWER"
 """The environment variable in which the installed wrapper passes what its own `qstat -x` printed."""
+CALLER = "UDI_CALLER"
+"""The same for the wrapper's own process id."""
+NAMED = f"{IMAGE}=|-v(.*[^A-Za-z0-9_])?{IMAGE}([^A-Za-z0-9_]|$)"
+"""What a script has in it that names the variable: for grep, and for Python with MULTILINE."""
+_NAMED = re.compile(NAMED.encode(), re.MULTILINE)
 _log = logging.getLogger("udi.torque")
 _MAX_SCRIPT_BYTES = 1 << 20
 _BACKSTOP_SECONDS = 35
 """How long after the deadline the alarm rings, should something have missed the deadline; a set-up that failed at the
 last moment may be undone in that time."""
-_REQUEUE_PAUSE = 3.0
+REQUEUE_PAUSE = 3.0
 """Before a requeue where starts cannot be counted: Torque would start the job again within a quarter of a second."""
 _DEFAULTS = SiteConfig(store=StoreConfig(path="/"))
 """Where starts are counted while the site's configuration cannot be read."""
@@ -55,12 +61,22 @@ def main(machine_of: Callable[[SiteConfig], Machine], argv: Sequence[str] | None
     `machine_of` makes the machine that a configuration describes, and raises ConfigError where that is wrong.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    answer = os.environb.get(QSTAT_ANSWER.encode(), b"")
+    answer, caller = (os.environb.get(name.encode(), b"") for name in (QSTAT_ANSWER, CALLER))
+    try:
+        return _run(machine_of, arguments, answer, int(caller) if caller.isdigit() else 0)
+    except BaseException as error:  # noqa: BLE001 - a signal can come at any moment, also while an error is handled
+        ignore_signals()
+        return _not_begun(_DEFAULTS, arguments, answer, _as_error(error))
+
+
+def _run(machine_of: Callable[[SiteConfig], Machine], arguments: Sequence[str], answer: bytes, caller: int) -> int:
     clean_process()
     catch_signals()
-    start_log(None, PROGRAM)
     site = _DEFAULTS
     try:
+        if caller:
+            end_with(caller)
+        start_log(None, PROGRAM)
         config, arguments = config_and_rest(arguments)
         site = load(config)
         start_log(site, PROGRAM, arguments[0] if arguments else "")
@@ -68,13 +84,27 @@ def main(machine_of: Callable[[SiteConfig], Machine], argv: Sequence[str] | None
         torque, machine = site.table(TorqueConfig), machine_of(site)
         require_fitting(site, machine, torque.prologue_deadline, "torque.prologue_deadline")
         catch_signals(torque.prologue_deadline + _BACKSTOP_SECONDS)
-    except UdiError as error:
-        return _not_begun(site, arguments, answer, error)
-    except Interrupted as error:
-        return _not_begun(site, arguments, answer, TimedOut(str(error)))
-    except Exception as error:  # noqa: BLE001 - Python's own exit code is 1, by which Torque would delete the job
-        return _not_begun(site, arguments, answer, UpstreamFailed(f"internal error: {type(error).__name__}"))
+    except (Exception, Interrupted) as error:  # noqa: BLE001 - by Python's own exit code, 1, Torque would delete the job
+        return _not_begun(site, arguments, answer, _as_error(error))
     return _Start(site, torque, machine, call, answer).run()
+
+
+class _Unheard(TimedOut):
+    """Torque does not wait for this process any more, and has started the job, whose `aprun` finds no root."""
+
+
+def _as_error(error: BaseException) -> UdiError:
+    if isinstance(error, UdiError):
+        return error
+    if isinstance(error, Orphaned):
+        return _Unheard(str(error))
+    return TimedOut(str(error)) if isinstance(error, Interrupted) else _internal(error)
+
+
+def _internal(error: BaseException) -> UdiError:
+    """What a person can do nothing about; the traceback is for the log, not for the user."""
+    _log.error("internal error", exc_info=error)
+    return UpstreamFailed("internal error; details are in the site's log of the hooks")
 
 
 def _not_begun(site: SiteConfig, arguments: Sequence[str], answer: bytes, error: UdiError) -> int:
@@ -82,10 +112,12 @@ def _not_begun(site: SiteConfig, arguments: Sequence[str], answer: bytes, error:
     held in the end, also where the configuration cannot be read and its defaults must do."""
     ignore_signals()
     _log.error("the prologue cannot be run: %s", sentence(error))
+    if isinstance(error, _Unheard):
+        return REQUEUE
     if not answer and len(arguments) == 8 and _shows_no_image(arguments[7]):
         return RUN
     report(PROGRAM, f"{sentence(error)} [site error (not your job's fault)]")
-    pause(_REQUEUE_PAUSE if not _held_unread(site, arguments, error) else 0.0)
+    pause(REQUEUE_PAUSE if not _held_unread(site, arguments, error) else 0.0)
     return REQUEUE
 
 
@@ -123,16 +155,10 @@ class _Start:
         """Prepare the job, and turn the outcome into an exit code."""
         try:
             self._prepare()
-        except UdiError as error:
+        except (Exception, Interrupted) as error:  # noqa: BLE001 - the last line of defence
             ignore_signals()
-            return self._failed(error)
-        except Interrupted as error:
-            ignore_signals()
-            return self._failed(TimedOut(str(error)))
-        except Exception:  # noqa: BLE001 - the last line of defence: a traceback is for the log, not for the user
-            ignore_signals()
-            _log.exception("internal error")
-            return self._failed(UpstreamFailed("internal error; details are in the site's log of the hooks"))
+            return self._failed(_as_error(error))
+        ignore_signals()
         return RUN
 
     def _prepare(self) -> None:
@@ -170,6 +196,8 @@ class _Start:
         code = prologue_code(error)
         message = sentence(error)
         _log.error("start failed, exit code %d: %s", code, message)
+        if isinstance(error, _Unheard):
+            return code
         wait = 0.0
         if code == REQUEUE:
             fate, wait = self._after_requeue(error)
@@ -197,8 +225,8 @@ class _Start:
     def _forget(self) -> None:
         try:
             forget_hold(self._site, self._call.job)
-        except OSError as error:
-            _log.warning("the job's failed starts could not be forgotten: %s", reason(error))
+        except UdiError as error:
+            _log.warning("the job's failed starts could not be forgotten: %s", error.message)
 
 
 def _refuse_lost_variable(pin: Pin | None) -> None:
@@ -233,7 +261,7 @@ def _shows_no_image(script: str) -> bool:
         text = _script_text(script)
     except UpstreamFailed:
         return False
-    return bool(script) and PIN_PREFIX.encode() not in text and f"{IMAGE}=".encode() not in text
+    return bool(script) and PIN_PREFIX.encode() not in text and not _NAMED.search(text)
 
 
 def _script_text(path: str) -> bytes:

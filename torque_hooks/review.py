@@ -26,9 +26,13 @@ _EXPORTED_FUNCTION = "BASH_FUNC_"
 _ONE_LIST = f"write one list: qsub -v '{IMAGE}=NAME:TAG,{VOLUMES}=/source:/target;/source:/target,OTHER=value'"
 _AT_SUBMISSION = f"request it at submission: qsub -v {IMAGE}=NAME:TAG, or #PBS -v before the first command"
 _LIKE_AN_IMAGE = re.compile(r"[a-z][\w.-]*[:/][\w.:/@-]+")
+_NO_LETTERS = " \t'\"$\\{(`-"
+"""What a person may write before a name."""
 _OTHER_ROOTS = ("DSL", "INITRAMFS", "")
 """Roots that a Cray has beside ours; any other name is taken for a site's image root."""
-_NEARLY_DIRECTIVE = re.compile(r"#[ \t]*PBS\b.*-v", re.IGNORECASE)
+_NEARLY_DIRECTIVE = re.compile(r"#(?:[ \t]*PBS\b|\$|[A-Z]{3,8}\b).*-v", re.IGNORECASE)
+"""A directive of ours that is not one, or one of another batch system."""
+_OUR_NAME = re.compile(rf"(?<![A-Za-z0-9_]){IMAGE}(?![A-Za-z0-9])", re.IGNORECASE)
 _ASSIGNED = re.compile(rf"(?<![A-Za-z0-9_])(?:{IMAGE}|{VOLUMES})\s*=")
 
 
@@ -38,6 +42,7 @@ def review(submission: Submission, environment: Mapping[str, str]) -> list[str]:
         _require_variables(written)
         _require_known_names(written)
         _require_values(written)
+    _require_no_strays(submission)
     _require_nothing_lost(submission)
     _require_an_image(submission)
     warnings = [
@@ -52,7 +57,7 @@ def review(submission: Submission, environment: Mapping[str, str]) -> list[str]:
 def _require_variables(written: VariableList) -> None:
     """A comma within a value makes what follows an item of its own: `UDI_VOLUMES=/a:/b,/c:/d`. An empty item, qsub
     itself refuses (cray-reference T61)."""
-    if not any(_begins_like_ours(item.name) for item in written.items):
+    if not any(_begins_like_ours(item.name) or _OUR_NAME.match(item.name.strip(_NO_LETTERS)) for item in written.items):
         return
     for item in written.items:
         text = item.text.strip()
@@ -60,6 +65,11 @@ def _require_variables(written: VariableList) -> None:
         if name and not _NAME.fullmatch(name) and not name.startswith(_EXPORTED_FUNCTION):
             if _NAME.fullmatch(item.name):
                 raise UsageError(f"'{printable(text)}' on {written.place} has a blank before =", "write NAME=value")
+            if _NAME.fullmatch(bare := name.strip(_NO_LETTERS)):
+                raise UsageError(
+                    f"'{printable(text)}' on {written.place} is not a variable: qsub keeps quotes, and expands nothing",
+                    f"write {bare}=value",
+                )
             raise UsageError(
                 f"'{printable(text)}' on {written.place} is not a variable: qsub splits -v at every comma",
                 f"separate volumes by semicolons, in quotes: {VOLUMES}=/a:/b;/c:/d",
@@ -108,6 +118,16 @@ def _require_values(written: VariableList) -> None:
             raise UsageError(f"{_shown(item)} on {written.place}: {WAIT} must be yes or no")
 
 
+def _require_no_strays(submission: Submission) -> None:
+    """What follows the options of a directive, qsub passes over: `#PBS -v UDI=a, UDI_VOLUMES=/a:/b`."""
+    for line, text in submission.strays:
+        if _ASSIGNED.search(text):
+            raise UsageError(
+                f"'{printable(text)}' on line {line} of the script belongs to no -v list: a blank ends one",
+                _ONE_LIST,
+            )
+
+
 def _require_nothing_lost(submission: Submission) -> None:
     """Of several lists qsub goes by one. What another one says of an image must hold in the job too, or be said again
     on the command line, which is there to override the script."""
@@ -143,6 +163,8 @@ def _about_names(submission: Submission) -> Iterator[str]:
     """What may be a slip, and what a version of Torque damages."""
     for written in submission.lists:
         for item, following in zip(written.items, (*written.items[1:], None), strict=True):
+            if item.name not in _OURS and "=" in item.text and _ASSIGNED.search(item.text.partition("=")[2]):
+                yield f"'{printable(item.text.strip())}' on {written.place} sets {item.name} alone: commas separate"
             if item.name not in _OURS and _is_near(item.name) and _LIKE_AN_IMAGE.fullmatch(item.value):
                 yield f"{_shown(item)} on {written.place} is not {IMAGE}, and requests no image"
             if "=" not in item.text and not item.value and following and following.name in _OURS and written.counts:

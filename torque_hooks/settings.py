@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from udi.settings import COUNT, PATH, POSITIVE, SECONDS, setting
+from udi.settings import FEW, PATH, PAUSE, SECONDS, setting
 
 DEFAULT_PROLOGALARM = 300
 """Seconds that Torque gives a hook where its MOM's configuration does not say (torque-reference a)."""
@@ -28,9 +28,9 @@ class TorqueConfig:
         150, "seconds that the prologue may take; at least a hundred less than $prologalarm", SECONDS
     )
     epilogue_deadline: int = setting(150, "seconds that the epilogue may take", SECONDS)
-    max_starts: int = setting(3, "starts of a job that fail by a site error before it is held", POSITIVE)
+    max_starts: int = setting(3, "starts of a job that fail by a site error before it is held", FEW)
     requeue_pause: int = setting(
-        5, "seconds to wait before the first requeue of a job; doubled each time, within prologue_deadline", COUNT
+        5, "seconds to wait before the first requeue of a job; doubled each time, within prologue_deadline", PAUSE
     )
     mom_priv: str = setting("/var/spool/torque/mom_priv", "directory in which the hooks are installed", PATH)
     server_home: str = setting("/var/spool/torque", "directory of torque.cfg", PATH)

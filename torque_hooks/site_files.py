@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 
 from torque_hooks.pin import PIN_PREFIX
-from torque_hooks.prologue import QSTAT_ANSWER
+from torque_hooks.prologue import CALLER, NAMED, QSTAT_ANSWER, REQUEUE_PAUSE
 from torque_hooks.settings import TorqueConfig
 from udi.config import SiteConfig
 from udi.sitefiles import Renderer, SiteFile
@@ -14,6 +14,9 @@ from udi.sitefiles import Renderer, SiteFile
 _FILTER = "udi-submit-filter"
 _MOST_QSTAT_SECONDS = 10
 """Of the wrapper's own `qstat`; when that takes longer, the hook itself runs it again with the full deadline."""
+_DECIDED, _FAILED = 40, 39
+"""With which exit codes the program ends, for the wrapper: what it decided, added to the first, or that it has failed.
+No interpreter that cannot start ends with them."""
 
 
 def site_files(site: SiteConfig, render: Renderer) -> list[SiteFile]:
@@ -24,11 +27,19 @@ def site_files(site: SiteConfig, render: Renderer) -> list[SiteFile]:
         "prologue",
         qstat=torque.qstat,
         qstat_seconds=min(torque.command_deadline, _MOST_QSTAT_SECONDS),
+        qhold=torque.qhold,
+        command_seconds=torque.command_deadline,
+        pause_seconds=int(REQUEUE_PAUSE),
+        mom_priv=torque.mom_priv,
         pin_prefix=PIN_PREFIX,
+        named=NAMED,
         answer=QSTAT_ANSWER,
+        caller=CALLER,
+        decided=_DECIDED,
+        failed=_FAILED,
     )
     program = f"{site.install.bin}/{_FILTER}"
-    submit_filter = render("torque_hooks", "submit-filter", program=program)
+    submit_filter = render("torque_hooks", "submit-filter", decided=_DECIDED, failed=_FAILED)
     return [
         _hook(torque, "prologue", prologue),
         _hook(torque, "epilogue", render("torque_hooks", "epilogue")),
@@ -54,6 +65,7 @@ def _hook(torque: TorqueConfig, name: str, text: str) -> SiteFile:
         text,
         beside=beside,
         advice=f"add this line to it, where it has done its own work and before it exits: {call}",
+        call=call,
     )
 
 

@@ -17,7 +17,7 @@ from gateway.client import client
 from gateway.client.client import Pending
 from gateway.wire.events import Event, Progress
 from torque_hooks.arguments import config_and_rest
-from torque_hooks.directives import read_submission
+from torque_hooks.directives import Submission, read_submission
 from torque_hooks.pin import with_pin
 from torque_hooks.review import review
 from torque_hooks.userline import report, sentence
@@ -35,6 +35,7 @@ PROGRAM = "udi-submit-filter"
 _NO_JOB_YET = "0"
 _LOOKUP_SECONDS = 10.0
 _MAX_WARNING = 400
+_FIRST_BYTES = 128
 
 
 def filtered(arguments: Sequence[str], script: bytes) -> bytes | None:
@@ -61,9 +62,15 @@ def _pinned(config: str, arguments: Sequence[str], script: bytes) -> bytes:
     request = requested(site, _NO_JOB_YET, account_of_uid(os.getuid()), variables)
     require_sources(request.volumes, site.volumes)
     image_id = _image_id(site, str(request.reference), waits(variables))
-    if image_id is None or submission.is_interactive:
+    if image_id is None or submission.is_interactive or not _takes_a_comment(submission, script):
         return script
     return with_pin(script, Pin(request.reference, image_id))
+
+
+def _takes_a_comment(submission: Submission, script: bytes) -> bool:
+    """Whether a line that begins with `#` does the script no harm: not a program, nor one whose directives say that
+    comments begin otherwise."""
+    return b"\0" not in script[:_FIRST_BYTES] and (not submission.prefix or submission.prefix.startswith("#"))
 
 
 def _image_id(site: SiteConfig, reference: str, wait: bool) -> str | None:

@@ -19,6 +19,9 @@ _QUOTING = b"\"'\\"
 """What a directive may have inside a name and qsub removes."""
 _LOWER = bytes(range(256)).lower()
 _LETTERS = b"abcdefghijklmnopqrstuvwxyz"
+_CHUNK = 1 << 20
+_MAX_SCRIPT = 4 << 20
+"""Bytes of a script that are looked at. What follows, such as a self-extracting archive, is only copied."""
 _MAX_LIST = 1 << 10
 """Bytes of a list that are searched for names that are nearly ours."""
 
@@ -38,13 +41,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _copy(arguments: list[str]) -> int:
-    script = _read_all(0)
+    script = _read(0, _MAX_SCRIPT)
     if may_request_image(arguments, script, os.environb):
         changed = _filtered(arguments, script)
         if changed is None:
+            while _read(0, _CHUNK):
+                pass  # qsub writes all of it before it looks at the exit code
             return REJECTED
         script = changed
-    _write_all(1, script)
+    while script:
+        _write_all(1, script)
+        script = _read(0, _CHUNK)
     return 0
 
 
@@ -56,7 +63,7 @@ def may_request_image(arguments: list[str], script: bytes, environment: "Mapping
     """
     users = arguments[2:] if arguments[:1] == ["--config"] else arguments
     given = "\n".join(users).encode("utf-8", "surrogateescape").lower()
-    written = script.translate(_LOWER, _QUOTING)
+    written = script.replace(b"\\\r\n", b"").replace(b"\\\n", b"").translate(_LOWER, _QUOTING)
     return (
         _has_name(given)
         or _has_name(written)
@@ -119,10 +126,12 @@ def _report(message: str) -> None:
         pass  # standard error is closed
 
 
-def _read_all(descriptor: int) -> bytes:
+def _read(descriptor: int, most: int) -> bytes:
+    """As many bytes as there are, at most so many."""
     chunks = []
-    while chunk := os.read(descriptor, 1 << 20):
+    while most > 0 and (chunk := os.read(descriptor, min(most, _CHUNK))):
         chunks.append(chunk)
+        most -= len(chunk)
     return b"".join(chunks)
 
 

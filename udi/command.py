@@ -376,6 +376,7 @@ def _last_line(stdout: bytes, stderr: bytes) -> str:
     return f": {printable(lines[-1])}" if lines else ""
 
 
-def die_with_caller() -> None:
-    """In the child: a hook that is killed must not leave, say, a fan-out behind that continues to set up nodes."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def die_with_caller(number: int = signal.SIGKILL) -> None:
+    """In the child: a hook that is killed must not leave, say, a fan-out behind that continues to set up nodes. The
+    signal `number` comes when the thread that started this process ends."""
+    _prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)

@@ -24,7 +24,22 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from udi.architecture import KNOWN_ARCHITECTURE
 from udi.environment import EnvironmentConfig
 from udi.registries import RegistryConfig
-from udi.settings import COUNT, OPTIONAL_PATH, PATH, POSITIVE, SECONDS, Bounds, OneOf, required, setting
+from udi.settings import (
+    COUNT,
+    DAYS,
+    FEW,
+    OPTIONAL_PATH,
+    PATH,
+    POSITIVE,
+    SECONDS,
+    WORD,
+    Bounds,
+    IpAddress,
+    Matching,
+    OneOf,
+    required,
+    setting,
+)
 from udi.tables import read_table, table_errors, unknown
 from udiroot import fields
 from udiroot.errors import ConfigError, printable
@@ -37,6 +52,7 @@ DEFAULT_PATH = "/etc/udi/udi.toml"
 _MULTIARCH = str(sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu")
 _PLAIN = re.compile(r"[A-Za-z0-9_.:@%+=,/][A-Za-z0-9_.:@%+=,/-]*")
 """Words that ssh's remote shell and rsync's own parser leave unchanged."""
+_FILE = Matching(r"[A-Za-z0-9_][A-Za-z0-9_.+/-]*", "a file's name")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +75,7 @@ class GatewayConfig:
     architecture: str = setting(
         "amd64", "architecture of the compute nodes, with their level where images may use it", KNOWN_ARCHITECTURE
     )
-    workers: int = setting(2, "conversions that run at the same time", POSITIVE)
+    workers: int = setting(2, "conversions that run at the same time", FEW)
     max_image_bytes: int = setting(64 << 30, "limit on the uncompressed bytes of all layers of one image", POSITIVE)
     max_entries: int = setting(4_000_000, "limit on the entries of all layers of one image", POSITIVE)
     max_header_bytes: int = setting(
@@ -80,15 +96,19 @@ class GatewayConfig:
     mke2fs: str = setting("/sbin/mke2fs", "program that makes ext4 file systems", PATH)
     publishers: tuple[str, ...] = setting([], "users other than root who may make the image of an archive public")
     address: str = setting("", "host:port of the service for clients on other machines, authenticated by MUNGE")
-    munge: str = setting("", "socket of munged; empty: libmunge's default")
-    connections: int = setting(256, "limit on simultaneous connections", POSITIVE)
-    connections_per_user: int = setting(64, "limit on connections of one user or one unauthenticated address", POSITIVE)
+    munge: str = setting("", "socket of munged; empty: libmunge's default", OPTIONAL_PATH)
+    connections: int = setting(256, "limit on simultaneous connections", FEW)
+    connections_per_user: int = setting(64, "limit on connections of one user or one unauthenticated address", FEW)
     pull_at_submission: bool = setting(True, "whether submission waits until the job's image is in the store")
     submission_wait: int = setting(600, "seconds that submission waits for an image", SECONDS)
-    keep_days: int = setting(0, "remove images unused for this many days (udi-gateway expire); 0 disables", COUNT)
+    keep_days: int = setting(0, "remove images unused for this many days (udi-gateway expire); 0 disables", DAYS)
     keep_bytes: int = setting(0, "remove images unused longest while all exceed this many bytes; 0 disables", COUNT)
-    pin_days: int = setting(30, "days that an image is kept for the queued jobs that pinned it", COUNT)
-    daemon: str = setting("", "socket of a Docker daemon to take images from (unix:///run/docker.sock); empty: none")
+    pin_days: int = setting(30, "days that an image is kept for the queued jobs that pinned it", DAYS)
+    daemon: str = setting(
+        "",
+        "socket of a Docker daemon to take images from (unix:///run/docker.sock); empty: none",
+        Matching(r"(unix://)?/\S+|", "unix:// and an absolute path, or empty"),
+    )
 
     def check(self) -> None:
         """Raises ConfigError where the address is not one."""
@@ -118,7 +138,9 @@ class SystemConfig:
         for key, value in plain.items():
             if not _PLAIN.fullmatch(value) or (key != "path" and "/" in value):
                 raise ConfigError(f"{key} must not be '{printable(value)}'")
-        if not self.ssh or any(not _PLAIN.fullmatch(word.lstrip("-")) for word in self.ssh):
+        if not self.ssh or not self.ssh[0].startswith("/"):
+            raise ConfigError("ssh must begin with the absolute path of a program")
+        if any(not _PLAIN.fullmatch(word.lstrip("-")) for word in self.ssh):
             raise ConfigError("ssh must be a list of plain words, none of them empty")
 
 
@@ -168,7 +190,7 @@ class NodeConfig:
     nid_file: str = setting("/proc/cray_xt/nid", "file in which a numbered node finds its nid", PATH)
     tmp_bytes: int = setting(8 << 30, "limit on the size of each of a job's /tmp and /var/tmp", POSITIVE)
     deadline: int = setting(60, "seconds that setup or teardown of one node may take", SECONDS)
-    modules: tuple[str, ...] = setting([], "kernel modules that images need, in load order (squashfs.ko)")
+    modules: tuple[str, ...] = setting([], "kernel modules that images need, in load order (squashfs.ko)", _FILE)
     module_path: str = setting(
         "/dsl/lib/modules/{release}", "directory of the modules on a node; {release} is its kernel's", PATH
     )
@@ -181,6 +203,10 @@ class NodeConfig:
 
     def check(self) -> None:
         """Raises ConfigError for a file system that would contain the root itself, and for targets that collide."""
+        if not self.python[0].startswith("/") or "" in self.python:
+            raise ConfigError("python must begin with the absolute path of a program, and have no empty word")
+        if is_within(self.root, self.run) or is_within(self.run, self.root):
+            raise ConfigError(f"root and run must lie apart, not {self.root} and {self.run}")
         for index, filesystem in enumerate(self.filesystems):
             for own in (self.root, self.run):
                 if is_within(own, filesystem.source):
@@ -214,7 +240,7 @@ def _check_targets(targets: list[tuple[str, str, str]]) -> None:
         if kind != "directory" and hides_ours(target):
             raise ConfigError(f"{key}: target {target} would hide what belongs to shifter-xc in a root")
         other, other_kind = paths.setdefault(target, (key, kind))
-        if other != key and "directory" not in (kind, other_kind):
+        if other != key and ("directory" not in (kind, other_kind) or "link" in (kind, other_kind)):
             raise ConfigError(f"{other} and {key} have the same target {target}")
     links = [(target, key) for key, target, kind in targets if kind == "link"]
     for key, target, _ in targets:
@@ -237,9 +263,9 @@ class EtcConfig:
     """What the files of /etc in a root are rendered from."""
 
     templates: str = setting("", "directory of *.j2 files that replace or join our own templates", OPTIONAL_PATH)
-    nameservers: tuple[str, ...] = setting([], "addresses for resolv.conf")
-    search: tuple[str, ...] = setting([], "search domains for resolv.conf")
-    hosts: tuple[str, ...] = setting([], "additional lines of /etc/hosts")
+    nameservers: tuple[str, ...] = setting([], "addresses for resolv.conf", IpAddress())
+    search: tuple[str, ...] = setting([], "search domains for resolv.conf", WORD)
+    hosts: tuple[str, ...] = setting([], "additional lines of /etc/hosts", IpAddress(with_names=True))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Sequence
 
 from udiroot.errors import UpstreamFailed
 
@@ -19,22 +20,39 @@ _MAX_BYTES = 16 << 20
 
 def write(path: str, data: bytes | str, *, mode: int = 0o600) -> None:
     """Replace the file at `path`, with its mode set before it has its name. Raises OSError."""
-    directory = os.path.dirname(path)
-    temporary = f"{directory}/{TEMPORARY}{secrets.token_hex(12)}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, 0o600)
+    write_all([(path, data, mode)])
+
+
+def write_all(files: Sequence[tuple[str, bytes | str, int]]) -> None:
+    """Replace files, each given with its mode, and none before all are on the disk. Raises OSError with the path."""
+    staged: list[tuple[str, str]] = []
+    at = ""
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data.encode() if isinstance(data, str) else data)
-            stream.flush()
-            os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
-        os.rename(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        for at, data, mode in files:
+            temporary = f"{os.path.dirname(at)}/{TEMPORARY}{secrets.token_hex(12)}"
+            staged.append((temporary, at))
+            _write_new(temporary, data, mode)
+        for temporary, at in staged:
+            os.rename(temporary, at)
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename = at
+        for temporary, _ in staged:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
         raise
-    sync_directory(directory)
+    for directory in {os.path.dirname(path): None for path, _, _ in files}:
+        sync_directory(directory)
+
+
+def _write_new(path: str, data: bytes | str, mode: int) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(data.encode() if isinstance(data, str) else data)
+        stream.flush()
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
 
 
 def write_text(path: str, text: str) -> None:

@@ -193,7 +193,7 @@ class _Syslog(_Log):
         self.close()
         made = socket.socket(socket.AF_UNIX, kind)
         try:
-            made.settimeout(self._left)
+            made.settimeout(max(0.0, self._left))
             made.connect(_SYSLOG)
         except BaseException:
             made.close()

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from udi.reference import ImageReference
-from udi.settings import COUNT, PATH, POSITIVE, SECONDS, required, setting
+from udi.settings import COUNT, FEW, PATH, SECONDS, required, setting
 from udiroot.errors import ConfigError, printable
 
 HUB = "docker.io"
@@ -31,7 +31,7 @@ class RegistryHostConfig:
         """Raises ConfigError for what is not a host."""
         for key, values in _hosts_of(self):
             for value in values:
-                if value and not _HOST.fullmatch(value):
+                if not _HOST.fullmatch(value):
                     raise ConfigError(f"{key} must be HOST or HOST:PORT, not {printable(value)!r}")
         for value in self.content_hosts:
             if not _HOST.fullmatch(value.removeprefix("*.")):
@@ -57,7 +57,7 @@ class RegistryConfig:
     certificates: str = setting("/etc/udi/certs.d", "directory of per-host CA certificates (HOST/*.crt)", PATH)
     silence: int = setting(60, "seconds that a registry may be silent", SECONDS)
     deadline: int = setting(3600, "seconds that fetching one image may take", SECONDS)
-    downloads: int = setting(3, "layers of one image that are fetched at the same time", POSITIVE)
+    downloads: int = setting(3, "layers of one image that are fetched at the same time", FEW)
     cache_bytes: int = setting(50 << 30, "limit on the size of the layer cache, in gateway.state", COUNT)
 
     def check(self) -> None:
@@ -87,5 +87,5 @@ class RegistryConfig:
 
 def _hosts_of(host: RegistryHostConfig) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Keys whose values are hosts."""
-    single = (("name", (host.name,)), ("address", (host.address,)), ("proxy", (host.proxy,)))
-    return (*single, ("token_hosts", host.token_hosts))
+    single = (("name", host.name), ("address", host.address), ("proxy", host.proxy))
+    return (*((key, (value,)) for key, value in single if value), ("token_hosts", host.token_hosts))

@@ -6,7 +6,9 @@ A constraint stands beside its key and nowhere else, so that reading the file, `
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from dataclasses import MISSING, Field, field
 from typing import Any, Protocol
 
@@ -40,12 +42,15 @@ class AbsolutePath:
 
 
 class Bounds:
-    """A number no smaller than `least`, and no larger than `most` where there is one. `unit` is for messages."""
+    """A number no smaller than `least`, and no larger than `most` where there is one. `unit` is for messages, and `cap`
+    is what no program could work with any more."""
 
-    def __init__(self, least: int, most: int | None = None, unit: str = "") -> None:
-        self._least, self._most, self._unit = least, most, unit
+    def __init__(self, least: int, most: int | None = None, unit: str = "", cap: int = 1 << 60) -> None:
+        self._least, self._most, self._unit, self._cap = least, most, unit, cap
 
     def broken_by(self, value: Any) -> str:
+        if value > self._cap and self._most is None:
+            return f"must not be as large as {value}"
         if value >= self._least and (self._most is None or value <= self._most):
             return ""
         return f"must be {self}, not {value}"
@@ -53,6 +58,38 @@ class Bounds:
     def __str__(self) -> str:
         unit = f" {self._unit}" if self._unit else ""
         return f"at least {self._least}{unit}" if self._most is None else f"from {self._least} to {self._most}{unit}"
+
+
+class Matching:
+    """A text of one form; `words` say which."""
+
+    def __init__(self, pattern: str, words: str) -> None:
+        self._pattern, self._words = re.compile(pattern), words
+
+    def broken_by(self, value: Any) -> str:
+        return "" if self._pattern.fullmatch(value) else f"must be {self}, not '{printable(value)}'"
+
+    def __str__(self) -> str:
+        return self._words
+
+
+class IpAddress:
+    """An IPv4 or IPv6 address; for lines of /etc/hosts, with names after it."""
+
+    def __init__(self, *, with_names: bool = False) -> None:
+        self._with_names = with_names
+
+    def broken_by(self, value: Any) -> str:
+        words = value.split() if self._with_names else [value]
+        try:
+            ipaddress.ip_address(words[0])
+            is_valid = (len(words) > 1) == self._with_names
+        except (ValueError, IndexError):
+            is_valid = False
+        return "" if is_valid else f"must be {self}, not '{printable(value)}'"
+
+    def __str__(self) -> str:
+        return "an address and the names of a host" if self._with_names else "an address"
 
 
 class OneOf:
@@ -70,9 +107,14 @@ class OneOf:
 
 PATH = AbsolutePath()
 OPTIONAL_PATH = AbsolutePath(optional=True)
-SECONDS = Bounds(1, unit="second")
+_MONTH = 31 * 24 * 3600
+SECONDS = Bounds(1, unit="second", cap=_MONTH)
+PAUSE = Bounds(0, cap=_MONTH)
+DAYS = Bounds(0, cap=36_500)
 POSITIVE = Bounds(1)
+FEW = Bounds(1, cap=10_000)
 COUNT = Bounds(0)
+WORD = Matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "a plain word")
 
 
 def setting(default: Any, help_text: str, constraint: Constraint | None = None, *, filled: bool = False) -> Any:

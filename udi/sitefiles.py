@@ -33,7 +33,8 @@ class SiteFile:
     """A file, and how it goes in: complete, as a marked block of a file, or as the one line that begins with `key`.
 
     Where the site has a file or line of its own in its place, that stays. `beside` is then the path of a complete file,
-    and `advice` what the site must do so that ours is used too. Without `advice` there is no way but to change theirs.
+    `call` the line of a shell script that runs it, and `advice` what the site must do so that ours is used too. Without
+    `advice` there is no way but to change theirs.
     """
 
     path: str
@@ -43,6 +44,7 @@ class SiteFile:
     key: str = ""
     beside: str = ""
     advice: str = ""
+    call: str = ""
 
 
 def marked(text: str) -> str:
@@ -62,10 +64,10 @@ def is_ours(text: str) -> bool:
 class Renderer:
     """Renders templates with the values that all of them share."""
 
-    def __init__(self, site: SiteConfig, config_path: str) -> None:
-        """`config_path` is the configuration that installed programs will read."""
+    def __init__(self, site: SiteConfig, config_path: str, python: str = "") -> None:
+        """`config_path` is the configuration that installed programs read; `python`, if not ours, runs them."""
         self.common: Mapping[str, object] = {
-            "python": sys.executable,
+            "python": python or sys.executable,
             "config": os.path.abspath(config_path),
             "bin": site.install.bin,
             "state": site.jobs.state,

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import textwrap
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from udi import config
@@ -106,6 +108,14 @@ Number of PEs 4, nid 77
     PE 3, cmd 0, nid 13, CPU 0x2, map 0x1, accels 0
     PE 2, cmd 0, nid 12, CPU 0x2, map 0x1, accels 0
 """
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    """Until it has happened, which must be within a minute."""
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 class StandIns:

@@ -145,6 +145,17 @@ def test_render(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(os.path.isfile(path) for path in paths) and len(paths) == 17
 
 
+@pytest.mark.parametrize("words", [("render", "--output", ""), ("install", "--root", "")])
+def test_an_empty_directory_is_not_the_one_we_are_in(
+    cray: StandIns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    place = cray.directory / "place"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    assert admin(cray, *words) == 2
+    assert f"{words[1]} is empty" in capsys.readouterr().err and os.listdir(place) == []
+
+
 def test_admindown_by_hand(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
     assert program(cray, nodehealth_cli.cli, "admindown", "12-13", "--reason", "looks odd") == 0
     assert "nid[00012-00013] admindown: looks odd" in capsys.readouterr().out

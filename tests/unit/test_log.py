@@ -112,6 +112,17 @@ def test_a_syslog_that_is_stalled_costs_a_second(
     receiver.socket.close()
 
 
+def test_a_syslog_that_is_started_again_when_its_time_is_over(
+    tmp_path: Path, syslog: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a send that fails late has taken can be more than there was."""
+    receiver = Receiver(syslog)
+    monkeypatch.setattr(log, "_SYSLOG_SECONDS", -0.001)
+    log.start_log(site(f"{tmp_path}/hooks.log", syslog=True), "hook")
+    say(1)
+    assert "message 0" in (tmp_path / "hooks.log").read_text() and receiver.texts() == []
+
+
 def _damaged(tmp_path: Path, fault: str) -> str:
     path = tmp_path / "hooks.log"
     match fault:

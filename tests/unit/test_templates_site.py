@@ -6,7 +6,9 @@ import dataclasses
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from admin.sitefiles import site_files
 from tests.unit.cray_standins import StandIns
 from udi.config import SiteConfig
 from udi.sitefiles import SiteFile, is_ours, marked
-from udiroot.errors import NotPermitted
+from udiroot.errors import NotPermitted, UpstreamFailed
 
 
 @pytest.fixture
@@ -41,12 +43,13 @@ def find(directory: Path, name: str) -> Path:
 
 
 def with_python(cray: StandIns, path: Path, said: str = "python") -> Path:
-    """The script with a program that only says its last arguments in Python's place."""
+    """The script with a program that only says its last arguments in Python's place, as a success."""
     fake = cray.directory / "fake python"
-    fake.write_text(f'#!/bin/sh\nshift 3\necho "{said} $*"\n')
+    success = re.search(r"^(\d+) \|", path.read_text(), re.MULTILINE)
+    fake.write_text(f'#!/bin/sh\nshift 3\necho "{said} $*"\nexit {success[1] if success else 0}\n')
     fake.chmod(0o755)
     changed = path.with_suffix(".changed")
-    changed.write_text(re.sub(r"^exec \S+", f"exec '{fake}'", path.read_text(), flags=re.MULTILINE))
+    changed.write_text(path.read_text().replace(sys.executable, f"'{fake}'"))
     changed.chmod(0o755)
     return changed
 
@@ -342,6 +345,68 @@ def test_a_link_of_the_sites_own_is_not_replaced(cray: StandIns) -> None:
     assert hook.is_symlink() and len(done.advice) == 1
 
 
+@pytest.mark.parametrize("kind", ["a directory", "a FIFO", "a device"])
+@pytest.mark.parametrize("name", ["mom_priv/prologue", "mom_priv/udi-epilogue", "roots.conf", "torque/torque.cfg"])
+def test_what_is_no_file_is_moved_by_people(cray: StandIns, name: str, kind: str) -> None:
+    root = cray.directory / "root"
+    path = Path(f"{root}{cray.site.install.roots_conf if name == 'roots.conf' else cray.directory / name}")
+    path.parent.mkdir(parents=True)
+    if name == "mom_priv/udi-epilogue":
+        path.with_name("epilogue").write_text("#!/bin/sh\n")
+    match kind:
+        case "a directory":
+            path.mkdir()
+        case "a FIFO":
+            os.mkfifo(path)
+        case _:
+            path.symlink_to("/dev/null")
+    with pytest.raises(NotPermitted, match="is not a regular file") as caught:
+        install(str(root), files_of(cray))
+    assert sh("/bin/sh", "-ec", caught.value.hint) == (0, "")
+    assert install(str(root), files_of(cray)).changed
+
+
+def test_a_hook_that_is_no_shell_script_gets_other_advice(cray: StandIns) -> None:
+    root = cray.directory / "root"
+    for name in ("prologue", "epilogue"):
+        theirs = Path(f"{root}{cray.directory}/mom_priv/{name}")
+        theirs.parent.mkdir(parents=True, exist_ok=True)
+        theirs.write_bytes(b"\x7fELF\0\xff" * 1000)
+    done = install(str(root), files_of(cray))
+    assert all("it is not a shell script" in advice and '" || exit $?' in advice for advice in done.advice)
+
+
+def test_a_hook_that_names_another_file_does_not_call_ours(cray: StandIns) -> None:
+    root = cray.directory / "root"
+    theirs = Path(f"{root}{cray.directory}/mom_priv/prologue")
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text(f"#!/bin/sh\n{cray.directory}/mom_priv/udi-prologue.old x\n")
+    assert len(install(str(root), files_of(cray)).advice) == 1
+
+
+@pytest.mark.parametrize("size", ["16k", "48k"])
+def test_a_disk_that_fills_on_the_way_changes_nothing(cray: StandIns, size: str) -> None:
+    """The old files stay, all of them, and nothing half-made beside them."""
+    root = cray.directory / "root"
+    root.mkdir()
+    files = files_of(cray)
+    old = [dataclasses.replace(file, text="old\n") for file in files if file.kind == "complete"][:3]
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "udi-test", root], check=False).returncode:
+        pytest.skip("needs to mount")
+    try:
+        install(str(root), old)
+        before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        with pytest.raises(UpstreamFailed, match="cannot be written: no space left on device") as caught:
+            install(str(root), files)
+        assert "nothing was installed" in caught.value.hint
+        assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+        subprocess.run(["mount", "-o", "remount,ro", root], check=True)
+        with pytest.raises(UpstreamFailed, match="cannot be written: read-only file system"):
+            install(str(root), files)
+    finally:
+        subprocess.run(["umount", root], check=True)
+
+
 @pytest.mark.parametrize("mask", [0o077, 0o000, 0o777])
 def test_modes_do_not_depend_on_the_umask(cray: StandIns, mask: int) -> None:
     root = cray.directory / "root"
@@ -378,7 +443,10 @@ def test_every_complete_file_is_recognized(cray: StandIns) -> None:
 PLAIN = {"PATH": "/usr/bin:/bin"}
 
 
-@pytest.fixture(params=["sh", "bash", "busybox sh"])
+SHELLS = ("sh", "bash", "busybox sh")
+
+
+@pytest.fixture
 def shell(request: pytest.FixtureRequest) -> list[str]:
     words = str(request.param).split()
     if not shutil.which(words[0]):
@@ -386,7 +454,24 @@ def shell(request: pytest.FixtureRequest) -> list[str]:
     return words
 
 
-@pytest.fixture(params=["missing", "not executable", "a directory", "in a closed directory", "without the package"])
+CANNOT_START = {
+    "crashing": "kill -SEGV $$",
+    "killed": "kill -KILL $$",
+    "without its standard library": "echo 'Fatal Python error: init_fs_encoding' >&2; exit 1",
+    "without a library": "echo 'error while loading shared libraries' >&2; exit 127",
+    "without its loader": "",
+}
+
+
+FAULTS = ("missing", "not executable", "a directory", "in a closed directory", "without the package", "foreign")
+BROKEN = pytest.mark.parametrize(
+    ("shell", "filter_without_program"),
+    [*(("sh", fault) for fault in (*FAULTS, *CANNOT_START)), ("bash", "crashing"), ("busybox sh", "killed")],
+    indirect=True,
+)
+
+
+@pytest.fixture
 def filter_without_program(cray: StandIns, request: pytest.FixtureRequest) -> Path:
     """The installed filter, whose interpreter or package is gone."""
     python = cray.directory / "environment/python3"
@@ -401,37 +486,51 @@ def filter_without_program(cray: StandIns, request: pytest.FixtureRequest) -> Pa
             python.parent.write_text("")
         case "without the package":
             python = Path("/usr/bin/python3")
+        case "foreign":
+            python.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00" + bytes(44))
+            python.chmod(0o755)
+        case "without its loader":
+            python.write_text("#!/no/such/loader\n")
+            python.chmod(0o755)
+        case fault if fault in CANNOT_START:
+            python.write_text(f"#!/bin/sh\n{CANNOT_START[fault]}\n")
+            python.chmod(0o755)
     script = find(rendered(cray), "udi-submit-filter")
     text = re.sub(r"^python=.*$", f"python={python}", script.read_text(), flags=re.MULTILINE)
-    script.write_text(text.replace(f"/opt/udi/bin/{script.name}", str(script)))
+    script.write_text(text)
     return script
 
 
 SCRIPT = b"#!/bin/sh\n#PBS -l nodes=2\necho UDI=1 studio \0\xff\nno newline"
 
 
+@pytest.mark.parametrize("shell", SHELLS, indirect=True)
 def test_the_installed_filter_passes_its_arguments_on(cray: StandIns, shell: list[str]) -> None:
     script = find(rendered(cray), "udi-submit-filter")
     for arguments, code, out in ((["-l", "x y", "job.sh"], 0, SCRIPT), (["-v", "udi=debian:12"], 255, b"")):
         done = subprocess.run([*shell, script, *arguments], input=SCRIPT, capture_output=True, env=PLAIN, check=False)
         assert (done.returncode, done.stdout) == (code, out)
         assert done.stderr.count(b"\n") == (code != 0)
-
-
-@pytest.mark.parametrize("arguments", [[], ["-l", "nodes=2", "job.sh"], ["-v", "A=1,STUDI=x,MY_UDI=3"]])
-def test_a_missing_program_costs_a_job_without_an_image_nothing(
-    filter_without_program: Path, shell: list[str], arguments: list[str]
-) -> None:
-    for script in (SCRIPT, b"", b"\n\n"):
+    with open("/dev/full", "wb") as full:
         done = subprocess.run(
-            [*shell, filter_without_program, *arguments], input=script, capture_output=True, env=PLAIN, check=False
+            [*shell, script], input=SCRIPT, stdout=full, stderr=subprocess.PIPE, env=PLAIN, check=False
         )
-        assert (done.returncode, done.stdout, done.stderr) == (0, script, b"")
+    assert done.returncode == 1 and done.stderr.count(b"\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "script", "environment"),
-    [
+@BROKEN
+def test_a_missing_program_costs_a_job_without_an_image_nothing(filter_without_program: Path, shell: list[str]) -> None:
+    for arguments in ([], ["-l", "nodes=2", "job.sh"], ["-v", "A=1,STUDI=x,MY_UDI=3"]):
+        for script in (SCRIPT, b"\n\n"):
+            done = subprocess.run(
+                [*shell, filter_without_program, *arguments], input=script, capture_output=True, env=PLAIN, check=False
+            )
+            assert (done.returncode, done.stdout, done.stderr) == (0, script, b"")
+
+
+@BROKEN
+def test_a_missing_program_refuses_a_job_with_an_image(filter_without_program: Path, shell: list[str]) -> None:
+    submissions: list[tuple[list[str], bytes, dict[str, str]]] = [
         (["-v", "UDI=debian:12"], SCRIPT, {}),
         (["-vUDI=debian:12"], SCRIPT, {}),
         (["-v", "A=1,UDI=debian:12"], SCRIPT, {}),
@@ -439,26 +538,45 @@ def test_a_missing_program_costs_a_job_without_an_image_nothing(
         (["-V"], SCRIPT, {"UDI": "x"}),
         ([], b"#!/bin/sh\n#PBS -v UDI=debian:12\n", {}),
         ([], b"#!/bin/sh\n#PBS -N x -v A=1,UDI\n", {}),
-    ],
-)
-def test_a_missing_program_refuses_a_job_with_an_image(
-    filter_without_program: Path,
-    shell: list[str],
-    arguments: list[str],
-    script: bytes,
-    environment: dict[str, str],
-) -> None:
-    done = subprocess.run(
-        [*shell, filter_without_program, *arguments],
-        input=script,
-        capture_output=True,
-        env=PLAIN | environment,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (255, b"")
-    assert b"site error, not your job's fault" in done.stderr and done.stderr.count(b"\n") == 1
+    ]
+    for arguments, script, environment in submissions:
+        done = subprocess.run(
+            [*shell, filter_without_program, *arguments],
+            input=script,
+            capture_output=True,
+            env=PLAIN | environment,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (255, b"")
+        assert b"site error, not your job's fault" in done.stderr and done.stderr.count(b"\n") == 1
+
+
+def test_a_script_that_died_with_the_program_is_not_submitted_empty(cray: StandIns) -> None:
+    """qsub takes an empty script, prints an id, and makes no job of it."""
+    python = cray.directory / "python3"
+    python.write_text("#!/bin/sh\ncat >/dev/null\nkill -KILL $$\n")
+    python.chmod(0o755)
+    script = find(rendered(cray), "udi-submit-filter")
+    text = script.read_text()
+    for old, new in ((sys.executable, str(python)), ("code = main()", "os.read(0, 1 << 20); raise MemoryError")):
+        assert old in text
+        script.write_text(text.replace(old, new))
+        done = subprocess.run(["sh", script], input=SCRIPT, capture_output=True, env=PLAIN, check=False)
+        assert (done.returncode, done.stdout) == (255, b"") and done.stderr.count(b"\n") == 1
 
 
 def test_one_line_kind() -> None:
     file = SiteFile("/torque.cfg", 0o644, "SUBMITFILTER /opt/udi/bin/udi-submit-filter\n", "line", "SUBMITFILTER")
     assert os.path.basename(file.text.strip()) == "udi-submit-filter"
+
+
+def test_an_interrupt_while_a_program_loads_is_no_traceback(cray: StandIns) -> None:
+    script = find(rendered(cray), "udi-admin")
+    raised = "import os; os.kill(os.getpid(), signal.SIGINT)\nfrom admin.cli"
+    text = script.read_text()
+    assert "from admin.cli" in text
+    script.write_text(text.replace("from admin.cli", raised))
+    done = subprocess.run([script, "--version"], capture_output=True, env=PLAIN, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+    script.write_text(text)
+    assert subprocess.run([script, "--version"], capture_output=True, env=PLAIN, check=False).returncode == 0

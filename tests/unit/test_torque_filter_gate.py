@@ -141,5 +141,24 @@ def test_an_interrupt_while_qsub_waits_is_no_traceback(monkeypatch: pytest.Monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr("torque_hooks.submission.filtered", interrupted)
-    monkeypatch.setattr("torque_hooks.submit_filter._read_all", lambda descriptor: SCRIPT)
+    monkeypatch.setattr("torque_hooks.submit_filter._read", lambda descriptor, most: SCRIPT)
     assert main(["-v", "UDI=a:1"]) == 130
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 0), (["-v", "UDI=debian:12"], 0), (["-v", "udi=debian:12"], 255)])
+def test_a_script_of_any_size_takes_bounded_memory(arguments: list[str], code: int) -> None:
+    """A self-extracting archive: qsub writes all of it before it looks at the exit code."""
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (256 << 20,) * 2);"
+        " from torque_hooks.submit_filter import main; sys.exit(main())"
+    )
+    script = SCRIPT + os.urandom(1 << 20) * 300
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--config", "/no/such", *arguments],
+        input=script,
+        capture_output=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert (done.returncode, done.stdout == script) == (code, not code)
+    assert done.stderr.count(b"\n") == bool(arguments)

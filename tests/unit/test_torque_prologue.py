@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cray_standins import IMAGE_ID, OTHER_ID, StandIns
+from tests.unit.cray_standins import IMAGE_ID, OTHER_ID, StandIns, wait_for
+from torque_hooks.site_files import site_files
+from udi.sitefiles import Renderer
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="hooks are root's, and so is their configuration")
 
@@ -283,3 +285,63 @@ def test_log_names_the_job(cray: StandIns) -> None:
     text = (cray.directory / "log/hooks.log").read_text()
     assert f"job {JOB} INFO image debian:12 ready on 2 nodes" in text
     assert "Reply (complete) from nid00012" in text
+
+
+# Signals at any moment, any number of them
+
+_STORM = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+
+def storm(process: subprocess.Popen[str], numbers: tuple[signal.Signals, ...]) -> None:
+    """Signals until the process has ended."""
+    while process.poll() is None:
+        for number in numbers:
+            process.send_signal(number)
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("numbers", [_STORM, (*_STORM, signal.SIGALRM)])
+def test_a_storm_of_signals_is_one_interruption(cray: StandIns, numbers: tuple[signal.Signals, ...]) -> None:
+    """Whatever of the undoing is left by alarms of others, the epilogue does, since there is a state."""
+    cray.tell("setupRoot.12", "silent")
+    cray.tell("setupRoot.hang", "")
+    process = _start(cray, "prologue", JOB, "root", "root", "run", "", "batch", "")
+    wait_for(lambda: cray.calls("xtxqtcmd") != [])
+    storm(process, numbers)
+    code, err = _finish(process)
+    assert code == 2 and err.count("\n") == 1 and "interrupted by" in err
+    (cray.bin / "setupRoot.hang").unlink()
+    assert epilogue(cray) == (0, "")
+    assert states(cray) == [] and cray.plans() == []
+    assert cray.calls("xtxqtcmd")[-1].startswith("unsetupRoot")
+
+
+def test_no_signal_ends_an_epilogue(cray: StandIns) -> None:
+    assert prologue(cray) == (0, "")
+    cray.tell("unsetupRoot.12", "silent")
+    cray.tell("unsetupRoot.hang", "")
+    arguments = ("root", "root", "run", "11", "nodes=2", "cput=0", "batch", "", "0", "/x.SC")
+    process = _start(cray, "epilogue", JOB, *arguments)
+    wait_for(lambda: len(cray.calls("xtxqtcmd")) == 2)
+    storm(process, _STORM)
+    code, err = _finish(process)
+    assert code == 0 and "taken out of service" in err
+    assert states(cray) == []
+
+
+def test_a_prologue_ends_with_the_process_that_pbs_mom_knows(cray: StandIns) -> None:
+    """Torque starts the job when that is killed, and its epilogue must not come before what would be found by it."""
+    cray.tell("setupRoot.12", "silent")
+    cray.tell("setupRoot.hang", "")
+    files = site_files(cray.site, Renderer(cray.site, str(cray.config_path)))
+    hook = cray.directory / "prologue"
+    hook.write_text(next(file.text for file in files if file.path.endswith("/prologue")))
+    process = subprocess.Popen(
+        ["sh", str(hook), JOB, "root", "root", "run", "", "batch", ""], stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: cray.calls("xtxqtcmd") != [])
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert process.communicate()[1] == "", "the job has begun to write there"
+    assert states(cray) == [] and cray.calls("qhold") == []
+    assert [call.split()[0] for call in cray.calls("xtxqtcmd")] == ["setupRoot", "unsetupRoot"]

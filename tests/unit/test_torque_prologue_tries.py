@@ -92,6 +92,18 @@ def test_a_count_that_is_damaged_begins_again(cray: StandIns, damage: str) -> No
     assert json.loads((cray.directory / f"spool/tries/{JOB}.json").read_text())["failures"] == 1
 
 
+@pytest.mark.parametrize(("age", "failures"), [(31 * 86400, 1), (60, 3), (-(10**9), 3)])
+def test_failures_of_an_earlier_job_with_the_same_id_do_not_count(cray: StandIns, age: int, failures: int) -> None:
+    """A server that was set up anew begins again with its ids. A clock that jumped back makes nothing old."""
+    path = cray.directory / f"spool/tries/{JOB}.json"
+    path.parent.mkdir(parents=True)
+    tries = {"job": JOB, "failures": 2, "held": False, "reason": "x", "since": int(time.time()) - age}
+    path.write_text(json.dumps(tries))
+    cray.tell("setupRoot.12", BROKEN)
+    assert prologue(cray)[0] == 2
+    assert json.loads(path.read_text())["failures"] == failures
+
+
 def test_failures_that_cannot_be_counted_hold_the_job(cray: StandIns) -> None:
     """It must not be started for ever."""
     (cray.directory / "spool").mkdir()

@@ -205,6 +205,14 @@ _ENVIRONMENT = {"UDI": "env:1", "X": "a,b"}
         ("-l nodes=1 script.sh -v UDI=a:1", "", None),
         ("-? x", "#PBS -v UDI=b:1\n", None),
         ("-v UDI=a:1 -v B=1", "", None),
+        ("", "#PBS -v A=1,\\\nUDI=b:1\n", "b:1"),
+        ("", "#PBS -v A=1,\\\r\nUDI=b:1\r\n", "b:1"),
+        ("", "#PBS -v UD\\\nI=b:1", "b:1"),
+        ("", "#PBS -N x \\\n -q y\n#PBS -v UDI=b:1\n", "b:1"),
+        ("", "#PBS -v A=1,\\", None),
+        ("", "  : x\n#PBS -v UDI=b:1\n", None),
+        ("", ": x\n#PBS -v UDI=b:1\n", "b:1"),
+        ("-E -v UDI=a:1", "", "a:1"),
     ],
 )
 def test_directives(arguments: str, script: str, expected: str | None) -> None:

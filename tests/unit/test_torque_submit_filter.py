@@ -96,6 +96,18 @@ def test_every_script_comes_out_complete(cray: StandIns, script: bytes) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "script"),
+    [
+        ([], b"\x7fELF\x02\x01\x01\0\0\0\0"),
+        (["-C", "//PBS", "-S", "/usr/bin/node"], b"//PBS -N x\nconsole.log(1)\n"),
+    ],
+)
+def test_a_line_that_is_no_comment_there_is_not_added(cray: StandIns, arguments: list[str], script: bytes) -> None:
+    with gateway(cray, FOUND):
+        assert run(cray, *arguments, "-v", "UDI=debian:12", script=script) == (0, script, "")
+
+
 def test_directive_of_the_script(cray: StandIns) -> None:
     script = b"#!/bin/sh\n#PBS -v UDI=debian:12\naprun x\n"
     with gateway(cray, FOUND):

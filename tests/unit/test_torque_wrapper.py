@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.unit.cray_standins import IMAGE_ID, StandIns
+from tests.unit.cray_standins import IMAGE_ID, StandIns, wait_for
 from torque_hooks.site_files import site_files
 from udi.sitefiles import Renderer
 
@@ -31,22 +32,29 @@ def shell(request: pytest.FixtureRequest) -> str:
     return found
 
 
-def prologue(cray: StandIns, shell: str, script: Path | None = None) -> tuple[int, str]:
+def installed(cray: StandIns) -> Path:
     files = site_files(cray.site, Renderer(cray.site, str(cray.config_path)))
     hook = cray.directory / "prologue"
     hook.write_text(next(file.text for file in files if file.path.endswith("/prologue")))
+    return hook
+
+
+def started(cray: StandIns, shell: str, script: Path | None = None) -> subprocess.Popen[str]:
     arguments = (*ARGUMENTS, str(script)) if script else ARGUMENTS
-    done = subprocess.run(
-        [shell, str(hook), *arguments],
+    return subprocess.Popen(
+        [shell, str(installed(cray)), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env={"PATH": "/bin:/usr/bin", "LANG": "C.UTF-8"},
-        timeout=60,
-        check=False,
     )
-    return done.returncode, done.stdout
+
+
+def prologue(cray: StandIns, shell: str, script: Path | None = None) -> tuple[int, str]:
+    hook = started(cray, shell, script)
+    output, _ = hook.communicate(timeout=60)
+    return hook.returncode, output
 
 
 def test_a_job_without_an_image_is_looked_up_once_and_starts_no_python(cray: StandIns, shell: str) -> None:
@@ -108,3 +116,98 @@ def test_only_the_wrappers_own_answer_counts(cray: StandIns) -> None:
     environment = {"PATH": "/bin:/usr/bin", "UDI_QSTAT_ANSWER": answer}
     done = subprocess.run(["sh", str(hook), *ARGUMENTS], env=environment, capture_output=True, check=False)
     assert done.returncode == 2
+
+
+# An interpreter that cannot start
+
+PYTHONS = {
+    "another architecture": b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00" + bytes(44),
+    "no loader": b"#!/no/such/loader\n",
+    "no standard library": b"#!/bin/sh\necho 'Fatal Python error: init_fs_encoding' >&2\nexit 1\n",
+    "a library is missing": b"#!/bin/sh\necho 'error while loading shared libraries' >&2\nexit 127\n",
+    "not executable": b"#!/bin/sh\nexit 126\n",
+    "it crashes": b"#!/bin/sh\nkill -SEGV $$\n",
+    "it is killed": b"#!/bin/sh\nkill -KILL $$\n",
+    "it does nothing": b"#!/bin/sh\nexit 0\n",
+    "a directory": b"",
+}
+NAMES_NO_IMAGE, NAMES_AN_IMAGE = "#!/bin/sh\naprun x\n", "#!/bin/sh\n#PBS -v A=1,UDI\naprun x\n"
+
+
+@pytest.fixture
+def no_python(cray: StandIns, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> StandIns:
+    """The interpreter of the site's software is broken in one way."""
+    path = cray.directory / "python3"
+    content = PYTHONS[str(request.param)]
+    if content:
+        path.write_bytes(content)
+        path.chmod(0o755)
+    else:
+        path.mkdir()
+    monkeypatch.setattr(sys, "executable", str(path))
+    return cray
+
+
+BROKEN = [("sh", fault) for fault in PYTHONS] + [("bash", "it crashes"), ("ksh", "it crashes")]
+
+
+@pytest.mark.parametrize(("shell", "no_python"), BROKEN, indirect=True)
+def test_without_an_interpreter_jobs_with_an_image_are_held(no_python: StandIns, shell: str) -> None:
+    no_python.qstat_job("UDI=debian:12")
+    code, output = prologue(no_python, shell)
+    assert (code, output.count("\n")) == (2, 1), output
+    assert output.startswith("udi-prologue: ") and "(not your job's fault); job held]" in output
+    assert no_python.calls("qhold") == ["-h s 123.sdb"]
+
+
+@pytest.mark.parametrize(("shell", "no_python"), BROKEN, indirect=True)
+@pytest.mark.parametrize("qstat", ["0", "1"])
+def test_without_an_interpreter_jobs_without_an_image_run(
+    no_python: StandIns, shell: str, tmp_path: Path, qstat: str
+) -> None:
+    no_python.qstat_job("PBS_O_HOME=/root")
+    no_python.tell("qstat.exit", qstat)
+    script = tmp_path / "123.SC"
+    script.write_text(NAMES_NO_IMAGE)
+    assert prologue(no_python, shell, script) == (0, "")
+    assert prologue(no_python, shell, tmp_path / "interactive.SC") == (0, "")
+    script.write_text(NAMES_AN_IMAGE)
+    assert prologue(no_python, shell, script)[0] == (2 if qstat == "1" else 0)
+
+
+@pytest.mark.parametrize("no_python", ["it crashes"], indirect=True)
+def test_a_hold_that_is_refused_sends_the_job_back(no_python: StandIns) -> None:
+    no_python.qstat_job("UDI=debian:12")
+    no_python.tell("qhold.exit", "1")
+    code, output = prologue(no_python, "sh")
+    assert code == 2 and "job requeued" in output
+
+
+def test_a_signal_reaches_the_program(cray: StandIns, shell: str) -> None:
+    """pbs_mom, and people, signal the process that they know; what was set up is undone then, and the job sent back."""
+    cray.qstat_job("UDI=debian:12")
+    cray.tell("setupRoot.hang", "")
+    cray.tell("setupRoot.12", "silent")
+    hook = started(cray, shell)
+    wait_for(lambda: cray.calls("xtxqtcmd") != [])
+    for _ in range(3):
+        hook.terminate()
+    output, _ = hook.communicate(timeout=60)
+    assert hook.returncode == 2 and "interrupted by SIGTERM" in output
+    assert [call.split()[0] for call in cray.calls("xtxqtcmd")] == ["setupRoot", "unsetupRoot"]
+
+
+@pytest.mark.parametrize("answer", ["", "\0", "<Data><Job><Job_Id>123.sdb", "x" * 10_000_000, "</Job>\0 0"])
+def test_an_answer_that_is_garbage_is_not_gone_by(cray: StandIns, shell: str, answer: str) -> None:
+    cray.tell("qstat.out", answer)
+    code, output = prologue(cray, shell)
+    assert code == 2 and output.count("\n") == 1 and "qstat" in output
+
+
+def test_a_closed_stderr(cray: StandIns, shell: str) -> None:
+    cray.qstat_job("UDI=debian:12")
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" 2>&- >&-', "sh", shell, str(installed(cray)), *ARGUMENTS], check=False
+    )
+    assert done.returncode == 0
+    assert cray.calls("xtxqtcmd") == ["setupRoot nid00012 nid00013 "]
