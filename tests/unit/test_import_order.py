@@ -26,7 +26,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "nodehealth": BASE,
     "jobs": {*BASE, "nodehealth"},
     "torque_hooks": {*BASE, "jobs", "gateway.wire", "gateway.client"},
-    "admin": {*BASE, "alps", "clusters", *GATEWAY, "nodehealth", "jobs", "torque_hooks", "templates"},
+    "slurm_hooks": {*BASE, "jobs", "gateway.wire", "gateway.client"},
+    "admin": {*BASE, "alps", "clusters", *GATEWAY, "nodehealth", "jobs", "torque_hooks", "slurm_hooks", "templates"},
 }
 """Room → the other rooms that it may import; `xcsim`, `benchmarks` and `tests` see all, and nothing sees them."""
 SEEING_ALL = ("xcsim", "benchmarks", "tests")
