@@ -1,0 +1,541 @@
+/*
+ * The SPANK plugin of shifter-xc: the tasks of a Slurm job run inside the image that the job asked for.
+ *
+ * At submission, as the user, it offers --image and --volume, lets udi-slurm-submit judge them, and hands what was
+ * asked for to Prolog. On a node it goes by the note that Prolog has left for the job: each task enters the root that
+ * the note names, once the kernel's own table shows that it is this job's, and gets the image's environment.
+ *
+ * It never lets a task start on the host where an image was asked for: whatever is missing, forged or not understood
+ * ends the task. It never starts a program as root, never acts as root on a path that a user or an image can bend, and
+ * changes nothing of a job that has no image: such a step costs one open() that finds nothing.
+ *
+ * Arguments in plugstack.conf: submit=/PROGRAM notes=/DIRECTORY batch=inside|outside|alps seconds=N
+ */
+#define _GNU_SOURCE
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <slurm/slurm.h>
+#include <slurm/spank.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+SPANK_PLUGIN(udi, 1)
+
+#ifndef OWNER
+#define OWNER 0 /* the user whose files are believed */
+#endif
+#define SITE_FAULT "; this is a fault of the site"
+#define DIRECTORY (O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+enum { NOTE_BYTES = 64 << 10, RUN_BYTES = 8 << 20, ANSWER_BYTES = 256 << 10, VALUE_BYTES = 128 << 10, TEXT = 4096 };
+
+/* What plugstack.conf says. `wrong` is set where an argument was not understood. */
+static struct site {
+	const char *submit, *notes, *batch;
+	unsigned seconds;
+	int wrong;
+} site = {.wrong = 1};
+
+/* The options as they were written; NULL where they were not. */
+static char *image_text, *volumes_text;
+#define IS_OUTSIDE (image_text && !strcmp(image_text, "none"))
+
+/* What Prolog wrote about this job: the value behind each keyword, empty where it has none. */
+enum field { UID, STATE, ROOT, LABEL, IMAGE, GIVEN, ID, WHY, START, FIELDS };
+static const char *const keywords[] = {"uid ", "state ", "root ", "label ", "image ", "given ", "id ", "why ", "start "};
+typedef char note_t[FIELDS][TEXT];
+
+/* What becomes of the tasks of this step; decided once, before they are forked. */
+enum verdict { UNDECIDED, STAY, ENTER, REFUSE };
+static struct {
+	enum verdict verdict;
+	char why[2 * TEXT], directory[PATH_MAX];
+	uint32_t job, number;
+	uid_t uid;
+	note_t note;
+	int entered;
+} step;
+
+/* One line for the user and the log, in which no control character is left; -1, for the caller to return. */
+__attribute__((format(printf, 1, 2))) static int give_up(const char *format, ...)
+{
+	char line[4 * TEXT];
+	va_list values;
+	va_start(values, format);
+	vsnprintf(line, sizeof line, format, values);
+	va_end(values);
+	for (char *at = line; *at; at++)
+		if ((unsigned char)*at < ' ' || *at == 0x7f)
+			*at = '?';
+	slurm_error("udi: %s", line);
+	return -1;
+}
+
+/* Ends the task itself: a plugin's error is not obeyed where plugstack.conf says `optional`. */
+#define refuse(...) (give_up(__VA_ARGS__), _exit(1))
+#define because(...) (snprintf(step.why, sizeof step.why, __VA_ARGS__), REFUSE)
+
+/* ---- Arguments and options ---- */
+static void read_arguments(int count, char **words)
+{
+	char rest;
+	site = (struct site){.notes = "/var/run/udi-slurm", .batch = "inside", .seconds = 3600};
+	for (int at = 0; at < count; at++) {
+		if (!strncmp(words[at], "submit=/", 8))
+			site.submit = words[at] + 7;
+		else if (!strncmp(words[at], "notes=/", 7))
+			site.notes = words[at] + 6;
+		else if (!strcmp(words[at], "batch=inside") || !strcmp(words[at], "batch=outside") || !strcmp(words[at], "batch=alps"))
+			site.batch = words[at] + 6;
+		else if (sscanf(words[at], "seconds=%6u%c", &site.seconds, &rest) != 1 || !site.seconds)
+			site.wrong = 1;
+	}
+}
+
+static int take_image(int value, const char *text, int remote)
+{
+	(void)value, (void)remote;
+	free(image_text);
+	return (image_text = strdup(text ? text : "")) ? 0 : give_up("not enough memory");
+}
+
+/* Volumes that are given one by one are a list. On a node, the call may come twice for one option. */
+static int take_volumes(int value, const char *text, int remote)
+{
+	char *list, *before = volumes_text;
+	(void)value, (void)remote;
+	if (!text || (before && !strcmp(before, text)))
+		return 0;
+	if (asprintf(&list, "%s%s%s", before ? before : "", before ? ";" : "", text) < 0)
+		return give_up("not enough memory");
+	free(before);
+	volumes_text = list;
+	return 0;
+}
+
+static struct spank_option options[] = {
+	{"image", "NAME", "run the job inside this container image; none: a step outside of its job's image", 1, 1, take_image},
+	{"imagevolume", "FROM:TO[:ro][;...]", "show directories inside the image", 1, 2, take_volumes},
+	{"volume", "FROM:TO[:ro][;...]", "the same as --imagevolume", 1, 3, take_volumes},
+};
+
+/* ---- Submission, as the user ---- */
+/* The value behind `keyword` in the line at *text, which becomes the next line; NULL where the line is another. */
+static char *take_line(char **text, const char *keyword)
+{
+	size_t length = strlen(keyword);
+	char *line = *text, *end = strchr(line, '\n');
+	if (!end || strncmp(line, keyword, length) != 0)
+		return NULL;
+	*end = 0;
+	*text = end + 1;
+	return line + length;
+}
+
+/* What udi-slurm-submit answers: four lines and no more. Zero where it is something else. */
+static int parse_answer(char *text, char **id, char **volumes)
+{
+	char *image = take_line(&text, "image "), *end;
+	*id = image ? take_line(&text, "id ") : NULL;
+	*volumes = *id ? take_line(&text, "volumes ") : NULL;
+	end = *volumes ? take_line(&text, "end") : NULL;
+	return end && !*end && !*text && *image && **id;
+}
+
+/* In the child: the program, with a deadline and with no descriptor but the three. */
+static void become_submit(char *const *arguments, int answers)
+{
+	sigset_t all;
+	sigfillset(&all);
+	if (!freopen("/dev/null", "r", stdin) || dup2(answers, 1) < 0 || sigprocmask(SIG_UNBLOCK, &all, NULL) < 0)
+		_exit(127);
+	for (int descriptor = 3; descriptor < sysconf(_SC_OPEN_MAX) && descriptor < 65536; descriptor++)
+		close(descriptor);
+	signal(SIGALRM, SIG_DFL);
+	alarm(site.seconds);
+	execv(site.submit, arguments);
+	dprintf(2, "udi: %s cannot be started: %s" SITE_FAULT "\n", site.submit, strerror(errno));
+	_exit(127);
+}
+
+/* Lets udi-slurm-submit judge what was asked for; -1 where nothing must be submitted, and the user knows why. */
+static int run_submit(char *const *arguments, char *answer)
+{
+	int ends[2], status;
+	pid_t child;
+	FILE *answers;
+	if (pipe2(ends, O_CLOEXEC) < 0 || (child = fork()) < 0)
+		return give_up("%s cannot be started: %s", site.submit, strerror(errno));
+	if (child == 0)
+		become_submit(arguments, ends[1]);
+	close(ends[1]);
+	if (!(answers = fdopen(ends[0], "r")))
+		return give_up("%s: %s", site.submit, strerror(errno));
+	answer[fread(answer, 1, ANSWER_BYTES, answers)] = 0;
+	fclose(answers);
+	while (waitpid(child, &status, 0) < 0)
+		if (errno != EINTR)
+			return give_up("%s: %s", site.submit, strerror(errno));
+	if (WIFSIGNALED(status))
+		return give_up("%s was terminated: %s", site.submit, strsignal(WTERMSIG(status)));
+	return WEXITSTATUS(status) ? -1 : 0;
+}
+
+/* Whether --volume is what an srun has inherited from its job: all or the last that the job was given. */
+static int is_inherited(const char *volumes, const char *of_job)
+{
+	const char *last = of_job ? strrchr(of_job, ';') : NULL;
+	return of_job && (!strcmp(volumes, of_job) || (last && !strcmp(volumes, last + 1)));
+}
+
+static int hand_to_prolog(spank_t spank, const char *id, const char *volumes)
+{
+	const char *const pairs[] = {"UDI_IMAGE", image_text, "UDI_ID", id, "UDI_VOLUMES", volumes, "UDI_GIVEN_VOLUMES",
+	                             volumes_text ? volumes_text : ""};
+	for (size_t at = 0; at < sizeof pairs / sizeof *pairs; at += 2)
+		if (spank_job_control_setenv(spank, pairs[at], pairs[at + 1], 1) != ESPANK_SUCCESS)
+			return give_up("Slurm does not take %s" SITE_FAULT, pairs[at]);
+	return 0;
+}
+
+static int submit(spank_t spank)
+{
+	char *job = spank_context() == S_CTX_LOCAL ? getenv("SLURM_JOB_ID") : NULL, *of_job = getenv("SLURM_SPANK_UDI_IMAGE");
+	if (site.wrong)
+		return give_up("an argument in plugstack.conf is not understood" SITE_FAULT);
+	if (!image_text && getenv("_SLURM_SPANK_OPTION_udi_image")) /* for which Slurm does not call take_image */
+		take_image(0, getenv("_SLURM_SPANK_OPTION_udi_image"), 0);
+	if (job && volumes_text && !IS_OUTSIDE && !is_inherited(volumes_text, getenv("SLURM_SPANK_UDI_GIVEN_VOLUMES")))
+		return give_up("volumes are the whole job's: give --volume to sbatch, to salloc, or to an srun outside of a job");
+	if (!image_text || IS_OUTSIDE)
+		return volumes_text && !job ? give_up("--volume needs --image, since volumes are inside an image") : 0;
+	if (job && (!of_job || !strcmp(of_job, image_text) || !site.submit || access(site.submit, X_OK) != 0))
+		return 0; /* it is the job's own, or the nodes say that it is not */
+	if (!site.submit)
+		return give_up("plugstack.conf names no submit=/PROGRAM" SITE_FAULT);
+	char *arguments[] = {"udi-slurm-submit", "--image", image_text, job ? "--job" : volumes_text ? "--volumes" : NULL,
+	                     job ? job : volumes_text, job ? "--job-image" : NULL, of_job, NULL};
+	char *answer = malloc(ANSWER_BYTES + 1), *id, *volumes;
+	int result = answer ? run_submit(arguments, answer) : give_up("not enough memory");
+	if (!result && !parse_answer(answer, &id, &volumes))
+		result = give_up("what %s answers is not understood" SITE_FAULT, site.submit);
+	if (!result && !job)
+		result = hand_to_prolog(spank, id, volumes);
+	free(answer);
+	return result;
+}
+
+/* ---- The note ---- */
+/* A file of at most `most` bytes that OWNER alone can write; NULL with errno where there is none. */
+static char *read_trusted(int directory, const char *name, size_t most, size_t *length)
+{
+	int file = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	FILE *stream = file < 0 ? NULL : fdopen(file, "r");
+	struct stat status;
+	if (!stream || fstat(file, &status) < 0)
+		return NULL;
+	int trusted = S_ISREG(status.st_mode) && status.st_uid == OWNER && !(status.st_mode & 022);
+	int error = !trusted ? EPERM : (size_t)status.st_size > most ? EFBIG : 0;
+	char *text = error ? NULL : calloc((size_t)status.st_size + 1, 1);
+	*length = text ? fread(text, 1, (size_t)status.st_size, stream) : 0;
+	fclose(stream);
+	errno = error ? error : ENOMEM;
+	return text;
+}
+
+/* The text of which udiroot/fields.py made the field; -1 where it is none, or does not fit. */
+static int unescape(const char *field, char *text)
+{
+	const char *last = text + TEXT - 1;
+	for (const char *at = strcmp(field, "%") ? field : ""; *at; at++) {
+		unsigned byte = (unsigned char)*at;
+		if (byte == '%') {
+			if (!isxdigit((unsigned char)at[1]) || !isxdigit((unsigned char)at[2]))
+				return -1;
+			sscanf(at + 1, "%2x", &byte);
+			at += 2;
+		}
+		if (!byte || text == last)
+			return -1;
+		*text++ = (char)byte;
+	}
+	*text = 0;
+	return 0;
+}
+
+/* NULL, or what is wrong with the text of a note. */
+static const char *parse_note(char *text, size_t length, note_t note)
+{
+	int seen[FIELDS] = {0}, at;
+	char *word;
+	memset(note, 0, sizeof(note_t));
+	if (strlen(text) != length || !(word = take_line(&text, "udi-note 1")) || *word)
+		return "it is not a note that this plugin understands";
+	while (!(word = take_line(&text, "end"))) {
+		for (at = 0; at < FIELDS && !(word = take_line(&text, keywords[at])); at++)
+			continue;
+		if (at == FIELDS || seen[at]++ || unescape(word, note[at]) < 0)
+			return "it is incomplete, or has a line that is not understood";
+	}
+	int ready = !strcmp(note[STATE], "ready"), failed = !strcmp(note[STATE], "failed");
+	if (*word || *text)
+		return "something follows its end";
+	if (!ready && !failed && strcmp(note[STATE], "wanted") != 0)
+		return "its state is unknown";
+	if (ready ? *note[ROOT] != '/' || !*note[LABEL] || !*note[IMAGE] || !*note[GIVEN] : failed && !*note[WHY])
+		return "a line is missing";
+	return NULL;
+}
+
+/* Whether the note and the root that it names are of this job and this user. */
+static int is_of_job(note_t note, uint32_t job, uid_t uid)
+{
+	char user[32], label[64], end[32];
+	size_t length = (size_t)snprintf(label, sizeof label, "udi:%u:%u:", job, uid), root = strlen(note[ROOT]);
+	size_t tail = (size_t)snprintf(end, sizeof end, "/%u", job);
+	snprintf(user, sizeof user, "%u", uid);
+	return !strcmp(note[UID], user) && (strcmp(note[STATE], "ready") != 0 ||
+	       (!strncmp(note[LABEL], label, length) && root > tail && !strcmp(note[ROOT] + root - tail, end)));
+}
+
+/* Whether `text` names the job's image, in any of the ways in which users write it. */
+static int names_image(const char *text, note_t note)
+{
+	char complete[TEXT + 8];
+	if (!strcmp(text, note[GIVEN]) || !strcmp(text, note[IMAGE]))
+		return 1;
+	if (!strncmp(text, "id:", 3))
+		return *note[ID] && !strcmp(text + 3, note[ID]);
+	if (!strncmp(text, "docker:", 7))
+		text += strncmp(text, "docker://", 9) ? 7 : 9;
+	const char *slash = strrchr(text, '/');
+	snprintf(complete, sizeof complete, "%.4095s%s", text, strpbrk(slash ? slash : text, ":@") ? "" : ":latest");
+	return !strcmp(complete, note[IMAGE]);
+}
+
+/* ---- What becomes of a step ---- */
+/* `noted` is whether the job has a note, which is then that of the step. */
+static enum verdict judge(int noted)
+{
+	const char *node = getenv("SLURMD_NODENAME"), *asked = image_text;
+	if (IS_OUTSIDE || (!noted && !asked))
+		return STAY;
+	if (!noted)
+		return because("image '%s' was asked for, but node %s has prepared none for job %u", asked, node, step.job);
+	if (!is_of_job(step.note, step.job, step.uid))
+		return because("the note about job %u on node %s is another job's" SITE_FAULT, step.job, node);
+	if (!strcmp(step.note[STATE], "failed"))
+		return because("%s", step.note[WHY]);
+	if (strcmp(step.note[STATE], "ready") != 0)
+		return because("the image of job %u is not ready on node %s" SITE_FAULT, step.job, node);
+	if (asked && !names_image(asked, step.note))
+		return because("a step runs in the image of its job, %s, and not in '%s'", step.note[GIVEN], asked);
+	return step.number == SLURM_BATCH_SCRIPT && !strcmp(site.batch, "outside") ? STAY : ENTER;
+}
+
+static enum verdict decide(spank_t spank)
+{
+	char name[32];
+	size_t length;
+	if (site.wrong)
+		return because("an argument in plugstack.conf is not understood" SITE_FAULT);
+	if (spank_get_item(spank, S_JOB_ID, &step.job) || spank_get_item(spank, S_JOB_UID, &step.uid) ||
+	    spank_get_item(spank, S_JOB_STEPID, &step.number))
+		return because("Slurm does not say which job this is");
+	snprintf(name, sizeof name, "%u", step.job);
+	int notes = open(site.notes, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	char *text = notes < 0 ? NULL : read_trusted(notes, name, NOTE_BYTES, &length);
+	if (!text && errno == ENOENT)
+		return judge(0);
+	const char *wrong = text ? parse_note(text, length, step.note) : strerror(errno);
+	free(text);
+	close(notes);
+	return wrong ? because("%s/%s: %s" SITE_FAULT, site.notes, name, wrong) : judge(1);
+}
+
+/* ---- Entering the root, as root ---- */
+/* The source of the mount with that number, in a table like /proc/self/mountinfo; empty where there is none. */
+static void find_source(FILE *table, int number, char source[TEXT])
+{
+	char *line = NULL, *at;
+	size_t room = 0;
+	*source = 0;
+	while (!*source && getline(&line, &room, table) > 0)
+		if (strtol(line, &at, 10) == number && *at == ' ' && (at = strstr(at, " - ")) && (at = strchr(at + 3, ' ')))
+			snprintf(source, TEXT, "%.*s", (int)strcspn(at + 1, " \n"), at + 1);
+	free(line);
+}
+
+/* The directory at that path; ends the task where links, or whatever else, have led out of mounts with the job's label. */
+static int open_labelled(int from, const char *path)
+{
+	char name[64], line[256], source[TEXT] = "";
+	int number = -1, directory = openat(from, path, DIRECTORY);
+	snprintf(name, sizeof name, "/proc/self/fdinfo/%d", directory);
+	FILE *facts = fopen(name, "re"), *table = fopen("/proc/self/mountinfo", "re");
+	while (facts && fgets(line, sizeof line, facts) && sscanf(line, "mnt_id: %d", &number) != 1)
+		continue;
+	if (facts && table)
+		find_source(table, number, source);
+	if (!*source || strcmp(source, step.note[LABEL]) != 0)
+		refuse("%s is no directory in the root of job %u" SITE_FAULT, path, step.job);
+	fclose(facts);
+	fclose(table);
+	return directory;
+}
+
+static void mount_at(int place, const char *source, const char *kind, unsigned long flags)
+{
+	char path[64];
+	snprintf(path, sizeof path, "/proc/self/fd/%d", place);
+	if (mount(source, path, kind, flags, kind ? "mode=0755,size=64k" : NULL) < 0)
+		refuse("the batch script of job %u cannot be shown in its root: %s" SITE_FAULT, step.job, strerror(errno));
+}
+
+/* Shows the job's own spool directory, and nothing else of the spool, at its own path in the root, read-only. The
+ * tmpfs that holds it goes with the root. */
+static void show_script(int root, const char *script)
+{
+	const unsigned long safe = MS_NOSUID | MS_NODEV, frozen = safe | MS_BIND | MS_REMOUNT | MS_RDONLY;
+	char spool[PATH_MAX], name[32], source[64];
+	snprintf(name, sizeof name, "/job%05u/slurm_script", step.job);
+	size_t length = strlen(script) - strlen(name);
+	if (strlen(script) <= strlen(name) || strlen(script) >= sizeof spool || strcmp(script + length, name) != 0)
+		refuse("%s is not the script of job %u" SITE_FAULT, script, step.job);
+	*strrchr(name, '/') = 0;
+	snprintf(spool, sizeof spool, "%.*s", (int)length, script);
+	snprintf(source, sizeof source, "/proc/self/fd/%d", openat(open(spool, O_PATH | O_CLOEXEC), name + 1, DIRECTORY));
+	mount_at(open_labelled(root, spool + 1), step.note[LABEL], "tmpfs", safe);
+	int shown = open_labelled(root, spool + 1);
+	mkdirat(shown, name + 1, 0755);
+	mount_at(openat(shown, name + 1, DIRECTORY), source, NULL, MS_BIND);
+	mount_at(openat(shown, name + 1, DIRECTORY), NULL, NULL, MS_PRIVATE);
+	mount_at(openat(shown, name + 1, DIRECTORY), NULL, NULL, frozen);
+	mount_at(shown, NULL, NULL, frozen);
+}
+
+static void enter(spank_t spank)
+{
+	const char *path = step.note[ROOT];
+	int root = open_labelled(AT_FDCWD, path), null = open("/dev/null", O_WRONLY | O_CLOEXEC), count = 0;
+	char **words = NULL;
+	if (step.number == SLURM_BATCH_SCRIPT) {
+		if (spank_get_item(spank, S_JOB_ARGV, &count, &words) || count < 1 || *words[0] != '/')
+			refuse("Slurm does not say where the script of job %u is", step.job);
+		show_script(root, words[0]);
+	}
+	if (!getcwd(step.directory, sizeof step.directory))
+		step.directory[0] = 0;
+	if (fchdir(root) < 0 || chroot(".") < 0)
+		refuse("%s: %s" SITE_FAULT, path, strerror(errno));
+	close(root);
+	dup2(null, 2); /* Slurm complains next where the image lacks the working directory, then opens the task's own stderr */
+	step.entered = 1;
+}
+
+/* ---- Inside, as the user ---- */
+/* By what Slurm, its MPI and its devices speak to a task, which no image may change: how such variables begin. */
+static const char *const kept[] = {"SLURM", "_SLURM", "PMI", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"};
+
+/* One record of the file that udi-run reads too (udirun/job.c). Zero where it is none, or cannot be done. */
+static int apply(spank_t spank, char *record, const char **workdir)
+{
+	static char now[VALUE_BYTES], joined[2 * VALUE_BYTES];
+	char *text = strchr(record, ' '), *value = text ? strchr(text, '=') : NULL;
+	if (!text)
+		return 0;
+	*text++ = 0;
+	for (size_t at = 0; at < sizeof kept / sizeof *kept; at++)
+		if (!strncmp(text, kept[at], strlen(kept[at])))
+			return 1;
+	if (!strcmp(record, "workdir"))
+		*workdir = text;
+	if (!strcmp(record, "workdir") || !strcmp(record, "entrypoint") || !strcmp(record, "cmd"))
+		return 1;
+	if (!strcmp(record, "unset"))
+		return spank_unsetenv(spank, text) || 1;
+	if (!strcmp(record, "shell"))
+		return !spank_setenv(spank, "SHELL", access(text, X_OK) && !access("/bin/sh", X_OK) ? "/bin/sh" : text, 1);
+	if (!value || value == text)
+		return 0;
+	*value++ = 0;
+	if (!strcmp(record, "set") || spank_getenv(spank, text, now, sizeof now) || !*now)
+		return !spank_setenv(spank, text, value, 1);
+	int front = !strcmp(record, "prepend");
+	snprintf(joined, sizeof joined, "%s:%s", front ? value : now, front ? now : value);
+	return (front || !strcmp(record, "append")) && !spank_setenv(spank, text, joined, 1);
+}
+
+/* The environment as udi-run gives it, and another working directory where the image lacks the job's own. */
+static void finish(spank_t spank)
+{
+	char here[PATH_MAX] = "";
+	const char *workdir = "/";
+	size_t length;
+	char *data = read_trusted(AT_FDCWD, "/opt/udi/etc/run", RUN_BYTES, &length);
+	if (!data)
+		refuse("the environment of the image: %s" SITE_FAULT, strerror(errno));
+	char *last = data + length - sizeof "end", *at = data + strlen(data) + 1;
+	int complete = length > sizeof "end" && !strcmp(data, "udi-run 1") && !memcmp(last, "end", sizeof "end");
+	while (complete && at < last) {
+		char *next = at + strlen(at) + 1;
+		complete = apply(spank, at, &workdir);
+		at = next;
+	}
+	if (!complete || at != last)
+		refuse("the environment of the image is not what this plugin understands" SITE_FAULT);
+	/* Where Slurm could not go to the job's directory, it has gone to /tmp. */
+	if (getcwd(here, sizeof here) && !strcmp(here, "/tmp") && strcmp(step.directory, "/tmp") != 0 && chdir(workdir) && chdir("/"))
+		refuse("no working directory: %s", strerror(errno));
+	if (getcwd(here, sizeof here))
+		spank_setenv(spank, "PWD", here, 1);
+	free(data);
+}
+
+/* ---- What Slurm calls ---- */
+int slurm_spank_init(spank_t spank, int count, char **words)
+{
+	read_arguments(count, words);
+	for (size_t at = 0; at < sizeof options / sizeof *options; at++)
+		if (spank_option_register(spank, &options[at]) != ESPANK_SUCCESS)
+			return give_up("Slurm does not take the option --%s" SITE_FAULT, options[at].name);
+	return 0;
+}
+
+int slurm_spank_init_post_opt(spank_t spank, int count, char **words)
+{
+	(void)count, (void)words;
+	if (spank_context() == S_CTX_REMOTE)
+		step.verdict = decide(spank); /* obeyed by each task, since Slurm would ignore an error here */
+	else if (submit(spank) < 0)
+		exit(255); /* the user knows why, and Slurm would add two lines */
+	return 0;
+}
+
+int slurm_spank_task_init_privileged(spank_t spank, int count, char **words)
+{
+	(void)count, (void)words;
+	if (step.verdict == ENTER && !strcmp(site.batch, "alps"))
+		return spank_setenv(spank, "CRAY_ROOTFS", "UDI", 1) ? give_up("Slurm does not take CRAY_ROOTFS") : 0;
+	if (step.verdict == ENTER)
+		enter(spank);
+	else if (step.verdict != STAY)
+		refuse("%s", step.verdict == REFUSE ? step.why : "nothing was decided about this step" SITE_FAULT);
+	return 0;
+}
+
+int slurm_spank_task_init(spank_t spank, int count, char **words)
+{
+	(void)count, (void)words;
+	if (step.entered)
+		finish(spank);
+	return 0;
+}
