@@ -143,6 +143,7 @@ class LocalJob:
         """
         try:
             durable.remove(self._plan)
+            durable.remove(durable.unfinished(self._plan))
         except OSError as error:
             raise UpstreamFailed(f"{self._plan} cannot be removed: {reason(error)}") from error
         if not self.is_left:
@@ -187,7 +188,7 @@ class LocalJob:
         _make_directory(self._root, 0o755)
         raw = plan.text().encode("ascii")
         try:
-            durable.write(self._plan, raw, mode=0o400)
+            durable.write(self._plan, raw, mode=0o400, alone=True)
         except OSError as error:
             raise UpstreamFailed(f"{self._plan} cannot be written: {reason(error)}") from error
         nonce = secrets.token_hex(16)

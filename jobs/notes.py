@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Final, Literal, cast
 
 from udi import durable
 from udi.oserrors import reason
@@ -28,7 +28,9 @@ from udiroot.errors import UdiError, UpstreamFailed
 from udiroot.fields import escape, number, unescape
 
 State = Literal["wanted", "ready", "failed"]
-WANTED, READY, FAILED = "wanted", "ready", "failed"
+WANTED: Final = "wanted"
+READY: Final = "ready"
+FAILED: Final = "failed"
 _HEAD = "udi-note 1"
 _MAX_BYTES = 64 << 10
 _TEXTS = ("root", "label", "image", "given", "id", "why")
@@ -80,11 +82,11 @@ class Notes:
         self.path = path
 
     def write(self, job: str, note: Note) -> None:
-        """Put the job's note in place. Raises UpstreamFailed."""
+        """Put the job's note in place, as the only one who does. Raises UpstreamFailed."""
         path = self._path(job)
         try:
             durable.make_public_directory(self.path)
-            durable.write(path, note.text(), mode=0o644)
+            durable.write(path, note.text(), mode=0o644, alone=True)
         except OSError as error:
             raise UpstreamFailed(f"{path} cannot be written: {reason(error)}") from error
 
@@ -104,6 +106,7 @@ class Notes:
         """The job has no note any more. Raises UpstreamFailed."""
         path = self._path(job)
         try:
+            durable.remove(durable.unfinished(path))
             durable.remove(path)
         except OSError as error:
             raise UpstreamFailed(f"{path} cannot be removed: {reason(error)}") from error

@@ -43,11 +43,9 @@ def hook_call(environment: Mapping[str, str]) -> HookCall:
         job = job_id(environment.get("SLURM_JOB_ID", ""))
     except UsageError as error:
         raise UpstreamFailed(f"SLURM_JOB_ID: {error.message}", _CALLER) from error
-    uid, node = number(environment.get("SLURM_JOB_UID", "")), environment.get("SLURMD_NODENAME", "")
-    if uid < 0:
-        raise UpstreamFailed(
-            f"not a uid in SLURM_JOB_UID: '{printable(environment.get('SLURM_JOB_UID', ''))}'", _CALLER
-        )
+    uid, node = environment.get("SLURM_JOB_UID", ""), environment.get("SLURMD_NODENAME", "")
+    if number(uid) < 0:
+        raise UpstreamFailed(f"not a uid in SLURM_JOB_UID: '{printable(uid)}'", _CALLER)
     return HookCall(
         job,
         number(uid),

@@ -24,7 +24,7 @@ from udi.config import SiteConfig, load
 from udi.log import start_log
 from udi.nodes import folded
 from udi.platform import Machine
-from udi.sentences import sentence
+from udi.sentences import report, sentence
 from udiroot.errors import TeardownIncomplete, TimedOut, UdiError
 
 PROGRAM = "udi-slurm-epilog"
@@ -61,6 +61,7 @@ def main(machine_of: Callable[[SiteConfig], Machine], argv: Sequence[str] | None
 
 def _failed(error: UdiError) -> int:
     _log.error("takedown failed, exit code %d: %s", error.exit_code, sentence(error))
+    report(PROGRAM, sentence(error))
     return error.exit_code
 
 

@@ -32,7 +32,7 @@ from udi.config import SiteConfig, load
 from udi.log import plain, start_log
 from udi.platform import Machine
 from udi.request import JobRequest
-from udi.sentences import sentence
+from udi.sentences import report, sentence
 from udiroot.errors import NotFound, TeardownIncomplete, TimedOut, UdiError, UpstreamFailed, UsageError
 from udiroot.mountinfo import Label
 
@@ -85,6 +85,7 @@ def _not_begun(settings: SlurmConfig, notes: str, call: HookCall | None, error: 
     ignore_signals()
     _log.error("Prolog cannot be run: %s", sentence(error))
     if call is None:
+        report(PROGRAM, sentence(error))
         return _DRAIN_ME  # nobody but slurmd knows which job must not start
     if not call.image.strip():
         return 0

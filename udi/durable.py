@@ -17,10 +17,17 @@ TEMPORARY = ".new-"
 _MAX_BYTES = 16 << 20
 
 
-def write(path: str, data: bytes | str, *, mode: int = 0o600) -> None:
-    """Replace the file at `path`, with its mode set before it has its name. Raises OSError."""
+def write(path: str, data: bytes | str, *, mode: int = 0o600, alone: bool = False) -> None:
+    """Replace the file at `path`, with its mode set before it has its name. Raises OSError.
+
+    `alone` says that no other process writes this file now: then what a killed one left of it is replaced too, and is
+    found by its name (`unfinished`).
+    """
     directory = os.path.dirname(path)
-    temporary = f"{directory}/{TEMPORARY}{secrets.token_hex(12)}"
+    temporary = unfinished(path) if alone else f"{directory}/{TEMPORARY}{secrets.token_hex(12)}"
+    if alone:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o600)
     try:
@@ -35,6 +42,11 @@ def write(path: str, data: bytes | str, *, mode: int = 0o600) -> None:
             os.unlink(temporary)
         raise
     sync_directory(directory)
+
+
+def unfinished(path: str) -> str:
+    """Where a file is while one who is alone writes it."""
+    return f"{os.path.dirname(path)}/{TEMPORARY}{os.path.basename(path)}"
 
 
 def write_text(path: str, text: str) -> None:
