@@ -7,15 +7,13 @@
  *
  * It never lets a task start on the host where an image was asked for: whatever is missing, forged or not understood
  * ends the task. It never starts a program as root, never acts as root on a path that a user or an image can bend, and
- * changes nothing of a job that has no image: such a step costs one open() that finds nothing.
- *
- * Arguments in plugstack.conf: submit=/PROGRAM notes=/DIRECTORY batch=inside|outside|alps seconds=N
+ * changes nothing of a job that has no image: such a step costs one open() that finds nothing. Arguments in plugstack.conf:
+ *     submit=/PROGRAM notes=/DIRECTORY batch=inside|outside|alps seconds=N
  */
 #define _GNU_SOURCE
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <signal.h>
 #include <slurm/slurm.h>
 #include <slurm/spank.h>
@@ -30,9 +28,7 @@
 
 SPANK_PLUGIN(udi, 1)
 
-#ifndef OWNER
-#define OWNER 0 /* the user whose files are believed */
-#endif
+#define UNUSED __attribute__((unused))
 #define SITE_FAULT "; this is a fault of the site"
 #define DIRECTORY (O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 enum { NOTE_BYTES = 64 << 10, RUN_BYTES = 8 << 20, ANSWER_BYTES = 256 << 10, VALUE_BYTES = 128 << 10, TEXT = 4096 };
@@ -50,18 +46,18 @@ static char *image_text, *volumes_text;
 
 /* What Prolog wrote about this job: the value behind each keyword, empty where it has none. */
 enum field { UID, STATE, ROOT, LABEL, IMAGE, GIVEN, ID, WHY, START, FIELDS };
-static const char *const keywords[] = {"uid ", "state ", "root ", "label ", "image ", "given ", "id ", "why ", "start "};
+static const char *const keywords[] = {"uid ", "state ", "root ", "label ", "image ", "given ", "id ", "why ",
+                                       "start "};
 typedef char note_t[FIELDS][TEXT];
 
 /* What becomes of the tasks of this step; decided once, before they are forked. */
-enum verdict { UNDECIDED, STAY, ENTER, REFUSE };
+enum verdict { UNDECIDED, STAY, ENTER, ENTERED, REFUSE };
 static struct {
 	enum verdict verdict;
-	char why[2 * TEXT], directory[PATH_MAX];
+	char why[2 * TEXT], directory[TEXT];
 	uint32_t job, number;
 	uid_t uid;
 	note_t note;
-	int entered;
 } step;
 
 /* One line for the user and the log, in which no control character is left; -1, for the caller to return. */
@@ -83,48 +79,38 @@ __attribute__((format(printf, 1, 2))) static int give_up(const char *format, ...
 #define refuse(...) (give_up(__VA_ARGS__), _exit(1))
 #define because(...) (snprintf(step.why, sizeof step.why, __VA_ARGS__), REFUSE)
 
-/* ---- Arguments and options ---- */
 static void read_arguments(int count, char **words)
 {
 	char rest;
 	site = (struct site){.notes = "/var/run/udi-slurm", .batch = "inside", .seconds = 3600};
 	for (int at = 0; at < count; at++) {
-		if (!strncmp(words[at], "submit=/", 8))
-			site.submit = words[at] + 7;
-		else if (!strncmp(words[at], "notes=/", 7))
-			site.notes = words[at] + 6;
-		else if (!strcmp(words[at], "batch=inside") || !strcmp(words[at], "batch=outside") || !strcmp(words[at], "batch=alps"))
-			site.batch = words[at] + 6;
-		else if (sscanf(words[at], "seconds=%6u%c", &site.seconds, &rest) != 1 || !site.seconds)
+		const char *word = words[at];
+		if (!strncmp(word, "submit=/", 8))
+			site.submit = word + 7;
+		else if (!strncmp(word, "notes=/", 7))
+			site.notes = word + 6;
+		else if (!strcmp(word, "batch=inside") || !strcmp(word, "batch=outside") || !strcmp(word, "batch=alps"))
+			site.batch = word + 6;
+		else if (sscanf(word, "seconds=%6u%c", &site.seconds, &rest) != 1 || site.seconds - 1 > 999998)
 			site.wrong = 1;
 	}
 }
 
-static int take_image(int value, const char *text, int remote)
+/* An image replaces the one before; volumes given one by one are a list. Slurm may call twice for one option. */
+static int take_option(int value, const char *text, int remote UNUSED)
 {
-	(void)value, (void)remote;
-	free(image_text);
-	return (image_text = strdup(text ? text : "")) ? 0 : give_up("not enough memory");
-}
-
-/* Volumes that are given one by one are a list. On a node, the call may come twice for one option. */
-static int take_volumes(int value, const char *text, int remote)
-{
-	char *list, *before = volumes_text;
-	(void)value, (void)remote;
-	if (!text || (before && !strcmp(before, text)))
-		return 0;
-	if (asprintf(&list, "%s%s%s", before ? before : "", before ? ";" : "", text) < 0)
-		return give_up("not enough memory");
+	char **known = value ? &volumes_text : &image_text, *before = *known;
+	int joins = value && before && strcmp(before, text) != 0;
+	if (asprintf(known, "%s%s%s", joins ? before : "", joins ? ";" : "", text) < 0)
+		refuse("not enough memory");
 	free(before);
-	volumes_text = list;
 	return 0;
 }
 
 static struct spank_option options[] = {
-	{"image", "NAME", "run the job inside this container image; none: a step outside of its job's image", 1, 1, take_image},
-	{"imagevolume", "FROM:TO[:ro][;...]", "show directories inside the image", 1, 2, take_volumes},
-	{"volume", "FROM:TO[:ro][;...]", "the same as --imagevolume", 1, 3, take_volumes},
+	{"image", "NAME", "container image to run in; none: a step outside of its job's image", 1, 0, take_option},
+	{"imagevolume", "FROM:TO[:ro][;...]", "show directories inside the image", 1, 1, take_option},
+	{"volume", "FROM:TO[:ro][;...]", "the same as --imagevolume", 1, 2, take_option},
 };
 
 /* ---- Submission, as the user ---- */
@@ -143,11 +129,9 @@ static char *take_line(char **text, const char *keyword)
 /* What udi-slurm-submit answers: four lines and no more. Zero where it is something else. */
 static int parse_answer(char *text, char **id, char **volumes)
 {
-	char *image = take_line(&text, "image "), *end;
-	*id = image ? take_line(&text, "id ") : NULL;
-	*volumes = *id ? take_line(&text, "volumes ") : NULL;
-	end = *volumes ? take_line(&text, "end") : NULL;
-	return end && !*end && !*text && *image && **id;
+	char *end;
+	return take_line(&text, "image ") && (*id = take_line(&text, "id ")) && **id &&
+	       (*volumes = take_line(&text, "volumes ")) && (end = take_line(&text, "end")) && !*end && !*text;
 }
 
 /* In the child: the program, with a deadline and with no descriptor but the three. */
@@ -169,41 +153,29 @@ static void become_submit(char *const *arguments, int answers)
 /* Lets udi-slurm-submit judge what was asked for; -1 where nothing must be submitted, and the user knows why. */
 static int run_submit(char *const *arguments, char *answer)
 {
-	int ends[2], status;
+	int ends[2], status = -1;
 	pid_t child;
 	FILE *answers;
-	if (pipe2(ends, O_CLOEXEC) < 0 || (child = fork()) < 0)
+	if (pipe2(ends, O_CLOEXEC) < 0 || (child = fork()) < 0 || (child && !(answers = fdopen(ends[0], "r"))))
 		return give_up("%s cannot be started: %s", site.submit, strerror(errno));
 	if (child == 0)
 		become_submit(arguments, ends[1]);
 	close(ends[1]);
-	if (!(answers = fdopen(ends[0], "r")))
-		return give_up("%s: %s", site.submit, strerror(errno));
 	answer[fread(answer, 1, ANSWER_BYTES, answers)] = 0;
 	fclose(answers);
-	while (waitpid(child, &status, 0) < 0)
-		if (errno != EINTR)
-			return give_up("%s: %s", site.submit, strerror(errno));
+	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+		continue;
 	if (WIFSIGNALED(status))
 		return give_up("%s was terminated: %s", site.submit, strsignal(WTERMSIG(status)));
-	return WEXITSTATUS(status) ? -1 : 0;
+	return status ? -1 : 0;
 }
 
 /* Whether --volume is what an srun has inherited from its job: all or the last that the job was given. */
 static int is_inherited(const char *volumes, const char *of_job)
 {
-	const char *last = of_job ? strrchr(of_job, ';') : NULL;
-	return of_job && (!strcmp(volumes, of_job) || (last && !strcmp(volumes, last + 1)));
-}
-
-static int hand_to_prolog(spank_t spank, const char *id, const char *volumes)
-{
-	const char *const pairs[] = {"UDI_IMAGE", image_text, "UDI_ID", id, "UDI_VOLUMES", volumes, "UDI_GIVEN_VOLUMES",
-	                             volumes_text ? volumes_text : ""};
-	for (size_t at = 0; at < sizeof pairs / sizeof *pairs; at += 2)
-		if (spank_job_control_setenv(spank, pairs[at], pairs[at + 1], 1) != ESPANK_SUCCESS)
-			return give_up("Slurm does not take %s" SITE_FAULT, pairs[at]);
-	return 0;
+	size_t length = strlen(volumes), whole = of_job ? strlen(of_job) : 0;
+	return length && whole >= length && !strcmp(of_job + whole - length, volumes) &&
+	       (whole == length || of_job[whole - length - 1] == ';');
 }
 
 static int submit(spank_t spank)
@@ -211,8 +183,8 @@ static int submit(spank_t spank)
 	char *job = spank_context() == S_CTX_LOCAL ? getenv("SLURM_JOB_ID") : NULL, *of_job = getenv("SLURM_SPANK_UDI_IMAGE");
 	if (site.wrong)
 		return give_up("an argument in plugstack.conf is not understood" SITE_FAULT);
-	if (!image_text && getenv("_SLURM_SPANK_OPTION_udi_image")) /* for which Slurm does not call take_image */
-		take_image(0, getenv("_SLURM_SPANK_OPTION_udi_image"), 0);
+	if (!image_text && getenv("_SLURM_SPANK_OPTION_udi_image")) /* for which Slurm does not call take_option */
+		take_option(0, getenv("_SLURM_SPANK_OPTION_udi_image"), 0);
 	if (job && volumes_text && !IS_OUTSIDE && !is_inherited(volumes_text, getenv("SLURM_SPANK_UDI_GIVEN_VOLUMES")))
 		return give_up("volumes are the whole job's: give --volume to sbatch, to salloc, or to an srun outside of a job");
 	if (!image_text || IS_OUTSIDE)
@@ -223,18 +195,20 @@ static int submit(spank_t spank)
 		return give_up("plugstack.conf names no submit=/PROGRAM" SITE_FAULT);
 	char *arguments[] = {"udi-slurm-submit", "--image", image_text, job ? "--job" : volumes_text ? "--volumes" : NULL,
 	                     job ? job : volumes_text, job ? "--job-image" : NULL, of_job, NULL};
-	char *answer = malloc(ANSWER_BYTES + 1), *id, *volumes;
-	int result = answer ? run_submit(arguments, answer) : give_up("not enough memory");
-	if (!result && !parse_answer(answer, &id, &volumes))
-		result = give_up("what %s answers is not understood" SITE_FAULT, site.submit);
-	if (!result && !job)
-		result = hand_to_prolog(spank, id, volumes);
-	free(answer);
-	return result;
+	static char answer[ANSWER_BYTES + 1], *id, *volumes;
+	if (run_submit(arguments, answer) < 0)
+		return -1;
+	if (!parse_answer(answer, &id, &volumes))
+		return give_up("what %s answers is not understood" SITE_FAULT, site.submit);
+	const char *const told[] = {"UDI_IMAGE", image_text, "UDI_ID", id, "UDI_VOLUMES", volumes, "UDI_GIVEN_VOLUMES",
+	                            volumes_text ? volumes_text : ""};
+	for (size_t at = 0; !job && at < sizeof told / sizeof *told; at += 2)
+		if (spank_job_control_setenv(spank, told[at], told[at + 1], 1) != ESPANK_SUCCESS)
+			return give_up("Slurm does not take %s" SITE_FAULT, told[at]);
+	return 0;
 }
 
-/* ---- The note ---- */
-/* A file of at most `most` bytes that OWNER alone can write; NULL with errno where there is none. */
+/* A file of at most `most` bytes that root alone can write; NULL with errno where there is none. */
 static char *read_trusted(int directory, const char *name, size_t most, size_t *length)
 {
 	int file = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
@@ -242,8 +216,8 @@ static char *read_trusted(int directory, const char *name, size_t most, size_t *
 	struct stat status;
 	if (!stream || fstat(file, &status) < 0)
 		return NULL;
-	int trusted = S_ISREG(status.st_mode) && status.st_uid == OWNER && !(status.st_mode & 022);
-	int error = !trusted ? EPERM : (size_t)status.st_size > most ? EFBIG : 0;
+	int theirs = !S_ISREG(status.st_mode) || status.st_uid != 0 || (status.st_mode & 022);
+	int error = theirs ? EPERM : (size_t)status.st_size > most ? EFBIG : 0;
 	char *text = error ? NULL : calloc((size_t)status.st_size + 1, 1);
 	*length = text ? fread(text, 1, (size_t)status.st_size, stream) : 0;
 	fclose(stream);
@@ -257,14 +231,10 @@ static int unescape(const char *field, char *text)
 	const char *last = text + TEXT - 1;
 	for (const char *at = strcmp(field, "%") ? field : ""; *at; at++) {
 		unsigned byte = (unsigned char)*at;
-		if (byte == '%') {
-			if (!isxdigit((unsigned char)at[1]) || !isxdigit((unsigned char)at[2]))
-				return -1;
-			sscanf(at + 1, "%2x", &byte);
-			at += 2;
-		}
-		if (!byte || text == last)
+		int plain = byte > ' ' && byte <= '~', digits = isxdigit((unsigned char)at[1]) && isxdigit((unsigned char)at[2]);
+		if (!plain || (byte == '%' && (!digits || sscanf(at + 1, "%2x", &byte) != 1)) || !byte || text == last)
 			return -1;
+		at += *at == '%' ? 2 : 0;
 		*text++ = (char)byte;
 	}
 	*text = 0;
@@ -295,15 +265,13 @@ static const char *parse_note(char *text, size_t length, note_t note)
 	return NULL;
 }
 
-/* Whether the note and the root that it names are of this job and this user. */
+/* Whether the note, and the root that it names, are of this job and this user. */
 static int is_of_job(note_t note, uint32_t job, uid_t uid)
 {
-	char user[32], label[64], end[32];
-	size_t length = (size_t)snprintf(label, sizeof label, "udi:%u:%u:", job, uid), root = strlen(note[ROOT]);
-	size_t tail = (size_t)snprintf(end, sizeof end, "/%u", job);
+	char user[32], label[64];
+	size_t length = (size_t)snprintf(label, sizeof label, "udi:%u:%u:", job, uid);
 	snprintf(user, sizeof user, "%u", uid);
-	return !strcmp(note[UID], user) && (strcmp(note[STATE], "ready") != 0 ||
-	       (!strncmp(note[LABEL], label, length) && root > tail && !strcmp(note[ROOT] + root - tail, end)));
+	return !strcmp(note[UID], user) && (strcmp(note[STATE], "ready") != 0 || !strncmp(note[LABEL], label, length));
 }
 
 /* Whether `text` names the job's image, in any of the ways in which users write it. */
@@ -321,7 +289,6 @@ static int names_image(const char *text, note_t note)
 	return !strcmp(complete, note[IMAGE]);
 }
 
-/* ---- What becomes of a step ---- */
 /* `noted` is whether the job has a note, which is then that of the step. */
 static enum verdict judge(int noted)
 {
@@ -374,7 +341,7 @@ static void find_source(FILE *table, int number, char source[TEXT])
 	free(line);
 }
 
-/* The directory at that path; ends the task where links, or whatever else, have led out of mounts with the job's label. */
+/* The directory at that path. Ends the task where links, or whatever else, have led out of mounts with its label. */
 static int open_labelled(int from, const char *path)
 {
 	char name[64], line[256], source[TEXT] = "";
@@ -400,25 +367,23 @@ static void mount_at(int place, const char *source, const char *kind, unsigned l
 		refuse("the batch script of job %u cannot be shown in its root: %s" SITE_FAULT, step.job, strerror(errno));
 }
 
-/* Shows the job's own spool directory, and nothing else of the spool, at its own path in the root, read-only. The
- * tmpfs that holds it goes with the root. */
+/* Shows the job's spool directory, and nothing else of the spool, read-only at its own path until the root goes. */
 static void show_script(int root, const char *script)
 {
 	const unsigned long safe = MS_NOSUID | MS_NODEV, frozen = safe | MS_BIND | MS_REMOUNT | MS_RDONLY;
-	char spool[PATH_MAX], name[32], source[64];
-	snprintf(name, sizeof name, "/job%05u/slurm_script", step.job);
-	size_t length = strlen(script) - strlen(name);
-	if (strlen(script) <= strlen(name) || strlen(script) >= sizeof spool || strcmp(script + length, name) != 0)
+	const unsigned long flags[] = {MS_BIND, MS_PRIVATE, frozen};
+	char spool[TEXT], name[32], source[64];
+	size_t tail = (size_t)snprintf(name, sizeof name, "/job%05u/slurm_script", step.job), length = strlen(script);
+	if (length <= tail || length >= sizeof spool || strcmp(script + length - tail, name) != 0)
 		refuse("%s is not the script of job %u" SITE_FAULT, script, step.job);
 	*strrchr(name, '/') = 0;
-	snprintf(spool, sizeof spool, "%.*s", (int)length, script);
+	snprintf(spool, sizeof spool, "%.*s", (int)(length - tail), script);
 	snprintf(source, sizeof source, "/proc/self/fd/%d", openat(open(spool, O_PATH | O_CLOEXEC), name + 1, DIRECTORY));
 	mount_at(open_labelled(root, spool + 1), step.note[LABEL], "tmpfs", safe);
 	int shown = open_labelled(root, spool + 1);
 	mkdirat(shown, name + 1, 0755);
-	mount_at(openat(shown, name + 1, DIRECTORY), source, NULL, MS_BIND);
-	mount_at(openat(shown, name + 1, DIRECTORY), NULL, NULL, MS_PRIVATE);
-	mount_at(openat(shown, name + 1, DIRECTORY), NULL, NULL, frozen);
+	for (size_t at = 0; at < sizeof flags / sizeof *flags; at++)
+		mount_at(openat(shown, name + 1, DIRECTORY), source, NULL, flags[at]);
 	mount_at(shown, NULL, NULL, frozen);
 }
 
@@ -428,79 +393,74 @@ static void enter(spank_t spank)
 	int root = open_labelled(AT_FDCWD, path), null = open("/dev/null", O_WRONLY | O_CLOEXEC), count = 0;
 	char **words = NULL;
 	if (step.number == SLURM_BATCH_SCRIPT) {
-		if (spank_get_item(spank, S_JOB_ARGV, &count, &words) || count < 1 || *words[0] != '/')
-			refuse("Slurm does not say where the script of job %u is", step.job);
-		show_script(root, words[0]);
+		spank_get_item(spank, S_JOB_ARGV, &count, &words);
+		show_script(root, count > 0 ? words[0] : "nothing");
 	}
 	if (!getcwd(step.directory, sizeof step.directory))
 		step.directory[0] = 0;
 	if (fchdir(root) < 0 || chroot(".") < 0)
 		refuse("%s: %s" SITE_FAULT, path, strerror(errno));
 	close(root);
-	dup2(null, 2); /* Slurm complains next where the image lacks the working directory, then opens the task's own stderr */
-	step.entered = 1;
+	dup2(null, 2); /* Slurm says next that it cannot enter a working directory, then opens the task's own stderr */
+	step.verdict = ENTERED;
 }
 
-/* ---- Inside, as the user ---- */
-/* By what Slurm, its MPI and its devices speak to a task, which no image may change: how such variables begin. */
+/* How variables begin by which Slurm, its MPI and its devices speak to a task: such as there are stay as they are. */
 static const char *const kept[] = {"SLURM", "_SLURM", "PMI", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"};
 
 /* One record of the file that udi-run reads too (udirun/job.c). Zero where it is none, or cannot be done. */
 static int apply(spank_t spank, char *record, const char **workdir)
 {
 	static char now[VALUE_BYTES], joined[2 * VALUE_BYTES];
-	char *text = strchr(record, ' '), *value = text ? strchr(text, '=') : NULL;
+	char *text = strchr(record, ' '), *value;
 	if (!text)
 		return 0;
 	*text++ = 0;
-	for (size_t at = 0; at < sizeof kept / sizeof *kept; at++)
-		if (!strncmp(text, kept[at], strlen(kept[at])))
-			return 1;
 	if (!strcmp(record, "workdir"))
-		*workdir = text;
-	if (!strcmp(record, "workdir") || !strcmp(record, "entrypoint") || !strcmp(record, "cmd"))
+		return *workdir = text, 1;
+	if (!strcmp(record, "entrypoint") || !strcmp(record, "cmd"))
 		return 1;
-	if (!strcmp(record, "unset"))
-		return spank_unsetenv(spank, text) || 1;
 	if (!strcmp(record, "shell"))
 		return !spank_setenv(spank, "SHELL", access(text, X_OK) && !access("/bin/sh", X_OK) ? "/bin/sh" : text, 1);
-	if (!value || value == text)
+	if ((value = strchr(text, '=')))
+		*value++ = 0;
+	int known = !spank_getenv(spank, text, now, sizeof now), front = !strcmp(record, "prepend");
+	for (size_t at = 0; known && at < sizeof kept / sizeof *kept; at++)
+		if (!strncmp(text, kept[at], strlen(kept[at])))
+			return 1;
+	if (!strcmp(record, "unset"))
+		return spank_unsetenv(spank, text) || 1;
+	if (!value || value == text + 1 || (!front && strcmp(record, "append") != 0 && strcmp(record, "set") != 0))
 		return 0;
-	*value++ = 0;
-	if (!strcmp(record, "set") || spank_getenv(spank, text, now, sizeof now) || !*now)
-		return !spank_setenv(spank, text, value, 1);
-	int front = !strcmp(record, "prepend");
-	snprintf(joined, sizeof joined, "%s:%s", front ? value : now, front ? now : value);
-	return (front || !strcmp(record, "append")) && !spank_setenv(spank, text, joined, 1);
+	if (known && *now && *record != 's')
+		snprintf(joined, sizeof joined, "%s:%s", front ? value : now, front ? now : value);
+	return !spank_setenv(spank, text, known && *now && *record != 's' ? joined : value, 1);
 }
 
-/* The environment as udi-run gives it, and another working directory where the image lacks the job's own. */
+/* As the user: the environment that udi-run gives, and another working directory where the image lacks the job's. */
 static void finish(spank_t spank)
 {
-	char here[PATH_MAX] = "";
+	char here[TEXT] = "", *record;
 	const char *workdir = "/";
-	size_t length;
+	size_t length, next = 0;
 	char *data = read_trusted(AT_FDCWD, "/opt/udi/etc/run", RUN_BYTES, &length);
 	if (!data)
 		refuse("the environment of the image: %s" SITE_FAULT, strerror(errno));
-	char *last = data + length - sizeof "end", *at = data + strlen(data) + 1;
-	int complete = length > sizeof "end" && !strcmp(data, "udi-run 1") && !memcmp(last, "end", sizeof "end");
-	while (complete && at < last) {
-		char *next = at + strlen(at) + 1;
-		complete = apply(spank, at, &workdir);
-		at = next;
-	}
-	if (!complete || at != last)
-		refuse("the environment of the image is not what this plugin understands" SITE_FAULT);
-	/* Where Slurm could not go to the job's directory, it has gone to /tmp. */
-	if (getcwd(here, sizeof here) && !strcmp(here, "/tmp") && strcmp(step.directory, "/tmp") != 0 && chdir(workdir) && chdir("/"))
+	do {
+		record = data + next;
+		next += strlen(record) + 1;
+		int last = next >= length, head = record == data && !last && !strcmp(record, "udi-run 1");
+		if (record == data ? !head : last ? strcmp(record, "end") != 0 : !apply(spank, record, &workdir))
+			refuse("the environment of the image is not what this plugin understands" SITE_FAULT);
+	} while (next < length);
+	int lost = getcwd(here, sizeof here) && !strcmp(here, "/tmp") && strcmp(step.directory, "/tmp") != 0;
+	if (lost && chdir(workdir) < 0 && chdir("/") < 0) /* Slurm goes to /tmp where it cannot go to the job's directory */
 		refuse("no working directory: %s", strerror(errno));
 	if (getcwd(here, sizeof here))
 		spank_setenv(spank, "PWD", here, 1);
 	free(data);
 }
 
-/* ---- What Slurm calls ---- */
 int slurm_spank_init(spank_t spank, int count, char **words)
 {
 	read_arguments(count, words);
@@ -510,9 +470,8 @@ int slurm_spank_init(spank_t spank, int count, char **words)
 	return 0;
 }
 
-int slurm_spank_init_post_opt(spank_t spank, int count, char **words)
+int slurm_spank_init_post_opt(spank_t spank, int count UNUSED, char **words UNUSED)
 {
-	(void)count, (void)words;
 	if (spank_context() == S_CTX_REMOTE)
 		step.verdict = decide(spank); /* obeyed by each task, since Slurm would ignore an error here */
 	else if (submit(spank) < 0)
@@ -520,22 +479,20 @@ int slurm_spank_init_post_opt(spank_t spank, int count, char **words)
 	return 0;
 }
 
-int slurm_spank_task_init_privileged(spank_t spank, int count, char **words)
+int slurm_spank_task_init_privileged(spank_t spank, int count UNUSED, char **words UNUSED)
 {
-	(void)count, (void)words;
 	if (step.verdict == ENTER && !strcmp(site.batch, "alps"))
-		return spank_setenv(spank, "CRAY_ROOTFS", "UDI", 1) ? give_up("Slurm does not take CRAY_ROOTFS") : 0;
-	if (step.verdict == ENTER)
+		spank_setenv(spank, "CRAY_ROOTFS", "UDI", 1);
+	else if (step.verdict == ENTER)
 		enter(spank);
 	else if (step.verdict != STAY)
 		refuse("%s", step.verdict == REFUSE ? step.why : "nothing was decided about this step" SITE_FAULT);
 	return 0;
 }
 
-int slurm_spank_task_init(spank_t spank, int count, char **words)
+int slurm_spank_task_init(spank_t spank, int count UNUSED, char **words UNUSED)
 {
-	(void)count, (void)words;
-	if (step.entered)
+	if (step.verdict == ENTERED)
 		finish(spank);
 	return 0;
 }
