@@ -7,8 +7,8 @@
  *
  * It never lets a task start on the host where an image was asked for: whatever is missing, forged or not understood
  * ends the task. It never starts a program as root, never acts as root on a path that a user or an image can bend, and
- * changes nothing of a job that has no image: such a step costs one open() that finds nothing. Arguments in plugstack.conf:
- *     submit=/PROGRAM notes=/DIRECTORY batch=inside|outside|alps seconds=N
+ * changes nothing of a job without an image: such a step costs one open() that finds nothing. In plugstack.conf:
+ *     required udi.so submit=/PROGRAM notes=/DIRECTORY batch=inside|outside|alps seconds=N
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -24,6 +24,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 SPANK_PLUGIN(udi, 1)
@@ -46,8 +47,7 @@ static char *image_text, *volumes_text;
 
 /* What Prolog wrote about this job: the value behind each keyword, empty where it has none. */
 enum field { UID, STATE, ROOT, LABEL, IMAGE, GIVEN, ID, WHY, START, FIELDS };
-static const char *const keywords[] = {"uid ", "state ", "root ", "label ", "image ", "given ", "id ", "why ",
-                                       "start "};
+static const char *const names[] = {"uid ", "state ", "root ", "label ", "image ", "given ", "id ", "why ", "start "};
 typedef char note_t[FIELDS][TEXT];
 
 /* What becomes of the tasks of this step; decided once, before they are forked. */
@@ -58,7 +58,7 @@ static struct {
 	uint32_t job, number;
 	uid_t uid;
 	note_t note;
-} step;
+} step = {.why = "nothing was decided about this step"};
 
 /* One line for the user and the log, in which no control character is left; -1, for the caller to return. */
 __attribute__((format(printf, 1, 2))) static int give_up(const char *format, ...)
@@ -82,7 +82,7 @@ __attribute__((format(printf, 1, 2))) static int give_up(const char *format, ...
 static void read_arguments(int count, char **words)
 {
 	char rest;
-	site = (struct site){.notes = "/var/run/udi-slurm", .batch = "inside", .seconds = 3600};
+	site = (struct site){"/opt/udi/bin/udi-slurm-submit", "/var/run/udi-slurm", "inside", 3600, 0};
 	for (int at = 0; at < count; at++) {
 		const char *word = words[at];
 		if (!strncmp(word, "submit=/", 8))
@@ -183,16 +183,16 @@ static int submit(spank_t spank)
 	char *job = spank_context() == S_CTX_LOCAL ? getenv("SLURM_JOB_ID") : NULL, *of_job = getenv("SLURM_SPANK_UDI_IMAGE");
 	if (site.wrong)
 		return give_up("an argument in plugstack.conf is not understood" SITE_FAULT);
+	if (!job)
+		unsetenv("SLURM_SPANK_UDI_IMAGE"); /* of the job that submits this one */
 	if (!image_text && getenv("_SLURM_SPANK_OPTION_udi_image")) /* for which Slurm does not call take_option */
 		take_option(0, getenv("_SLURM_SPANK_OPTION_udi_image"), 0);
 	if (job && volumes_text && !IS_OUTSIDE && !is_inherited(volumes_text, getenv("SLURM_SPANK_UDI_GIVEN_VOLUMES")))
 		return give_up("volumes are the whole job's: give --volume to sbatch, to salloc, or to an srun outside of a job");
 	if (!image_text || IS_OUTSIDE)
 		return volumes_text && !job ? give_up("--volume needs --image, since volumes are inside an image") : 0;
-	if (job && (!of_job || !strcmp(of_job, image_text) || !site.submit || access(site.submit, X_OK) != 0))
+	if (job && (!of_job || !strcmp(of_job, image_text) || access(site.submit, X_OK) != 0))
 		return 0; /* it is the job's own, or the nodes say that it is not */
-	if (!site.submit)
-		return give_up("plugstack.conf names no submit=/PROGRAM" SITE_FAULT);
 	char *arguments[] = {"udi-slurm-submit", "--image", image_text, job ? "--job" : volumes_text ? "--volumes" : NULL,
 	                     job ? job : volumes_text, job ? "--job-image" : NULL, of_job, NULL};
 	static char answer[ANSWER_BYTES + 1], *id, *volumes;
@@ -216,12 +216,11 @@ static char *read_trusted(int directory, const char *name, size_t most, size_t *
 	struct stat status;
 	if (!stream || fstat(file, &status) < 0)
 		return NULL;
-	int theirs = !S_ISREG(status.st_mode) || status.st_uid != 0 || (status.st_mode & 022);
-	int error = theirs ? EPERM : (size_t)status.st_size > most ? EFBIG : 0;
-	char *text = error ? NULL : calloc((size_t)status.st_size + 1, 1);
+	int trusted = S_ISREG(status.st_mode) && status.st_uid == 0 && !(status.st_mode & 022);
+	char *text = trusted && (size_t)status.st_size <= most ? calloc((size_t)status.st_size + 1, 1) : NULL;
 	*length = text ? fread(text, 1, (size_t)status.st_size, stream) : 0;
 	fclose(stream);
-	errno = error ? error : ENOMEM;
+	errno = trusted ? EFBIG : EPERM;
 	return text;
 }
 
@@ -250,7 +249,7 @@ static const char *parse_note(char *text, size_t length, note_t note)
 	if (strlen(text) != length || !(word = take_line(&text, "udi-note 1")) || *word)
 		return "it is not a note that this plugin understands";
 	while (!(word = take_line(&text, "end"))) {
-		for (at = 0; at < FIELDS && !(word = take_line(&text, keywords[at])); at++)
+		for (at = 0; at < FIELDS && !(word = take_line(&text, names[at])); at++)
 			continue;
 		if (at == FIELDS || seen[at]++ || unescape(word, note[at]) < 0)
 			return "it is incomplete, or has a line that is not understood";
@@ -282,8 +281,7 @@ static int names_image(const char *text, note_t note)
 		return 1;
 	if (!strncmp(text, "id:", 3))
 		return *note[ID] && !strcmp(text + 3, note[ID]);
-	if (!strncmp(text, "docker:", 7))
-		text += strncmp(text, "docker://", 9) ? 7 : 9;
+	text += !strncmp(text, "docker://", 9) ? 9 : !strncmp(text, "docker:", 7) ? 7 : 0;
 	const char *slash = strrchr(text, '/');
 	snprintf(complete, sizeof complete, "%.4095s%s", text, strpbrk(slash ? slash : text, ":@") ? "" : ":latest");
 	return !strcmp(complete, note[IMAGE]);
@@ -320,21 +318,23 @@ static enum verdict decide(spank_t spank)
 	snprintf(name, sizeof name, "%u", step.job);
 	int notes = open(site.notes, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	char *text = notes < 0 ? NULL : read_trusted(notes, name, NOTE_BYTES, &length);
-	if (!text && errno == ENOENT)
+	if (!text && errno == ENOENT) {
+		static char of_job[TEXT]; /* all that is left of a request after sbatch --export=NONE */
+		if (!image_text && spank_getenv(spank, "SLURM_SPANK_UDI_IMAGE", of_job, sizeof of_job) == ESPANK_SUCCESS)
+			image_text = of_job;
 		return judge(0);
+	}
 	const char *wrong = text ? parse_note(text, length, step.note) : strerror(errno);
 	free(text);
 	close(notes);
 	return wrong ? because("%s/%s: %s" SITE_FAULT, site.notes, name, wrong) : judge(1);
 }
 
-/* ---- Entering the root, as root ---- */
 /* The source of the mount with that number, in a table like /proc/self/mountinfo; empty where there is none. */
 static void find_source(FILE *table, int number, char source[TEXT])
 {
 	char *line = NULL, *at;
 	size_t room = 0;
-	*source = 0;
 	while (!*source && getline(&line, &room, table) > 0)
 		if (strtol(line, &at, 10) == number && *at == ' ' && (at = strstr(at, " - ")) && (at = strchr(at + 3, ' ')))
 			snprintf(source, TEXT, "%.*s", (int)strcspn(at + 1, " \n"), at + 1);
@@ -396,11 +396,9 @@ static void enter(spank_t spank)
 		spank_get_item(spank, S_JOB_ARGV, &count, &words);
 		show_script(root, count > 0 ? words[0] : "nothing");
 	}
-	if (!getcwd(step.directory, sizeof step.directory))
-		step.directory[0] = 0;
-	if (fchdir(root) < 0 || chroot(".") < 0)
+	tzset(); /* else the C library reads the image's /etc/localtime, when Slurm logs something before it is the user */
+	if (!getcwd(step.directory, sizeof step.directory) || fchdir(root) < 0 || chroot(".") < 0)
 		refuse("%s: %s" SITE_FAULT, path, strerror(errno));
-	close(root);
 	dup2(null, 2); /* Slurm says next that it cannot enter a working directory, then opens the task's own stderr */
 	step.verdict = ENTERED;
 }
@@ -481,12 +479,16 @@ int slurm_spank_init_post_opt(spank_t spank, int count UNUSED, char **words UNUS
 
 int slurm_spank_task_init_privileged(spank_t spank, int count UNUSED, char **words UNUSED)
 {
+	int task = 0;
+	spank_get_item(spank, S_TASK_ID, &task);
 	if (step.verdict == ENTER && !strcmp(site.batch, "alps"))
 		spank_setenv(spank, "CRAY_ROOTFS", "UDI", 1);
 	else if (step.verdict == ENTER)
 		enter(spank);
+	else if (step.verdict != STAY && task)
+		_exit(1); /* the first one on the node says why */
 	else if (step.verdict != STAY)
-		refuse("%s", step.verdict == REFUSE ? step.why : "nothing was decided about this step" SITE_FAULT);
+		refuse("%s", step.why);
 	return 0;
 }
 

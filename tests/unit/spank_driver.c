@@ -109,7 +109,7 @@ static int print_note(void)
 		return 0;
 	}
 	for (int at = 0; at < FIELDS; at++) {
-		fputs(keywords[at], stdout);
+		fputs(names[at], stdout);
 		for (const char *byte = step.note[at]; *byte; byte++)
 			printf("%02x", (unsigned char)*byte);
 		putchar('\n');
@@ -169,7 +169,7 @@ int main(int count, char **arguments)
 	if (!strcmp(part, "submit"))
 		return print_submission(count - 1, arguments + 1);
 	if (!strcmp(part, "source")) {
-		char source[TEXT];
+		char source[TEXT] = "";
 		find_source(stdin, atoi(arguments[2]), source);
 		puts(source);
 		return 0;
@@ -184,7 +184,7 @@ int main(int count, char **arguments)
 	}
 	if (!strcmp(part, "arguments")) {
 		read_arguments(count - 2, arguments + 2);
-		printf("%s|%s|%s|%u|%d\n", site.submit ? site.submit : "", site.notes, site.batch, site.seconds, site.wrong);
+		printf("%s|%s|%s|%u|%d\n", site.submit, site.notes, site.batch, site.seconds, site.wrong);
 		return 0;
 	}
 	if (!strcmp(part, "refuse"))

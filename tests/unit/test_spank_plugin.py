@@ -224,6 +224,12 @@ def test_names_are_compared_as_the_hooks_do(asked: str) -> None:
     assert verdict(Note(1001, "ready", 0, "/r/7", "udi:7:1001:made", image, "x", ID), asked) == "enter"
 
 
+@pytest.mark.parametrize("lost", [{"SLURM_SPANK_UDI_IMAGE": "debian:12"}, {}])
+def test_what_slurm_keeps_of_a_request_counts_where_the_option_was_lost(tmp_path: Path, lost: dict[str, str]) -> None:
+    done = run("step", tmp_path, env={**lost, "SLURMD_NODENAME": "n1"}).stdout.decode().strip()
+    assert done == ("image 'debian:12' was asked for, but node n1 has prepared none for job 7" if lost else "stay")
+
+
 # The note as a file.
 
 
@@ -591,9 +597,9 @@ def verdict_line(asked: str) -> str:
 @pytest.mark.parametrize(
     ("words", "read"),
     [
-        ([], "|/var/run/udi-slurm|inside|3600|0"),
+        ([], "/opt/udi/bin/udi-slurm-submit|/var/run/udi-slurm|inside|3600|0"),
         (["submit=/s", "notes=/n", "batch=outside", "seconds=5"], "/s|/n|outside|5|0"),
-        (["batch=alps"], "|/var/run/udi-slurm|alps|3600|0"),
+        (["batch=alps"], "/opt/udi/bin/udi-slurm-submit|/var/run/udi-slurm|alps|3600|0"),
     ],
 )
 def test_arguments(words: list[str], read: str) -> None:
