@@ -209,9 +209,9 @@ static int submit(spank_t spank)
 }
 
 /* A file of at most `most` bytes that root alone can write; NULL with errno where there is none. */
-static char *read_trusted(int directory, const char *name, size_t most, size_t *length)
+static char *read_trusted(const char *path, size_t most, size_t *length)
 {
-	int file = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	int file = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	FILE *stream = file < 0 ? NULL : fdopen(file, "r");
 	struct stat status;
 	if (!stream || fstat(file, &status) < 0)
@@ -308,16 +308,15 @@ static enum verdict judge(int noted)
 
 static enum verdict decide(spank_t spank)
 {
-	char name[32];
+	char path[TEXT];
 	size_t length;
 	if (site.wrong)
 		return because("an argument in plugstack.conf is not understood" SITE_FAULT);
 	if (spank_get_item(spank, S_JOB_ID, &step.job) || spank_get_item(spank, S_JOB_UID, &step.uid) ||
 	    spank_get_item(spank, S_JOB_STEPID, &step.number))
 		return because("Slurm does not say which job this is");
-	snprintf(name, sizeof name, "%u", step.job);
-	int notes = open(site.notes, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	char *text = notes < 0 ? NULL : read_trusted(notes, name, NOTE_BYTES, &length);
+	snprintf(path, sizeof path, "%s/%u", site.notes, step.job);
+	char *text = read_trusted(path, NOTE_BYTES, &length);
 	if (!text && errno == ENOENT) {
 		static char of_job[TEXT]; /* all that is left of a request after sbatch --export=NONE */
 		if (!image_text && spank_getenv(spank, "SLURM_SPANK_UDI_IMAGE", of_job, sizeof of_job) == ESPANK_SUCCESS)
@@ -326,8 +325,7 @@ static enum verdict decide(spank_t spank)
 	}
 	const char *wrong = text ? parse_note(text, length, step.note) : strerror(errno);
 	free(text);
-	close(notes);
-	return wrong ? because("%s/%s: %s" SITE_FAULT, site.notes, name, wrong) : judge(1);
+	return wrong ? because("%s: %s" SITE_FAULT, path, wrong) : judge(1);
 }
 
 /* The source of the mount with that number, in a table like /proc/self/mountinfo; empty where there is none. */
@@ -441,7 +439,7 @@ static void finish(spank_t spank)
 	char here[TEXT] = "", *record;
 	const char *workdir = "/";
 	size_t length, next = 0;
-	char *data = read_trusted(AT_FDCWD, "/opt/udi/etc/run", RUN_BYTES, &length);
+	char *data = read_trusted("/opt/udi/etc/run", RUN_BYTES, &length);
 	if (!data)
 		refuse("the environment of the image: %s" SITE_FAULT, strerror(errno));
 	do {
