@@ -12,19 +12,14 @@ from admin.example import example
 from admin.installing import built_udi_run, install_sshd, render_below
 from admin.installing import install as install_files
 from admin.machines import machine_of
-from admin.nodes import recover_nodes
+from admin.managers import manager_of
 from admin.sitefiles import site_files
 from admin.status import read_status
-from jobs.takedown import take_down
-from jobs.tries import forget_hold
-from torque_hooks.settings import TorqueConfig
 from udi import nodezip
-from udi.command import Deadline
 from udi.commandline import config_option, json_option, run, version_option
 from udi.config import SiteConfig, load
 from udi.log import start_log
-from udi.nodes import folded
-from udiroot.errors import ConfigError, TeardownIncomplete, UsageError, complain
+from udiroot.errors import ConfigError, UsageError, complain
 
 PROGRAM = "udi-admin"
 
@@ -80,13 +75,14 @@ def install(config_path: str, root: str) -> None:
     prefix = os.path.abspath(root).rstrip("/")
     programs = {"udi-run": built_udi_run(site.install.udi_run_built)}
     done = install_files(prefix, site_files(site, machine_of(site), config_path))
-    changed = done.changed
+    manager = manager_of(site)
+    changed = done.changed + manager.install_programs(prefix)
     nodezip.build(site, prefix + site.install.zip, programs)
     if site.ssh.enabled or os.path.isdir(site.install.ssh_built):
         changed += install_sshd(site.install.ssh_built, prefix + site.install.ssh)
     for path in [*changed, prefix + site.install.zip]:
         click.echo(path)
-    for advice in done.advice:
+    for advice in done.advice + manager.advice():
         click.echo(f"{PROGRAM}: to do: {advice}", err=True)
 
 
@@ -99,7 +95,7 @@ def status(config_path: str, as_json: bool) -> None:
     With --json: jobs, held, nodes, troubles (what could not be read), gateway.
     """
     site = _site(config_path)
-    found = read_status(site, machine_of(site))
+    found = read_status(site, manager_of(site).jobs(machine_of(site)))
     click.echo(found.as_json() if as_json else found.as_text())
 
 
@@ -107,15 +103,12 @@ def status(config_path: str, as_json: bool) -> None:
 @click.argument("job")
 @click.pass_obj
 def takedown(config_path: str, job: str) -> None:
-    """Take down a JOB whose epilogue never ran (after a crash of this host, say), and drop its hold record."""
+    """Take down a JOB whose epilogue never ran (after a crash of this host, say), and drop its hold record.
+
+    With native Slurm, on the node itself.
+    """
     site = _site(config_path)
-    done = take_down(site, machine_of(site), job, Deadline(site.table(TorqueConfig).epilogue_deadline))
-    if done.error:
-        raise done.error
-    if done.dirty:
-        fate = f"left in service: {done.spared}" if done.spared else "taken out of service"
-        raise TeardownIncomplete(f"{folded(done.dirty)} not clean; {fate}", "see udi-admin status")
-    forget_hold(site, job)
+    manager_of(site).take_down(machine_of(site), job)
     click.echo(f"job {job}: clean")
 
 
@@ -123,9 +116,12 @@ def takedown(config_path: str, job: str) -> None:
 @click.argument("nodes")
 @click.pass_obj
 def recover(config_path: str, nodes: str) -> None:
-    """Clean, check and bring back NODES that shifter-xc took out of service: nid[00012-00013] or 12-13,17."""
+    """Clean, check and bring back NODES that shifter-xc took out of service: nid[00012-00013] or 12-13,17.
+
+    With native Slurm, on the node itself, by its name.
+    """
     site = _site(config_path)
-    recover_nodes(site, machine_of(site), nodes)
+    manager_of(site).recover(machine_of(site), nodes)
 
 
 def _site(config_path: str) -> SiteConfig:

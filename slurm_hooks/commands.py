@@ -45,6 +45,11 @@ class NodeState:
     reason: str
 
     @property
+    def is_ours(self) -> bool:
+        """Whether it is out of service because of us."""
+        return self.is_drained and self.reason.startswith(REASON)
+
+    @property
     def is_drained(self) -> bool:
         return bool({"DRAIN", "DOWN", "FAIL"} & self.flags)
 
@@ -64,12 +69,16 @@ class Slurm:
         if done.exit_code and _GONE in done.stderr:
             return None
         for line in done.require_success().stdout.decode("utf-8", "replace").splitlines():
-            fields = line.split("|", 5)
-            if len(fields) == 6 and fields[0] == job:
-                name, state, restarts, nodes, comment = fields[1:]
-                comment = comment.strip()
-                return QueuedJob(name, state, max(0, number(restarts)), nodes, "" if comment == "(null)" else comment)
+            found, queued = _queued(line)
+            if found == job:
+                return queued
         return None
+
+    def pending(self, deadline: Deadline) -> list[QueuedJob]:
+        """All jobs that have not started, held ones among them. Raises UpstreamFailed, TimedOut."""
+        words = ["--noheader", "--states=PENDING", f"--Format={_JOB_FIELDS}{_WIDTH}"]
+        done = self._run(self._settings.squeue, words, deadline).require_success()
+        return [job for line in done.stdout.decode("utf-8", "replace").splitlines() if (job := _queued(line)[1])]
 
     def requeue(self, name: str, deadline: Deadline) -> None:
         """Stop the job and queue it again. Raises UpstreamFailed where it cannot be, as one that is not a batch job."""
@@ -86,11 +95,21 @@ class Slurm:
     def node(self, node: str, deadline: Deadline) -> NodeState:
         """A node's state. Raises UpstreamFailed, TimedOut."""
         text = self._scontrol(["show", "node", node], deadline).stdout.decode("utf-8", "replace")
-        found = _STATE.search(text)
-        if found is None:
+        state = _node_state(text)
+        if state is None:
             raise UpstreamFailed(f"{self._settings.scontrol} does not show the state of node {printable(node)}")
-        reason = _REASON.search(text)
-        return NodeState(frozenset(found[1].rstrip("*~#!%$@^-").split("+")), reason[1] if reason else "")
+        return state
+
+    def nodes(self, deadline: Deadline) -> dict[str, NodeState]:
+        """All nodes by their names. Raises UpstreamFailed, TimedOut."""
+        text = self._scontrol(["show", "node"], deadline).stdout.decode("utf-8", "replace")
+        parts = re.split(r"^NodeName=(\S+)", text, flags=re.MULTILINE)[1:]
+        states = {name: _node_state(shown) for name, shown in zip(parts[::2], parts[1::2], strict=True)}
+        return {name: state for name, state in states.items() if state is not None}
+
+    def configuration(self, deadline: Deadline) -> str:
+        """slurm.conf as slurmctld has it, a parameter a line. Raises UpstreamFailed, TimedOut."""
+        return self._scontrol(["show", "config"], deadline).stdout.decode("utf-8", "replace")
 
     def drain(self, node: str, why: str, deadline: Deadline) -> None:
         """Take a node out of service: no other job starts there. Raises UpstreamFailed, TimedOut."""
@@ -107,3 +126,21 @@ class Slurm:
     def _run(self, program: str, words: list[str], deadline: Deadline) -> Finished:
         seconds = deadline.left(self._settings.command_deadline)
         return run([program, *words], seconds=seconds, environment=self._environment)
+
+
+def _queued(line: str) -> tuple[str, QueuedJob | None]:
+    """A line of squeue: the job's id, and the job; None for any other line."""
+    fields = line.split("|", 5)
+    if len(fields) != 6:
+        return "", None
+    job, name, state, restarts, nodes, comment = fields
+    comment = comment.strip()
+    return job, QueuedJob(name, state, max(0, number(restarts)), nodes, "" if comment == "(null)" else comment)
+
+
+def _node_state(text: str) -> NodeState | None:
+    """A node as scontrol shows it; None where it shows none."""
+    found, reason = _STATE.search(text), _REASON.search(text)
+    if found is None:
+        return None
+    return NodeState(frozenset(found[1].rstrip("*~#!%$@^-").split("+")), reason[1] if reason else "")
