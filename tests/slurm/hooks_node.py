@@ -11,10 +11,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 from jobs.notes import Note, Notes
 from tests import udi_run
@@ -231,6 +234,15 @@ class HooksNode:
         assert "Traceback" not in said, said
         return process.returncode
 
+    def in_node(self, code: str) -> None:
+        """Run Python on the node, with `site` and `Deadline` at hand; it must succeed."""
+        head = (
+            f"from udi.config import load\nfrom udi.command import Deadline\nsite = load('{self.directory}/udi.toml')\n"
+        )
+        process = self._start([sys.executable, "-I", "-c", head + textwrap.dedent(code)], {})
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, out + err
+
     def shell(self, script: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a shell script on the node."""
         process = self._start(["/bin/sh", "-c", script], {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **environment})
@@ -292,3 +304,28 @@ class HooksNode:
 def has_needs() -> bool:
     """Whether this can be run here."""
     return os.geteuid() == 0 and bool(shutil.which("mksquashfs"))
+
+
+@pytest.fixture(scope="module")
+def made_node() -> Iterator[HooksNode]:
+    with tempfile.TemporaryDirectory() as directory:  # pytest's own is closed to users
+        made = HooksNode(Path(directory))
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def node(made_node: HooksNode) -> Iterator[HooksNode]:
+    """Each test gives the node back as it was."""
+    before = set(os.listdir(made_node.bin))
+    text = (made_node.bin / "node").read_text()
+    yield made_node
+    for name in set(os.listdir(made_node.bin)) - before:
+        (made_node.bin / name).unlink()
+    (made_node.bin / "node").write_text(text)
+    made_node.configure()
+    for job in ("7", "8", "9"):
+        made_node.run("epilog", job)
+    for path in (made_node.bin / "scontrol.calls", made_node.bin / "python.calls", made_node.directory / "hooks.log"):
+        path.unlink(missing_ok=True)
+    assert made_node.left() == {}

@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.slurm.hooks_node import IMAGE_ID, NODE, OTHER_ID, UID, HooksNode, has_needs
+from tests.slurm.hooks_node import IMAGE_ID, NODE, OTHER_ID, UID, HooksNode, has_needs, made_node, node
 from xcsim.processes import wait_until
 
+__all__ = ["made_node", "node"]
 pytestmark = pytest.mark.skipif(not has_needs(), reason="needs root, and the programs that make setup installs")
-
-
-@pytest.fixture(scope="module")
-def _node() -> Iterator[HooksNode]:
-    with tempfile.TemporaryDirectory() as directory:  # pytest's own is closed to users
-        made = HooksNode(Path(directory))
-        yield made
-        made.close()
-
-
-@pytest.fixture
-def node(_node: HooksNode) -> Iterator[HooksNode]:
-    """Each test gives the node back as it was."""
-    before = set(os.listdir(_node.bin))
-    text = (_node.bin / "node").read_text()
-    yield _node
-    for name in set(os.listdir(_node.bin)) - before:
-        (_node.bin / name).unlink()
-    (_node.bin / "node").write_text(text)
-    _node.configure()
-    for job in ("7", "8", "9"):
-        _node.run("epilog", job)
-    for path in (_node.bin / "scontrol.calls", _node.bin / "python.calls", _node.directory / "hooks.log"):
-        path.unlink(missing_ok=True)
-    assert _node.left() == {}
 
 
 def test_a_job_from_start_to_end(node: HooksNode) -> None:
