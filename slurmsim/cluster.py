@@ -41,6 +41,7 @@ _CONFIGURATION: Mapping[str, str] = {
     "SlurmctldHost": LOGIN,
     "SlurmUser": "slurm",
     "AuthType": "auth/munge",
+    "AuthInfo": "cred_expire=5",
     "StateSaveLocation": "/var/spool/slurmctld",
     "SlurmdSpoolDir": "/var/spool/slurmd",
     "SlurmctldPidFile": "/run/slurmctld.pid",
@@ -63,7 +64,7 @@ _CONFIGURATION: Mapping[str, str] = {
     "MinJobAge": "300",
     "PrologFlags": "Alloc",
 }
-"""slurm.conf: nothing in it waits longer than a test can."""
+"""slurm.conf: nothing in it waits longer than a test can; a requeued job waits until its credentials expire."""
 
 
 @dataclass
