@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 CACHE := .cache
 SSHD := $(CACHE)/sshd
 UDI_RUN := $(CACHE)/udi-run
+SPANK := $(CACHE)/slurm
 PACKAGES := python3 python3-venv apache2-utils busybox-static debootstrap debian-archive-keyring docker-registry \
             docker.io dpkg-dev e2fsprogs gcc iproute2 ksh make munge musl-tools openssh-client openssh-server \
             openssl patch procps rsync shellcheck skopeo squashfs-tools squashfs-tools-ng strace systemd tinyproxy \
             umoci util-linux xinetd
 
-.PHONY: help venv check test-fast format setup packages programs sshd udi-run demo test test-faults bench constraints clean root
+.PHONY: help venv check test-fast format setup packages programs sshd udi-run spank demo test test-faults bench constraints clean root
 .NOTPARALLEL:
 
 help: ## show what can be made
@@ -36,9 +37,11 @@ setup: packages venv programs ## install Debian packages, the virtual environmen
 
 packages: $(CACHE)/packages ## install the Debian packages that the tests with nodes and the gateway need (root)
 
-programs: sshd udi-run ## build the static programs that run inside images (root)
+programs: sshd udi-run spank ## build the static programs that run inside images, and the SPANK plugin (root)
 
 udi-run: $(UDI_RUN)/udi-run ## build udi-run, which runs programs inside an image; needs musl-gcc and no root
+
+spank: $(SPANK)/udi.so ## build the SPANK plugin for the Slurm of this machine; needs its headers and no root
 
 sshd: $(SSHD)/bin ## build the static private sshd from Debian's source package, once (root)
 
@@ -97,3 +100,7 @@ $(SSHD)/bin: sshd/build.sh sshd/job-only.patch sshd/localoptions.h | $(CACHE)/pa
 $(UDI_RUN)/udi-run: udirun/build.sh $(wildcard udirun/*.[ch]) setup.cfg
 	@command -v musl-gcc >/dev/null || { echo "make: udi-run needs musl-gcc; on Debian install musl-tools" >&2; exit 1; }
 	udirun/build.sh $(UDI_RUN)
+
+$(SPANK)/udi.so: slurm/build.sh slurm/udi.c
+	@test -e /usr/include/slurm/spank.h || { echo "make: the SPANK plugin needs Slurm's headers; on Debian install libslurm-dev" >&2; exit 1; }
+	slurm/build.sh $(SPANK)

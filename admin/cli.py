@@ -11,19 +11,14 @@ from admin.config_check import errors_of
 from admin.example import example
 from admin.installing import built_udi_run, install_sshd, planned, render_below
 from admin.machines import machine_of
-from admin.nodes import recover_nodes
+from admin.managers import manager_of
 from admin.sitefiles import site_files
 from admin.status import read_status
-from jobs.takedown import take_down
-from jobs.tries import forget_hold
-from torque_hooks.settings import TorqueConfig
 from udi import nodezip
-from udi.command import Deadline
 from udi.commandline import config_option, json_option, run, version_option
 from udi.config import SiteConfig, load
 from udi.log import start_log
-from udi.nodes import folded
-from udiroot.errors import ConfigError, TeardownIncomplete, UsageError, complain
+from udiroot.errors import ConfigError, UsageError, complain
 
 PROGRAM = "udi-admin"
 
@@ -79,15 +74,16 @@ def install(config_path: str, root: str) -> None:
     prefix = _directory("--root", root).rstrip("/")
     programs = {"udi-run": built_udi_run(site.install.udi_run_built)}
     plan = planned(prefix, site_files(site, machine_of(site), config_path))
+    manager = manager_of(site)
     # The hooks come last, since what they tell the nodes' software must be known to it.
     nodezip.build(site, prefix + site.install.zip, programs)
-    others = []
+    others = manager.install_programs(prefix)
     if site.ssh.enabled or os.path.isdir(site.install.ssh_built):
-        others = install_sshd(site.install.ssh_built, prefix + site.install.ssh)
+        others += install_sshd(site.install.ssh_built, prefix + site.install.ssh)
     done = plan.put()
     for path in [*done.changed, *others, prefix + site.install.zip]:
         click.echo(path)
-    for advice in done.advice:
+    for advice in done.advice + manager.advice():
         click.echo(f"{PROGRAM}: to do: {advice}", err=True)
 
 
@@ -100,7 +96,7 @@ def status(config_path: str, as_json: bool) -> None:
     With --json: jobs, held, nodes, troubles (what could not be read), gateway.
     """
     site = _site(config_path)
-    found = read_status(site, machine_of(site))
+    found = read_status(site, manager_of(site).jobs(machine_of(site)))
     click.echo(found.as_json() if as_json else found.as_text())
 
 
@@ -109,17 +105,12 @@ def status(config_path: str, as_json: bool) -> None:
 @click.option("--nodes", default="", metavar="NODES", help="Its nodes, where its state is damaged or lost.")
 @click.pass_obj
 def takedown(config_path: str, job: str, nodes: str) -> None:
-    """Take down a JOB whose epilogue never ran (after a crash of this host, say), and drop its hold record."""
+    """Take down a JOB whose epilogue never ran (after a crash of this host, say), and drop its hold record.
+
+    With native Slurm, on the node itself.
+    """
     site = _site(config_path)
-    machine = machine_of(site)
-    members = machine.parse_nodes(nodes) if nodes else ()
-    done = take_down(site, machine, job, Deadline(site.table(TorqueConfig).epilogue_deadline), members)
-    if done.error:
-        raise done.error
-    if done.dirty:
-        fate = f"left in service: {done.spared}" if done.spared else "taken out of service"
-        raise TeardownIncomplete(f"{folded(done.dirty)} not clean; {fate}", "see udi-admin status")
-    forget_hold(site, job)
+    manager_of(site).take_down(machine_of(site), job, nodes)
     click.echo(f"job {job}: clean")
 
 
@@ -127,9 +118,12 @@ def takedown(config_path: str, job: str, nodes: str) -> None:
 @click.argument("nodes")
 @click.pass_obj
 def recover(config_path: str, nodes: str) -> None:
-    """Clean, check and bring back NODES that shifter-xc took out of service: nid[00012-00013] or 12-13,17."""
+    """Clean, check and bring back NODES that shifter-xc took out of service: nid[00012-00013] or 12-13,17.
+
+    With native Slurm, on the node itself, by its name.
+    """
     site = _site(config_path)
-    recover_nodes(site, machine_of(site), nodes)
+    manager_of(site).recover(machine_of(site), nodes)
 
 
 def _directory(option: str, text: str) -> str:

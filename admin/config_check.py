@@ -1,7 +1,7 @@
 """What is wrong with a configuration and with what it names on this host: everything at once, each with its key.
 
-Reading the file knows types and constraints. Here is the rest: the tables of all machines, deadlines between each other
-and within Torque's own limit, accounts, owners, programs, and who can reach them.
+Reading the file knows types and constraints. Here is the rest: the tables of all machines and workload managers,
+deadlines between each other and within the limits of others, accounts, owners, programs, and who can reach them.
 """
 
 from __future__ import annotations
@@ -9,21 +9,18 @@ from __future__ import annotations
 import itertools
 import os
 import pwd
-import re
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
-import torque_hooks.site_files
 import udi
 from admin.access import hindrance, intruder
 from admin.machines import all_tables, machine_of
+from admin.managers import manager_of
 from admin.sitefiles import site_files
 from gateway.image.formats.squashfs import parse_compression
 from gateway.wire.munge import Munge
-from jobs.deadlines import require_fitting
 from jobs.tries import tries_directory
-from torque_hooks.settings import DEFAULT_PROLOGALARM, TorqueConfig
 from udi.accounts import Account, account_of_uid, store_owner
 from udi.config import SiteConfig, errors_in, parse, trusted_text
 from udi.oserrors import reason
@@ -31,8 +28,6 @@ from udi.planning import node_templates
 from udi.platform import Machine
 from udiroot.errors import ConfigError, NotFound, UdiError, printable
 from udiroot.rules import is_within
-
-_PROLOGALARM = re.compile(r"^\$prologalarm[ \t]+([0-9]{1,9})[ \t]*$", re.MULTILINE)
 
 
 def errors_of(path: str) -> list[UdiError]:
@@ -44,6 +39,7 @@ def errors_of(path: str) -> list[UdiError]:
             return found
         site = parse(text, path)
         machine = machine_of(site)
+        manager_of(site)
     except UdiError as error:
         return [error]
     for check in _CHECKS:
@@ -58,35 +54,8 @@ def _raised(call: Callable[[], object]) -> Iterator[UdiError]:
         yield error
 
 
-def _check_deadlines(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
-    torque = site.table(TorqueConfig)
-    yield from _raised(lambda: require_fitting(site, machine, torque.prologue_deadline, "torque.prologue_deadline"))
-    if machine.fanout_deadline > torque.epilogue_deadline:
-        yield _error(
-            site,
-            f"torque.epilogue_deadline must be at least {machine.name}.fanout_deadline, not"
-            f" {torque.epilogue_deadline} and {machine.fanout_deadline} seconds",
-        )
-    config = f"{torque.mom_priv}/config"
-    try:
-        with open(config, encoding="utf-8", errors="replace") as stream:
-            given = _PROLOGALARM.findall(stream.read())
-    except FileNotFoundError:
-        if not os.path.isdir(torque.mom_priv):
-            return  # no MOM on this host
-        given = []
-    except OSError as error:
-        yield _error(site, f"torque.mom_priv: {config}: {reason(error)}")
-        return
-    alarm = int(given[-1]) if given else DEFAULT_PROLOGALARM
-    if alarm < torque.least_prologalarm:
-        key = "prologue_deadline" if torque.prologue_deadline >= torque.epilogue_deadline else "epilogue_deadline"
-        yield _error(
-            site,
-            f"$prologalarm {alarm} in {config} is too small: Torque would kill the hooks, and start the job without its"
-            f" image; torque.{key} needs {torque.least_prologalarm}",
-            f"set $prologalarm {torque.least_prologalarm} there, or lower torque.{key}",
-        )
+def _check_manager(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
+    yield from manager_of(site).errors(machine)
 
 
 def _check_store(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
@@ -168,7 +137,6 @@ def _check_places(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
 
 
 def _directories(site: SiteConfig) -> Mapping[str, str]:
-    torque = site.table(TorqueConfig)
     return {
         "gateway.state": site.gateway.state,
         "registry.certificates": site.registry.certificates,
@@ -179,8 +147,7 @@ def _directories(site: SiteConfig) -> Mapping[str, str]:
         "install.ssh": site.install.ssh,
         "install.ssh_built": site.install.ssh_built,
         "install.profile": site.install.profile,
-        "torque.mom_priv": torque.mom_priv,
-        "torque.server_home": torque.server_home,
+        **manager_of(site).directories(),
     }
 
 
@@ -258,9 +225,10 @@ def _store_account(site: SiteConfig) -> Account:
 
 
 def _programs(site: SiteConfig, machine: Machine) -> Mapping[str, str]:
+    manager = manager_of(site)
     return {
-        **machine.programs(),
-        **torque_hooks.site_files.programs(site),
+        **(machine.programs() if manager.has_machine else {}),
+        **manager.programs(),
         "install.python": site.install.python,
         **({"install.ssh": f"{site.install.ssh}/sshkey"} if site.ssh.enabled else {}),
     }
@@ -270,4 +238,4 @@ def _error(site: SiteConfig, message: str, hint: str = "") -> ConfigError:
     return ConfigError(f"{site.path}: {message}", hint)
 
 
-_CHECKS = (_check_deadlines, _check_store, _check_gateway, _check_files, _check_places, _check_programs, _check_access)
+_CHECKS = (_check_manager, _check_store, _check_gateway, _check_files, _check_places, _check_programs, _check_access)

@@ -38,6 +38,7 @@ def all_tables() -> tuple[type[Table], ...]:
     """The tables that machines and workload managers bring."""
     from alps.settings import AlpsConfig
     from clusters.settings import ClustersConfig
+    from slurm_hooks.settings import SlurmConfig
     from torque_hooks.settings import TorqueConfig
 
-    return (AlpsConfig, ClustersConfig, TorqueConfig)
+    return (AlpsConfig, ClustersConfig, TorqueConfig, SlurmConfig)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torque_hooks.site_files
+from admin.managers import manager_of
 from udi.config import SiteConfig
 from udi.platform import Machine
 from udi.sitefiles import Renderer, SiteFile
@@ -25,11 +25,12 @@ def site_files(site: SiteConfig, machine: Machine, config_path: str) -> list[Sit
         SiteFile(f"{site.install.bin}/{name}", 0o755, render.program(name, module))
         for name, module in _PROGRAMS.items()
     )
+    manager = manager_of(site)
     return [
-        *torque_hooks.site_files.site_files(site, render),
+        *manager.site_files(render),
         *programs,
         *_gateway_files(site, render),
-        *machine.site_files(render),
+        *(machine.site_files(render) if manager.has_machine else ()),
     ]
 
 

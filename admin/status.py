@@ -5,36 +5,39 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.client import client
 from jobs.state import JobState, jobs_with_state
-from jobs.tries import Hold, forget_hold, holds
+from jobs.tries import Hold
 from nodehealth.records import DirtyNode, dirty_nodes
-from torque_hooks.held import fates
-from torque_hooks.settings import TorqueConfig
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.nodes import Node, folded
 from udi.platform import Machine
-from udiroot.errors import UdiError, printable
+from udiroot.errors import UdiError, counted, printable
 
 _GATEWAY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Status:
-    """All of it; `states` is each dirty node's present status, `unknown` where the machine could not say.
+class Jobs:
+    """Jobs and nodes as the workload manager's hooks left them; `states` is each dirty node's present status,
+    `unknown` where nobody could say, and `errors` are what could not be read."""
 
-    `gateway` is the gateway's answer to `status`, or `trouble`, why there is none.
-    """
-
-    jobs: tuple[JobState, ...]
-    held: tuple[Hold, ...]
-    nodes: tuple[DirtyNode, ...]
-    states: dict[Node, str]
+    jobs: tuple[JobState, ...] = ()
+    held: tuple[Hold, ...] = ()
+    nodes: tuple[DirtyNode, ...] = ()
+    states: Mapping[Node, str] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Status(Jobs):
+    """All of it. `gateway` is the gateway's answer to `status`, or `trouble`, why there is none."""
+
     gateway: dict[str, Any] = field(default_factory=lambda: {"trouble": "the image gateway was not queried"})
 
     def as_json(self) -> str:
@@ -66,7 +69,7 @@ class Status:
     def _gateway_lines(self) -> list[str]:
         if "trouble" in self.gateway:
             return [str(self.gateway["trouble"])]
-        lines = [f"store: {self.gateway['images']} images, {self.gateway['bytes'] / (1 << 30):.1f} GiB"]
+        lines = [f"store: {counted(self.gateway['images'], 'image')}, {self.gateway['bytes'] / (1 << 30):.1f} GiB"]
         lines += [
             f"pull: {printable(pull['reference'])}, uid {pull['uid']}, since {_time(pull['since'])}"
             for pull in self.gateway["queue"]
@@ -79,23 +82,20 @@ class Status:
         return lines
 
 
-def read_status(site: SiteConfig, machine: Machine) -> Status:
-    """Everything, as it is now. Raises UpstreamFailed where files of the job host cannot be read."""
+def read_status(site: SiteConfig, jobs: Jobs) -> Status:
+    """All of it, as it is now."""
+    return Status(jobs.jobs, jobs.held, jobs.nodes, jobs.states, jobs.errors, _gateway(site))
+
+
+def jobs_of_host(site: SiteConfig, machine: Machine, held: tuple[Hold, ...]) -> Jobs:
+    """The jobs with state on this job host, and the nodes of its machine that are dirty, next to jobs that are held.
+
+    Raises UpstreamFailed where files of the job host cannot be read.
+    """
     nodes = tuple(dirty_nodes(site))
     jobs, damaged = _jobs(site)
     states, unknown = _states(machine, [dirty.node for dirty in nodes])
-    return Status(jobs, _held(site), nodes, states, (*damaged, *unknown), _gateway(site))
-
-
-def _held(site: SiteConfig) -> tuple[Hold, ...]:
-    """Jobs that are still held, as the workload manager says; of those that it no longer has, nothing is kept."""
-    torque = site.table(TorqueConfig)
-    known = holds(site)
-    fate = fates(torque, [hold.job for hold in known], Deadline(torque.command_deadline))
-    for hold in known:
-        if fate[hold.job] == "ended":
-            forget_hold(site, hold.job)
-    return tuple(hold for hold in known if fate[hold.job] == "held")
+    return Jobs(jobs, held, nodes, states, (*damaged, *unknown))
 
 
 def _gateway(site: SiteConfig) -> dict[str, Any]:

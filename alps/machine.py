@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from alps import fanout, nodestates
-from alps.reservation import find_reservation
+from alps.reservation import Reservation, find_reservation, known_reservation
 from alps.settings import AlpsConfig
 from alps.site_files import site_files
 from udi.command import Deadline
@@ -17,6 +17,7 @@ from udi.nodes import Node, NodeSlots, numbered, parse_numbered
 from udi.platform import IN_SERVICE, OUT_OF_SERVICE, Allocation, Host, NodeState
 from udi.sitefiles import Renderer, SiteFile
 from udiroot.errors import ConfigError, NotFound, UpstreamFailed
+from udiroot.fields import number
 
 _NID_HOST = re.compile(r"(?:nid)?[0-9]+")
 """How a workload manager names compute nodes: by bare nids (cray-reference T2, T4) or node names."""
@@ -42,9 +43,12 @@ class Alps:
     def command_deadline(self) -> int:
         return self._settings.command_deadline
 
-    def nodes_of(self, job: str, hosts: Sequence[Host], deadline: Deadline) -> Allocation:
-        """The nodes of the job's reservation. A job that the workload manager knows no compute node of is looked up
-        once, without waiting, and needs no reservation."""
+    def nodes_of(self, job: str, hosts: Sequence[Host], deadline: Deadline, allocation: str = "") -> Allocation:
+        """The nodes of the job's reservation, whose id is `allocation` where the workload manager made it. A job that
+        it knows no compute node of is looked up once, without waiting, and needs no reservation."""
+        known = number(allocation)
+        if known > 0 and (made := known_reservation(self._settings, known, job, deadline)) is not None:
+            return _allocation(made)
         has_nodes = any(_NID_HOST.fullmatch(host.name) for host in hosts)
         try:
             found = find_reservation(self._settings, job, deadline, None if has_nodes else 0)
@@ -52,7 +56,7 @@ class Alps:
             if has_nodes:
                 raise UpstreamFailed(error.message, "the job has nodes, so ALPS should have a reservation") from error
             return Allocation(())
-        return Allocation(tuple(NodeSlots(numbered(nid), slots) for nid, slots in found.slots.items()), str(found.id))
+        return _allocation(found)
 
     def run(
         self, nodes: Sequence[Node], command_line: str, nonce: str, deadline: Deadline, directory: str = ""
@@ -100,3 +104,7 @@ class Alps:
 
     def site_files(self, render: Renderer) -> Sequence[SiteFile]:
         return site_files(self._site, render)
+
+
+def _allocation(found: Reservation) -> Allocation:
+    return Allocation(tuple(NodeSlots(numbered(nid), slots) for nid, slots in found.slots.items()), str(found.id))

@@ -55,6 +55,21 @@ def find_reservation(settings: AlpsConfig, job: str, deadline: Deadline, wait: f
         time.sleep(min(_PAUSE, patience.left()))
 
 
+def known_reservation(settings: AlpsConfig, reservation: int, job: str, deadline: Deadline) -> Reservation | None:
+    """The reservation that the workload manager itself made for the job (cray-reference T22), by apstat; None where
+    that does not show it as the job's, which is then looked up as for any other."""
+    if "apstat" not in settings.sources:
+        return None
+    try:
+        detail = _apstat(settings, ["-rvvv", "-R", str(reservation)], deadline)
+        named = batch_ids(detail)
+        if named and not any(is_same_job(name, job) for name in named):
+            return None
+        return Reservation.of(reservation, node_slots(detail), "apstat")
+    except UdiError:
+        return None
+
+
 def _ask(
     settings: AlpsConfig, job: str, deadline: Deadline, everyone: bool
 ) -> tuple[Reservation | None, UdiError | None]:

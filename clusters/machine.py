@@ -49,7 +49,7 @@ class Cluster:
     def command_deadline(self) -> int:
         return self._settings.command_deadline
 
-    def nodes_of(self, job: str, hosts: Sequence[Host], deadline: Deadline) -> Allocation:
+    def nodes_of(self, job: str, hosts: Sequence[Host], deadline: Deadline, allocation: str = "") -> Allocation:
         """The job's hosts that are nodes of the cluster, in order; others (a login host) are passed over."""
         slots: dict[Node, int] = {}
         for host in hosts:

@@ -50,13 +50,19 @@ class Prepared:
 
 
 def prepare(
-    site: SiteConfig, machine: Machine, request: JobRequest, hosts: Sequence[Host], deadline: Deadline
+    site: SiteConfig,
+    machine: Machine,
+    request: JobRequest,
+    hosts: Sequence[Host],
+    deadline: Deadline,
+    allocation: str = "",
 ) -> Prepared:
-    """Set up the job's root on all its nodes of `machine`; `hosts` are those that the workload manager gave the job.
+    """Set up the job's root on all its nodes of `machine`; `hosts` are those that the workload manager gave the job,
+    and `allocation` is what the machine calls them, where that is known.
 
     Raises the UdiError of what failed; where several nodes failed, its `owner` says who must act.
     """
-    return _Preparation(site, machine, request, deadline).run(hosts)
+    return _Preparation(site, machine, request, deadline).run(hosts, allocation)
 
 
 class _Preparation:
@@ -69,12 +75,12 @@ class _Preparation:
         self._deadline = deadline
         self._directory = JobDirectory(site, request.job)
 
-    def run(self, hosts: Sequence[Host]) -> Prepared:
+    def run(self, hosts: Sequence[Host], known: str) -> Prepared:
         with self._directory.locked(self._deadline):
             try:
                 self._clear_remains()
                 choice = choose_image(self._site, self._request)
-                allocation = self._machine.nodes_of(self._request.job, hosts, self._deadline)
+                allocation = self._machine.nodes_of(self._request.job, hosts, self._deadline, known)
                 if not allocation.nodes:
                     _log.info("no compute nodes: nothing to set up for %s", self._request.reference)
                     return Prepared()

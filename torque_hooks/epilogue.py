@@ -11,16 +11,16 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
+from jobs.process import Interrupted, catch_alarm, clean_process, ignore_signals
 from jobs.takedown import Takedown, take_down
 from torque_hooks.arguments import config_and_rest, epilogue_call
-from torque_hooks.process import Interrupted, catch_alarm, clean_process, ignore_signals
 from torque_hooks.settings import TorqueConfig
-from torque_hooks.userline import report, sentence
 from udi.command import Deadline
 from udi.config import SiteConfig, load
 from udi.log import start_log
 from udi.nodes import folded
 from udi.platform import Machine
+from udi.sentences import report, sentence
 from udiroot.errors import TeardownIncomplete, TimedOut, UdiError, printable
 
 PROGRAM = "udi-epilogue"

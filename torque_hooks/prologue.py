@@ -16,16 +16,16 @@ from collections.abc import Callable, Sequence
 
 from jobs.deadlines import require_fitting
 from jobs.prepare import prepare
+from jobs.process import Interrupted, Orphaned, catch_signals, clean_process, end_with, ignore_signals, pause
 from jobs.tries import forget_hold, hold_after_tries
 from torque_hooks.arguments import PrologueCall, config_and_rest, prologue_call
 from torque_hooks.exit_codes import ABORT, REQUEUE, RUN, prologue_code
 from torque_hooks.holds import Torque
 from torque_hooks.jobid import job_id
 from torque_hooks.pin import PIN_PREFIX, find_pin
-from torque_hooks.process import Interrupted, Orphaned, catch_signals, clean_process, end_with, ignore_signals, pause
 from torque_hooks.qstat import TorqueJob, read_job
 from torque_hooks.settings import TorqueConfig
-from torque_hooks.userline import append_for, report, sentence
+from torque_hooks.userline import append_for
 from torque_hooks.variables import IMAGE, is_requested, requested
 from udi.accounts import Account, account_of
 from udi.command import Deadline
@@ -34,6 +34,7 @@ from udi.log import start_log
 from udi.oserrors import reason
 from udi.platform import Machine
 from udi.request import Pin
+from udi.sentences import report, sentence
 from udiroot.errors import ConfigError, NotFound, TimedOut, UdiError, UpstreamFailed, UsageError, counted
 
 PROGRAM = "udi-prologue"

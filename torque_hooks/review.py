@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 
 from torque_hooks.directives import Item, Submission, VariableList
 from torque_hooks.scripts import Setting, settings, submits
-from torque_hooks.variables import IMAGE, ROOT, ROOT_NAME, VOLUMES, WAIT, is_requested, is_wait
+from torque_hooks.variables import IMAGE, ROOT, ROOT_NAME, VOLUMES, is_requested
+from udi.waiting import WAIT, is_wait
 from udiroot.errors import UsageError, printable
 
 _OURS = (IMAGE, VOLUMES, WAIT)

@@ -15,23 +15,11 @@ import time
 
 from torque_hooks.qstat import TorqueJob
 from udi.accounts import Account
-from udi.log import plain, write_line
-from udiroot.errors import UdiError, printable
+from udiroot.errors import printable
 
 _log = logging.getLogger("udi.torque")
 _SECONDS = 10.0
 _PAUSE = 0.02
-_MAX_LINE = 1000
-
-
-def sentence(error: UdiError) -> str:
-    """An error and its hint as one printable line."""
-    return plain(f"{error.message} ({error.hint})" if error.hint else error.message, _MAX_LINE)
-
-
-def report(program: str, message: str) -> None:
-    """Write the line to standard error; that it is closed, or takes nothing, is not an error."""
-    write_line(f"{program}: {message}")
 
 
 def append_for(job: TorqueJob, user: Account, program: str, message: str) -> bool:

@@ -12,28 +12,14 @@ from udi.request import JobRequest, Pin, job_request
 
 IMAGE = "UDI"
 VOLUMES = "UDI_VOLUMES"
-WAIT = "UDI_WAIT"
-"""`no` submits without waiting for the image."""
 ROOT = "CRAY_ROOTFS"
 """The variable by which aprun chooses a root, and what it must hold for ours: the installed profile snippets set it."""
 ROOT_NAME = "UDI"
-_NO = ("no", "0", "false")
-_YES = ("yes", "1", "true", "")
 
 
 def is_requested(variables: Mapping[str, str]) -> bool:
     """Whether a job requests an image at all: an empty variable does not (cray-reference T62)."""
     return bool(variables.get(IMAGE, "").strip())
-
-
-def waits(variables: Mapping[str, str]) -> bool:
-    """Whether qsub waits for the image."""
-    return variables.get(WAIT, "").lower() not in _NO
-
-
-def is_wait(text: str) -> bool:
-    """Whether the text is a value that WAIT can have."""
-    return text.lower() in (*_NO, *_YES)
 
 
 def requested(

@@ -313,6 +313,7 @@ class SiteConfig:
     """All shared settings of a site, and a way to the tables of others."""
 
     store: StoreConfig
+    workload_manager: str = setting("", "what starts jobs, by the name of its table; empty: Torque")
     machine: str = setting("", "the machine that jobs run on, by the name of its table; empty: a Cray")
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     registry: RegistryConfig = field(default_factory=RegistryConfig)

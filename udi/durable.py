@@ -18,30 +18,47 @@ TEMPORARY = ".new-"
 _MAX_BYTES = 16 << 20
 
 
-def write(path: str, data: bytes | str, *, mode: int = 0o600) -> None:
-    """Replace the file at `path`, with its mode set before it has its name. Raises OSError."""
-    write_all([(path, data, mode)])
+def write(path: str, data: bytes | str, *, mode: int = 0o600, alone: bool = False) -> None:
+    """Replace the file at `path`, with its mode set before it has its name. Raises OSError.
+
+    `alone` says that no other process writes this file now: then what a killed one left of it is replaced too, and is
+    found by its name (`unfinished`).
+    """
+    if alone:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(unfinished(path))
+    _put([(unfinished(path) if alone else _unique(path), path, data, mode)])
 
 
 def write_all(files: Sequence[tuple[str, bytes | str, int]]) -> None:
     """Replace files, each given with its mode, and none before all are on the disk. Raises OSError with the path."""
-    staged: list[tuple[str, str]] = []
+    _put([(_unique(path), path, data, mode) for path, data, mode in files])
+
+
+def _unique(path: str) -> str:
+    return f"{os.path.dirname(path)}/{TEMPORARY}{secrets.token_hex(12)}"
+
+
+def _put(files: Sequence[tuple[str, str, bytes | str, int]]) -> None:
+    """Write each file under its first name, then give each its second one."""
+    staged: list[str] = []
     at = ""
     try:
-        for at, data, mode in files:
-            temporary = f"{os.path.dirname(at)}/{TEMPORARY}{secrets.token_hex(12)}"
-            staged.append((temporary, at))
+        for temporary, path, data, mode in files:
+            at = path
+            staged.append(temporary)
             _write_new(temporary, data, mode)
-        for temporary, at in staged:
-            os.rename(temporary, at)
+        for temporary, path, _, _ in files:
+            at = path
+            os.rename(temporary, path)
     except BaseException as error:
         if isinstance(error, OSError):
             error.filename = at
-        for temporary, _ in staged:
+        for temporary in staged:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
         raise
-    for directory in {os.path.dirname(path): None for path, _, _ in files}:
+    for directory in {os.path.dirname(path): None for _, path, _, _ in files}:
         sync_directory(directory)
 
 
@@ -53,6 +70,11 @@ def _write_new(path: str, data: bytes | str, mode: int) -> None:
         stream.flush()
         os.fchmod(descriptor, mode)
         os.fsync(descriptor)
+
+
+def unfinished(path: str) -> str:
+    """Where a file is while one who is alone writes it."""
+    return f"{os.path.dirname(path)}/{TEMPORARY}{os.path.basename(path)}"
 
 
 def write_text(path: str, text: str) -> None:

@@ -28,6 +28,7 @@ from udiroot.errors import ConfigError, printable
 _NONCE = re.compile(r"[0-9a-f]{16,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9/._:@+=,~-]+")
+_COMMANDS = "udiroot.commands"
 EXIT_MARK = "UDI-EXIT"
 """How the line begins by which a node's shell reports the end of a command."""
 STARTED, NOT_STARTED = "started", "not-started"
@@ -49,19 +50,22 @@ def setup_command(site: SiteConfig, identity_file: str, plan_path: str, sha256: 
 
     `identity_file` is where the node finds its identity (`udi.platform.Machine.identity_file`).
     """
-    _require(_SHA256, sha256, "sha256")
-    _require(_NONCE, nonce, "nonce")
-    words = ("--run", site.node.run, "--nid-file", identity_file, plan_path, sha256, nonce)
-    return _watched(site, identity_file, nonce, "setupRoot", *words)
+    return _watched(site, identity_file, nonce, *_setup(site, identity_file, plan_path, sha256, nonce))
 
 
 def teardown_command(site: SiteConfig, identity_file: str, job: str, nonce: str) -> str:
     """`unsetupRoot` for `job`."""
-    _require(_NONCE, nonce, "nonce")
-    deadline = ("--deadline", str(site.node.deadline))
-    shared = ("--shared", "yes" if site.node.shared else "no")
-    words = (*_paths(site, identity_file), *deadline, *shared, "--job", job_id(job), nonce)
-    return _watched(site, identity_file, nonce, "unsetupRoot", *words)
+    return _watched(site, identity_file, nonce, *_teardown(site, identity_file, job, nonce))
+
+
+def setup_here(site: SiteConfig, plan_path: str, sha256: str, nonce: str) -> tuple[str, ...]:
+    """`setupRoot` as a command of this host, which is the node and whose host name is its identity."""
+    return _python(site, _COMMANDS, *_setup(site, "", plan_path, sha256, nonce))
+
+
+def teardown_here(site: SiteConfig, job: str, nonce: str) -> tuple[str, ...]:
+    """`unsetupRoot` for `job`, as a command of this host."""
+    return _python(site, _COMMANDS, *_teardown(site, "", job, nonce))
 
 
 def check_command(site: SiteConfig, identity_file: str, nonce: str = "") -> str:
@@ -72,11 +76,24 @@ def check_command(site: SiteConfig, identity_file: str, nonce: str = "") -> str:
     return _watched(site, identity_file, nonce, *words, "--nonce", nonce, module="nodehealth.check")
 
 
+def _setup(site: SiteConfig, identity_file: str, plan_path: str, sha256: str, nonce: str) -> tuple[str, ...]:
+    _require(_SHA256, sha256, "sha256")
+    _require(_NONCE, nonce, "nonce")
+    return ("setupRoot", "--run", site.node.run, "--nid-file", identity_file, plan_path, sha256, nonce)
+
+
+def _teardown(site: SiteConfig, identity_file: str, job: str, nonce: str) -> tuple[str, ...]:
+    _require(_NONCE, nonce, "nonce")
+    deadline = ("--deadline", str(site.node.deadline))
+    shared = ("--shared", "yes" if site.node.shared else "no")
+    return ("unsetupRoot", *_paths(site, identity_file), *deadline, *shared, "--job", job_id(job), nonce)
+
+
 def _paths(site: SiteConfig, identity_file: str) -> tuple[str, ...]:
     return ("--root", site.node.root, "--run", site.node.run, "--nid-file", identity_file)
 
 
-def _watched(site: SiteConfig, identity_file: str, nonce: str, *words: str, module: str = "udiroot.commands") -> str:
+def _watched(site: SiteConfig, identity_file: str, nonce: str, *words: str, module: str = _COMMANDS) -> str:
     """The line for a fan-out: `/bin/sh` runs Python, so that any login shell of a node can start it."""
     _require(_NONCE, nonce, "nonce")
     identity = shlex.quote(identity_file or "/dev/null")

@@ -14,7 +14,7 @@ from udi.cachefs import cache_template
 from udi.config import SiteConfig
 from udi.facts import Facts
 from udi.nodes import Node, NodeSlots
-from udi.platform import Machine
+from udi.platform import NodeNames
 from udi.request import JobRequest, Volume
 from udi.rundata import PATH as RUN_DATA
 from udi.rundata import run_data
@@ -36,7 +36,7 @@ def make_plan(
     site: SiteConfig,
     request: JobRequest,
     facts: Facts,
-    machine: Machine,
+    machine: NodeNames,
     nodes: Sequence[NodeSlots],
     keys: SshKeys | None = None,
 ) -> NodePlan:
@@ -94,7 +94,7 @@ def _ssh(site: SiteConfig, keys: SshKeys) -> PlanSsh:
     return PlanSsh(site.ssh.programs, site.ssh.port, *private)
 
 
-def _runs(machine: Machine, nodes: Sequence[NodeSlots], addresses: Mapping[Node, str]) -> Iterator[NodeRun]:
+def _runs(machine: NodeNames, nodes: Sequence[NodeSlots], addresses: Mapping[Node, str]) -> Iterator[NodeRun]:
     """Runs of nodes with the same number of slots, in the job's order."""
     for slots, run in itertools.groupby(nodes, key=lambda each: each.slots):
         members = [each.node for each in run]

@@ -47,7 +47,17 @@ class NodeState:
     status: str
 
 
-class Machine(Protocol):
+class NodeNames(Protocol):
+    """What a plan needs to know of nodes."""
+
+    def identity(self, node: Node) -> str:
+        """What the node calls itself in a report and in the kernel's tables."""
+
+    def address(self, node: Node) -> str:
+        """The node's address on the network between nodes, for the private sshd. Raises ConfigError, UpstreamFailed."""
+
+
+class Machine(NodeNames, Protocol):
     """One machine, as its configuration describes it."""
 
     @property
@@ -62,8 +72,9 @@ class Machine(Protocol):
     def command_deadline(self) -> int:
         """Seconds that one other question to the machine may take."""
 
-    def nodes_of(self, job: str, hosts: Sequence[Host], deadline: Deadline) -> Allocation:
-        """The nodes of a job, which the workload manager says is on `hosts`.
+    def nodes_of(self, job: str, hosts: Sequence[Host], deadline: Deadline, allocation: str = "") -> Allocation:
+        """The nodes of a job, which the workload manager says is on `hosts`; `allocation` is what the machine calls
+        them, where the workload manager knows that.
 
         An allocation without nodes means that the job has no compute node. Raises UpstreamFailed (or its TimedOut)
         where it should have some and the machine does not know them.
@@ -89,12 +100,6 @@ class Machine(Protocol):
 
     def parse_nodes(self, text: str) -> tuple[Node, ...]:
         """The nodes that an operator names. Raises UsageError."""
-
-    def identity(self, node: Node) -> str:
-        """What the node calls itself in a report and in the kernel's tables."""
-
-    def address(self, node: Node) -> str:
-        """The node's address on the network between nodes, for the private sshd. Raises ConfigError, UpstreamFailed."""
 
     def identity_file(self) -> str:
         """The file in which a node reads its identity; empty where its host name is it."""

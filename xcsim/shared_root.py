@@ -78,7 +78,7 @@ def python_inside() -> str:
 
 def furnish(root: Path) -> None:
     """Put everything in place; `root` is the shared root as seen from here."""
-    _accounts(root)
+    add_accounts(root)
     for directory in _DIRECTORIES:
         (root / directory[1:]).mkdir(parents=True, exist_ok=True)
     (root / MOM_PRIV[1:]).chmod(0o751)
@@ -94,7 +94,8 @@ def furnish(root: Path) -> None:
     _standins(root)
 
 
-def _accounts(root: Path) -> None:
+def add_accounts(root: Path) -> None:
+    """Add ACCOUNTS and their groups to the files of a root, in place of the host's with the same names or numbers."""
     people = [f"{who.name}:x:{who.uid}:{who.uid}:{who.name}:{who.home}:{who.shell}" for who in ACCOUNTS]
     groups = [f"{who.name}:x:{who.uid}:" for who in ACCOUNTS]
     for name, gid in PROJECT_GROUPS.items():

@@ -51,19 +51,19 @@ def configure(machine: LoginAccess, changes: Tables) -> None:
     tables = {name: {**base.get(name, {}), **changes.get(name, {})} for name in ({**base, **changes})}
     lines = []
     for name, table in tables.items():
-        lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items()), ""]
+        lines += [f"[{name}]", *(f"{key} = {toml_value(value)}" for key, value in table.items()), ""]
     path = machine.path(CONFIGURATION)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines))
     path.chmod(0o644)
 
 
-def _toml(value: object) -> str:
+def toml_value(value: object) -> str:
     """A TOML value on one line. JSON writes strings, numbers and booleans as TOML does."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{key} = {toml_value(one)}" for key, one in value.items()) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml(one) for one in value) + "]"
+        return "[" + ", ".join(toml_value(one) for one in value) + "]"
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -95,14 +95,14 @@ def put_packages(root: Path) -> None:
     What a development installation left in that Python is removed from the login node's copy of it, so nothing reads
     the checkout, which users of the machine need not be able to see.
     """
-    checkout = _checkout()
-    if (checkout / SSHD_BUILT).is_dir():
-        shutil.copytree(checkout / SSHD_BUILT, root / LIBRARY[1:] / "sshd", dirs_exist_ok=True)
+    source = checkout()
+    if (source / SSHD_BUILT).is_dir():
+        shutil.copytree(source / SSHD_BUILT, root / LIBRARY[1:] / "sshd", dirs_exist_ok=True)
     (root / LIBRARY[1:]).mkdir(parents=True, exist_ok=True)
-    built = [path for path in (checkout / UDI_RUN_BUILT, Path(LIBRARY) / "udi-run") if path.is_file()]
+    built = [path for path in (source / UDI_RUN_BUILT, Path(LIBRARY) / "udi-run") if path.is_file()]
     if built:
         shutil.copy(built[0], root / LIBRARY[1:] / "udi-run")
-    for name in packages_of(checkout):
+    for name in packages_of(source):
         shared_root.copy_package(importlib.import_module(name).__path__[0], root / LIBRARY[1:])
     purelib = Path(sysconfig.get_paths()["purelib"])
     if sys.prefix != sys.base_prefix:
@@ -113,7 +113,7 @@ def put_packages(root: Path) -> None:
     (packages / "shifter-xc.pth").write_text(f"{LIBRARY}\n")
 
 
-def _checkout() -> Path:
+def checkout() -> Path:
     """The directory that our packages are imported from."""
     return Path(udiroot.__path__[0]).parent
 

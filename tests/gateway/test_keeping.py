@@ -12,8 +12,7 @@ import time
 
 import pytest
 
-from admin.machines import machine_of
-from admin.status import read_status
+from admin.status import Jobs, read_status
 from gateway.client import client
 from tests.gateway.service import ACCOUNT, ANNA, BERT, NOBODY, Service, run_as
 from tests.gateway.test_processes import archive, pull, until_true
@@ -186,8 +185,8 @@ def test_status_tells_queue_store_and_errors(service: Service) -> None:
     answer = client.status(service.site)
     assert answer.queue == ()
     assert answer.images >= 1 and answer.bytes > 0
-    status = read_status(service.site, machine_of(service.site))
-    assert f"store: {answer.images} images" in status.as_text()
+    status = read_status(service.site, Jobs())
+    assert f"store: {answer.images} image" in status.as_text()
     assert json.loads(status.as_json())["gateway"]["images"] == answer.images
     refused = service.python(ANNA, "client.status(site)")
     assert "only root may see" in refused.stderr

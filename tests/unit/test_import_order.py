@@ -26,10 +26,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "nodehealth": BASE,
     "jobs": {*BASE, "nodehealth"},
     "torque_hooks": {*BASE, "jobs", "gateway.wire", "gateway.client"},
-    "admin": {*BASE, "alps", "clusters", *GATEWAY, "nodehealth", "jobs", "torque_hooks", "templates"},
+    "slurm_hooks": {*BASE, "jobs", "gateway.wire", "gateway.client"},
+    "admin": {*BASE, "alps", "clusters", *GATEWAY, "nodehealth", "jobs", "torque_hooks", "slurm_hooks", "templates"},
 }
 """Room → the other rooms that it may import; `xcsim`, `benchmarks` and `tests` see all, and nothing sees them."""
-SEEING_ALL = ("xcsim", "benchmarks", "tests")
+SEEING_ALL = ("xcsim", "slurmsim", "benchmarks", "tests")
 ROOMS = (*MAY_IMPORT, "xcsim")
 TOP = {room.split(".")[0] for room in (*ROOMS, *SEEING_ALL)}
 FREE = ("udi", "jobs", "nodehealth")

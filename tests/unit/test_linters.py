@@ -27,7 +27,7 @@ def test_shell_files() -> None:
     if not shutil.which("shellcheck"):
         pytest.skip("needs shellcheck, which make setup installs")
     done = subprocess.run(
-        ["shellcheck", ROOT / ".ci/run", ROOT / "sshd/build.sh", ROOT / "udirun/build.sh"],
+        ["shellcheck", ROOT / ".ci/run", ROOT / "sshd/build.sh", ROOT / "slurm/build.sh", ROOT / "udirun/build.sh"],
         capture_output=True,
         text=True,
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from torque_hooks.process import Interrupted
+from jobs.process import Interrupted
 from udi import log
 from udi.config import JobsConfig, SiteConfig, StoreConfig
 
@@ -217,7 +217,7 @@ def test_stderr_that_takes_nothing_is_no_error(redirection: str) -> None:
 
 _SWALLOWING = """
 import time
-from torque_hooks import process
+from jobs import process
 process._AGAIN_SECONDS = 1
 process.catch_signals(1)
 count = 0

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from torque_hooks.jobid import job_id
 from torque_hooks.pin import find_pin, with_pin
-from torque_hooks.variables import is_requested, requested, waits
+from torque_hooks.variables import is_requested, requested
 from udi import config
 from udi.accounts import Account
 from udi.reference import ImageReference
 from udi.registries import RegistryConfig
 from udi.request import Pin, Volume
+from udi.waiting import waits
 from udiroot.errors import UsageError
 
 REGISTRIES = RegistryConfig()
@@ -104,5 +105,5 @@ def test_an_empty_variable_is_no_request() -> None:
 
 
 def test_qsub_waits_unless_told_otherwise() -> None:
-    assert waits({}) and waits({"UDI_WAIT": "yes"})
-    assert not any(waits({"UDI_WAIT": word}) for word in ("no", "NO", "0", "false"))
+    assert waits("") and waits("yes")
+    assert not any(waits(word) for word in ("no", "NO", "0", "false"))

@@ -11,8 +11,9 @@ import pytest
 
 from torque_hooks import userline
 from torque_hooks.qstat import TorqueJob
-from torque_hooks.userline import append_for, error_file, sentence
+from torque_hooks.userline import append_for, error_file
 from udi.accounts import Account
+from udi.sentences import report, sentence
 from udiroot.errors import UsageError
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
@@ -88,7 +89,7 @@ def test_a_file_that_has_the_line_already_gets_it_once(home: Path, name: str, ow
     stderr = os.open(home / name, os.O_WRONLY | os.O_APPEND)
     os.dup2(stderr, 2)
     try:
-        userline.report("udi-prologue", "no such image")
+        report("udi-prologue", "no such image")
         assert append(job(home / "run.e123")) == appended
     finally:
         os.dup2(saved, 2)

@@ -1,0 +1,74 @@
+"""The workload manager that a configuration names, as `udi-admin` needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+from admin.status import Jobs
+from udi.config import SiteConfig
+from udi.platform import Machine
+from udi.sitefiles import Renderer, SiteFile
+from udiroot.errors import ConfigError, UdiError, printable
+
+
+class Manager(Protocol):
+    """A workload manager with its table of the configuration. `machine` is the one that the configuration names."""
+
+    has_machine: bool
+    """Whether its hooks reach nodes through a machine, and not because they run there."""
+
+    def site_files(self, render: Renderer) -> list[SiteFile]:
+        """What it needs installed. Raises ConfigError."""
+
+    def install_programs(self, prefix: str) -> list[str]:
+        """Install what was built for it below `prefix`; the paths. Raises ConfigError, UpstreamFailed."""
+
+    def advice(self) -> list[str]:
+        """What a person must do after an installation, a sentence each."""
+
+    def programs(self) -> Mapping[str, str]:
+        """The programs that a host with its hooks needs: key of the configuration → path."""
+
+    def directories(self) -> Mapping[str, str]:
+        """Where its hooks or its own files are on such a host: key of the configuration → path."""
+
+    def errors(self, machine: Machine) -> Iterator[UdiError]:
+        """What is wrong with its table, or with how it is set up on this host."""
+
+    def jobs(self, machine: Machine) -> Jobs:
+        """Jobs with images, held ones, and nodes out of service. Raises UpstreamFailed."""
+
+    def take_down(self, machine: Machine, job: str, nodes: str) -> None:
+        """Take down a job whose hook never ran; `nodes` are its nodes where its state is damaged or lost.
+
+        Raises TeardownIncomplete and other UdiErrors.
+        """
+
+    def recover(self, machine: Machine, nodes: str) -> None:
+        """Clean, check and bring back nodes; a line for each. Raises TeardownIncomplete."""
+
+
+def _torque(site: SiteConfig) -> Manager:
+    from admin.torque import Torque
+
+    return Torque(site)
+
+
+def _slurm(site: SiteConfig) -> Manager:
+    from admin.slurm import Slurm
+
+    return Slurm(site)
+
+
+_MANAGERS: Mapping[str, Callable[[SiteConfig], Manager]] = {"torque": _torque, "slurm": _slurm}
+_DEFAULT = "torque"
+
+
+def manager_of(site: SiteConfig) -> Manager:
+    """The workload manager that `workload_manager` names. Raises ConfigError for an unknown one."""
+    make = _MANAGERS.get(site.workload_manager or _DEFAULT)
+    if make is None:
+        names = " or ".join(_MANAGERS)
+        raise ConfigError(f"workload_manager must be {names}, not '{printable(site.workload_manager)}'")
+    return make(site)

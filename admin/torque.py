@@ -1,0 +1,109 @@
+"""Torque, as `udi-admin` needs it: hooks run on a job host, which reaches the nodes of its machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+
+import torque_hooks.site_files
+from admin.nodes import recover_nodes
+from admin.status import Jobs, jobs_of_host
+from jobs.deadlines import require_fitting
+from jobs.takedown import take_down
+from jobs.tries import forget_hold, holds
+from torque_hooks.held import fates
+from torque_hooks.settings import DEFAULT_PROLOGALARM, TorqueConfig
+from udi.command import Deadline
+from udi.config import SiteConfig
+from udi.nodes import folded
+from udi.oserrors import reason
+from udi.platform import Machine
+from udi.sitefiles import Renderer, SiteFile
+from udiroot.errors import ConfigError, TeardownIncomplete, UdiError
+
+_PROLOGALARM = re.compile(r"^\$prologalarm[ \t]+([0-9]{1,9})[ \t]*$", re.MULTILINE)
+
+
+class Torque:
+    """A site with Torque."""
+
+    has_machine = True
+
+    def __init__(self, site: SiteConfig) -> None:
+        self._site = site
+
+    def site_files(self, render: Renderer) -> list[SiteFile]:
+        return torque_hooks.site_files.site_files(self._site, render)
+
+    def install_programs(self, prefix: str) -> list[str]:
+        return []
+
+    def advice(self) -> list[str]:
+        return []
+
+    def programs(self) -> Mapping[str, str]:
+        return torque_hooks.site_files.programs(self._site)
+
+    def directories(self) -> Mapping[str, str]:
+        torque = self._site.table(TorqueConfig)
+        return {"torque.mom_priv": torque.mom_priv, "torque.server_home": torque.server_home}
+
+    def errors(self, machine: Machine) -> Iterator[UdiError]:
+        site, torque = self._site, self._site.table(TorqueConfig)
+        try:
+            require_fitting(site, machine, torque.prologue_deadline, "torque.prologue_deadline")
+        except UdiError as error:
+            yield error
+        if machine.fanout_deadline > torque.epilogue_deadline:
+            yield ConfigError(
+                f"{site.path}: torque.epilogue_deadline must be at least {machine.name}.fanout_deadline, not"
+                f" {torque.epilogue_deadline} and {machine.fanout_deadline} seconds"
+            )
+        yield from self._alarm_errors(torque)
+
+    def _alarm_errors(self, torque: TorqueConfig) -> Iterator[UdiError]:
+        """Torque's own limit, where this host has a MOM."""
+        site, config = self._site, f"{torque.mom_priv}/config"
+        try:
+            with open(config, encoding="utf-8", errors="replace") as stream:
+                given = _PROLOGALARM.findall(stream.read())
+        except FileNotFoundError:
+            if not os.path.isdir(torque.mom_priv):
+                return
+            given = []
+        except OSError as error:
+            yield ConfigError(f"{site.path}: torque.mom_priv: {config}: {reason(error)}")
+            return
+        alarm = int(given[-1]) if given else DEFAULT_PROLOGALARM
+        if alarm < torque.least_prologalarm:
+            key = "prologue_deadline" if torque.prologue_deadline >= torque.epilogue_deadline else "epilogue_deadline"
+            yield ConfigError(
+                f"{site.path}: $prologalarm {alarm} in {config} is too small: Torque would kill the hooks, and start"
+                f" the job without its image; torque.{key} needs {torque.least_prologalarm}",
+                f"set $prologalarm {torque.least_prologalarm} there, or lower torque.{key}",
+            )
+
+    def jobs(self, machine: Machine) -> Jobs:
+        """Held ones are those that are still held, as Torque says; of those that it no longer has, nothing is kept."""
+        site, torque = self._site, self._site.table(TorqueConfig)
+        known = holds(site)
+        fate = fates(torque, [hold.job for hold in known], Deadline(torque.command_deadline))
+        for hold in known:
+            if fate[hold.job] == "ended":
+                forget_hold(site, hold.job)
+        return jobs_of_host(site, machine, tuple(hold for hold in known if fate[hold.job] == "held"))
+
+    def take_down(self, machine: Machine, job: str, nodes: str) -> None:
+        site = self._site
+        members = machine.parse_nodes(nodes) if nodes else ()
+        done = take_down(site, machine, job, Deadline(site.table(TorqueConfig).epilogue_deadline), members)
+        if done.error:
+            raise done.error
+        if done.dirty:
+            fate = f"left in service: {done.spared}" if done.spared else "taken out of service"
+            raise TeardownIncomplete(f"{folded(done.dirty)} not clean; {fate}", "see udi-admin status")
+        forget_hold(site, job)
+
+    def recover(self, machine: Machine, nodes: str) -> None:
+        recover_nodes(self._site, machine, nodes)

@@ -1,0 +1,275 @@
+"""A job's root on this host itself, where a workload manager runs its hooks on each node of a job.
+
+The same plan as for a fan-out, and the same software of the node: it runs as a child of the hook, with a deadline. Each
+job has a root of its own, called by its id, so that jobs may share the node:
+
+    <node.root>/JOB        the root
+    <node.run>/JOB/        its record and staging (`udiroot.record`)
+    <node.run>/JOB.plan    its plan; a set-up that finds it removed was withdrawn
+    <node.run>/JOB.lock    held by the one hook of the job that works
+
+Nothing but these names and the kernel's own tables is needed to take a job down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import logging
+import os
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from jobs.image import choose_image
+from udi import durable
+from udi.command import Deadline, run
+from udi.config import SiteConfig
+from udi.filelock import try_lock
+from udi.nodecommand import setup_here, teardown_here
+from udi.nodes import Node, NodeSlots
+from udi.oserrors import reason
+from udi.planning import make_plan
+from udi.request import JobRequest, job_id
+from udiroot import loop, mountinfo
+from udiroot.commands import read_identity
+from udiroot.errors import SetupFailed, TeardownIncomplete, TimedOut, UdiError, UpstreamFailed, UsageError
+from udiroot.ledger import survey
+from udiroot.mountinfo import Label
+from udiroot.plan import NodePlan
+from udiroot.record import RunDirectory
+from udiroot.report import NodeReport
+
+_log = logging.getLogger("udi.jobs")
+_ENDS_ITSELF = 15
+"""Seconds beyond its own deadline in which the node's software has undone what failed, and ended."""
+_LEAST_TO_UNDO = 20
+"""Seconds that undoing has, however little is left."""
+_LOCK_PAUSE = 0.05
+_USERS_ERRORS = {kind.exit_code: kind for kind in UdiError.__subclasses__() if kind.owner == "user"}
+
+
+@dataclass(frozen=True)
+class Root:
+    """A root that is ready: where it is, the source of its mount, and the image in it. `notice` is for the user."""
+
+    path: str
+    label: str
+    image_id: str
+    notice: str = ""
+
+
+class _Names:
+    """Nodes by the names that the workload manager has for them; no private sshd, so no addresses."""
+
+    def identity(self, node: Node) -> str:
+        return node.name
+
+    def address(self, node: Node) -> str:
+        raise AssertionError(f"no address of {node} is needed")
+
+
+class LocalJob:
+    """One job on this host. Raises UsageError for a text that is not a job id."""
+
+    def __init__(self, site: SiteConfig, job: str) -> None:
+        self.job = job_id(job)
+        self._run = site.node.run
+        self._root = site.node.root
+        node = dataclasses.replace(site.node, root=f"{site.node.root}/{job}", run=f"{site.node.run}/{job}", shared=True)
+        self._site = dataclasses.replace(site, node=node)
+        self._plan = f"{site.node.run}/{job}.plan"
+        self._lock = f"{site.node.run}/{job}.lock"
+
+    @contextlib.contextmanager
+    def locked(self, deadline: Deadline) -> Iterator[None]:
+        """Alone with the job: an Epilog that comes while its Prolog still works waits for that.
+
+        The lock goes with the process that held it, however that ended. Raises TimedOut.
+        """
+        descriptor = self._open_lock()
+        try:
+            while not (try_lock(descriptor) and self._is_still(descriptor)):
+                if deadline.passed:
+                    raise TimedOut(f"job {self.job} is still locked on this node by another hook")
+                time.sleep(_LOCK_PAUSE)
+                os.close(descriptor)
+                descriptor = self._open_lock()
+            yield
+        finally:
+            os.close(descriptor)
+
+    def is_busy(self) -> bool:
+        """Whether a hook of the job works at this moment."""
+        try:
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return False
+        try:
+            return not try_lock(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def prepare(self, request: JobRequest, nodes: Sequence[NodeSlots], deadline: Deadline) -> Root:
+        """Set up the job's root; `nodes` are all of the job's, in its order. Whatever fails is undone before the error
+        is passed on. For the holder of the lock.
+
+        Raises the UdiError of what failed; TeardownIncomplete where undoing it failed too.
+        """
+        choice = choose_image(self._site, request)
+        plan = make_plan(self._site, request, choice.facts, _Names(), nodes)
+        try:
+            self._set_up(plan)
+            label = self._label()
+            if label is None:
+                raise SetupFailed(f"the set-up reported success, but nothing is mounted on {self._site.node.root}")
+        except TeardownIncomplete:
+            raise
+        except BaseException as error:  # a signal included: no half of a root may stay
+            try:
+                self.take_down(Deadline(max(_LEAST_TO_UNDO, deadline.left())))
+            except UdiError as second:
+                why = f"{_words(error)}; and undoing it failed: {second.message}"
+                raise TeardownIncomplete(why, jobs=(self.job,)) from error
+            raise
+        return Root(self._site.node.root, label, choice.facts.id, choice.notice)
+
+    def take_down(self, deadline: Deadline) -> None:
+        """Remove the job's root and all that belongs to it; nothing of it need exist. For the holder of the lock.
+
+        Raises TeardownIncomplete with what is left; other UdiErrors where the teardown could not be run.
+        """
+        try:
+            durable.remove(self._plan)
+            durable.remove(durable.unfinished(self._plan))
+        except OSError as error:
+            raise UpstreamFailed(f"{self._plan} cannot be removed: {reason(error)}") from error
+        if not self.is_left:
+            return
+        nonce = secrets.token_hex(16)
+        report = self._run_here(teardown_here(self._site, self.job, nonce), nonce, deadline)
+        _log.info("teardown: %d ms, %s", report.milliseconds, report.words)
+        if not report.ok:
+            raise TeardownIncomplete(report.words or "failed without a message", jobs=(self.job,), left=report.left)
+        if self.is_left:
+            raise TeardownIncomplete(f"teardown of job {self.job} reported success, but something of it is left")
+
+    def forget(self) -> None:
+        """Nothing of the job is left here: remove its lock too. For its holder, as the last step."""
+        try:
+            durable.remove(self._lock)
+        except OSError as error:
+            _log.warning("%s cannot be removed: %s", self._lock, reason(error))
+
+    @property
+    def is_left(self) -> bool:
+        """Whether this host has a root of the job, or remains of one: its mounts, loop devices or run directory."""
+        mounted = any((label := Label.parse(mount.source)) and label.job == self.job for mount in mountinfo.read())
+        return mounted or os.path.lexists(self._site.node.run) or self.job in _jobs_of_loops()
+
+    def remains(self) -> str:
+        """What this host has of the job, for a person; nothing, where it is a lock or note alone."""
+        if not self.is_left:
+            return ""
+        node = self._site.node
+        return survey(node.root, RunDirectory(node.run), read_identity(""), job=self.job, foreign=False).sentence()
+
+    def has_root(self, label: str) -> bool:
+        """Whether the job's root is mounted, with that source."""
+        return self._label() == label
+
+    def _label(self) -> str | None:
+        root = self._site.node.root
+        return next((mount.source for mount in mountinfo.read_below(root) if mount.point == root), None)
+
+    def _set_up(self, plan: NodePlan) -> None:
+        _make_directory(self._root, 0o755)
+        raw = plan.text().encode("ascii")
+        try:
+            durable.write(self._plan, raw, mode=0o400, alone=True)
+        except OSError as error:
+            raise UpstreamFailed(f"{self._plan} cannot be written: {reason(error)}") from error
+        nonce = secrets.token_hex(16)
+        command = setup_here(self._site, self._plan, hashlib.sha256(raw).hexdigest(), nonce)
+        report = self._run_here(command, nonce, Deadline(self._site.node.deadline + _ENDS_ITSELF))
+        if not report.ok:
+            raise _error(report)
+        _log.info("setup: %d ms", report.milliseconds)
+
+    def _run_here(self, command: Sequence[str], nonce: str, deadline: Deadline) -> NodeReport:
+        """Raises SetupFailed where the software made no report."""
+        done = run(command, seconds=deadline.left())
+        for line in done.stdout.decode("utf-8", "replace").splitlines():
+            report = NodeReport.parse(line, nonce)
+            if report is not None:
+                return report
+        last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["without a message"])[-1]
+        raise SetupFailed(
+            f"the node software ended with exit code {done.exit_code}: {last[:300]}", "check node.python and node.zip"
+        )
+
+    def _open_lock(self) -> int:
+        _make_directory(self._run, 0o700)
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            return os.open(self._lock, flags, 0o600)
+        except OSError as error:
+            raise UpstreamFailed(f"{self._lock} cannot be opened: {reason(error)}") from error
+
+    def _is_still(self, descriptor: int) -> bool:
+        """Whether the file that was locked is still the one at its path: the last holder may have removed it."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._lock))
+        return False
+
+
+def jobs_here(site: SiteConfig) -> set[str]:
+    """Every job that this host has anything of, by run directories and the kernel's tables. Raises UpstreamFailed."""
+    try:
+        names = os.listdir(site.node.run)
+    except FileNotFoundError:
+        names = []
+    except OSError as error:
+        raise UpstreamFailed(f"{site.node.run} cannot be read: {reason(error)}") from error
+    found = {name.removesuffix(".plan").removesuffix(".lock") for name in names}
+    found |= {label.job for mount in mountinfo.read() if (label := Label.parse(mount.source)) is not None}
+    return set(filter(_is_job, found | _jobs_of_loops()))
+
+
+def _jobs_of_loops() -> set[str]:
+    ours = loop.label(read_identity(""), "")
+    return {loop.job_of(name) for name, _ in loop.names().values() if name.startswith(ours)}
+
+
+def _is_job(text: str) -> bool:
+    try:
+        job_id(text)
+    except UsageError:
+        return False
+    return True
+
+
+def _make_directory(path: str, mode: int) -> None:
+    """A directory of root's that nobody else may write. Raises UpstreamFailed, SetupFailed."""
+    try:
+        durable.make_public_directory(os.path.dirname(path))
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, mode)
+        status = os.stat(path, follow_symlinks=False)
+    except OSError as error:
+        raise UpstreamFailed(f"{path} cannot be made: {reason(error)}") from error
+    if status.st_uid != 0 or status.st_mode & 0o022 or not os.path.isdir(path) or os.path.islink(path):
+        raise SetupFailed(f"{path} must be a directory of root's that nobody else may write", f"chown root {path}")
+
+
+def _error(report: NodeReport) -> UdiError:
+    """The error that a failed set-up reported."""
+    if report.code == TeardownIncomplete.exit_code:
+        return TeardownIncomplete(report.words, jobs=report.jobs, left=report.left)
+    return _USERS_ERRORS.get(report.code, SetupFailed)(report.words or "failed without a message")
+
+
+def _words(error: BaseException) -> str:
+    return error.message if isinstance(error, UdiError) else str(error) or type(error).__name__

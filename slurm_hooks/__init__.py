@@ -1,0 +1,1 @@
+"""Slurm's contract: hooks, submission, health check, site files. Natively on each node, or over ALPS."""

@@ -1,0 +1,146 @@
+"""What the hooks ask Slurm and tell it, by squeue and scontrol. None of it goes through a shell."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from slurm_hooks.settings import SlurmConfig
+from udi.command import Deadline, Finished, run
+from udi.log import plain
+from udiroot.errors import UpstreamFailed, printable
+from udiroot.fields import number
+
+REASON = "shifter-xc: "
+"""Begins the reason of each node that we drain, and what we write about a job."""
+_JOB_FIELDS = "JobID:|,JobArrayID:|,State:|,RestartCnt:|,NodeList:|,admin_comment:"
+"""Nothing that a user chooses is among them."""
+_GONE = b"Invalid job id specified"
+_STATE = re.compile(r"^\s*State=([A-Z_+*~#!%$@^-]+)", re.MULTILINE)
+_REASON = re.compile(r"^\s*Reason=(.*?)(?: \[[^\[\]]*\])?\s*$", re.MULTILINE)
+_MAX_REASON = 500
+_MAX_COMMENT = 900
+_WIDTH = 4096
+"""Characters that squeue prints of a comment."""
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job as slurmctld has it. `name` is what commands take for this job alone: of an array, `ARRAY_INDEX`, since the
+    id of one of its jobs is that of the array."""
+
+    name: str
+    state: str
+    restarts: int
+    nodes: str
+    comment: str
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """A node as slurmctld has it: `flags` are such as IDLE and DRAIN."""
+
+    flags: frozenset[str]
+    reason: str
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is out of service because of us."""
+        return self.is_drained and self.reason.startswith(REASON)
+
+    @property
+    def is_drained(self) -> bool:
+        return bool({"DRAIN", "DOWN", "FAIL"} & self.flags)
+
+
+class Slurm:
+    """Slurm's commands; `conf` is the slurm.conf that slurmd names to its hooks."""
+
+    def __init__(self, settings: SlurmConfig, conf: str = "") -> None:
+        self._settings = settings
+        path = settings.conf or conf
+        self._environment = {"SLURM_CONF": path} if path.startswith("/") and os.path.isfile(path) else {}
+
+    def job(self, job: str, deadline: Deadline) -> QueuedJob | None:
+        """A job; None where slurmctld no longer has it. Raises UpstreamFailed, TimedOut."""
+        words = ["--noheader", "--states=all", f"--jobs={job}", f"--Format={_JOB_FIELDS}{_WIDTH}"]
+        done = self._run(self._settings.squeue, words, deadline)
+        if done.exit_code and _GONE in done.stderr:
+            return None
+        for line in done.require_success().stdout.decode("utf-8", "replace").splitlines():
+            found, queued = _queued(line)
+            if found == job:
+                return queued
+        return None
+
+    def pending(self, deadline: Deadline) -> list[QueuedJob]:
+        """All jobs that have not started, held ones among them. Raises UpstreamFailed, TimedOut."""
+        words = ["--noheader", "--states=PENDING", f"--Format={_JOB_FIELDS}{_WIDTH}"]
+        done = self._run(self._settings.squeue, words, deadline).require_success()
+        return [job for line in done.stdout.decode("utf-8", "replace").splitlines() if (job := _queued(line)[1])]
+
+    def requeue(self, name: str, deadline: Deadline) -> None:
+        """Stop the job and queue it again. Raises UpstreamFailed where it cannot be, as one that is not a batch job."""
+        self._scontrol(["requeue", name], deadline)
+
+    def requeue_held(self, name: str, deadline: Deadline) -> None:
+        """The same, and keep it from starting until a person releases it."""
+        self._scontrol(["requeuehold", name], deadline)
+
+    def comment(self, name: str, text: str, deadline: Deadline) -> None:
+        """Set the job's administrative comment, which only operators can change. Raises UpstreamFailed, TimedOut."""
+        self._scontrol(["update", f"jobid={name}", f"admincomment={plain(text, _MAX_COMMENT)}"], deadline)
+
+    def node(self, node: str, deadline: Deadline) -> NodeState:
+        """A node's state. Raises UpstreamFailed, TimedOut."""
+        text = self._scontrol(["show", "node", node], deadline).stdout.decode("utf-8", "replace")
+        state = _node_state(text)
+        if state is None:
+            raise UpstreamFailed(f"{self._settings.scontrol} does not show the state of node {printable(node)}")
+        return state
+
+    def nodes(self, deadline: Deadline) -> dict[str, NodeState]:
+        """All nodes by their names. Raises UpstreamFailed, TimedOut."""
+        text = self._scontrol(["show", "node"], deadline).stdout.decode("utf-8", "replace")
+        parts = re.split(r"^NodeName=(\S+)", text, flags=re.MULTILINE)[1:]
+        states = {name: _node_state(shown) for name, shown in zip(parts[::2], parts[1::2], strict=True)}
+        return {name: state for name, state in states.items() if state is not None}
+
+    def configuration(self, deadline: Deadline) -> str:
+        """slurm.conf as slurmctld has it, a parameter a line. Raises UpstreamFailed, TimedOut."""
+        return self._scontrol(["show", "config"], deadline).stdout.decode("utf-8", "replace")
+
+    def drain(self, node: str, why: str, deadline: Deadline) -> None:
+        """Take a node out of service: no other job starts there. Raises UpstreamFailed, TimedOut."""
+        reason = plain(REASON + why, _MAX_REASON)
+        self._scontrol(["update", f"nodename={node}", "state=drain", f"reason={reason}"], deadline)
+
+    def resume(self, node: str, deadline: Deadline) -> None:
+        """Bring a node back into service. Raises UpstreamFailed, TimedOut."""
+        self._scontrol(["update", f"nodename={node}", "state=resume"], deadline)
+
+    def _scontrol(self, words: list[str], deadline: Deadline) -> Finished:
+        return self._run(self._settings.scontrol, words, deadline).require_success()
+
+    def _run(self, program: str, words: list[str], deadline: Deadline) -> Finished:
+        seconds = deadline.left(self._settings.command_deadline)
+        return run([program, *words], seconds=seconds, environment=self._environment)
+
+
+def _queued(line: str) -> tuple[str, QueuedJob | None]:
+    """A line of squeue: the job's id, and the job; None for any other line."""
+    fields = line.split("|", 5)
+    if len(fields) != 6:
+        return "", None
+    job, name, state, restarts, nodes, comment = fields
+    comment = comment.strip()
+    return job, QueuedJob(name, state, max(0, number(restarts)), nodes, "" if comment == "(null)" else comment)
+
+
+def _node_state(text: str) -> NodeState | None:
+    """A node as scontrol shows it; None where it shows none."""
+    found, reason = _STATE.search(text), _REASON.search(text)
+    if found is None:
+        return None
+    return NodeState(frozenset(found[1].rstrip("*~#!%$@^-").split("+")), reason[1] if reason else "")

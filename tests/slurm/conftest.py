@@ -1,0 +1,50 @@
+"""One cluster for all tests of whole jobs of a process. Each test finds it clean, and must leave it so."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("tests.slurm.cluster")
+
+from slurmsim.cluster import PROGRAMS, Cluster  # noqa: E402
+from tests.slurm.cluster import Slurm  # noqa: E402
+
+
+@contextmanager
+def cluster_up(**more: object) -> Iterator[Slurm]:
+    """A cluster in a directory that its users can enter; gone at the end."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: namespaces and mounts")
+    missing = [name for name in PROGRAMS if not shutil.which(name, path="/usr/sbin:/usr/bin")]
+    if missing:
+        pytest.skip(f"needs Slurm and munge (Debian: slurmctld, slurmd, munge): no {', '.join(missing)}")
+    directory = Path(tempfile.mkdtemp(prefix="slurmsim-"))
+    slurm = Slurm(Cluster(directory))
+    try:
+        slurm.up(**more)  # type: ignore[arg-type]
+        yield slurm
+    finally:
+        slurm.cluster.stop()
+        shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def standing() -> Iterator[Slurm]:
+    """A cluster of two nodes that is up for the whole run."""
+    with cluster_up() as slurm:
+        yield slurm
+
+
+@pytest.fixture
+def slurm(standing: Slurm) -> Iterator[Slurm]:
+    """The same cluster for one test; afterwards its nodes are idle and have nothing of any job."""
+    yield standing
+    standing.reset()
+    standing.await_clean()
