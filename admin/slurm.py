@@ -120,6 +120,9 @@ class Slurm:
         except UdiError as error:
             yield self._error(f"slurm.conf could not be checked: {error.message}")
             return
+        if "prolog" not in given:
+            yield self._error(f"slurm.scontrol: {self._settings.scontrol} show config does not show Prolog")
+            return
         for name, value in slurm_conf(self._site).items():
             if not _fits(name, value, given.get(name.lower(), "")):
                 yield self._error(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from udi.settings import OPTIONAL_PATH, PATH, POSITIVE, SECONDS, Bounds, OneOf, setting
+from udi.settings import FEW, OPTIONAL_PATH, PATH, SECONDS, Bounds, OneOf, setting
 
 HEALTH_LIMIT = 60
 """Seconds after which Slurm kills a HealthCheckProgram (slurm.conf(5))."""
@@ -32,9 +32,7 @@ class SlurmConfig:
     health_deadline: int = setting(
         45, "seconds that the health check may take", Bounds(1, HEALTH_LIMIT - 10, unit="seconds")
     )
-    max_starts: int = setting(
-        3, "starts of a job in a row that fail by an error of the site before it is held", POSITIVE
-    )
+    max_starts: int = setting(3, "starts of a job in a row that fail by an error of the site before it is held", FEW)
     spool: str = setting(
         "/var/spool/slurmd",
         "SlurmdSpoolDir of slurm.conf, %n and %h included: batch scripts are shown in roots there",

@@ -19,9 +19,10 @@ import pytest
 
 from admin.config_check import errors_of
 from admin.machines import all_tables
+from slurm_hooks.site_files import plugin_arguments, slurm_conf
 from tests.unit.cray_standins import StandIns
 from tests.unit.test_config_check import NOBODY
-from udi.config import SiteConfig, shared_keys
+from udi.config import SiteConfig, parse, shared_keys
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the configuration must be root's")
 
@@ -47,6 +48,7 @@ NAMES: list[object] = [{"": "x"}, {"A=B": "x"}, {"HOME": "/"}, {"A": "x\0"}, {"A
 LISTS: list[object] = [*NAMES, {"A": ""}, {"A": "/a::/b"}, {"A": "/a:"}]
 
 WRONG: dict[str, list[object]] = {
+    "workload_manager": ["pbs", " "],
     "machine": ["cray", " "],
     "store.path": [*PATHS, A_FILE, "/no/such"],
     "store.node_path": OPTIONAL,
@@ -169,6 +171,21 @@ WRONG: dict[str, list[object]] = {
     "torque.requeue_pause": PAUSE,
     "torque.mom_priv": PLACES,
     "torque.server_home": PLACES,
+    "slurm.scontrol": PROGRAMS,
+    "slurm.squeue": PROGRAMS,
+    "slurm.conf": OPTIONAL,
+    "slurm.batch": ["", "INSIDE", "alps"],
+    "slurm.command_deadline": SECONDS,
+    "slurm.prolog_deadline": [*SECONDS, 1],
+    "slurm.epilog_deadline": [*SECONDS, 1],
+    "slurm.health_deadline": [*SECONDS, 51],
+    "slurm.max_starts": FEW,
+    "slurm.spool": PATHS,
+    "slurm.notes": PLACES,
+    "slurm.plugin": [*PATHS, "/no/such", A_DIRECTORY],
+    "slurm.plugin_built": PATHS,
+    "slurm.plugstack": [*PATHS, "/no/such", A_DIRECTORY],
+    "slurm.submit_deadline": SECONDS,
 }
 REQUIRED: dict[str, dict[str, object]] = {
     "hosts": {"name": "reg.example"},
@@ -228,11 +245,29 @@ def toml(value: object) -> str:
             return str(value)
 
 
+def slurm_that_is_well(cray: StandIns, document: dict[str, Any]) -> dict[str, object]:
+    """A table `slurm`, and a Slurm that fits the site of `document`."""
+    plugin, plugstack, scontrol = (cray.directory / name for name in ("udi.so", "plugstack.conf", "scontrol"))
+    table: dict[str, object] = {"plugin": str(plugin), "plugstack": str(plugstack), "squeue": "/bin/true"}
+    table["scontrol"] = str(scontrol)
+    everything = document | {"slurm": table}
+    text = "".join(f"{name} = {toml(item)}\n" for name, item in everything.items())
+    site = parse(text, str(cray.config_path))
+    plugin.touch()
+    plugstack.write_text(f"required {plugin} {' '.join(plugin_arguments(site))}\n")
+    shown = "".join(f"{name} = {value}\n" for name, value in slurm_conf(site).items())
+    scontrol.write_text(f"#!/bin/sh\ncat <<END\n{shown}END\n")
+    scontrol.chmod(0o755)
+    return table
+
+
 def messages(cray: StandIns, base: str, key: str, value: object) -> list[str]:
     """What is wrong where a key has a value."""
     document: dict[str, Any] = tomllib.loads(base)
     if key.startswith("clusters."):
         document |= {"machine": "clusters", "clusters": {"nodes": "c[1-2]", "fanout_deadline": 2, "ssh": ["/bin/sh"]}}
+    if key.startswith("slurm."):
+        document |= {"workload_manager": "slurm", "slurm": slurm_that_is_well(cray, document)}
     *tables, name = key.split(".")
     at = document
     for table in tables:
