@@ -1,0 +1,119 @@
+"""What was measured, as JSON and as tables, and whether the goals were met."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.pynamic.rounds import Figures
+from benchmarks.pynamic.scaling import Forecast, Together
+from benchmarks.slowfs import Service
+
+REFERENCE = "local disk, tree"
+"""What ratios are taken to."""
+CACHED_GOAL, FIRST_GOAL, OPERATIONS_GOAL = 1.2, 2.0, 10.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything of one run of the benchmark."""
+
+    program: str
+    service: Service
+    bound: float
+    tree: str
+    image: str
+    figures: Sequence[Figures]
+    together: Sequence[Together]
+    forecast: Sequence[Forecast]
+    left_out: Sequence[str]
+    rounds: int
+
+    def figure(self, name: str) -> Figures:
+        """The figures of one way."""
+        return next(each for each in self.figures if each.name == name)
+
+    def write(self, path: Path) -> None:
+        """As JSON, with what it was measured on."""
+        values = {"machine": machine(), **dataclasses.asdict(self), "goals": [list(goal) for goal in goals(self)]}
+        path.write_text(json.dumps(values, indent=1) + "\n")
+
+
+def read(path: Path) -> Report:
+    """A report that `write` made."""
+    values: dict[str, Any] = json.loads(path.read_text())
+    return Report(
+        service=Service(**values["service"]),
+        figures=[Figures(**each) for each in values["figures"]],
+        together=[Together(**each) for each in values["together"]],
+        forecast=[Forecast(**each) for each in values["forecast"]],
+        **{name: values[name] for name in ("program", "bound", "tree", "image", "left_out", "rounds")},
+    )
+
+
+def machine() -> dict[str, str | int]:
+    """What the figures depend on, of the machine that they come from."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 30
+    return {"kernel": platform.release(), "cores": os.cpu_count() or 1, "memory in GiB": pages}
+
+
+def goals(report: Report) -> list[tuple[str, float, float, bool]]:
+    """Each goal: its words, the figure, the bound, whether it was met."""
+    image, tree = report.figure(report.image), report.figure(report.tree)
+    fewer = (tree.operations_first or 0) / max(1, image.operations_first or 1)
+    return [
+        ("cached, times local disk cached", image.ratio_cached, CACHED_GOAL, image.ratio_cached <= CACHED_GOAL),
+        ("first, times local disk first", image.ratio_first, FIRST_GOAL, image.ratio_first <= FIRST_GOAL),
+        ("operations, times fewer than the tree", fewer, OPERATIONS_GOAL, fewer >= OPERATIONS_GOAL),
+    ]
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the tables."""
+    console.print(_start_table(report))
+    if report.together:
+        console.print(_nodes_table(report))
+    if report.forecast:
+        console.print(_forecast_table(report))
+    for words, figure, bound, met in goals(report):
+        console.print(f"{report.image}: {words}: {figure:.2f} (goal {bound:g}): {'met' if met else 'missed'}")
+    for line in report.left_out:
+        console.print(line)
+
+
+def _start_table(report: Report) -> Table:
+    title = f"{report.program}; {report.rounds} rounds, medians; times: of {REFERENCE} in the same round"
+    table = Table(
+        "where", "first s", "times", "cached s", "times", "operations first", "cached", "read MiB", title=title
+    )
+    for each in report.figures:
+        read = "" if each.read_first is None else f"{each.read_first / (1 << 20):.1f}"
+        counts = ("" if count is None else str(count) for count in (each.operations_first, each.operations_cached))
+        times = (f"{each.first:.3f}", f"{each.ratio_first:.2f}", f"{each.cached:.3f}", f"{each.ratio_cached:.2f}")
+        table.add_row(each.name, *times, *counts, read)
+    return table
+
+
+def _nodes_table(report: Report) -> Table:
+    title = f"nodes that start together at one store of {report.bound:g} operations/s; this machine's cores are shared"
+    table = Table("image", "nodes", "s until the last is done", "model", "operations", title=title)
+    for each in report.together:
+        words = (f"{each.seconds:.2f}", f"{each.model:.2f}", str(each.operations))
+        table.add_row(each.name, str(each.nodes), *words)
+    return table
+
+
+def _forecast_table(report: Report) -> Table:
+    table = Table("image", "store's operations/s", "nodes", "s", title="model, each node with cores of its own")
+    for each in report.forecast:
+        table.add_row(each.name, f"{each.bound:g}", str(each.nodes), f"{each.seconds:.1f}")
+    return table
