@@ -20,7 +20,7 @@ from benchmarks.slowfs import Service
 from udi.commandline import run
 
 _WIDTH = 150
-_FORECAST = (1, 4, 16, 100, 1000, 10000)
+_FORECAST = (1, 4, 16, 64, 256, 1000, 4000, 10000)
 _SMALL = (TREE, OURS, EXT4)
 """On every store."""
 _USUAL = (TREE, OURS, DEFAULT, squashfs("zstd:3", 128), EXT4)

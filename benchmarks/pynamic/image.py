@@ -25,7 +25,7 @@ PROGRAM = "/app/modules"
 ARGV = (PYTHON, DRIVER, PROGRAM)
 """How the program is started inside."""
 _SECONDS = 3600.0
-_LEFT_OUT = shutil.ignore_patterns("__pycache__", "test", "tests", "config-*", "dist-packages", "*.a")
+_LEFT_OUT = shutil.ignore_patterns("test", "tests", "config-*", "dist-packages", "*.a")
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,6 @@ def make_tree(program: Path, tree: Path) -> Path:
         (tree / "usr/bin/python3").symlink_to(real.name)
     library = Path("/usr/lib", real.name)
     shutil.copytree(library, tree / str(library)[1:], symlinks=False, ignore=_LEFT_OUT)
-    tools.run(
-        PYTHON, "-m", "compileall", "-q", "-s", tree, tree / str(library)[1:], failure="the library did not compile"
-    )
     for path in _libraries(real, *(library / "lib-dynload").glob("*.so")):
         target = tree / path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)

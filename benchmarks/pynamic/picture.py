@@ -73,6 +73,7 @@ def _bars(axes: Any, shown: Iterable[Figures], choose: Any, form: str) -> None:
             if pair[which] is not None:
                 axes.text(pair[which] or 1, place, " " + form.format(pair[which]), va="center", fontsize=7)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.15)
     axes.grid(axis="x", linewidth=0.3)
 
@@ -92,14 +93,18 @@ def _nodes(report: Report, path: Path) -> Path:
         for axes, bound in zip(panels[0][1:], bounds, strict=True):
             ahead = [each for each in report.forecast if each.name == name and each.bound == bound]
             axes.plot([each.nodes for each in ahead], [each.seconds for each in ahead], line, label=name, **look)
-            axes.set_title(f"model: {bound:,.0f} operations/s, own cores")
-    panels[0][0].set_title(f"measured: {report.bound:,.0f} operations/s, shared cores")
+            axes.set_title(f"model: {bound:,.0f} operations/s, own cores", fontsize=9)
+    panels[0][0].set_title(f"measured: {report.bound:,.0f} operations/s, shared cores", fontsize=9)
     for axes in panels[0]:
         axes.set_xscale("log")
         axes.set_yscale("log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter("")
         axes.set_xlabel("nodes")
         axes.grid(which="major", linewidth=0.3)
         axes.legend(fontsize=7)
+    panels[0][0].set_xticks(sorted({each.nodes for each in report.together}))
     panels[0][0].set_ylabel("seconds until the last node is done")
     return _saved(figure, path)
 

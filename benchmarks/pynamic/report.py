@@ -113,7 +113,12 @@ def _nodes_table(report: Report) -> Table:
 
 
 def _forecast_table(report: Report) -> Table:
-    table = Table("image", "store's operations/s", "nodes", "s", title="model, each node with cores of its own")
+    numbers = sorted({each.nodes for each in report.forecast})
+    title = "model: seconds until the last of so many nodes is done, each with cores of its own"
+    table = Table("image", "store's operations/s", *(f"{number:,}" for number in numbers), title=title)
+    rows: dict[tuple[str, float], dict[int, float]] = {}
     for each in report.forecast:
-        table.add_row(each.name, f"{each.bound:g}", str(each.nodes), f"{each.seconds:.1f}")
+        rows.setdefault((each.name, each.bound), {})[each.nodes] = each.seconds
+    for (name, bound), row in rows.items():
+        table.add_row(name, f"{bound:,.0f}", *(f"{row[number]:.1f}" for number in numbers))
     return table
