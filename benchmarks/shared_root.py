@@ -132,7 +132,7 @@ def grouped(trace: str, ours: str) -> dict[str, int]:
     found = dict.fromkeys((*_GROUPS, "our zip"), 0)
     beginnings = {start: name for name, starts in _GROUPS.items() for start in starts}
     for line in trace.splitlines():
-        path = line.partition(" ")[2]
+        path = line.split(" ", 3)[3]
         fitting = [start for start in beginnings if path.startswith(start)]
         if path and path != "/" and (path.startswith(ours) or ours.startswith(path)):
             found["our zip"] += 1

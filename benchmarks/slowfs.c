@@ -288,7 +288,10 @@ static void count(const struct mount *mount, const struct fuse_in_header *reques
     struct node *node = numbered(request->nodeid);
     if (trace >= 0 && node) {
         const char *name = request->opcode == FUSE_LOOKUP ? (const char *)(request + 1) : "";
-        dprintf(trace, "%u %s%s%s\n", request->opcode, node->name, *name ? "/" : "", name);
+        const struct fuse_read_in *wanted = (const void *)(request + 1);
+        uint64_t offset = request->opcode == FUSE_READ ? wanted->offset : 0;
+        ssize_t bytes = request->opcode == FUSE_READ && length > 0 ? length : 0;
+        dprintf(trace, "%u %lu %zd %s%s%s\n", request->opcode, offset, bytes, node->name, *name ? "/" : "", name);
     }
 }
 

@@ -78,7 +78,8 @@ class Mounting:
 class SlowFileSystems:
     """Mounts of `source` with one server; a context manager. Raises SetupFailed where the server does not start.
 
-    With `trace`, the server writes the code and the path of each counted operation into that file.
+    With `trace`, the server writes a line for each counted operation into that file: its code, of a read the offset and
+    the bytes (else 0), and the path.
     """
 
     def __init__(

@@ -93,11 +93,21 @@ def show(report: Report, console: Console) -> None:
 def _start_table(report: Report) -> Table:
     title = f"{report.program}; {report.rounds} rounds, medians; times: of {REFERENCE} in the same round"
     table = Table(
-        "where", "first s", "times", "cached s", "times", "operations first", "cached", "read MiB", title=title
+        "where",
+        "first s",
+        "times",
+        "cached s",
+        "times",
+        "operations first",
+        "no reads",
+        "cached",
+        "read MiB",
+        title=title,
     )
     for each in report.figures:
         read = "" if each.read_first is None else f"{each.read_first / (1 << 20):.1f}"
-        counts = ("" if count is None else str(count) for count in (each.operations_first, each.operations_cached))
+        counted = (each.operations_first, each.names_first, each.operations_cached)
+        counts = ("" if count is None else str(count) for count in counted)
         times = (f"{each.first:.3f}", f"{each.ratio_first:.2f}", f"{each.cached:.3f}", f"{each.ratio_cached:.2f}")
         table.add_row(each.name, *times, *counts, read)
     return table

@@ -86,6 +86,11 @@ class Figures:
     read_first: int | None
     kinds_first: Mapping[str, int] | None
 
+    @property
+    def names_first(self) -> int | None:
+        """Operations of the first run that are no reads of data: what a metadata server gets."""
+        return None if self.kinds_first is None else sum(self.kinds_first.values()) - self.kinds_first.get("read", 0)
+
 
 def measure(ways: Sequence[Way], rounds: int, told: Callable[[str], None]) -> dict[str, list[Sample]]:
     """Every way once in every round; `told` gets a line for each round. Every run must have called as many functions.

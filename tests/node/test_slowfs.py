@@ -71,7 +71,8 @@ def test_each_operation_is_counted_once_and_cached_ones_are_not(source: Path, ta
         (target / "large").read_bytes()
         assert (slow.counts() - before).kinds == {"open": 1}
         assert slow.counts().operations == len(trace.read_text().splitlines())
-    assert "1 /deep/empty\n" in trace.read_text()
+    assert "1 0 0 /deep/empty\n" in trace.read_text()
+    assert "15 0 131072 /large\n" in trace.read_text()
 
 
 def test_mounts_have_caches_and_counts_of_their_own(source: Path, target: Path, tmp_path: Path) -> None:

@@ -73,7 +73,8 @@ def test_figures_are_medians_and_ratios_are_taken_within_a_round() -> None:
     assert found.ratio_cached == 1.0
     assert (found.operations_first, found.operations_cached, found.read_first) == (100, 0, 409600)
     assert made().figure("store, tree").operations_first == 2001
-    assert made().figure(REFERENCE).operations_first is None
+    assert made().figure("store, tree").names_first == 1
+    assert made().figure(REFERENCE).operations_first is made().figure(REFERENCE).names_first is None
 
 
 def test_goals() -> None:
