@@ -43,7 +43,7 @@ _USUAL = (TREE, OURS, DEFAULT, squashfs("zstd:3", 128), EXT4)
 @click.option(
     "--peers/--no-peers", "others", default=True, show_default=True, help="Measure docker, ch-run and sshfs too."
 )
-@click.option("--output", type=click.Path(path_type=Path), help="Directory for pynamic.json and the pictures.")
+@click.option("--output", type=click.Path(path_type=Path), help="Directory for JSON, tables and pictures.")
 @click.option("--directory", default=None, help="Working directory, on a local disk.")
 @click.option(
     "--cache", type=click.Path(path_type=Path), default=Path(".cache"), show_default=True, help="For programs."
@@ -82,6 +82,7 @@ def main(
     if output:
         output.mkdir(parents=True, exist_ok=True)
         done.write(output / "pynamic.json")
+        (output / "pynamic.md").write_text(report.markdown(done))
         for path in picture.draw(done, output):
             _told(f"wrote {path}")
 

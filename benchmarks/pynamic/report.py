@@ -77,58 +77,80 @@ def goals(report: Report) -> list[tuple[str, float, float, bool]]:
     ]
 
 
-def show(report: Report, console: Console) -> None:
-    """Print the tables."""
-    console.print(_start_table(report))
+@dataclass(frozen=True)
+class Rows:
+    """One table: what it shows, its columns, its rows."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+def tables(report: Report) -> list[Rows]:
+    """What was measured, and what the model says."""
+    found = [_starts(report)]
     if report.together:
-        console.print(_nodes_table(report))
+        found.append(_nodes(report))
     if report.forecast:
-        console.print(_forecast_table(report))
+        found.append(_forecast(report))
+    return found
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the tables, and which goals were met."""
+    for each in tables(report):
+        table = Table(*each.columns, title=each.title)
+        for row in each.rows:
+            table.add_row(*row)
+        console.print(table)
     for words, figure, bound, met in goals(report):
         console.print(f"{report.image}: {words}: {figure:.2f} (goal {bound:g}): {'met' if met else 'missed'}")
     for line in report.left_out:
         console.print(line)
 
 
-def _start_table(report: Report) -> Table:
+def markdown(report: Report) -> str:
+    """The tables for a document."""
+    return "\n".join(_as_markdown(each) for each in tables(report))
+
+
+def _as_markdown(table: Rows) -> str:
+    lines = [table.columns, ("---",) * len(table.columns), *table.rows]
+    return f"{table.title}:\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _starts(report: Report) -> Rows:
     title = f"{report.program}; {report.rounds} rounds, medians; times: of {REFERENCE} in the same round"
-    table = Table(
-        "where",
-        "first s",
-        "times",
-        "cached s",
-        "times",
-        "operations first",
-        "no reads",
-        "cached",
-        "read MiB",
-        title=title,
-    )
+    columns = ("where", "first s", "times", "cached s", "times", "operations first", "no reads", "cached", "read MiB")
+    rows = []
     for each in report.figures:
         read = "" if each.read_first is None else f"{each.read_first / (1 << 20):.1f}"
         counted = (each.operations_first, each.names_first, each.operations_cached)
         counts = ("" if count is None else str(count) for count in counted)
         times = (f"{each.first:.3f}", f"{each.ratio_first:.2f}", f"{each.cached:.3f}", f"{each.ratio_cached:.2f}")
-        table.add_row(each.name, *times, *counts, read)
-    return table
+        rows.append((each.name, *times, *counts, read))
+    return Rows(title, columns, rows)
 
 
-def _nodes_table(report: Report) -> Table:
-    title = f"nodes that start together at one store of {report.bound:g} operations/s; this machine's cores are shared"
-    table = Table("image", "nodes", "s until the last is done", "model", "operations", title=title)
-    for each in report.together:
-        words = (f"{each.seconds:.2f}", f"{each.model:.2f}", str(each.operations))
-        table.add_row(each.name, str(each.nodes), *words)
-    return table
+def _nodes(report: Report) -> Rows:
+    title = (
+        f"nodes that start together at one store of {report.bound:,.0f} operations/s; this machine's cores are shared"
+    )
+    columns = ("image", "nodes", "s until the last is done", "model", "operations")
+    rows = [
+        (each.name, str(each.nodes), f"{each.seconds:.2f}", f"{each.model:.2f}", str(each.operations))
+        for each in report.together
+    ]
+    return Rows(title, columns, rows)
 
 
-def _forecast_table(report: Report) -> Table:
+def _forecast(report: Report) -> Rows:
     numbers = sorted({each.nodes for each in report.forecast})
     title = "model: seconds until the last of so many nodes is done, each with cores of its own"
-    table = Table("image", "store's operations/s", *(f"{number:,}" for number in numbers), title=title)
-    rows: dict[tuple[str, float], dict[int, float]] = {}
+    found: dict[tuple[str, float], dict[int, float]] = {}
     for each in report.forecast:
-        rows.setdefault((each.name, each.bound), {})[each.nodes] = each.seconds
-    for (name, bound), row in rows.items():
-        table.add_row(name, f"{bound:,.0f}", *(f"{row[number]:.1f}" for number in numbers))
-    return table
+        found.setdefault((each.name, each.bound), {})[each.nodes] = each.seconds
+    rows = [
+        (name, f"{bound:,.0f}", *(f"{row[number]:.1f}" for number in numbers)) for (name, bound), row in found.items()
+    ]
+    return Rows(title, ("image", "store's operations/s", *(f"{number:,}" for number in numbers)), rows)

@@ -22,7 +22,7 @@ def test_the_whole_benchmark(tmp_path: Path) -> None:
     done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "pynamic-nodes.svg", "pynamic-start.svg", "pynamic.json"
+        "pynamic-nodes.svg", "pynamic-start.svg", "pynamic.json", "pynamic.md"
     ]  # fmt: skip
     found = report.read(tmp_path / "out/pynamic.json")
     tree, image = found.figure(found.tree), found.figure(found.image)

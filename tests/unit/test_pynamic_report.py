@@ -98,6 +98,13 @@ def test_tables_say_everything() -> None:
         assert words in text
 
 
+def test_tables_for_a_document() -> None:
+    text = report.markdown(made())
+    assert "| store, image | 4.000 | 1.50 | 1.100 | 1.00 | 100 | 1 | 0 | 0.4 |\n" in text
+    assert "| a | 4 | 8.00 | 8.40 | 100 |\n" in text
+    assert "| b | 50,000 | 0.1 | 1000.0 |\n" in text
+
+
 def test_pictures_name_every_way_and_are_the_same_each_time(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     first = [path.read_bytes() for path in picture.draw(made(), tmp_path)]
