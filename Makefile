@@ -9,11 +9,14 @@ SSHD := $(CACHE)/sshd
 UDI_RUN := $(CACHE)/udi-run
 SPANK := $(CACHE)/slurm
 PACKAGES := python3 python3-venv apache2-utils busybox-static debootstrap debian-archive-keyring docker-registry \
-            docker.io dpkg-dev e2fsprogs gcc iproute2 ksh make munge musl-tools openssh-client openssh-server \
-            openssl patch procps rsync shellcheck skopeo squashfs-tools squashfs-tools-ng strace systemd tinyproxy \
-            umoci util-linux xinetd
+            docker.io dpkg-dev e2fsprogs gcc iproute2 ksh libpython3-dev libslurm-dev make munge musl-tools \
+            openssh-client openssh-server openssl patch procps rsync shellcheck skopeo slurm-client \
+            slurm-wlm-basic-plugins slurmctld slurmd squashfs-tools squashfs-tools-ng strace systemd tinyproxy umoci \
+            util-linux xinetd
+# What `make pynamic` compares to; the tests need neither.
+PEERS := charliecloud-runtime sshfs
 
-.PHONY: help venv check test-fast format setup packages programs sshd udi-run spank demo test test-faults bench constraints clean root
+.PHONY: help venv check test-fast format setup packages programs sshd udi-run spank demo test test-faults bench pynamic constraints clean root
 .NOTPARALLEL:
 
 help: ## show what can be made
@@ -57,12 +60,16 @@ test-faults: root setup ## kill and fail the node software at every point, not o
 bench: root setup ## print the figures that the README quotes (root)
 	$(BIN)/python -m benchmarks.setup
 	$(BIN)/python -m benchmarks.setup --cold
+	$(BIN)/python -m benchmarks.shared_root
 	$(BIN)/python -m benchmarks.anywhere
 	$(BIN)/python -m benchmarks.ssh
 	$(BIN)/python -m benchmarks.udi_run
 	$(BIN)/python -m benchmarks.convert
 	$(BIN)/python -m benchmarks.entries
 	$(BIN)/python -m benchmarks.submit
+
+pynamic: root setup $(CACHE)/pynamic-packages ## measure how fast very many libraries start, by where they are (root); SIZE=paper
+	$(BIN)/python -m benchmarks.pynamic --size $(or $(SIZE),default) --output $(CACHE)/pynamic
 
 constraints: ## renew constraints.txt with the newest versions that setup.cfg allows; make test must pass afterwards
 	rm -rf $(CACHE)/constraints
@@ -92,6 +99,10 @@ $(CACHE)/packages: Makefile
 	mkdir -p $(CACHE)
 	missing=$$(for name in $(PACKAGES); do dpkg-query -W -f '$${Status}' $$name 2>/dev/null | grep -q 'ok installed' || echo $$name; done); \
 	test -z "$$missing" || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; }
+	touch $@
+
+$(CACHE)/pynamic-packages: | $(CACHE)/packages
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PEERS)
 	touch $@
 
 $(SSHD)/bin: sshd/build.sh sshd/job-only.patch sshd/localoptions.h | $(CACHE)/packages

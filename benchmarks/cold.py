@@ -10,11 +10,11 @@ import secrets
 import shlex
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+from benchmarks.slowfs import Mounting, Service, SlowFileSystems
 from tests.node.rig import IDENTITY_FILE, Rig
 from udi import nodecommand, nodezip
 from xcsim import tools
@@ -36,8 +36,9 @@ def measure(rig: Rig, rounds: int) -> None:
         sys.executable, "-m", "compileall", "-q", "-o", "0", software / "tree", failure="our software did not compile"
     )
     starts = {
-        "zip": nodezip.start_line(f"{_MOUNT}/udi.zip", "udiroot.commands"),
-        "package tree": f"import sys; sys.path.insert(0, '{_MOUNT}/tree'); from udiroot.commands import main; main()",
+        "zip": nodezip.start_line(f"{_MOUNT}/udi.zip", "udiroot.commands", nodecommand.START_SIGN),
+        "package tree": f"import sys; sys.path.insert(0, '{_MOUNT}/tree'); from udiroot.commands import main; "
+        f"sys.stderr.write({nodecommand.START_SIGN!r}); main()",
     }
     print(f"{rounds} cold starts, {_LATENCY * 1000:g} ms per operation; operations, and median milliseconds")
     for name, start in starts.items():
@@ -50,14 +51,14 @@ def measure(rig: Rig, rounds: int) -> None:
 
 def _pair(rig: Rig, software: Path, start: str) -> dict[str, tuple[int, float]]:
     """One set-up and one teardown, each on a file system that was just mounted: step → (operations, seconds)."""
-    plan = rig.plan()
+    plan = rig.plan(programs=())  # a package tree holds none
     path, sha256 = rig.send(plan)
     nonce = secrets.token_hex(16)
     commands = {
         "setupRoot": nodecommand.setup_command(rig.site, IDENTITY_FILE, path, sha256, nonce),
         "unsetupRoot": nodecommand.teardown_command(rig.site, IDENTITY_FILE, plan.job, nonce),
     }
-    usual = nodezip.start_line(rig.site.node.zip, "udiroot.commands")
+    usual = nodezip.start_line(rig.site.node.zip, "udiroot.commands", nodecommand.START_SIGN)
     return {
         step: _cold(rig, software, [start if word == usual else word for word in shlex.split(command)])
         for step, command in commands.items()
@@ -65,13 +66,7 @@ def _pair(rig: Rig, software: Path, start: str) -> dict[str, tuple[int, float]]:
 
 
 def _cold(rig: Rig, software: Path, argv: list[str]) -> tuple[int, float]:
-    words = ["--latency", str(_LATENCY), "--namespace", str(rig.node.pid)]
-    server = [sys.executable, "-m", "benchmarks.slowfs", str(software), _MOUNT, *words]
-    with subprocess.Popen(server, stdout=subprocess.PIPE, text=True, cwd=_ROOT) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "ready\n"
+    with SlowFileSystems(software, Service(_LATENCY), [Mounting(_MOUNT, rig.node.pid)]) as slow:
         began = time.perf_counter()
         rig.node.run(argv, check=True)
-        seconds = time.perf_counter() - began
-        rig.node.run(["/bin/umount", _MOUNT], check=True)
-        return int(process.stdout.readline()), seconds
+        return slow.counts().operations, time.perf_counter() - began

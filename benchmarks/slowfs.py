@@ -1,160 +1,215 @@
-"""A read-only file system that passes everything through and delays each operation, as a parallel one does.
+"""Read-only file systems that pass everything through and delay each operation, as a parallel one does.
 
     python -m benchmarks.slowfs SOURCE TARGET [--latency SECONDS] [--namespace PID]
 
-It speaks the kernel's FUSE protocol (linux/fuse.h, 7.31) itself: some fifteen requests, so no library is needed. Once
-mounted it prints `ready`; when it is unmounted it prints how many operations it served. With `--namespace` it mounts
-in the mount namespace of that process.
+Any number of mounts, each with caches of its own as a node has them, share one server with a bound on its operations a
+second. What reaches the server is counted for each mount. The server is benchmarks/slowfs.c, which speaks the kernel's
+FUSE protocol (linux/fuse.h, 7.31) itself: some fifteen requests, so no library is needed, and its own cost is small.
 """
 
 from __future__ import annotations
 
-import errno
+import contextlib
+import hashlib
+import mmap
 import os
-import stat
 import struct
-import time
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 import click
 
 from udi.commandline import run
-from xcsim import kernel
+from udiroot.errors import SetupFailed
+from xcsim import kernel, tools
 
-_HEAD_IN = struct.Struct("<2I2Q4I")
-_HEAD_OUT = struct.Struct("<IiQ")
-_ATTRIBUTES = struct.Struct("<6Q10I")
-_READ = struct.Struct("<2Q2IQ2I")
-_VALID = 3600
-"""Seconds that the kernel may cache an answer: a cold start requests everything once."""
-_LOOKUP, _FORGET, _GETATTR, _READLINK, _OPEN, _GETREAD, _RELEASE = 1, 2, 3, 5, 14, 15, 18
-_FLUSH, _INIT, _OPENDIR, _READDIR, _RELEASEDIR, _INTERRUPT, _DESTROY, _BATCH_FORGET = 25, 26, 27, 28, 29, 36, 38, 42
-_FREE = (_INIT, _RELEASE, _RELEASEDIR, _FLUSH)
-"""Requests that cost no round trip."""
+CACHE = Path(__file__).parents[1] / ".cache"
+NAMES = {1: "lookup", 3: "getattr", 5: "readlink", 14: "open", 15: "read", 17: "statfs", 27: "opendir", 28: "readdir"}
+"""The requests that cost a round trip, by the kernel's number."""
+_SLOTS, _BYTES = 64, 63
+"""Numbers that the server keeps for each mount, and which of them is the bytes that were read."""
 
 
-class SlowFileSystem:
-    """Serves one mount. `latency` in seconds; `operations` counts the delayed requests."""
+@dataclass(frozen=True)
+class Service:
+    """How the server serves: `latency` of each operation in seconds; operations and bytes a second for all mounts
+    together (0: no bound); `valid`, how many seconds the kernel may keep an answer, as a client of a parallel file
+    system keeps what it holds a lock on; the client's read-ahead in KiB (0: the kernel's default); and how many
+    requests of one mount are served at a time."""
 
-    def __init__(self, source: str, latency: float) -> None:
-        self._source = os.open(source, os.O_RDONLY | os.O_DIRECTORY)
-        self._latency = latency
-        self._device = os.open("/dev/fuse", os.O_RDWR)
-        self._paths = {1: "."}
-        self._nodes = {".": 1}
-        self.operations = 0
-        self._answers: dict[int, Callable[[int, bytes], bytes]] = {
-            _LOOKUP: self._lookup,
-            _GETATTR: lambda node, body: struct.pack("<QII", _VALID, 0, 0) + self._attributes(self._paths[node]),
-            _READLINK: lambda node, body: os.fsencode(os.readlink(self._paths[node], dir_fd=self._source)),
-            _OPEN: lambda node, body: struct.pack("<Q2I", os.open(self._paths[node], 0, dir_fd=self._source), 0, 0),
-            _OPENDIR: lambda node, body: struct.pack("<Q2I", 0, 0, 0),
-            _GETREAD: self._read,
-            _READDIR: self._read_directory,
-            _RELEASE: self._release,
-            _RELEASEDIR: lambda node, body: b"",
-            _FLUSH: lambda node, body: b"",
-            _INIT: lambda node, body: struct.pack("<4I2H2I2H8I", 7, 31, 131072, 0, 16, 12, 131072, 1, 32, 0, *(0,) * 8),
-        }
+    latency: float = 0.001
+    operations: float = 0
+    bandwidth: float = 0
+    valid: int = 3600
+    read_ahead: int = 0
+    threads: int = 16
 
-    def mount(self, target: str, namespace: int | None) -> None:
-        """Mount it on `target`, in the mount namespace of the process `namespace`."""
-        if namespace is not None:
-            with open(f"/proc/{namespace}/ns/mnt") as there:
-                kernel.setns(there.fileno())
-        options = f"fd={self._device},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions"
-        kernel.mount("slowfs", target, "fuse", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_RDONLY, options)
 
-    def serve(self) -> None:
-        """Answer the kernel until the file system is unmounted."""
-        while True:
-            try:
-                request = os.read(self._device, 1 << 18)
-            except OSError as error:
-                if error.errno == errno.ENODEV:
-                    return
-                if error.errno in (errno.EINTR, errno.EAGAIN, errno.ENOENT):
-                    continue
-                raise
-            _, code, unique, node = _HEAD_IN.unpack_from(request)[:4]
-            if code in (_FORGET, _BATCH_FORGET, _INTERRUPT):
-                continue
-            if code not in _FREE:
-                self.operations += 1
-                time.sleep(self._latency)
-            number, body = self._answer(code, node, request[_HEAD_IN.size :])
-            try:
-                os.write(self._device, _HEAD_OUT.pack(_HEAD_OUT.size + len(body), -number, unique) + body)
-            except FileNotFoundError:  # the requesting process was interrupted
-                continue
-            if code == _DESTROY:
-                return
+@dataclass(frozen=True)
+class Counts:
+    """What reached the server: operations by kind, and bytes read."""
 
-    def _answer(self, code: int, node: int, body: bytes) -> tuple[int, bytes]:
-        answer = self._answers.get(code)
-        if answer is None:
-            return errno.ENOSYS, b""
+    kinds: dict[str, int]
+    read: int
+
+    @property
+    def operations(self) -> int:
+        return sum(self.kinds.values())
+
+    def __sub__(self, earlier: Counts) -> Counts:
+        kinds = {name: count - earlier.kinds.get(name, 0) for name, count in self.kinds.items()}
+        return Counts({name: count for name, count in kinds.items() if count}, self.read - earlier.read)
+
+
+@dataclass(frozen=True)
+class Mounting:
+    """Where to mount: a directory, in the mount namespace of a process (None: this one's)."""
+
+    target: str
+    namespace: int | None = None
+
+    def mountinfo(self) -> Path:
+        return Path(f"/proc/{self.namespace or 'self'}/mountinfo")
+
+
+class SlowFileSystems:
+    """Mounts of `source` with one server; a context manager. Raises SetupFailed where the server does not start.
+
+    With `trace`, the server writes a line for each counted operation into that file: its code, of a read the offset and
+    the bytes (else 0), and the path.
+    """
+
+    def __init__(
+        self, source: Path, service: Service, mountings: Sequence[Mounting], trace: Path | None = None
+    ) -> None:
+        self._source, self._service, self._mountings, self._trace = source, service, mountings, trace
+        size = len(mountings) * _SLOTS * 8
+        self._shared = os.memfd_create("slowfs")
+        os.truncate(self._shared, size)
+        self._counters = mmap.mmap(self._shared, size)
+
+    def __enter__(self) -> Self:
+        program = server_program()
+        devices = [_mounted(mounting) for mounting in self._mountings]
+        log = os.open(self._trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if self._trace else -1
         try:
-            return 0, answer(node, body)
-        except OSError as error:
-            return error.errno or errno.EIO, b""
-
-    def _lookup(self, node: int, body: bytes) -> bytes:
-        path = os.path.normpath(f"{self._paths[node]}/{os.fsdecode(body.rstrip(bytes(1)))}")
-        times = struct.pack("<2Q2I", _VALID, _VALID, 0, 0)
-        try:
-            attributes = self._attributes(path)
-        except FileNotFoundError:  # node 0: an absence that the kernel may cache too
-            return struct.pack("<2Q", 0, 0) + times + bytes(_ATTRIBUTES.size)
-        number = self._nodes.setdefault(path, len(self._nodes) + 1)
-        self._paths[number] = path
-        return struct.pack("<2Q", number, 0) + times + attributes
-
-    def _attributes(self, path: str) -> bytes:
-        found = os.stat(path, dir_fd=self._source, follow_symlinks=False)
-        seconds = (int(found.st_atime), int(found.st_mtime), int(found.st_ctime))
-        owner = (found.st_mode, found.st_nlink, found.st_uid, found.st_gid, 0, 4096, 0)
-        return _ATTRIBUTES.pack(found.st_ino, found.st_size, found.st_blocks, *seconds, 0, 0, 0, *owner)
-
-    def _read(self, node: int, body: bytes) -> bytes:
-        handle, offset, size = _READ.unpack_from(body)[:3]
-        return os.pread(handle, size, offset)
-
-    def _read_directory(self, node: int, body: bytes) -> bytes:
-        offset, size = _READ.unpack_from(body)[1:3]
-        directory = os.open(self._paths[node], os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._source)
-        try:
-            names = sorted(os.listdir(directory))
-            out = b""
-            for number, name in enumerate(names[offset:], offset + 1):
-                kind = stat.S_IFMT(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode) >> 12
-                raw = os.fsencode(name)
-                entry = struct.pack("<2Q2I", number, number, len(raw), kind) + raw
-                entry += bytes(-len(entry) % 8)
-                if len(out) + len(entry) > size:
-                    break
-                out += entry
-            return out
+            descriptors = [self._shared, *devices, *([log] if log >= 0 else [])]
+            argv = _words(program, self._source, self._service, (self._shared, log), devices)
+            self._server = subprocess.Popen(argv, stdout=subprocess.PIPE, pass_fds=descriptors)
         finally:
-            os.close(directory)
+            for descriptor in (*devices, *([log] if log >= 0 else [])):
+                os.close(descriptor)
+        assert self._server.stdout
+        if self._server.stdout.readline() != b"ready\n":
+            self.__exit__()
+            raise SetupFailed("the slow file system's server did not start")
+        if self._service.read_ahead:
+            for mounting in self._mountings:
+                Path(f"/sys/class/bdi/{_device_number(mounting)}/read_ahead_kb").write_text(
+                    str(self._service.read_ahead)
+                )
+        return self
 
-    def _release(self, node: int, body: bytes) -> bytes:
-        os.close(struct.unpack_from("<Q", body)[0])
-        return b""
+    def __exit__(self, *_: object) -> None:
+        for mounting in self._mountings:
+            _unmount(mounting)
+        try:
+            self._server.wait(10)
+        except subprocess.TimeoutExpired:  # something outside still holds a mount: it gets errors from now on
+            self._server.kill()
+            self._server.wait()
+        assert self._server.stdout
+        self._server.stdout.close()
+        self._counters.close()
+        os.close(self._shared)
+
+    def counts(self, number: int | None = None) -> Counts:
+        """What reached the server since it started, from one mount or from all."""
+        total = [0] * _SLOTS
+        for mount in range(len(self._mountings)) if number is None else (number,):
+            values = struct.unpack_from(f"{_SLOTS}Q", self._counters, mount * _SLOTS * 8)
+            total = [one + other for one, other in zip(total, values, strict=True)]
+        return Counts({name: total[code] for code, name in NAMES.items() if total[code]}, total[_BYTES])
+
+    def processor(self) -> float:
+        """Seconds of a core that the server has taken since it started."""
+        words = Path(f"/proc/{self._server.pid}/stat").read_text().rpartition(") ")[2].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def server_program() -> Path:
+    """The compiled server, made once for each version of its source."""
+    source = Path(__file__).with_suffix(".c")
+    program = CACHE / f"slowfs-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
+    if not program.exists():
+        CACHE.mkdir(exist_ok=True)
+        unfinished = program.with_suffix(f".{os.getpid()}")
+        tools.run("gcc", "-O2", "-pthread", "-o", unfinished, source, failure="the slow file system did not compile")
+        unfinished.rename(program)
+    return program
+
+
+def _words(program: Path, source: Path, service: Service, files: tuple[int, int], devices: Sequence[int]) -> list[str]:
+    numbers = (int(service.latency * 1e9), service.operations, service.bandwidth, service.valid, service.threads)
+    return [str(program), str(source), *map(str, files), *map(str, numbers), *map(str, devices)]
+
+
+def _mounted(mounting: Mounting) -> int:
+    """Mount it, with nobody serving yet; the descriptor to serve it by."""
+    device = os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions"
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_RDONLY
+    _in_namespace(mounting, lambda: kernel.mount("slowfs", mounting.target, "fuse", flags, options))
+    return device
+
+
+def _unmount(mounting: Mounting) -> None:
+    _in_namespace(mounting, lambda: kernel.umount(mounting.target, kernel.MNT_DETACH))
+
+
+def _in_namespace(mounting: Mounting, action: Callable[[], None]) -> None:
+    """Do it in a child, since a process cannot return from another mount namespace. Raises SetupFailed."""
+    if mounting.namespace is None:
+        action()
+        return
+    child = os.fork()
+    if child == 0:
+        status = 1
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{mounting.namespace}/ns/mnt") as there:
+                kernel.setns(there.fileno())
+            action()
+            status = 0
+        os._exit(status)
+    if os.waitpid(child, 0)[1]:
+        raise SetupFailed(f"mounting or unmounting {mounting.target} failed")
+
+
+def _device_number(mounting: Mounting) -> str:
+    """`major:minor` of the mount, from the kernel's table: asking the file system itself would be an operation."""
+    lines = [line.split() for line in mounting.mountinfo().read_text().splitlines()]
+    return next(words[2] for words in reversed(lines) if words[4] == mounting.target)
 
 
 @click.command()
-@click.argument("source")
+@click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target")
 @click.option("--latency", default=0.001, show_default=True, help="Seconds per operation.")
+@click.option("--operations", default=0.0, show_default=True, help="Bound on operations per second; 0: none.")
 @click.option("--namespace", type=int, help="Pid of a process in whose mount namespace to mount.")
-def main(source: str, target: str, latency: float, namespace: int | None) -> None:
-    """Mount SOURCE on TARGET, each operation delayed, and serve it until it is unmounted."""
-    served = SlowFileSystem(source, latency)
-    served.mount(target, namespace)
-    print("ready", flush=True)
-    served.serve()
-    print(served.operations)
+def main(source: Path, target: str, latency: float, operations: float, namespace: int | None) -> None:
+    """Mount SOURCE on TARGET, each operation delayed, and serve it until it is unmounted; print `ready` before."""
+    program = server_program()
+    device = _mounted(Mounting(target, namespace))
+    counters = os.memfd_create("slowfs")
+    os.truncate(counters, _SLOTS * 8)
+    for descriptor in (device, counters):
+        os.set_inheritable(descriptor, True)
+    words = _words(program, source, Service(latency, operations), (counters, -1), [device])
+    os.execv(program, words)
 
 
 if __name__ == "__main__":

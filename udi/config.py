@@ -71,7 +71,10 @@ class GatewayConfig:
     socket: str = setting("/run/udi/gateway.sock", "UNIX socket of the service", PATH)
     state: str = setting("/var/lib/udi-gateway", "directory on a local disk for work in progress and history", PATH)
     format: str = setting("squashfs", "format of new image files", OneOf("squashfs", "ext4"))
-    compression: str = setting("gzip:1", "compression of squashfs files, as name:level; gzip mounts on every kernel")
+    compression: str = setting(
+        "gzip:1",
+        "compression of squashfs files, as name:level; gzip mounts on every kernel, zstd reads faster (Linux 4.14)",
+    )
     architecture: str = setting(
         "amd64", "architecture of the compute nodes, with their level where images may use it", KNOWN_ARCHITECTURE
     )

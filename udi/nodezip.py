@@ -22,13 +22,20 @@ from udiroot.errors import ConfigError
 
 _MODULES = {"udiroot": None, "nodehealth": ("__init__.py", "check.py")}
 """Packages of the zip: all their files, or those named."""
+_STANDARD = ("struct", "types", "ctypes", "ctypes._endian")
+"""Modules of Python's own library that all steps import: out of the zip, they cost a node no look-up of their own. They
+are those of the Python that nodes run."""
 _START = "bundle"
 """The module by which the start line of a node begins."""
 
 _COMPILE = """
-import json, marshal, py_compile, sys
+import importlib.util, json, marshal, py_compile, sys
 order = json.load(sys.stdin)
 table = {}
+for name in order["standard"]:
+    spec = importlib.util.find_spec(name)
+    if spec and spec.origin and spec.origin.endswith(".py"):
+        order["modules"][name] = spec.submodule_search_locations is not None, spec.origin
 for name, (package, path) in order["modules"].items():
     with open(path, "rb") as stream:
         code = compile(stream.read(), name, "exec", dont_inherit=True, optimize=2)
@@ -65,6 +72,7 @@ def build(site: SiteConfig, path: str, programs: Mapping[str, bytes] | None = No
         table, start, unfinished = (Path(directory) / name for name in ("table", "start", "udi.zip"))
         order = {
             "modules": _modules(),
+            "standard": _STANDARD,
             "table": str(table),
             "start": str(Path(bundle.__file__ or "")),
             "start_to": str(start),

@@ -1,8 +1,8 @@
 """Imports the node software out of one entry of its zip.
 
 `zipimport` opens the archive twice for every module that it loads, and unmarshals it twice; on a parallel file system
-each open is a round trip. So the zip has the compiled code of all modules in one table, and this module, the only one
-that `zipimport` itself has to load.
+each open is a round trip. So the zip has the compiled code of all modules, and of those that they need of Python's own
+library, in one table, and this module, the only one that `zipimport` itself has to load.
 """
 
 import marshal

@@ -30,6 +30,7 @@ def mount_image(plan: NodePlan, node: str, target: str) -> None:
         if plan.image_format == "directory":
             bind(f"/proc/self/fd/{descriptor}", target, FROZEN)
             return
+        _read_far_ahead(descriptor)
         device, path = loop.attach(descriptor, loop.label(node, plan.job))
         try:
             mount(path, target, plan.image_format, FROZEN, _OPTIONS[plan.image_format])
@@ -39,6 +40,18 @@ def mount_image(plan: NodePlan, node: str, target: str) -> None:
             os.close(device)
     finally:
         os.close(descriptor)
+
+
+def _read_far_ahead(descriptor: int) -> None:
+    """Double the read-ahead on the image's file, which the loop device reads through this descriptor.
+
+    Where the store's client reads ahead 128 KiB, a program that loads its libraries then takes a fourth to two fifths
+    fewer operations of the store; where it reads ahead 1 MiB, about as many as before (docs/pynamic.md).
+    """
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    except OSError:  # only advice: a file system without it is read all the same
+        pass
 
 
 def _open(plan: NodePlan) -> int:

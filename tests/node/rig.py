@@ -75,6 +75,7 @@ class Rig:
     """A node with everything that set-up needs; `directory` is the host's side of its file systems."""
 
     directory: Path
+    nid: int = NID
     node: ComputeNode = field(init=False)
     site: SiteConfig = field(init=False)
     image: Path = field(init=False)
@@ -94,7 +95,7 @@ class Rig:
             state=self.directory / "nodes",
             mounts=tuple(NodeMount(str(self.directory / name), target) for name, target in mounts),
         )
-        self.node = ComputeNode(NID, files).start()
+        self.node = ComputeNode(self.nid, files).start()
 
     def close(self) -> None:
         self.node.stop()
