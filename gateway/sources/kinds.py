@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from gateway.sources.files import DockerArchive, FileSource, OciArchive, OciDirectory
+from gateway.sources.made import Ext4File, RootfsArchive, SquashfsFile, VmQcow2, VmRaw, VmVdi, VmVmdk
 from gateway.sources.upstream import DaemonSource, RegistrySource, UpstreamSource
 from udi.reference import ImageReference
 from udiroot.errors import UsageError, printable
 
-_FILES: tuple[type[FileSource], ...] = (DockerArchive, OciDirectory, OciArchive)
+_FILES: tuple[type[FileSource], ...] = (
+    DockerArchive, OciDirectory, OciArchive, RootfsArchive, VmRaw, VmQcow2, VmVmdk, VmVdi, SquashfsFile, Ext4File
+)  # fmt: skip
 _UPSTREAM: tuple[type[UpstreamSource], ...] = (RegistrySource, DaemonSource)
 
 FILE_KINDS = {source.kind: source for source in _FILES}
