@@ -8,8 +8,8 @@ CACHE := .cache
 SSHD := $(CACHE)/sshd
 UDI_RUN := $(CACHE)/udi-run
 PACKAGES := python3 python3-venv apache2-utils busybox-static debootstrap debian-archive-keyring docker-registry \
-            docker.io dpkg-dev e2fsprogs gcc iproute2 ksh make munge musl-tools openssh-client openssh-server \
-            openssl patch procps rsync shellcheck skopeo squashfs-tools squashfs-tools-ng strace systemd tinyproxy \
+            docker.io dpkg-dev e2fsprogs fdisk gcc iproute2 ksh make munge musl-tools openssh-client openssh-server \
+            openssl patch procps qemu-utils rsync shellcheck skopeo squashfs-tools squashfs-tools-ng strace systemd tinyproxy \
             umoci util-linux xinetd
 
 .PHONY: help venv check test-fast format setup packages programs sshd udi-run demo test test-faults bench constraints clean root

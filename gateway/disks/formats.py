@@ -97,7 +97,9 @@ def as_raw(image: Blob, kind: str, directory: str, settings: GatewayConfig) -> i
     """
     size = FORMATS[kind].size(image)
     if size > settings.max_disk_bytes:
-        raise ImageInvalid(f"the disk has {size} bytes, the limit is {settings.max_disk_bytes}", "limit set by gateway.max_disk_bytes")
+        raise ImageInvalid(
+            f"the disk has {size} bytes, the limit is {settings.max_disk_bytes}", "limit set by gateway.max_disk_bytes"
+        )
     given = json.dumps(
         {
             "driver": FORMATS[kind].name,
@@ -115,7 +117,9 @@ def as_raw(image: Blob, kind: str, directory: str, settings: GatewayConfig) -> i
             argv = [settings.qemu_img, "convert", "-q", "-O", "raw", "-W", "-m", "4", f"json:{given}", output.name]
             done = run(argv, seconds=settings.conversion_seconds, merge=True)
             if done.exit_code:
-                raise ImageInvalid(f"the disk image is damaged: {_last_line(done.stdout)}", "check it with qemu-img check")
+                raise ImageInvalid(
+                    f"the disk image is damaged: {_last_line(done.stdout)}", "check it with qemu-img check"
+                )
             return os.open(output.name, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise UpstreamFailed(f"the disk cannot be written to {directory}: {reason(error)}") from error

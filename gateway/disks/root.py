@@ -22,7 +22,9 @@ _KINDS = (
     (0, b"hsqs", "squashfs"),
 )
 """Place and mark of what is found in partitions, and its name."""
-_HINT = "only ext2, ext3 and ext4 are read: copy its files to such a file system, or into an archive (rootfs-archive:FILE)"
+_HINT = (
+    "only ext2, ext3 and ext4 are read: copy its files to such a file system, or into an archive (rootfs-archive:FILE)"
+)
 
 
 def root_of(disk: Blob, wanted: str) -> ExtFileSystem:

@@ -19,7 +19,7 @@ from gateway.image.progress import LayerProgress
 from gateway.sources.docker_daemon import DaemonImage
 from gateway.sources.files import OpenedFiles
 from gateway.sources.kinds import FILE_KINDS
-from gateway.sources.made import MadeSource, Words
+from gateway.sources.made import NO_WORDS, MadeSource, Words
 from gateway.sources.registry_image import RegistryImage
 from gateway.store.credentials import Credentials
 from udi.config import GatewayConfig
@@ -83,10 +83,10 @@ class FromFiles(Origin):
     kind: str
     tag: str
     files: tuple[tuple[str, int], ...]
-    words: Words = Words()
+    words: Words = NO_WORDS
 
     @classmethod
-    def of(cls, opened: OpenedFiles, words: Words) -> Self:
+    def of(cls, opened: OpenedFiles, words: Words = NO_WORDS) -> Self:
         """The origin that these files are; they must stay open until the worker has started."""
         return cls(opened.source.kind, opened.tag, tuple(opened.files.items()), words)
 

@@ -38,6 +38,8 @@ def _reference(text: str, name: str) -> str:
         reference = ImageReference.parse(name)
     except UsageError as error:
         raise UsageError(f"not an image source: {printable(text)!r}", f"a source is one of {FORMS}") from error
+    if reference.scheme:
+        raise UsageError(f"no registry has images of the kind {reference.scheme}", f"a source is one of {FORMS}")
     if reference.id:
         raise UsageError("an image cannot be pulled by its id", "give its name: NAME:TAG or NAME@sha256:…")
     return str(reference)

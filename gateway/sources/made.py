@@ -58,6 +58,9 @@ class Words:
         return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
+NO_WORDS = Words()
+
+
 class MadeSource(FileSource):
     """One file whose tree becomes an image."""
 
@@ -93,7 +96,7 @@ class MadeSource(FileSource):
         opened = self.open(settings.architecture, settings.max_metadata_bytes)
         with (
             contextlib.closing(opened),
-            self.make(opened.files, self.tag, Words(), directory, settings, progress) as image,
+            self.make(opened.files, self.tag, NO_WORDS, directory, settings, progress) as image,
         ):
             yield image
 
@@ -158,6 +161,7 @@ class _FileSystem(MadeSource):
 class _Disk(_FileSystem):
     """A disk of a virtual machine, in `format`; its root file system, or that of the partition that the tag numbers."""
 
+    scheme = "vm"
     format: ClassVar[str]
 
     @classmethod
