@@ -8,9 +8,9 @@ CACHE := .cache
 SSHD := $(CACHE)/sshd
 UDI_RUN := $(CACHE)/udi-run
 SPANK := $(CACHE)/slurm
-PACKAGES := python3 python3-venv apache2-utils busybox-static debootstrap debian-archive-keyring docker-registry \
-            docker.io dpkg-dev e2fsprogs gcc iproute2 ksh libpython3-dev libslurm-dev make munge musl-tools \
-            openssh-client openssh-server openssl patch procps rsync shellcheck skopeo slurm-client \
+PACKAGES := python3 python3-venv apache2-utils busybox-static debian-archive-keyring debootstrap docker-registry \
+            docker.io dpkg-dev e2fsprogs fdisk gcc iproute2 ksh libpython3-dev libslurm-dev make munge musl-tools \
+            openssh-client openssh-server openssl patch procps qemu-utils rsync shellcheck skopeo slurm-client \
             slurm-wlm-basic-plugins slurmctld slurmd squashfs-tools squashfs-tools-ng strace systemd tinyproxy umoci \
             util-linux xinetd
 # What `make pynamic` compares to; the tests need neither.

@@ -80,6 +80,7 @@ class GatewayConfig:
     )
     workers: int = setting(2, "conversions that run at the same time", FEW)
     max_image_bytes: int = setting(64 << 30, "limit on the uncompressed bytes of all layers of one image", POSITIVE)
+    max_disk_bytes: int = setting(256 << 30, "limit on the size of the disk of a virtual machine", POSITIVE)
     max_entries: int = setting(4_000_000, "limit on the entries of all layers of one image", POSITIVE)
     max_header_bytes: int = setting(
         1 << 30, "limit on the paths, links, attributes and sparse maps of all layers of one image", POSITIVE
@@ -96,6 +97,8 @@ class GatewayConfig:
     max_metadata_bytes: int = setting(4 << 20, "limit on the size of a manifest or an image configuration", POSITIVE)
     tar2sqfs: str = setting("/usr/bin/tar2sqfs", "program that makes squashfs files", PATH)
     rdsquashfs: str = setting("/usr/bin/rdsquashfs", "program that lists squashfs files, from the same package", PATH)
+    sqfs2tar: str = setting("/usr/bin/sqfs2tar", "program that reads squashfs files, from the same package", PATH)
+    qemu_img: str = setting("/usr/bin/qemu-img", "program that reads disk images of virtual machines", PATH)
     mke2fs: str = setting("/sbin/mke2fs", "program that makes ext4 file systems", PATH)
     publishers: tuple[str, ...] = setting([], "users other than root who may make the image of an archive public")
     address: str = setting("", "host:port of the service for clients on other machines, authenticated by MUNGE")

@@ -1,7 +1,7 @@
 """Image references: what a user calls an image, parsed once by Docker's own grammar.
 
 `debian`, `debian:12`, `registry.example.org:5000/team/app:v1`, `app@sha256:…`, and `id:` with 64 hex digits for an
-image by its id.
+image by its id. `vm:NAME[:TAG]` is an image made of a virtual machine's disk.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ _REFERENCE = re.compile(
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
 _ID = re.compile(r"id:(?P<id>[0-9a-f]{64})")
-_GRAMMAR = "an image is NAME[:TAG][@sha256:...] in lower case, or id: and 64 hex digits"
-
+_GRAMMAR = "an image is NAME[:TAG][@sha256:...] in lower case, vm:NAME[:TAG], or id: and 64 hex digits"
+SCHEMES = ("vm",)
+"""Kinds of images with names of their own, each written before a colon."""
+_OF_SCHEME = re.compile(
+    rf"(?P<scheme>{'|'.join(SCHEMES)}):(?P<name>{_COMPONENT}(?:/{_COMPONENT})*)(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}))?"
+)
 
 _SCHEME = "docker:"
 """How some sites have their users begin a reference. `docker:name` alone is the tag `name` of the image `docker`."""
@@ -43,13 +47,14 @@ def _without_scheme(text: str) -> str:
 
 @dataclass(frozen=True, order=True)
 class ImageReference:
-    """A parsed reference. Either `id` is set and nothing else, or `name` is."""
+    """A parsed reference. Either `id` is set and nothing else, or `name` is; `scheme` is one of SCHEMES, or empty."""
 
     registry: str = ""
     name: str = ""
     tag: str = ""
     digest: str = ""
     id: str = ""
+    scheme: str = ""
 
     @classmethod
     def parse(cls, text: str) -> ImageReference:
@@ -61,6 +66,8 @@ class ImageReference:
             raise UsageError(f"image name of {len(text)} characters: {printable(text, 40)}", _GRAMMAR)
         if by_id := _ID.fullmatch(text):
             return cls(id=by_id["id"])
+        if of_scheme := _OF_SCHEME.fullmatch(text):
+            return cls(name=of_scheme["name"], tag=of_scheme["tag"] or "latest", scheme=of_scheme["scheme"])
         match = _REFERENCE.fullmatch(text) or _REFERENCE.fullmatch(_without_scheme(text))
         if not match:
             raise UsageError(f"not an image name: '{printable(text)}'", _GRAMMAR)
@@ -76,6 +83,10 @@ class ImageReference:
         if self.id:
             return f"id:{self.id}"
         text = f"{self.registry}/{self.name}" if self.registry else self.name
+        if self.scheme or (
+            self.name in SCHEMES and self.tag and not self.registry
+        ):  # as an image of Docker's is called
+            text = f"{self.scheme or 'docker'}:{text}"
         return text + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
 
 

@@ -78,6 +78,8 @@ class RegistryConfig:
     def canonical(self, reference: ImageReference) -> ImageReference:
         """The one spelling of a reference, under which the store has it: without the default registry's name, and
         without Docker Hub's namespace of official images, so that `docker.io/library/debian` is `debian`."""
+        if reference.scheme:
+            return reference
         registry = HUB if reference.registry == _HUB_ALIAS else reference.registry
         name = reference.name
         if (registry or self.default) == HUB and name.count("/") == 1:

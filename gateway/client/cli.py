@@ -38,24 +38,52 @@ cli.add_command(logout)
 @click.option("--public", is_flag=True, help="Let everybody use the image (publishers only).")
 @click.option("--group", default="", metavar="NAME", help="Let the members of this group of yours use the image too.")
 @click.option("--arch", default="", metavar="NAME", help="Architecture to pull; default: that of the compute nodes.")
+@click.option("--env", multiple=True, metavar="K=V", help="A variable of the new image (files without configuration).")
+@click.option("--workdir", default="", metavar="DIR", help="Its working directory.")
+@click.option("--entrypoint", default="", metavar="WORDS", help="Its entry point, quoted as for a shell.")
+@click.option("--cmd", default="", metavar="WORDS", help="The arguments of its entry point, or its command.")
 @json_option
 @click.pass_obj
-def pull(config_path: str, source: str, name: str, public: bool, group: str, arch: str, as_json: bool) -> None:
+def pull(
+    config_path: str,
+    source: str,
+    name: str,
+    public: bool,
+    group: str,
+    arch: str,
+    env: tuple[str, ...],
+    workdir: str,
+    entrypoint: str,
+    cmd: str,
+    as_json: bool,
+) -> None:
     """Pull the image at SOURCE into the image store, as NAME:TAG.
 
-    SOURCE is [docker://]NAME:TAG, docker-daemon:NAME:TAG, docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG] or
-    oci-archive:FILE[:TAG]. Without NAME:TAG, the image keeps the name that it has there. With --json: reference, id,
-    troubles (replica systems that do not have it yet, one sentence each).
+    SOURCE is an image: [docker://]NAME:TAG, docker-daemon:NAME:TAG, docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG] or
+    oci-archive:FILE[:TAG]. Without NAME:TAG, it keeps the name that it has there. Or it is a file that becomes one,
+    whose configuration the options are: rootfs-archive:FILE (a tar archive of a tree), squashfs:FILE, ext4:FILE, or
+    the disk of a virtual machine, vm-raw:FILE, vm-qcow2:FILE, vm-vmdk:FILE, vm-vdi:FILE, each with [:PARTITION];
+    it is then called vm:NAME:TAG. With --json: reference, id, troubles (replica systems that do not have it yet, one
+    sentence each).
     """
     from gateway.client import pulling
     from gateway.client.progress import Shown, show
+    from gateway.sources.made import Words
     from udi import config
 
     site = config.load(config_path)
+    words = Words(env, _words("--entrypoint", entrypoint), _words("--cmd", cmd), workdir)
     try:
         with Shown(quiet=as_json) as shown:
             done = pulling.pull(
-                site, source, name, public=public, group=group, arch=arch, on_event=lambda event: show(shown, event)
+                site,
+                source,
+                name,
+                public=public,
+                group=group,
+                arch=arch,
+                words=words,
+                on_event=lambda event: show(shown, event),
             )
     except KeyboardInterrupt:
         sys.stderr.write("udi: interrupted; the pull continues in the background (check with `udi images`)\n")
@@ -134,6 +162,18 @@ def rm(config_path: str, reference: str, as_json: bool) -> None:
 
     done = client.ask(config.load(config_path), Remove(reference=ImageReference.parse(reference)))
     _print(done, as_json, f"removed {printable(done.reference)}")
+
+
+def _words(option: str, text: str) -> tuple[str, ...]:
+    """The words of an option, quoted as for a shell. Raises UsageError."""
+    import shlex
+
+    from udiroot.errors import UsageError
+
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise UsageError(f"{option}: {printable(error)}") from error
 
 
 def _print(answer: Any, as_json: bool, text: str) -> None:

@@ -19,6 +19,7 @@ from gateway.image.progress import LayerProgress
 from gateway.sources.docker_daemon import DaemonImage
 from gateway.sources.files import OpenedFiles
 from gateway.sources.kinds import FILE_KINDS
+from gateway.sources.made import NO_WORDS, MadeSource, Words
 from gateway.sources.registry_image import RegistryImage
 from gateway.store.credentials import Credentials
 from udi.config import GatewayConfig
@@ -82,19 +83,20 @@ class FromFiles(Origin):
     kind: str
     tag: str
     files: tuple[tuple[str, int], ...]
+    words: Words = NO_WORDS
 
     @classmethod
-    def of(cls, opened: OpenedFiles) -> Self:
+    def of(cls, opened: OpenedFiles, words: Words = NO_WORDS) -> Self:
         """The origin that these files are; they must stay open until the worker has started."""
-        return cls(opened.source.kind, opened.tag, tuple(opened.files.items()))
+        return cls(opened.source.kind, opened.tag, tuple(opened.files.items()), words)
 
     def opened(self) -> OpenedFiles:
         """The open files, under the same descriptors."""
         return OpenedFiles(FILE_KINDS[self.kind], self.tag, dict(self.files))
 
     def identity(self) -> tuple[object, ...]:
-        """Device, inode, size and times of each file."""
-        return self.opened().identity()
+        """Device, inode, size and times of each file, and what the caller says of them."""
+        return (*self.opened().identity(), self.words)
 
     def descriptors(self) -> tuple[int, ...]:
         """Those of the files."""
@@ -109,7 +111,12 @@ class FromFiles(Origin):
             progress.stage("copying", sum(os.fstat(descriptor).st_size for descriptor in self.descriptors()))
             copy = spool(given, settings.state, settings.max_image_bytes, progress.advance)
         with contextlib.closing(copy):
-            yield _Local(copy.read(settings.architecture, settings.max_metadata_bytes), settings.architecture)
+            source = copy.source
+            if issubclass(source, MadeSource):
+                with source.make(copy.files, copy.tag, self.words, settings.state, settings, progress) as image:
+                    yield _Local(image, settings.architecture)
+            else:
+                yield _Local(copy.read(settings.architecture, settings.max_metadata_bytes), settings.architecture)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class Pulls:
         opened = OpenedFiles.received(FILE_KINDS[request.kind], request.tag, request.files, call.descriptors)
         owner, groups = call.owner(request.public, self._site.gateway), call.shared_with(request.group)
         with self._history.pull(call.uid, str(request.name)):
-            return self._bring(call, request.name, owner, groups, FromFiles.of(opened), request.image)
+            return self._bring(call, request.name, owner, groups, FromFiles.of(opened, request.words), request.image)
 
     def reference(self, call: Call, request: PullReference) -> Pulled:
         """Pull an image of a registry. One that the registry gives to everybody is public here, under its own name."""
@@ -68,7 +68,7 @@ class Pulls:
         try:
             image_id = StoreReader(self._store.layout, call.uid, call.groups).resolve(reference)
         except NotFound as absent:
-            if reference.id or not self._site.gateway.pull_at_submission:
+            if reference.id or reference.scheme or not self._site.gateway.pull_at_submission:
                 raise
             try:
                 image_id = self.reference(call, PullReference(kind="docker", reference=str(reference))).id

@@ -35,6 +35,10 @@ class FileSource(Source):
 
     is_directory: ClassVar[bool] = False
     """Whether the kind has several files, with names of their own."""
+    scheme: ClassVar[str] = ""
+    """That of the names of such images, one of `udi.reference.SCHEMES`."""
+    is_made: ClassVar[bool] = False
+    """Whether the file is no image yet, and only the gateway makes one of it (`gateway.sources.made`)."""
 
     path: str
     tag: str = ""

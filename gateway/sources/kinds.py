@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from gateway.sources.files import DockerArchive, FileSource, OciArchive, OciDirectory
+from gateway.sources.made import Ext4File, RootfsArchive, SquashfsFile, VmQcow2, VmRaw, VmVdi, VmVmdk
 from gateway.sources.upstream import DaemonSource, RegistrySource, UpstreamSource
 from udi.reference import ImageReference
 from udiroot.errors import UsageError, printable
 
-_FILES: tuple[type[FileSource], ...] = (DockerArchive, OciDirectory, OciArchive)
+_FILES: tuple[type[FileSource], ...] = (
+    DockerArchive, OciDirectory, OciArchive, RootfsArchive, VmRaw, VmQcow2, VmVmdk, VmVdi, SquashfsFile, Ext4File
+)  # fmt: skip
 _UPSTREAM: tuple[type[UpstreamSource], ...] = (RegistrySource, DaemonSource)
 
 FILE_KINDS = {source.kind: source for source in _FILES}
@@ -35,6 +38,8 @@ def _reference(text: str, name: str) -> str:
         reference = ImageReference.parse(name)
     except UsageError as error:
         raise UsageError(f"not an image source: {printable(text)!r}", f"a source is one of {FORMS}") from error
+    if reference.scheme:
+        raise UsageError(f"no registry has images of the kind {reference.scheme}", f"a source is one of {FORMS}")
     if reference.id:
         raise UsageError("an image cannot be pulled by its id", "give its name: NAME:TAG or NAME@sha256:…")
     return str(reference)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from gateway.sources import kinds
+from gateway.sources.made import NO_WORDS, Words
 from gateway.wire.codec import Document, ParseReference, from_document, to_document
 from udi.facts import Facts
 from udi.reference import ImageReference
@@ -155,7 +156,8 @@ class PullFiles(Request[Pulled]):
 
     `kind` is one of FILE_KINDS, `tag` which of the source's images is meant (empty: the only one), and `files` names
     the descriptors in their order; an archive is the one file with an empty name. `group` is a group of the caller's
-    that may use the image too. `image`, where it is set, is the id that the image must have.
+    that may use the image too. `image`, where it is set, is the id that the image must have. `words` are those of an
+    image made of files without a configuration.
     """
 
     do = "pull"
@@ -167,6 +169,7 @@ class PullFiles(Request[Pulled]):
     public: bool = False
     group: str = ""
     image: str = ""
+    words: Words = NO_WORDS
 
     def __post_init__(self) -> None:
         """Raises UsageError for a name that is bound to a content already."""

@@ -16,7 +16,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BASE = {"udiroot", "udi"}
-GATEWAY = ["gateway.image", "gateway.store", "gateway.sources", "gateway.wire", "gateway.client", "gateway.service"]
+GATEWAY = [
+    "gateway.image",
+    "gateway.disks",
+    "gateway.store",
+    "gateway.sources",
+    "gateway.wire",
+    "gateway.client",
+    "gateway.service",
+]
 MAY_IMPORT: dict[str, set[str]] = {
     "udiroot": set(),
     "udi": {"udiroot", "templates"},
