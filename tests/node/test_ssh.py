@@ -12,6 +12,7 @@ import pytest
 
 from tests.node.pair import PORT, Pair
 from tests.node.rig import ALICE, BOB, make_tree
+from udi.accounts import group_name
 from udi.sshkeys import public_key
 from udiroot.plan import PlanUser
 from xcsim import kernel
@@ -32,7 +33,8 @@ wait
 
 def test_a_command_on_the_other_node_as_the_same_user(joined: Pair) -> None:
     done = joined.ssh("'cat /etc/xcsim/nid; id; cat /etc/os-release; exit 7'")
-    assert done.stdout == "413\nuid=1001(alice) gid=1001(group1001) groups=1001(group1001),2001(group2001)\nNAME=tiny\n"
+    own, other = (f"{gid}({group_name(gid)})" for gid in (1001, 2001))
+    assert done.stdout == f"413\nuid=1001(alice) gid={own} groups={own},{other}\nNAME=tiny\n"
     assert (done.returncode, done.stderr) == (7, "")
     assert joined.ssh("cat /etc/xcsim/nid", nid=413, to=412).stdout == "412\n"
     assert joined.ssh("cat /etc/xcsim/nid", nid=412, to=412).stdout == "412\n"
