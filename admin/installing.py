@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from udi import durable
@@ -36,8 +36,9 @@ def render_below(directory: str, files: Sequence[SiteFile]) -> list[str]:
     return [_write(directory + file.path, _merged(file, ""), file.mode) for file in files]
 
 
-def install(root: str, files: Sequence[SiteFile]) -> Installed:
-    """Put each file in place below `root`.
+def install(root: str, files: Sequence[SiteFile], programs: Mapping[str, bytes] | None = None) -> Installed:
+    """Put each file in place below `root`, and before them programs that were built, path → content: a file may make
+    others use them at once.
 
     Raises NotPermitted, before anything is written, with all files of the site's own that are in the way.
     """
@@ -58,16 +59,18 @@ def install(root: str, files: Sequence[SiteFile]) -> Installed:
     if refusals:
         hint = "; ".join(dict.fromkeys(refusal.hint for refusal in refusals))
         raise NotPermitted("; ".join(refusal.message for refusal in refusals), hint)
-    return Installed([_write(path, text, mode) for path, text, mode in merged if _differs(path, text, mode)], advice)
+    changed = [_write_bytes(prefix + path, content, 0o755) for path, content in (programs or {}).items()]
+    changed += [_write(path, text, mode) for path, text, mode in merged if _differs(path, text, mode)]
+    return Installed(changed, advice)
 
 
-def built_udi_run(path: str) -> bytes:
-    """`udi-run` as it was built at `path`. Raises ConfigError."""
+def built(path: str, key: str, target: str) -> bytes:
+    """A program that `make TARGET` built at `path`, the value of `key`. Raises ConfigError."""
     try:
         with open(path, "rb") as program:
             return program.read()
     except OSError as error:
-        raise ConfigError(f"install.udi_run_built: {path}: {error.strerror}", "make udi-run builds it") from error
+        raise ConfigError(f"{key}: {path}: {error.strerror}", f"make {target} builds it") from error
 
 
 def install_sshd(built: str, directory: str) -> list[str]:
@@ -111,7 +114,7 @@ def _foreign(file: SiteFile, path: str) -> NotPermitted | None:
 
 def _is_ours(file: SiteFile, line: str) -> bool:
     """Whether a line is the one that we would write, or an older one of ours: the same program at another path."""
-    if re.sub(r"\s*=\s*", "=", line.strip()).split() == file.text.split():
+    if len(file.key.split()) > 1 or re.sub(r"\s*=\s*", "=", line.strip()).split() == file.text.split():
         return True
     ours, theirs = file.text.split(), line.split()
     return len(ours) == len(theirs) == 2 and os.path.basename(ours[1]) == os.path.basename(theirs[1])
@@ -140,7 +143,7 @@ def _merged(file: SiteFile, present: str) -> str:
 
 def _lines_with_key(file: SiteFile, present: str) -> list[str]:
     """Lines that set what ours sets: the key, then a blank, or nothing where the key ends in `=`."""
-    name = re.escape(file.key.rstrip("="))
+    name = r"\s+".join(map(re.escape, file.key.rstrip("=").split()))
     key = re.compile(rf"\s*{name}\s*=" if file.key.endswith("=") else rf"\s*{name}(?=\s|$)")
     return [line for line in present.splitlines(keepends=True) if key.match(line)]
 
@@ -164,10 +167,14 @@ def _differs(path: str, text: str, mode: int) -> bool:
 
 
 def _write(path: str, text: str, mode: int) -> str:
+    return _write_bytes(path, text.encode("utf-8", "surrogateescape"), mode)
+
+
+def _write_bytes(path: str, content: bytes, mode: int) -> str:
     """Written atomically, owned by whoever runs this (root), with its mode set before it has its name."""
     try:
         durable.make_public_directory(os.path.dirname(path))
-        durable.write(path, text.encode("utf-8", "surrogateescape"), mode=mode)
+        durable.write(path, content, mode=mode)
     except OSError as error:
         raise UpstreamFailed(f"{path} cannot be written: {error.strerror}") from error
     return path
