@@ -9,7 +9,7 @@ import click
 
 from admin.config_check import errors_of
 from admin.example import example
-from admin.installing import built_udi_run, install_sshd, planned, render_below
+from admin.installing import built, install_programs, install_sshd, planned, render_below
 from admin.machines import machine_of
 from admin.managers import manager_of
 from admin.sitefiles import site_files
@@ -37,13 +37,16 @@ def cli(context: click.Context, config_path: str) -> None:
 def check_config(config_path: str) -> None:
     """Validate the configuration, and check what it names on this host: paths, accounts, owners, programs, limits.
 
-    Every error is printed.
+    Every error is printed, and what may surprise users as a note.
     """
     errors = errors_of(config_path)
     for error in errors:
         complain(PROGRAM, error)
     if errors:
         sys.exit(ConfigError.exit_code)
+    site = load(config_path)
+    for remark in manager_of(site).remarks():
+        click.echo(f"{PROGRAM}: note: {remark}", err=True)
     click.echo(f"{config_path}: OK")
 
 
@@ -72,12 +75,12 @@ def install(config_path: str, root: str) -> None:
     if os.geteuid() != 0:
         raise UsageError("only root can install: the hooks must be owned by root")
     prefix = _directory("--root", root).rstrip("/")
-    programs = {"udi-run": built_udi_run(site.install.udi_run_built)}
-    plan = planned(prefix, site_files(site, machine_of(site), config_path))
     manager = manager_of(site)
-    # The hooks come last, since what they tell the nodes' software must be known to it.
+    programs = {"udi-run": built(site.install.udi_run_built, "install.udi_run_built", "udi-run")}
+    plan = planned(prefix, site_files(site, machine_of(site), config_path))
+    # The hooks come last, since what they tell the nodes' software must be known to it; so do lines that load programs.
     nodezip.build(site, prefix + site.install.zip, programs)
-    others = manager.install_programs(prefix)
+    others = install_programs(prefix, manager.built())
     if site.ssh.enabled or os.path.isdir(site.install.ssh_built):
         others += install_sshd(site.install.ssh_built, prefix + site.install.ssh)
     done = plan.put()

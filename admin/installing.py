@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from udi import durable
@@ -100,13 +100,18 @@ def _advice(file: SiteFile, theirs: str) -> str:
     return file.advice
 
 
-def built_udi_run(path: str) -> bytes:
-    """`udi-run` as it was built at `path`. Raises ConfigError."""
+def install_programs(root: str, programs: Mapping[str, bytes]) -> list[str]:
+    """Put programs that were built in place below `root`, path → content; their paths. Raises UpstreamFailed."""
+    return [_write_bytes(root + path, content, 0o755) for path, content in programs.items()]
+
+
+def built(path: str, key: str, target: str) -> bytes:
+    """A program that `make TARGET` built at `path`, the value of `key`. Raises ConfigError."""
     try:
         with open(path, "rb") as program:
             return program.read()
     except OSError as error:
-        raise ConfigError(f"install.udi_run_built: {path}: {error.strerror}", "make udi-run builds it") from error
+        raise ConfigError(f"{key}: {path}: {error.strerror}", f"make {target} builds it") from error
 
 
 def install_sshd(built: str, directory: str) -> list[str]:
@@ -166,7 +171,7 @@ def _foreign(file: SiteFile, path: str) -> NotPermitted | None:
 
 def _is_ours(file: SiteFile, line: str) -> bool:
     """Whether a line is the one that we would write, or an older one of ours: the same program at another path."""
-    if re.sub(r"\s*=\s*", "=", line.strip()).split() == file.text.split():
+    if len(file.key.split()) > 1 or re.sub(r"\s*=\s*", "=", line.strip()).split() == file.text.split():
         return True
     ours, theirs = file.text.split(), line.split()
     return len(ours) == len(theirs) == 2 and os.path.basename(ours[1]) == os.path.basename(theirs[1])
@@ -196,7 +201,7 @@ def _merged(file: SiteFile, present: str) -> str:
 
 def _lines_with_key(file: SiteFile, present: str) -> list[str]:
     """Lines that set what ours sets: the key, then a blank, or nothing where the key ends in `=`."""
-    name = re.escape(file.key.rstrip("="))
+    name = r"\s+".join(map(re.escape, file.key.rstrip("=").split()))
     key = re.compile(rf"\s*{name}\s*=" if file.key.endswith("=") else rf"\s*{name}(?=\s|$)")
     return [line for line in present.splitlines(keepends=True) if key.match(line)]
 
@@ -221,10 +226,14 @@ def _differs(path: str, text: str, mode: int) -> bool:
 
 
 def _write(path: str, text: str, mode: int) -> str:
+    return _write_bytes(path, text.encode("utf-8", "surrogateescape"), mode)
+
+
+def _write_bytes(path: str, content: bytes, mode: int) -> str:
     """Written atomically, owned by whoever runs this (root), with its mode set before it has its name."""
     try:
         durable.make_public_directory(os.path.dirname(path))
-        durable.write(path, text.encode("utf-8", "surrogateescape"), mode=mode)
+        durable.write(path, content, mode=mode)
     except OSError as error:
         raise UpstreamFailed(f"{path} cannot be written: {error.strerror}") from error
     return path

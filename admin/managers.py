@@ -21,8 +21,8 @@ class Manager(Protocol):
     def site_files(self, render: Renderer) -> list[SiteFile]:
         """What it needs installed. Raises ConfigError."""
 
-    def install_programs(self, prefix: str) -> list[str]:
-        """Install what was built for it below `prefix`; the paths. Raises ConfigError, UpstreamFailed."""
+    def built(self) -> Mapping[str, bytes]:
+        """What was compiled for it and must be in place before its files: path → content. Raises ConfigError."""
 
     def advice(self) -> list[str]:
         """What a person must do after an installation, a sentence each."""
@@ -36,6 +36,9 @@ class Manager(Protocol):
     def errors(self, machine: Machine) -> Iterator[UdiError]:
         """What is wrong with its table, or with how it is set up on this host."""
 
+    def remarks(self) -> list[str]:
+        """What is right but may surprise users, a sentence each."""
+
     def jobs(self, machine: Machine) -> Jobs:
         """Jobs with images, held ones, and nodes out of service. Raises UpstreamFailed."""
 
@@ -44,6 +47,12 @@ class Manager(Protocol):
 
         Raises TeardownIncomplete and other UdiErrors.
         """
+
+    def check(self, machine: Machine) -> int:
+        """On a node: print in one line whether anything of shifter-xc is left there; 0 where nothing is, else 1."""
+
+    def mark(self, machine: Machine, nodes: str, why: str) -> None:
+        """Take nodes out of service for an operator's reason. Raises UsageError, UpstreamFailed, TimedOut."""
 
     def recover(self, machine: Machine, nodes: str) -> None:
         """Clean, check and bring back nodes; a line for each. Raises TeardownIncomplete."""

@@ -8,8 +8,7 @@ import sys
 import click
 
 from admin.machines import machine_of
-from admin.nodes import mark_nodes, recover_nodes
-from nodehealth import check as node_check
+from admin.managers import manager_of
 from udi.commandline import config_option, run, version_option
 from udi.config import load
 
@@ -30,8 +29,7 @@ def cli(context: click.Context, config_path: str) -> None:
 def check(config_path: str) -> None:
     """On a node: is anything of shifter-xc left? Prints one line; exit code 0 when clean, 1 when dirty."""
     site = load(config_path)
-    paths = ["--root", site.node.root, "--run", site.node.run, "--nid-file", machine_of(site).identity_file()]
-    sys.exit(node_check.run(paths))
+    sys.exit(manager_of(site).check(machine_of(site)))
 
 
 @cli.command()
@@ -41,16 +39,19 @@ def check(config_path: str) -> None:
 def admindown(config_path: str, nodes: str, reason: str) -> None:
     """Take NODES out of service: nid[00012-00013] or 12-13,17."""
     site = load(config_path)
-    mark_nodes(site, machine_of(site), nodes, reason)
+    manager_of(site).mark(machine_of(site), nodes, reason)
 
 
 @cli.command()
 @click.argument("nodes")
 @click.pass_obj
 def recover(config_path: str, nodes: str) -> None:
-    """Clean, check and bring back NODES that shifter-xc took out of service."""
+    """Clean, check and bring back NODES that shifter-xc took out of service.
+
+    With native Slurm, on the node itself, by its name.
+    """
     site = load(config_path)
-    recover_nodes(site, machine_of(site), nodes)
+    manager_of(site).recover(machine_of(site), nodes)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from nodehealth import check
 from nodehealth.out_of_service import take_out_of_service
 from nodehealth.recovery import recover
 from udi.command import Deadline
@@ -14,6 +15,11 @@ from udiroot.errors import TeardownIncomplete
 
 _BY_HAND = "0"
 """The job that a node is recorded under when an operator marks it: no job has this number."""
+
+
+def check_node(site: SiteConfig, machine: Machine) -> int:
+    """On a node of the machine: is anything of shifter-xc left? Prints one line; 0 where it is clean, else 1."""
+    return check.run(["--root", site.node.root, "--run", site.node.run, "--nid-file", machine.identity_file()])
 
 
 def recover_nodes(site: SiteConfig, machine: Machine, text: str) -> None:

@@ -5,15 +5,17 @@ node, as Torque's do."""
 from __future__ import annotations
 
 import os
-import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
 
 import click
 
-from admin.nodes import recover_nodes
+from admin.installing import built
+from admin.nodes import check_node, mark_nodes, recover_nodes
+from admin.slurm_check import SlurmSetup
 from admin.status import Jobs, jobs_of_host
+from jobs.deadlines import require_fitting
 from jobs.local import LocalJob, jobs_here
 from jobs.notes import Notes
 from jobs.state import JobState
@@ -21,26 +23,18 @@ from jobs.takedown import take_down
 from jobs.tries import Hold
 from nodehealth.records import DirtyNode
 from slurm_hooks import commands, recovery
-from slurm_hooks.native import require_native
+from slurm_hooks.hostlist import expand
+from slurm_hooks.leaks import examine, in_words
 from slurm_hooks.settings import SlurmConfig
-from slurm_hooks.site_files import plugin_arguments, programs, site_files, slurm_conf
+from slurm_hooks.site_files import programs, site_files, slurm_conf
 from slurm_hooks.starts import failures_in
-from udi import durable
 from udi.accounts import account_of_uid
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.nodes import folded, named
-from udi.oserrors import reason
 from udi.platform import Machine
 from udi.sitefiles import Renderer, SiteFile
-from udiroot.errors import ConfigError, NotFound, TeardownIncomplete, UdiError, UpstreamFailed, UsageError
-
-_PARAMETER = re.compile(r"^(\w+)\s*=\s*(.*?)\s*$", re.MULTILINE)
-_LIMITS = ("PrologEpilogTimeout", "BatchStartTimeout")
-"""Parameters whose value must be at least ours."""
-_NO_LIMIT = (0, 65534, 65535)
-"""What Slurm shows for a limit that is not set."""
-_HELD = "JobHeldAdmin"
+from udiroot.errors import ConfigError, NotFound, TeardownIncomplete, UdiError, UsageError
 
 
 class Slurm:
@@ -54,23 +48,9 @@ class Slurm:
     def site_files(self, render: Renderer) -> list[SiteFile]:
         return site_files(self._site, render)
 
-    def install_programs(self, prefix: str) -> list[str]:
+    def built(self) -> Mapping[str, bytes]:
         """The plugin, which must be the one for the Slurm of this cluster: built against its headers."""
-        built, path = self._settings.plugin_built, prefix + self._settings.plugin
-        try:
-            with open(built, "rb") as stream:
-                content = stream.read()
-        except OSError as error:
-            raise ConfigError(
-                f"slurm.plugin_built: {built}: {reason(error)}",
-                "make spank builds it against the headers of your Slurm",
-            ) from error
-        try:
-            durable.make_public_directory(os.path.dirname(path))
-            durable.write(path, content, mode=0o755)
-        except OSError as error:
-            raise UpstreamFailed(f"{path} cannot be written: {reason(error)}") from error
-        return [path]
+        return {self._settings.plugin: built(self._settings.plugin_built, "slurm.plugin_built", "spank")}
 
     def advice(self) -> list[str]:
         """slurm.conf is the site's own: what it must have is said, and checked by `check-config`."""
@@ -84,57 +64,30 @@ class Slurm:
         return {"slurm.notes": self._settings.notes}
 
     def errors(self, machine: Machine) -> Iterator[UdiError]:
-        site, settings = self._site, self._settings
-        if not settings.over_alps:
-            try:
-                require_native(site)
-            except UdiError as error:
-                yield error
-        if not os.path.isfile(settings.plugin):
-            yield self._error(f"slurm.plugin: {settings.plugin} is not a file on this host", "udi-admin install")
-        yield from self._plugstack_errors()
-        yield from self._conf_errors()
+        yield from SlurmSetup(self._site).errors()
+        if self._settings.over_alps:
+            yield from self._deadline_errors(machine)
 
-    def _plugstack_errors(self) -> Iterator[UdiError]:
-        path = self._settings.plugstack
+    def _deadline_errors(self, machine: Machine) -> Iterator[UdiError]:
+        """A fan-out must end before the hook that waits for it."""
+        site, settings = self._site, self._settings
         try:
-            with open(path, encoding="utf-8", errors="replace") as stream:
-                lines = [line.split() for line in stream]
-        except OSError as error:
-            yield self._error(f"slurm.plugstack: {path}: {reason(error)}", "udi-admin install")
-            return
-        wanted = ["required", self._settings.plugin, *plugin_arguments(self._site)]
-        ours = [words for words in lines if self._settings.plugin in words[1:2]]
-        if ours != [wanted]:
-            yield self._error(
-                f"{path} must have one line for {self._settings.plugin}, with 'required' and the arguments of this"
-                " configuration",
-                f"{' '.join(wanted)}",
+            require_fitting(site, machine, settings.prolog_deadline, "slurm.prolog_deadline")
+        except UdiError as error:
+            yield error
+        if machine.fanout_deadline > settings.epilog_deadline:
+            yield ConfigError(
+                f"{site.path}: slurm.epilog_deadline must be at least {machine.name}.fanout_deadline, not"
+                f" {settings.epilog_deadline} and {machine.fanout_deadline} seconds"
             )
 
-    def _conf_errors(self) -> Iterator[UdiError]:
-        """What slurmctld has of slurm.conf."""
-        try:
-            slurm = commands.Slurm(self._settings)
-            given = {name.lower(): value for name, value in _PARAMETER.findall(slurm.configuration(self._deadline()))}
-        except UdiError as error:
-            yield self._error(f"slurm.conf could not be checked: {error.message}")
-            return
-        if "prolog" not in given:
-            yield self._error(f"slurm.scontrol: {self._settings.scontrol} show config does not show Prolog")
-            return
-        for name, value in slurm_conf(self._site).items():
-            if not _fits(name, value, given.get(name.lower(), "")):
-                yield self._error(
-                    f"slurm.conf: {name} is {given.get(name.lower()) or '(null)'}",
-                    f"{name}={value}, or a hook that calls it",
-                )
+    def remarks(self) -> list[str]:
+        return list(SlurmSetup(self._site).remarks())
 
     def jobs(self, machine: Machine) -> Jobs:
         """On a node, the jobs that have a root here; everywhere, nodes that are drained and jobs that are held because
         of shifter-xc, as slurmctld says."""
-        slurm = commands.Slurm(self._settings)
-        deadline = self._deadline()
+        slurm, deadline = commands.Slurm(self._settings), self._deadline()
         errors: list[str] = []
         held: tuple[Hold, ...] = ()
         nodes: dict[str, commands.NodeState] = {}
@@ -146,7 +99,7 @@ class Slurm:
         if self._settings.over_alps:
             return jobs_of_host(self._site, machine, held)
         dirty = tuple(
-            DirtyNode(named(name), (), state.reason.removeprefix(commands.REASON), int(time.time()))
+            DirtyNode(named(name), (), state.reason.removeprefix(commands.REASON), state.since)
             for name, state in sorted(nodes.items())
         )
         states = {named(name): "+".join(sorted(state.flags)).lower() for name, state in nodes.items()}
@@ -163,7 +116,7 @@ class Slurm:
                 image=note.image if note else "",
                 image_id=note.id if note else "",
                 allocation="",
-                nodes=(named(socket.gethostname().partition(".")[0]),),
+                nodes=(named(_here()),),
                 plan="",
                 phase=note.state if note else "left",
                 since=since,
@@ -183,43 +136,73 @@ class Slurm:
         if done.dirty:
             raise TeardownIncomplete(f"{folded(done.dirty)} not clean", "see udi-admin status")
 
+    def check(self, machine: Machine) -> int:
+        """Native: a node of several jobs is clean where nothing is left of any that no longer runs there."""
+        if self._settings.over_alps:
+            return check_node(self._site, machine)
+        deadline = self._deadline()
+        slurm = commands.Slurm(self._settings)
+        found = examine(self._site, slurm, self._name_here(slurm, deadline), deadline)
+        if found.leaked:
+            print(f"udi: {in_words(self._site, found.leaked)}")
+        elif found.unknown:
+            print(f"udi: jobs could not be told from what they left: {found.unknown}")
+        else:
+            print(f"udi: {'busy with ' + ', '.join(sorted(found.busy)) if found.busy else 'clean'}")
+        return int(bool(found.leaked or found.unknown))
+
+    def mark(self, machine: Machine, nodes: str, why: str) -> None:
+        """Native: drained by slurmctld, so jobs that run there go on."""
+        if self._settings.over_alps:
+            mark_nodes(self._site, machine, nodes, why)
+            return
+        slurm = commands.Slurm(self._settings)
+        for node in expand(nodes):
+            slurm.drain(node, why, self._deadline())
+            click.echo(f"{node} drained: {why}")
+
     def recover(self, machine: Machine, nodes: str) -> None:
-        """Native: the node that this is. Nobody can clean another one, since slurmctld runs no command of root's."""
+        """Native: the node that this is. Another one is out of reach: slurmctld runs nothing as root there, a drained
+        node starts no job, and hosts with Slurm need not reach each other by ssh as root."""
         if self._settings.over_alps:
             recover_nodes(self._site, machine, nodes)
             return
-        here = socket.gethostname().partition(".")[0]
-        if nodes != here:
-            raise UsageError(f"this node is {here}, not {nodes}", f"run udi-admin recover {nodes} on {nodes}")
+        here = _here()
         deadline = Deadline(self._settings.epilog_deadline)
-        taken = recovery.clean_here(self._site, here, deadline)
-        still = recovery.resume(self._site, here, deadline)
+        if len(expand(nodes)) != 1 or not self._is_here(nodes, deadline):
+            raise UsageError(f"this node is {here}, not {nodes}", "run udi-admin recover on the node, by its name")
+        taken = recovery.clean_here(self._site, nodes, deadline)
+        still = recovery.resume(self._site, nodes, deadline)
         done = f"took down {', '.join(taken)}; " if taken else ""
-        click.echo(f"{here}: {done}{still or 'clean and in service'}")
+        click.echo(f"{nodes}: {done}{still or 'clean and in service'}")
         if still:
-            raise TeardownIncomplete(f"{here} not brought back into service")
+            raise TeardownIncomplete(f"{nodes} not brought back into service")
+
+    def _is_here(self, node: str, deadline: Deadline) -> bool:
+        """Whether a node of Slurm's is this host: its name in Slurm may be another than its own."""
+        host = commands.Slurm(self._settings).node(node, deadline).host or node
+        return host.partition(".")[0] == _here()
+
+    def _name_here(self, slurm: commands.Slurm, deadline: Deadline) -> str:
+        """This node's name in Slurm; its own where slurmctld does not answer."""
+        try:
+            nodes = slurm.nodes(deadline)
+        except UdiError:
+            return _here()
+        return next((name for name, state in nodes.items() if state.host.partition(".")[0] == _here()), _here())
 
     def _deadline(self) -> Deadline:
         return Deadline(self._settings.command_deadline)
 
-    def _error(self, message: str, hint: str = "") -> ConfigError:
-        return ConfigError(f"{self._site.path}: {message}", hint)
-
 
 def _hold(job: commands.QueuedJob) -> Hold:
-    return Hold(job.name, job.comment.removeprefix(commands.REASON), int(time.time()))
+    """Since when it is held, Slurm does not say."""
+    return Hold(job.name, job.comment.partition(commands.REASON)[2], 0)
 
 
-def _fits(name: str, wanted: str, given: str) -> bool:
-    """Whether a parameter's value in Slurm does what ours would."""
-    if name in _LIMITS:
-        seconds = re.match(r"[0-9]+", given)
-        return not seconds or int(seconds[0]) in _NO_LIMIT or int(seconds[0]) >= int(wanted)
-    if name == "PrologFlags":
-        return wanted.lower() in given.lower().split(",")
-    if name.startswith("HealthCheck") and name != "HealthCheckProgram":
-        return bool(given) and not given.startswith("0 ")
-    return given not in ("", "(null)")
+def _here() -> str:
+    """What this host calls itself."""
+    return socket.gethostname().partition(".")[0]
 
 
 def _changed(path: str) -> int:

@@ -25,7 +25,7 @@ _GATEWAY_SECONDS = 10.0
 @dataclass(frozen=True)
 class Jobs:
     """Jobs and nodes as the workload manager's hooks left them; `states` is each dirty node's present status,
-    `unknown` where nobody could say, and `errors` are what could not be read."""
+    `unknown` where nobody could say; a `since` of 0 is not known; and `errors` are what could not be read."""
 
     jobs: tuple[JobState, ...] = ()
     held: tuple[Hold, ...] = ()
@@ -57,10 +57,10 @@ class Status(Jobs):
             f"job {job.job}: {job.phase}, {job.image}, user {job.user}, {folded(job.nodes)}, since {_time(job.since)}"
             for job in self.jobs
         ]
-        lines += [f"job {hold.job}: held since {_time(hold.since)}: {hold.reason}" for hold in self.held]
+        lines += [f"job {hold.job}: held{_since(hold.since)}: {hold.reason}" for hold in self.held]
         lines += [
-            f"{dirty.node}: {self.states[dirty.node]}, dirty since {_time(dirty.since)},"
-            f" job {', '.join(dirty.jobs)}: {dirty.reason}"
+            f"{dirty.node}: {self.states[dirty.node]}, dirty{_since(dirty.since)}"
+            f"{', job ' if dirty.jobs else ''}{', '.join(dirty.jobs)}: {dirty.reason}"
             for dirty in self.nodes
         ]
         lines += self.errors
@@ -129,6 +129,11 @@ def _states(machine: Machine, nodes: list[Node]) -> tuple[dict[Node, str], tuple
     except UdiError as error:
         return unknown, (f"node states unknown: {error.message}",)
     return unknown | {node: state.status for node, state in present.items()}, ()
+
+
+def _since(seconds: int) -> str:
+    """Since when; nothing where nobody knows."""
+    return f" since {_time(seconds)}" if seconds else ""
 
 
 def _time(seconds: int) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 import torque_hooks.site_files
-from admin.nodes import recover_nodes
+from admin.nodes import check_node, mark_nodes, recover_nodes
 from admin.status import Jobs, jobs_of_host
 from jobs.deadlines import require_fitting
 from jobs.takedown import take_down
@@ -36,8 +36,8 @@ class Torque:
     def site_files(self, render: Renderer) -> list[SiteFile]:
         return torque_hooks.site_files.site_files(self._site, render)
 
-    def install_programs(self, prefix: str) -> list[str]:
-        return []
+    def built(self) -> Mapping[str, bytes]:
+        return {}
 
     def advice(self) -> list[str]:
         return []
@@ -84,6 +84,9 @@ class Torque:
                 f"set $prologalarm {torque.least_prologalarm} there, or lower torque.{key}",
             )
 
+    def remarks(self) -> list[str]:
+        return []
+
     def jobs(self, machine: Machine) -> Jobs:
         """Held ones are those that are still held, as Torque says; of those that it no longer has, nothing is kept."""
         site, torque = self._site, self._site.table(TorqueConfig)
@@ -104,6 +107,12 @@ class Torque:
             fate = f"left in service: {done.spared}" if done.spared else "taken out of service"
             raise TeardownIncomplete(f"{folded(done.dirty)} not clean; {fate}", "see udi-admin status")
         forget_hold(site, job)
+
+    def check(self, machine: Machine) -> int:
+        return check_node(self._site, machine)
+
+    def mark(self, machine: Machine, nodes: str, why: str) -> None:
+        mark_nodes(self._site, machine, nodes, why)
 
     def recover(self, machine: Machine, nodes: str) -> None:
         recover_nodes(self._site, machine, nodes)

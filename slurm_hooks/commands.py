@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ _JOB_FIELDS = "JobID:|,JobArrayID:|,State:|,RestartCnt:|,NodeList:|,admin_commen
 """Nothing that a user chooses is among them."""
 _GONE = b"Invalid job id specified"
 _STATE = re.compile(r"^\s*State=([A-Z_+*~#!%$@^-]+)", re.MULTILINE)
-_REASON = re.compile(r"^\s*Reason=(.*?)(?: \[[^\[\]]*\])?\s*$", re.MULTILINE)
+_REASON = re.compile(r"^\s*Reason=(.*?)(?: \[[^\[\]@]*@([0-9T:-]+)\])?\s*$", re.MULTILINE)
+_HOST = re.compile(r"\bNodeHostName=(\S+)")
 _MAX_REASON = 500
 _MAX_COMMENT = 900
 _WIDTH = 4096
@@ -39,10 +41,13 @@ class QueuedJob:
 
 @dataclass(frozen=True)
 class NodeState:
-    """A node as slurmctld has it: `flags` are such as IDLE and DRAIN."""
+    """A node as slurmctld has it: `flags` are such as IDLE and DRAIN; `since` is when the reason was given, in seconds
+    since 1970, 0 where there is none; `host` is what the node calls itself."""
 
     flags: frozenset[str]
     reason: str
+    since: int = 0
+    host: str = ""
 
     @property
     def is_ours(self) -> bool:
@@ -140,7 +145,16 @@ def _queued(line: str) -> tuple[str, QueuedJob | None]:
 
 def _node_state(text: str) -> NodeState | None:
     """A node as scontrol shows it; None where it shows none."""
-    found, reason = _STATE.search(text), _REASON.search(text)
+    found, reason, host = _STATE.search(text), _REASON.search(text), _HOST.search(text)
     if found is None:
         return None
-    return NodeState(frozenset(found[1].rstrip("*~#!%$@^-").split("+")), reason[1] if reason else "")
+    flags = frozenset(found[1].rstrip("*~#!%$@^-").split("+"))
+    return NodeState(flags, reason[1] if reason else "", _since(reason), host[1] if host else "")
+
+
+def _since(reason: re.Match[str] | None) -> int:
+    """When a reason was given: Slurm shows local time."""
+    try:
+        return int(datetime.datetime.fromisoformat(reason[2]).timestamp()) if reason and reason[2] else 0
+    except ValueError:
+        return 0

@@ -31,6 +31,7 @@ _MARKED_WITHIN = 3
 @dataclass(frozen=True)
 class SiteFile:
     """A file, and how it goes in: complete, as a marked block of a file, or as the one line that begins with `key`.
+    A key of several words names a file of ours: whatever else its line says, it is ours.
 
     Where the site has a file or line of its own in its place, that stays. `beside` is then the path of a complete file,
     `call` the line of a shell script that runs it, and `advice` what the site must do so that ours is used too. Without
