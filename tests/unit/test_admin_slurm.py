@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from admin import cli, nodehealth_cli
 from admin.config_check import errors_of
-from admin.installing import install, install_programs
+from admin.installing import install_programs, planned
 from admin.machines import machine_of
 from admin.managers import manager_of
 from admin.sitefiles import site_files
@@ -112,7 +112,8 @@ plugstack = "{directory}/plugstack.conf"
     def install(self) -> list[str]:
         site = self.site
         files = [file for file in site_files(site, machine_of(site), str(self.path)) if "/etc/" not in file.path]
-        return [*install_programs("", manager_of(site).built()), *install("", files).changed]
+        plan = planned("", files)
+        return [*install_programs("", manager_of(site).built()), *plan.put().changed]
 
     def messages(self) -> list[str]:
         """What check-config finds, but for what any user must reach, since these directories are private."""

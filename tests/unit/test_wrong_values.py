@@ -258,7 +258,8 @@ def slurm_that_is_well(cray: StandIns, document: dict[str, Any]) -> dict[str, ob
     site = parse(text, str(cray.config_path))
     plugin.touch()
     plugstack.write_text(f"required {plugin} {' '.join(plugin_arguments(site))}\n")
-    shown = "".join(f"{name} = {value}\n" for name, value in slurm_conf(site).items())
+    conf = {**slurm_conf(site), "SlurmdSpoolDir": "/var/spool/slurmd"}
+    shown = "".join(f"{name} = {value}\n" for name, value in conf.items())
     scontrol.write_text(f"#!/bin/sh\ncat <<END\n{shown}END\n")
     scontrol.chmod(0o755)
     return table
@@ -270,7 +271,9 @@ def messages(cray: StandIns, base: str, key: str, value: object) -> list[str]:
     if key.startswith("clusters."):
         document |= {"machine": "clusters", "clusters": {"nodes": "c[1-2]", "fanout_deadline": 2, "ssh": ["/bin/sh"]}}
     if key.startswith("slurm."):
-        document |= {"workload_manager": "slurm", "slurm": slurm_that_is_well(cray, document)}
+        node = {"python": ["/bin/sh"], "zip": str(cray.config_path)}  # this host is a node, too
+        document |= {"workload_manager": "slurm", "node": document.get("node", {}) | node}
+        document["slurm"] = slurm_that_is_well(cray, document)
     *tables, name = key.split(".")
     at = document
     for table in tables:
