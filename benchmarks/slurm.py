@@ -149,9 +149,10 @@ def _count_operations(slurm: Slurm) -> None:
     if not lines:
         raise UpstreamFailed("the trace of Prolog has no path of the store")
     click.echo(
-        f"\nProlog of one node: {len(lines)} operations on paths of the store, {len(lines) - len(found)} in vain;"
+        f"\nProlog of one node: {len(lines)} operations on paths of the store, so {1000 * len(lines)} of 1,000 nodes:"
     )
-    click.echo(f"of 1,000 nodes: {1000 * len(lines)}")
+    for call, count in Counter(_CALL.sub(r"\1 \2", line) for line in lines).items():
+        click.echo(f"{count:4}  {call}")
 
 
 _BARE_LINE, _WITH_LINE = "without the plugin's line", "with it"
