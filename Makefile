@@ -8,10 +8,11 @@ CACHE := .cache
 SSHD := $(CACHE)/sshd
 UDI_RUN := $(CACHE)/udi-run
 SPANK := $(CACHE)/slurm
-PACKAGES := python3 python3-venv apache2-utils busybox-static debootstrap debian-archive-keyring docker-registry \
-            docker.io dpkg-dev e2fsprogs gcc iproute2 ksh make munge musl-tools openssh-client openssh-server \
-            openssl patch procps rsync shellcheck skopeo squashfs-tools squashfs-tools-ng strace systemd tinyproxy \
-            umoci util-linux xinetd
+PACKAGES := python3 python3-venv apache2-utils busybox-static charliecloud-runtime debian-archive-keyring debootstrap \
+            docker-registry docker.io dpkg-dev e2fsprogs gcc iproute2 ksh libc6-dev libmpich-dev libslurm-dev make \
+            mpich munge musl-tools openssh-client openssh-server openssl patch procps rsync shellcheck skopeo \
+            slurm-client slurm-wlm-basic-plugins slurmctld slurmd squashfs-tools squashfs-tools-ng strace systemd \
+            tinyproxy umoci util-linux xinetd
 
 .PHONY: help venv check test-fast format setup packages programs sshd udi-run spank demo test test-faults bench constraints clean root
 .NOTPARALLEL:
@@ -63,6 +64,7 @@ bench: root setup ## print the figures that the README quotes (root)
 	$(BIN)/python -m benchmarks.convert
 	$(BIN)/python -m benchmarks.entries
 	$(BIN)/python -m benchmarks.submit
+	$(BIN)/python -m benchmarks.slurm
 
 constraints: ## renew constraints.txt with the newest versions that setup.cfg allows; make test must pass afterwards
 	rm -rf $(CACHE)/constraints
