@@ -8,13 +8,13 @@ CACHE := .cache
 SSHD := $(CACHE)/sshd
 UDI_RUN := $(CACHE)/udi-run
 SPANK := $(CACHE)/slurm
-PACKAGES := python3 python3-venv apache2-utils busybox-static debian-archive-keyring debootstrap docker-registry \
-            docker.io dpkg-dev e2fsprogs fdisk gcc iproute2 ksh libpython3-dev libslurm-dev make munge musl-tools \
-            openssh-client openssh-server openssl patch procps qemu-utils rsync shellcheck skopeo slurm-client \
-            slurm-wlm-basic-plugins slurmctld slurmd squashfs-tools squashfs-tools-ng strace systemd tinyproxy umoci \
-            util-linux xinetd
-# What `make pynamic` compares to; the tests need neither.
-PEERS := charliecloud-runtime sshfs
+PACKAGES := python3 python3-venv apache2-utils busybox-static charliecloud-runtime debian-archive-keyring \
+            debootstrap docker-registry docker.io dpkg-dev e2fsprogs fdisk gcc iproute2 ksh libc6-dev libmpich-dev \
+            libpython3-dev libslurm-dev make mpich munge musl-tools openssh-client openssh-server openssl patch \
+            procps qemu-utils rsync shellcheck skopeo slurm-client slurm-wlm-basic-plugins slurmctld slurmd \
+            squashfs-tools squashfs-tools-ng strace systemd tinyproxy umoci util-linux xinetd
+# What `make pynamic` compares to, too; the tests do not need it.
+PEERS := sshfs
 
 .PHONY: help venv check test-fast format setup packages programs sshd udi-run spank demo test test-faults bench pynamic constraints clean root
 .NOTPARALLEL:
@@ -67,6 +67,7 @@ bench: root setup ## print the figures that the README quotes (root)
 	$(BIN)/python -m benchmarks.convert
 	$(BIN)/python -m benchmarks.entries
 	$(BIN)/python -m benchmarks.submit
+	$(BIN)/python -m benchmarks.slurm
 
 pynamic: root setup $(CACHE)/pynamic-packages ## measure how fast very many libraries start, by where they are (root); SIZE=paper
 	$(BIN)/python -m benchmarks.pynamic --size $(or $(SIZE),default) --output $(CACHE)/pynamic

@@ -58,6 +58,11 @@ class SlurmSetup:
                 f"slurm.conf: TaskProlog={printable(program)} runs inside images, and a task whose image lacks it"
                 " fails: show it there with [[node.steps]] or [[node.filesystems]]"
             )
+        if not self._settings.over_alps and (owner := _owner(self._site.node.run)):
+            yield (
+                f"node.run: {self._site.node.run} is owned by uid {owner} here, so this host can be no node: choose"
+                " another directory than that of gateway.socket where it is one"
+            )
         if "tmpfs" in given.get("jobcontainertype", ""):
             yield "slurm.conf: JobContainerType=job_container/tmpfs has not been tested with images"
 
@@ -172,6 +177,14 @@ class SlurmSetup:
 
     def _error(self, message: str, hint: str = "") -> ConfigError:
         return ConfigError(f"{self._site.path}: {message}", hint)
+
+
+def _owner(path: str) -> int:
+    """The uid of a directory's owner; 0 where there is none yet."""
+    try:
+        return os.stat(path).st_uid
+    except OSError:
+        return 0
 
 
 def _calls(given: str, wanted: str) -> bool:

@@ -81,7 +81,9 @@ class Cluster:
         shared = {str(self.directory / name): target for name, target in SHARED.items()}
         shared |= {sysconfig.get_paths()["purelib"]: LIBRARIES}
         self.login = Host(LOGIN, shared)
-        self.nodes = {name: Host(name, shared) for name in self.names}
+        # Loop devices are the machine's: clusters on one machine must know theirs by the names of their nodes.
+        domain = secrets.token_hex(4)
+        self.nodes = {name: Host(name, shared, domain) for name in self.names}
         self._conf = dict(_CONFIGURATION)
 
     # -- life ---------------------------------------------------------------------------------------------------

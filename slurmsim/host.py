@@ -56,10 +56,12 @@ exec /bin/bash -c 'sleep infinity & trap : TERM; echo up; exec >&- 2>&-; while :
 
 @dataclass
 class Host:
-    """A host called `name`. `shared` are directories of the machine and where the host has them."""
+    """A host called `name`, in a domain where one is given. `shared` are directories of the machine and where the host
+    has them."""
 
     name: str
     shared: Mapping[str, str]
+    domain: str = ""
     _starter: subprocess.Popen[bytes] | None = field(default=None, init=False)
     pid: int = field(default=0, init=False)
     """That of its init, as the machine sees it."""
@@ -73,7 +75,8 @@ class Host:
             f"mkdir -p .{target} && mount --bind /mnt/shared/{n} .{target}"
             for n, target in enumerate(self.shared.values())
         ]
-        script = _ROOT.format(name=self.name, shared="\n".join(opened), binds="\n".join(binds))
+        called = f"{self.name}.{self.domain}" if self.domain else self.name
+        script = _ROOT.format(name=called, shared="\n".join(opened), binds="\n".join(binds))
         reader, writer = os.pipe()
         within = [] if inside is None else ["nsenter", f"--target={inside.pid}", "--pid"]
         words = [*within, *_NAMESPACES, "bash", "-c", f"exec 3>&{writer}\n{script}"]

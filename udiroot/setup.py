@@ -8,6 +8,7 @@ from udiroot.alarm import set_alarm
 from udiroot.compose import compose, publish
 from udiroot.errors import SetupFailed, TeardownIncomplete, UdiError
 from udiroot.mountinfo import Label
+from udiroot.neighbours import Neighbours
 from udiroot.plan import NodePlan
 from udiroot.record import Record, RunDirectory, boot_id
 from udiroot.rules import in_real_directory
@@ -35,8 +36,7 @@ def set_up(plan: NodePlan, plan_path: str, node: str, deadline: float) -> str:
             _require_wanted(plan_path)
             _clear_earlier(plan.job, root, run, node, deadline)
             made_root = not os.path.lexists(root)
-            record = _record(plan, root, made_root)
-            run.write(record)
+            record = _written_record(plan, root, run, deadline, made_root)
             modules.load(record.modules)
             krsip.switch(plan.krsip, on=True)
             label = Label(plan.job, plan.user.uid, made_root).text()
@@ -95,7 +95,16 @@ def _undo(job: str, root: str, run: RunDirectory, node: str, deadline: float, er
         raise TeardownIncomplete(f"{why}; and undoing it failed: {second}", jobs=(job,), left=left) from error
 
 
-def _record(plan: NodePlan, root: str, made_root: bool) -> Record:
+def _written_record(plan: NodePlan, root: str, run: RunDirectory, deadline: float, made_root: bool) -> Record:
+    """The record, in place: from then on, no other job's teardown unloads a module that this one needs."""
+    with Neighbours(plan.job, run, deadline) as neighbours:
+        needed = set(modules.absent(plan.modules)) | (neighbours.modules() if plan.modules else set())
+        record = _record(plan, root, made_root, tuple(path for path in plan.modules if path in needed))
+        run.write(record)
+    return record
+
+
+def _record(plan: NodePlan, root: str, made_root: bool, needed: "tuple[str, ...]") -> Record:
     pid = os.getpid()
     return Record(
         job=plan.job,
@@ -107,6 +116,6 @@ def _record(plan: NodePlan, root: str, made_root: bool) -> Record:
         since=int(time.time()),
         boot=boot_id(),
         made=made_root,
-        modules=modules.absent(plan.modules),
+        modules=needed,
         krsip=plan.krsip,
     )

@@ -14,6 +14,7 @@ from udiroot.errors import TeardownIncomplete, TimedOut
 from udiroot.kernel import umount
 from udiroot.ledger import Survey
 from udiroot.mountinfo import deepest_first
+from udiroot.neighbours import Neighbours
 from udiroot.processes import Process, Terminated
 from udiroot.record import Record, RunDirectory
 
@@ -45,8 +46,7 @@ def tear_down(job: str, root: str, run: RunDirectory, node: str, deadline: float
     if effort.is_alone:
         ipc.remove(uid, run.stage)
     if found.record and found.record.is_of_this_boot:
-        krsip.switch(found.record.krsip, on=False)
-        _unload(found.record, deadline)
+        _give_back(found.record, run, deadline)
     _remove_directories(job, root, run, made_root)
     return str(effort.terminated)
 
@@ -154,6 +154,19 @@ def _unmount(found: Survey) -> None:
         except OSError as error:
             if error.errno not in (errno.EBUSY, errno.EINVAL, errno.ENOENT):
                 raise
+
+
+def _give_back(record: Record, run: RunDirectory, deadline: float) -> None:
+    """What the node's jobs share, as far as no other one needs it; the record then names none of it any more."""
+    with Neighbours(record.job, run, deadline) as neighbours:
+        switches, others = neighbours.switches(), neighbours.modules()
+        if record.krsip not in switches:
+            krsip.switch(record.krsip, on=False)
+        record.modules = tuple(path for path in record.modules if path not in others)
+        _unload(record, deadline)
+        if neighbours.is_shared:
+            record.modules, record.krsip = (), ""
+            run.rewrite(record)
 
 
 def _unload(record: Record, deadline: float) -> None:

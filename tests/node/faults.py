@@ -219,11 +219,12 @@ def set_up_command(rig: Rig, plan: NodePlan, fault: Fault | None = None) -> tupl
     return _command(rig, words, fault or Fault()), nonce
 
 
-def tear_down(rig: Rig, job: str, fault: Fault | None = None) -> Outcome:
-    """unsetupRoot with a fault."""
+def tear_down(rig: Rig, job: str, fault: Fault | None = None, plan: NodePlan | None = None) -> Outcome:
+    """unsetupRoot with a fault; where it is that of a `plan`, its own root and run directory."""
     nonce = secrets.token_hex(16)
-    node = rig.site.node
-    words = ["unsetupRoot", "--root", node.root, "--run", node.run, "--nid-file", IDENTITY_FILE, "--job", job, nonce]
+    root, run = (plan.root, plan.run) if plan else (rig.site.node.root, rig.site.node.run)
+    words = ["unsetupRoot", "--root", root, "--run", run, "--nid-file", IDENTITY_FILE]
+    words += ["--shared", "yes" if plan else "no", "--job", job, nonce]
     return _run(rig, _command(rig, words, fault or Fault()), nonce)
 
 

@@ -19,7 +19,7 @@ from xcsim.processes import wait_until
 from xcsim.site import Tables
 
 ALICE, BOB = 1001, 1002
-LOOK = 'echo "$(hostname) $(cat /etc/marker 2>/dev/null || echo NO IMAGE) $(id -u)"'
+LOOK = 'echo "$(hostname -s) $(cat /etc/marker 2>/dev/null || echo NO IMAGE) $(id -u)"'
 """What a task says of where it runs; a node has no such file."""
 _SECONDS = 60.0
 

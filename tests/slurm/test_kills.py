@@ -144,7 +144,7 @@ def test_killed_slurmd_in_prolog(slurm: Slurm) -> None:
 def test_a_job_that_was_requeued_from_a_lost_node_and_what_it_left_there(slurm: Slurm) -> None:
     """Slurm starts it on the other node while its tasks are still on the first one, in its image."""
     job = slurm.submit(
-        "alice", f"touch /scratch/alice/up-$(hostname); sleep 1000\n{LOOK}", "--image=tiny:1", "--requeue"
+        "alice", f"touch /scratch/alice/up-$(hostname -s); sleep 1000\n{LOOK}", "--image=tiny:1", "--requeue"
     )
     slurm.await_file(slurm.scratch("alice") / "up-n1")
     slurm.cluster.kill("n1", "slurmd")

@@ -266,6 +266,13 @@ def test_notes_of_what_may_surprise(installed: Site) -> None:
     installed.write_conf(TaskProlog="/etc/slurm/task-prolog", JobContainerType="job_container/tmpfs")
     remarks = manager_of(installed.site).remarks()
     assert len(remarks) == 2 and remarks[0].startswith("slurm.conf: TaskProlog=/etc/slurm/task-prolog runs inside")
+    run = installed.directory / "run/udi"
+    run.mkdir(parents=True)
+    assert len(manager_of(installed.site).remarks()) == 2
+    os.chown(run, 65534, 65534)
+    [_, remark, _] = manager_of(installed.site).remarks()
+    assert remark.startswith(f"node.run: {run} is owned by uid 65534 here")
+    os.chown(run, 0, 0)
     shown = '[[node.filesystems]]\nsource = "/etc/slurm"\n'
     installed.path.write_text(installed.path.read_text() + shown)
     assert len(manager_of(installed.site).remarks()) == 1

@@ -1,0 +1,99 @@
+"""`udi-admin` on a real Slurm: what it installed is right, and drained nodes come back by it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from slurmsim.cluster import LOGIN
+from tests.slurm.cluster import Slurm
+
+ADMIN = "/opt/udi/bin/udi-admin"
+NODEHEALTH = "/opt/udi/bin/udi-nodehealth"
+
+
+def admin(slurm: Slurm, host: str, *words: str, program: str = ADMIN) -> tuple[int, str, str]:
+    done = slurm.cluster.root(host, program, *words, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("host", [LOGIN, "n1"])
+def test_what_is_installed_passes_the_check(slurm: Slurm, host: str) -> None:
+    code, out, err = admin(slurm, host, "check-config")
+    assert (code, out) == (0, "/etc/udi/udi.toml: OK\n"), err
+
+
+def test_a_plugin_of_another_slurm_is_found_before_a_user_finds_it(slurm: Slurm) -> None:
+    """Slurm refuses a plugin whose version is not its own: here, one that is no plugin at all."""
+    path = slurm.cluster.directory / "opt/lib/udi.so"
+    plugin = path.read_bytes()
+    path.write_bytes(b"not a program")
+    try:
+        code, _, err = admin(slurm, LOGIN, "check-config")
+        assert code == 2 and "srun does not load /opt/udi/lib/udi.so" in err
+    finally:
+        path.write_bytes(plugin)
+
+
+def test_slurm_conf_without_our_lines(slurm: Slurm) -> None:
+    path = slurm.cluster.directory / "etc-slurm/slurm.conf"
+    text = path.read_text()
+    kept = [line for line in text.splitlines() if not line.startswith(("Epilog=", "BatchStartTimeout="))]
+    path.write_text("\n".join(kept) + "\n")
+    try:
+        slurm.cluster.root(LOGIN, "scontrol", "reconfigure")
+        code, _, err = admin(slurm, LOGIN, "check-config")
+        assert code == 2
+        assert [line.split(": ", 2)[2] for line in err.splitlines() if line.startswith("udi-admin:")] == [
+            "slurm.conf: Epilog is not set",
+            "slurm.conf: BatchStartTimeout is 10 sec",
+        ]
+    finally:
+        path.write_text(text)
+        slurm.cluster.root(LOGIN, "scontrol", "reconfigure")
+
+
+def test_a_node_that_is_not_clean_comes_back_by_recover(slurm: Slurm) -> None:
+    """What a job left that Slurm no longer knows; the node's own root alone can remove it."""
+    mounted = "mkdir -p /var/udi/777777 && mount -t tmpfs udi:777777:1001:made /var/udi/777777"
+    slurm.cluster.root("n1", "sh", "-c", mounted)
+    code, out, _ = admin(slurm, "n1", "check", program=NODEHEALTH)
+    assert code == 1 and "777777" in out
+    assert admin(slurm, LOGIN, "admindown", "--reason", "seen by a test", "n1", program=NODEHEALTH)[0] == 0
+    code, out, _ = admin(slurm, LOGIN, "status")
+    assert code == 0 and "n1: drain+idle, dirty since" in out and ": seen by a test" in out
+    code, _, err = admin(slurm, LOGIN, "recover", "n1")
+    assert code == 2 and "this node is login, not n1" in err
+    assert admin(slurm, "n1", "recover", "n1")[:2] == (0, "n1: took down 777777; clean and in service\n")
+    assert slurm.cluster.states()["n1"] == "idle"
+    assert slurm.left("n1") == []
+    assert admin(slurm, "n1", "check", program=NODEHEALTH)[:2] == (0, "udi: clean\n")
+
+
+def test_a_node_that_others_drained_stays_so(slurm: Slurm) -> None:
+    slurm.cluster.root(LOGIN, "scontrol", "update", "nodename=n2", "state=drain", "reason=bad fan")
+    code, out, _ = admin(slurm, "n2", "recover", "n2")
+    assert (code, out) == (8, "n2: drained by others: bad fan\n")
+    assert slurm.cluster.reason("n2") == "bad fan"
+
+
+def test_a_running_job_is_busy_and_not_left(slurm: Slurm) -> None:
+    script = "touch /scratch/alice/up; until [ -e /scratch/alice/go ]; do sleep 0.05; done"
+    job = slurm.submit("alice", script, "-w", "n1", "--image=tiny:1")
+    slurm.await_file(slurm.scratch("alice") / "up")
+    assert admin(slurm, "n1", "check", program=NODEHEALTH)[:2] == (0, f"udi: busy with {job}\n")
+    code, out, _ = admin(slurm, "n1", "status", "--json")
+    [shown] = json.loads(out)["jobs"]
+    assert (code, shown["job"], shown["user"], shown["image"], shown["phase"]) == (0, job, "alice", "tiny:1", "ready")
+    assert admin(slurm, "n1", "recover", "n1")[:2] == (0, "n1: clean and in service\n")
+    assert slurm.roots("n1") == {job}
+    (slurm.scratch("alice") / "go").touch()
+    slurm.await_state(job, "COMPLETED")
+
+
+def test_takedown_of_a_job_whose_epilog_never_ran(slurm: Slurm) -> None:
+    slurm.cluster.root("n2", "sh", "-c", "mkdir -p /var/udi/88 && mount -t tmpfs udi:88:1001:made /var/udi/88")
+    assert admin(slurm, "n1", "takedown", "88")[0] == 3
+    assert admin(slurm, "n2", "takedown", "88")[:2] == (0, "job 88: clean\n")
+    assert slurm.left("n2") == []
