@@ -112,7 +112,7 @@ def flatten(layers: Sequence[Layer], limits: Limits, progress: Progress, checks:
             _index(layer, final, headers, budget, progress)
     _check_logical_size(final, limits)
     _check_names(final)
-    _account_files(final)
+    account_files(final)
     return Flattened(final, layers, limits, checks)
 
 
@@ -167,7 +167,7 @@ def _check_names(final: Tree) -> None:
         check_names([name.decode("utf-8", "surrogateescape") for name in kept], (b"/" + b"/".join(parts)).decode())
 
 
-def _account_files(final: Tree) -> dict[int, bytes]:
+def account_files(final: Tree) -> dict[int, bytes]:
     """The inodes of the files that a node merges with the site's, with their names. Raises ImageInvalid."""
     etc, missing = final.resolve([b"etc"])
     found: dict[int, bytes] = {}
@@ -190,7 +190,7 @@ class _DataPass:
         self._limits = flattened.limits
         self._writer = writer
         self._part = part
-        self._accounts = _account_files(self._final)
+        self._accounts = account_files(self._final)
         self._files = array("I")
         self._main_name: dict[int, int] = {}
         self._links: list[tuple[int, int]] = []

@@ -7,7 +7,6 @@ result is checked here: its superblock, and by listing it, which reads everythin
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import struct
@@ -15,7 +14,8 @@ from collections.abc import Callable
 
 from gateway.image.flatten import Flattened
 from gateway.image.formats.packer import count_lines, pack
-from gateway.image.formats.squashfs_join import can_join, join
+from gateway.image.squashfs.compressors import NUMBERS as WRITTEN_HERE
+from gateway.image.squashfs.writer import write_squashfs
 from udi.config import GatewayConfig
 from udiroot.errors import ConfigError, UpstreamFailed, printable
 
@@ -45,17 +45,20 @@ def parse_compression(text: str) -> tuple[str, int | None]:
 
 
 def make_squashfs(flattened: Flattened, output: str, settings: GatewayConfig, advance: Callable[[int], None]) -> None:
-    """Write the tree to `output`, which must not exist. Raises UpstreamFailed, TimedOut, ImageInvalid."""
+    """Write the tree to `output`, which must not exist. Raises UpstreamFailed, TimedOut, ImageInvalid, OSError."""
     name, level = parse_compression(settings.compression)
+    if name in WRITTEN_HERE:
+        write_squashfs(flattened, output, (name, level), 131072, advance)
+    else:
+        _by_packer(flattened, output, settings, name, advance)
+
+
+def _by_packer(
+    flattened: Flattened, output: str, settings: GatewayConfig, name: str, advance: Callable[[int], None]
+) -> None:
     argv = [settings.tar2sqfs, "--quiet", "--no-skip", "--num-jobs", str(len(os.sched_getaffinity(0)))]
-    argv += ["--compressor", name]
-    if level is not None:
-        argv += ["--comp-extra", f"level={level}"]
-    part = _PART if can_join(_NUMBERS[name]) else 0
-    pack([*argv, output], functools.partial(flattened.write, part=part), advance)
-    parted = flattened.parted(part)
-    parts = join(output, parted) if parted else 0
-    _check(output, flattened.inodes + parts, name)
+    pack([*argv, "--compressor", name, output], flattened.write, advance)
+    _check(output, flattened.inodes, name)
     listed = count_lines([settings.rdsquashfs, "--describe", output], _LIST_SECONDS)
     if listed < flattened.entries - 1:  # the root is not listed, and a name may contain newlines
         raise UpstreamFailed(f"tar2sqfs stored {listed} of {flattened.entries - 1} names")

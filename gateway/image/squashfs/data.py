@@ -1,0 +1,118 @@
+"""The data pass: the contents of all files, in the order in which their layers have them, to blocks and fragments.
+
+A file that is smaller than a block is a fragment. A larger one has blocks of its own, its last one too, so that reading
+it does not decompress the contents of others.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from functools import partial
+
+from gateway.image import accounts
+from gateway.image.flatten import Flattened, account_files
+from gateway.image.layers import Layer
+from gateway.image.squashfs.contents import Contents
+from gateway.image.squashfs.duplicates import LargeFiles, SmallFiles
+from gateway.image.squashfs.fragments import Fragments
+from gateway.image.squashfs.holes import Run, runs_of
+from gateway.image.squashfs.output import Output
+from gateway.image.squashfs.pipeline import Pipeline, Work
+from gateway.image.squashfs.sources import PlainSource, Source, StreamSource, blocks_of, zeros_of
+
+_SHARED_FROM = 512
+"""Bytes from which a small file is compared to others: below, that would take more memory than it saves of the image."""
+
+
+class DataPass:
+    """One pass over all layers. `contents` says in the end where everything is."""
+
+    def __init__(
+        self, flattened: Flattened, output: Output, pipeline: Pipeline, block_size: int, reader: Executor
+    ) -> None:
+        """`reader` is one thread, in which layers are decompressed."""
+        self._flattened = flattened
+        self._final = flattened.final
+        self._output = output
+        self._pipeline = pipeline
+        self._block_size = block_size
+        self._reader = reader
+        self._accounts = account_files(flattened.final)
+        self.contents = Contents(len(flattened.final))
+        self._small, self._large = SmallFiles(), LargeFiles(self.contents, output)
+        self._fragments = Fragments(pipeline, output, block_size)
+        self.fragment_table = self._fragments.table
+
+    def run(self, files: array[int], advance: Callable[[int], None]) -> None:
+        """Write the contents of these inodes' rows. `advance` gets the bytes of each file once it is read.
+
+        Rows were made in the order of the layers and of the members in them, so their numbers give the order.
+        Raises ImageInvalid as soon as a layer is known to be wrong.
+        """
+        final, layers = self._final, {layer.number: layer for layer in self._flattened.layers}
+        number, source = 0, None
+        for row in sorted(files):
+            if final.layers[row] != number or source is None:
+                number = final.layers[row]
+                source = self._source(layers[number])
+            self._file(row, source)
+            advance(final.sizes[row])
+        self._fragments.finish()
+        self._pipeline.finish()
+
+    def _source(self, layer: Layer) -> Source:
+        if layer.is_plain():
+            return PlainSource(layer.blob)
+        return StreamSource(layer, self._flattened.limits.budget(), self._reader)
+
+    def _file(self, row: int, source: Source) -> None:
+        final = self._final
+        position, size = final.data[row], final.sizes[row]
+        if row in self._accounts or row in final.sparse:
+            self._rare(row, source)
+        elif size < self._block_size:
+            self._fragment(row, source.read(position, size))
+        else:
+            ends = range(0, size, self._pipeline.run)
+            self._blocks(row, (source.blocks(position + at, min(self._pipeline.run, size - at)) for at in ends))
+
+    def _rare(self, row: int, source: Source) -> None:
+        """A file with holes, or one that is judged."""
+        final, most = self._final, self._pipeline.run
+        runs = runs_of(source, final.data[row], final.sizes[row], final.sparse.get(row), most)
+        if row in self._accounts:
+            text = b"".join(map(bytes, runs))  # of a megabyte at most
+            accounts.check_accounts(self._accounts[row], text)
+            runs = (text[at : at + most] for at in range(0, len(text), most))
+        if final.sizes[row] < self._block_size:
+            self._fragment(row, b"".join(map(bytes, runs)))
+        else:
+            self._blocks(row, (self._work(run) for run in runs))
+
+    def _work(self, run: Run) -> Work:
+        return zeros_of(-(-run // self._block_size)) if isinstance(run, int) else blocks_of(run)
+
+    def _fragment(self, row: int, data: bytes) -> None:
+        same = self._small.same(row, data) if len(data) >= _SHARED_FROM else row
+        if same == row:
+            self.contents.put(row, self._fragments.add(data))
+        else:
+            self.contents.share_fragment(row, same)
+
+    def _blocks(self, row: int, runs: Iterator[Work]) -> None:
+        """Give the blocks of a large file to the threads, a run at a time."""
+        first = True
+        for work in runs:
+            self._pipeline.give(work, partial(self._written, row, first))
+            first = False
+        self._pipeline.then(partial(self._large.finish, row, self._final.sizes[row]))
+
+    def _written(self, row: int, first: bool, data: bytes, words: list[int]) -> None:
+        if first:
+            self.contents.begin(row, self._output.position)
+            self._large.begin()
+        self._output.add(data)
+        self._large.add(data)
+        self.contents.extend(row, words)
