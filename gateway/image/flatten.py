@@ -73,25 +73,15 @@ class Flattened:
             if kind == tree.FILE:
                 self.data_bytes += self.final.sizes[inode]
 
-    def parted(self, part: int) -> set[bytes]:
-        """The directories that `write` takes in parts of so many names."""
-        final = self.final
-        if not any(final.is_parted(row, part) for row in final.children):
-            return set()
-        return {inside + final.names[row] for row, inside in final.walk() if final.is_parted(row, part)}
-
-    def write(self, descriptor: int, wrote: Progress, part: int = 0) -> None:
-        """The data pass: the tree as one tar stream. Raises ImageInvalid as soon as a layer is known to be wrong.
-
-        With `part`, large directories are taken in parts, as `Tree.walk` does.
-        """
+    def write(self, descriptor: int, wrote: Progress) -> None:
+        """The data pass: the tree as one tar stream. Raises ImageInvalid as soon as a layer is known to be wrong."""
 
         def written(count: int) -> None:
             if self.checks:
                 self.checks.look()
             wrote(count)
 
-        _DataPass(self, TarWriter(descriptor, written), part).run()
+        _DataPass(self, TarWriter(descriptor, written)).run()
 
 
 def flatten(layers: Sequence[Layer], limits: Limits, progress: Progress, checks: Checks | None = None) -> Flattened:
@@ -184,24 +174,21 @@ class _DataPass:
     """Directories and small things first, in the order of their paths; then files in the order of their data, so that
     each layer is read once from its start; then further names of hard links."""
 
-    def __init__(self, flattened: Flattened, writer: TarWriter, part: int) -> None:
+    def __init__(self, flattened: Flattened, writer: TarWriter) -> None:
         self._final = flattened.final
         self._layers = {layer.number: layer for layer in flattened.layers}
         self._limits = flattened.limits
         self._writer = writer
-        self._part = part
         self._accounts = account_files(self._final)
         self._files = array("I")
         self._main_name: dict[int, int] = {}
         self._links: list[tuple[int, int]] = []
         self._directories: dict[int, bytes] = {}
         """Paths of the directories whose files come later, each with its slash."""
-        self._parts: dict[int, bytes] = {}
-        """The same of each file in a directory that is in parts."""
 
     def run(self) -> None:
         self._bound = set(self._final.inodes.values())
-        for row, inside in self._final.walk(self._part):
+        for row, inside in self._final.walk():
             self._first(row, inside)
         self._write_files()
         for row, inode in self._links:
@@ -210,10 +197,7 @@ class _DataPass:
 
     def _path(self, row: int) -> bytes:
         """The path of a row that is not a directory."""
-        inside = self._parts.get(row)
-        if inside is None:
-            inside = self._directories[self._final.parents[row]]
-        return inside + self._final.names[row]
+        return self._directories[self._final.parents[row]] + self._final.names[row]
 
     def _first(self, row: int, inside: bytes) -> None:
         final = self._final
@@ -223,11 +207,7 @@ class _DataPass:
             return
         path = inside + final.names[row]
         if kind != tree.DIRECTORY and (inode in self._bound or final.sizes[inode]):
-            parent = final.parents[row]
-            if final.is_parted(parent, self._part):
-                self._parts[row] = inside
-            else:
-                self._directories.setdefault(parent, inside)
+            self._directories.setdefault(final.parents[row], inside)
         if inode in self._bound:
             if inode in self._main_name:
                 self._links.append((row, inode))

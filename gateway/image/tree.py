@@ -21,8 +21,6 @@ IMPLICIT_MODE = 0o755
 _MAX_HOPS = 40
 """Symbolic links that one path may lead through: the kernel's own limit."""
 _MAX_COMPONENT = 255
-_PARTED_FROM = 8
-"""A directory is large where it has more names than this many parts."""
 
 
 class LinkLoop(ImageInvalid):
@@ -252,32 +250,17 @@ class Tree:
         """The kind of a row's inode: a hard link is what it is bound to."""
         return self.kinds[self.inodes.get(row, row)]
 
-    def walk(self, part: int = 0) -> Iterator[tuple[int, bytes]]:
+    def walk(self) -> Iterator[tuple[int, bytes]]:
         """Every row of the final tree, directories before what is in them, names in byte order; and the path of the
-        directory that it is in, with a slash, empty in the root.
-
-        With `part`, names of a large directory are in parts of so many, which are directories too.
-        """
+        directory that it is in, with a slash, empty in the root."""
         pending = [(ROOT, b"")]
         while pending:
             row, inside = pending.pop()
             yield row, inside
             children = self.children.get(row)
-            if not children:
-                continue
-            below = inside + self.names[row] + b"/" if row else b""
-            names = sorted(children, reverse=True)
-            if not self.is_parted(row, part):
-                pending.extend((children[name], below) for name in names)
-                continue
-            for number in range((len(names) - 1) // part, -1, -1):
-                place = below + b"%07d/" % number
-                those = names[max(0, len(names) - (number + 1) * part) : len(names) - number * part]
-                pending.extend((children[name], place) for name in those)
-
-    def is_parted(self, row: int, part: int) -> bool:
-        """Whether `walk` takes a directory in parts."""
-        return bool(part) and len(self.children.get(row, ())) > _PARTED_FROM * part
+            if children:
+                below = inside + self.names[row] + b"/" if row else b""
+                pending.extend((children[name], below) for name in sorted(children, reverse=True))
 
 
 def shown(name: bytes) -> str:

@@ -95,6 +95,7 @@ class Service:
         self.config.write_text(
             f'store.path = "{self.store}"\nstore.account = "{ACCOUNT}"\n[gateway]\n'
             f'socket = "{self.own}/gateway.sock"\nstate = "{self.own}/state"\ntar2sqfs = "{packer}"\n'
+            'compression = "lz4"\n'  # which the packer makes
             f'publishers = ["nobody"]\n{settings}\n{tables}\n'
         )
         self.config.chmod(0o644)

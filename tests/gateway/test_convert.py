@@ -130,7 +130,7 @@ def test_a_full_disk(tmp_path: Path, small_disk: Path, image_format: str) -> Non
 
 def test_a_packer_that_is_not_there(tmp_path: Path, archive: str) -> None:
     with pytest.raises(UpstreamFailed, match="cannot run"):
-        convert_source(archive, tmp_path / "out", tar2sqfs="/none/tar2sqfs")
+        convert_source(archive, tmp_path / "out", tar2sqfs="/none/tar2sqfs", compression="lz4")
 
 
 _LIAR = """#!/usr/bin/python3
@@ -160,7 +160,7 @@ def test_a_packer_that_is_content_with_what_it_should_not_be(tmp_path: Path, for
     liar.chmod(0o755)
     make_archive(tmp_path / "image.tar", [[*BASE, directory("d"), file("d/one"), hardlink("d/two", "d/one")]])
     with pytest.raises(UpstreamFailed, match=said):
-        convert_source(f"docker-archive:{tmp_path}/image.tar", tmp_path / "out", tar2sqfs=str(liar))
+        convert_source(f"docker-archive:{tmp_path}/image.tar", tmp_path / "out", tar2sqfs=str(liar), compression="lz4")
     assert not (tmp_path / "out").exists()
 
 

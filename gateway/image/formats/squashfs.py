@@ -1,8 +1,6 @@
-"""squashfs by tar2sqfs (squashfs-tools-ng): made from the stream in one go, without root.
+"""squashfs, by the writer of `gateway.image.squashfs`; with lz4 and lzo by tar2sqfs (squashfs-tools-ng).
 
-tar2sqfs rather than the tar readers of squashfs-tools: on 900 MB it is about as fast as `mksquashfs -tar` with 20 MB of
-memory instead of 950, and sqfstar 4.5.1 takes no compression level at all (it stops at `-Xcompression-level`). The
-result is checked here: its superblock, and by listing it, which reads everything but the data of files.
+What the packer makes is checked here: its superblock, and by listing it, which reads everything but the data of files.
 """
 
 from __future__ import annotations
@@ -24,8 +22,8 @@ _MAGIC = 0x73717368
 _LEVELS = {"gzip": (1, 9), "zstd": (1, 22), "xz": None, "lzo": None, "lz4": None}
 _NUMBERS = {"gzip": 1, "lzo": 3, "xz": 4, "lz4": 5, "zstd": 6}
 _LIST_SECONDS = 600.0
-_PART = 256
-"""Names of a large directory that tar2sqfs gets at a time: its work grows with their square."""
+_BLOCK_SIZE = 128 << 10
+"""Bytes that are compressed together: what every packer takes, and what docs/pynamic.md found no reason to change."""
 _COMPRESSION = re.compile(r"([a-z0-9]+)(?::([0-9]{1,2}))?")
 
 
@@ -48,7 +46,7 @@ def make_squashfs(flattened: Flattened, output: str, settings: GatewayConfig, ad
     """Write the tree to `output`, which must not exist. Raises UpstreamFailed, TimedOut, ImageInvalid, OSError."""
     name, level = parse_compression(settings.compression)
     if name in WRITTEN_HERE:
-        write_squashfs(flattened, output, (name, level), 131072, advance)
+        write_squashfs(flattened, output, (name, level), _BLOCK_SIZE, advance)
     else:
         _by_packer(flattened, output, settings, name, advance)
 

@@ -1,5 +1,5 @@
 """A writer of squashfs 4.0: from the final tree and its layers to one file, in threads and without another program.
 
-The format is that of Linux's `Documentation/filesystems/squashfs.rst` and `fs/squashfs/squashfs_fs.h`. Everything that is
-written was readable by Linux 2.6.35, compressors aside; the same tree gives the same bytes.
+The format is that of Linux's `Documentation/filesystems/squashfs.rst` and `fs/squashfs/squashfs_fs.h`. Linux 2.6.35
+could read everything that is written, compressors aside. The same tree gives the same bytes.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import lzma
 import zlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import zstandard
 from isal import igzip_lib
@@ -32,17 +32,16 @@ def compressor(name: str, level: int | None, block_size: int) -> Compress:
     if name == "gzip":
         return _isal if level == 1 else _zlib(level or _GZIP_DEFAULT)
     if name == "zstd":
-        compress: Compress = zstandard.ZstdCompressor(level or _ZSTD_DEFAULT).compress
-        return compress
+        zstd = zstandard.ZstdCompressor(level or _ZSTD_DEFAULT)
+        return lambda block: zstd.compress(memoryview(block))
     return _xz(block_size)
 
 
 def _isal(block: Buffer) -> bytes:
     """Deflate by ISA-L, six times as fast as zlib's level 1."""
-    packed = igzip_lib.compress(
+    return igzip_lib.compress(
         block, _ISAL_LEVEL, igzip_lib.COMP_ZLIB, igzip_lib.MEM_LEVEL_LARGE, igzip_lib.MAX_HIST_BITS
     )
-    return cast(bytes, packed)
 
 
 def _zlib(level: int) -> Compress:

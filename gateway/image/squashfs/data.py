@@ -23,7 +23,7 @@ from gateway.image.squashfs.pipeline import Pipeline, Work
 from gateway.image.squashfs.sources import PlainSource, Source, StreamSource, blocks_of, zeros_of
 
 _SHARED_FROM = 512
-"""Bytes from which a small file is compared to others: below, that would take more memory than it saves of the image."""
+"""Bytes from which a small file is compared to others: below, it takes more memory than it saves in the image."""
 
 
 class DataPass:

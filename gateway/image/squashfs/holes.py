@@ -15,8 +15,8 @@ Run = bytes | bytearray | int
 
 
 def runs_of(source: Source, position: int, size: int, sparse: Sparse | None, most: int) -> Iterator[Run]:
-    """A file of `size` bytes whose data is at a position of its layer, in runs of `most` bytes; only one of zeros may be
-    longer, by a whole number of times."""
+    """A file of `size` bytes whose data is at a position of its layer, in runs of `most` bytes; only one of zeros may
+    be longer, by a whole number of times."""
     parts = ((0, size),) if sparse is None else sparse
     at, next_part = 0, 0
     while at < size:

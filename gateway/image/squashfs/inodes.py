@@ -49,9 +49,7 @@ def directory(common: Common, listing: Listing, parent: int) -> bytes:
     return common.head(DIRECTORY) + _PLAIN_DIRECTORY.pack(listing.block, common.links, size, listing.offset, parent)
 
 
-def file(
-    common: Common, size: int, start: int, fragment: tuple[int, int], words: bytes, sparse: int
-) -> bytes:
+def file(common: Common, size: int, start: int, fragment: tuple[int, int], words: bytes, sparse: int) -> bytes:
     """`start` is where its first block is in the image, `words` the sizes of its blocks, `fragment` the block that has
     its bytes instead, with the offset there; `sparse` the bytes of blocks that are not stored since all are zero."""
     if common.links > 1 or common.xattr != NONE or sparse or max(start, size) > NONE:

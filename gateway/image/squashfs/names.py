@@ -104,9 +104,7 @@ class TreePass:
         sparse = contents.zeros.get(inode, 0) * self._block_size
         if sparse and not words[-1]:
             sparse -= -size % self._block_size
-        return inodes.file(
-            common, size, contents.starts[inode], contents.fragment(inode), words.tobytes(), sparse
-        )
+        return inodes.file(common, size, contents.starts[inode], contents.fragment(inode), words.tobytes(), sparse)
 
     def _directory(self, row: int) -> bytes:
         listing, subdirectories = self._done.pop(row)

@@ -1,4 +1,4 @@
-"""The image file while it is written: appended to, read again where that saves bytes, its start filled in at the end."""
+"""The image file while it is written: appended to, read again where that saves bytes, its start filled in last."""
 
 from __future__ import annotations
 

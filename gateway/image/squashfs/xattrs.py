@@ -58,7 +58,9 @@ class XattrTable:
 def _pair(name: bytes, value: bytes) -> bytes:
     prefix, number = next((prefix, number) for prefix, number in _PREFIXES if name.startswith(prefix))
     if not len(prefix) < len(name) <= _MAX_NAME:
-        raise ImageInvalid(f"an extended attribute's name has {len(name)} bytes, the limit is {_MAX_NAME}: {shown(name)}")
+        raise ImageInvalid(
+            f"an extended attribute's name has {len(name)} bytes, the limit is {_MAX_NAME}: {shown(name)}"
+        )
     if len(value) > _MAX_VALUE:
         raise ImageInvalid(f"extended attribute {shown(name)} has {len(value)} bytes, the limit is {_MAX_VALUE}")
     suffix = name[len(prefix) :]
