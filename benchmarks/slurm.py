@@ -150,7 +150,7 @@ def _count_operations(slurm: Slurm) -> None:
     lines = [line for line in (cluster.directory / "scratch/trace").read_text().splitlines() if _OF_STORE.search(line)]
     if not lines:
         raise UpstreamFailed("the trace of Prolog has no path of the store")
-    click.echo(f"\nProlog of one node: {len(lines)} operations on the store, so {1000 * len(lines)} of 1,000 nodes:")
+    click.echo(f"\nProlog on the first node of a job: {len(lines)} operations on the store")
     for call, count in Counter(_CALL.sub(r"\1 \2 \3", line) for line in lines).items():
         click.echo(f"{count:4}  {call}")
 
