@@ -127,6 +127,10 @@ class Slurm:
         if not self._settings.over_alps:
             if not LocalJob(self._site, job).is_left and job not in Notes(self._settings.notes).jobs():
                 raise NotFound(f"nothing of job {job} is on this node", "run it on the node that has the job's root")
+            slurm = commands.Slurm(self._settings)
+            found = examine(self._site, slurm, self._name_here(slurm, deadline), deadline)
+            if job in found.busy and not found.unknown:
+                raise UsageError(f"job {job} runs on this node", f"scancel {job}: its Epilog takes it down")
             recovery.take_down_here(self._site, job, deadline)
             return
         members = machine.parse_nodes(nodes) if nodes else ()

@@ -35,8 +35,10 @@ _ARCHIVE = f"/scratch/{_IMAGE.replace(':', '-')}.tar"
 _TREE = f"/scratch/{_USER}/tree"
 _WARM_UP = 2
 _ALLOCATED = re.compile(r"Granted job allocation (\d+)")
-_CALL = re.compile(r'^\d+ +(\w+)\(.*?"/scratch/udi([^"0-9a-f]*[^"/]*).*$')
-"""A call that strace shows, and the first words of a path below the store."""
+_OF_STORE = re.compile(r'(?<!\\)[<"]/scratch/udi')
+"""A path of the store in a line of strace, and not in what was read."""
+_CALL = re.compile(r'^\d+ +(\w+)\(.*?(?<!\\)[<"]/scratch/udi(/[a-z]+)?(?:[^ ]*(\.\w+)[>"])?.*$')
+"""A call, and of a path below the store the first name and the suffix."""
 _COUNT_SECONDS = 30.0
 
 
@@ -127,16 +129,16 @@ def _without_line(slurm: Slurm, steps: int) -> dict[str, list[float]]:
 
 
 def _count_operations(slurm: Slurm) -> None:
-    """How often a node's Prolog names a path of the store."""
+    """How often a node's Prolog names a path of the store, or reads a file or directory there. What the kernel reads of
+    the image itself is the same whoever makes a plan."""
     if not shutil.which("strace"):
         click.echo("strace is not installed: operations on the store are not counted")
         return
     cluster = slurm.cluster
     trace = "/scratch/trace"
     program = cluster.directory / "opt/bin/traced"
-    program.write_text(
-        f"#!/bin/sh\nexec strace -f -qq -s 256 -e trace=%file,%network -o {trace} /opt/udi/bin/udi-slurm-prolog\n"
-    )
+    watched = "strace -f -qq -y -s 256 -e trace=%file,read,pread64,getdents64"
+    program.write_text(f"#!/bin/sh\nexec {watched} -o {trace} /opt/udi/bin/udi-slurm-prolog\n")
     program.chmod(0o755)
     cluster.configure({"Prolog": "/opt/udi/bin/traced"})
     cluster.root(LOGIN, "scontrol", "reconfigure")
@@ -145,13 +147,11 @@ def _count_operations(slurm: Slurm) -> None:
     ):
         raise UpstreamFailed("slurmctld did not take another Prolog")
     _seconds(slurm, "-w", "n1", f"--image={_IMAGE}", *_PROGRAM)
-    lines = [line for line in (cluster.directory / "scratch/trace").read_text().splitlines() if '"/scratch/udi' in line]
+    lines = [line for line in (cluster.directory / "scratch/trace").read_text().splitlines() if _OF_STORE.search(line)]
     if not lines:
         raise UpstreamFailed("the trace of Prolog has no path of the store")
-    click.echo(
-        f"\nProlog of one node: {len(lines)} operations on paths of the store, so {1000 * len(lines)} of 1,000 nodes:"
-    )
-    for call, count in Counter(_CALL.sub(r"\1 \2", line) for line in lines).items():
+    click.echo(f"\nProlog on the first node of a job: {len(lines)} operations on the store")
+    for call, count in Counter(_CALL.sub(r"\1 \2 \3", line) for line in lines).items():
         click.echo(f"{count:4}  {call}")
 
 

@@ -28,8 +28,9 @@ class Choice:
     notice: str = ""
 
 
-def choose_image(site: SiteConfig, request: JobRequest) -> Choice:
-    """The image for a request, as far as its user may use it. Files only; the gateway is not queried.
+def choose_image(site: SiteConfig, request: JobRequest, *, marks_use: bool = True) -> Choice:
+    """The image for a request, as far as its user may use it. Files only; the gateway is not queried. `marks_use` says
+    that the time of this use is recorded: once a job is enough, where each of its nodes looks for itself.
 
     Raises NotFound, ImageInvalid; UpstreamFailed when the store cannot be read.
     """
@@ -39,7 +40,8 @@ def choose_image(site: SiteConfig, request: JobRequest) -> Choice:
         with FileRights(*store_owner(site.store.account)):
             choice = _choice(reader, request)
             _require_file(layout, request, choice.facts)
-            _mark_used(layout, choice.facts.id)
+            if marks_use:
+                _mark_used(layout, choice.facts.id)
     except OSError as error:
         raise UpstreamFailed(f"image store {layout.path}: {reason(error)}") from error
     return choice

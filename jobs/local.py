@@ -74,14 +74,15 @@ class _Names:
 class LocalJob:
     """One job on this host. Raises UsageError for a text that is not a job id."""
 
-    def __init__(self, site: SiteConfig, job: str) -> None:
+    def __init__(self, site: SiteConfig, job: str, locks: str = "") -> None:
+        """`locks` is where its lock is, if not in the run directory: on a host that only controls the job's nodes."""
         self.job = job_id(job)
-        self._run = site.node.run
+        self._locks = locks or site.node.run
         self._root = site.node.root
         node = dataclasses.replace(site.node, root=f"{site.node.root}/{job}", run=f"{site.node.run}/{job}", shared=True)
         self._site = dataclasses.replace(site, node=node)
         self._plan = f"{site.node.run}/{job}.plan"
-        self._lock = f"{site.node.run}/{job}.lock"
+        self._lock = f"{self._locks}/{job}.lock"
 
     @contextlib.contextmanager
     def locked(self, deadline: Deadline) -> Iterator[None]:
@@ -112,13 +113,13 @@ class LocalJob:
         finally:
             os.close(descriptor)
 
-    def prepare(self, request: JobRequest, nodes: Sequence[NodeSlots], deadline: Deadline) -> Root:
-        """Set up the job's root; `nodes` are all of the job's, in its order. Whatever fails is undone before the error
-        is passed on. For the holder of the lock.
+    def prepare(self, request: JobRequest, nodes: Sequence[NodeSlots], here: str, deadline: Deadline) -> Root:
+        """Set up the job's root on the node `here`; `nodes` are all of the job's, in its order. Whatever fails is
+        undone before the error is passed on. For the holder of the lock.
 
         Raises the UdiError of what failed; TeardownIncomplete where undoing it failed too.
         """
-        choice = choose_image(self._site, request)
+        choice = choose_image(self._site, request, marks_use=nodes[0].node.name == here)
         plan = make_plan(self._site, request, choice.facts, _Names(), nodes)
         try:
             self._set_up(plan)
@@ -211,7 +212,7 @@ class LocalJob:
         )
 
     def _open_lock(self) -> int:
-        _make_directory(self._run, 0o700)
+        _make_directory(self._locks, 0o700)
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             return os.open(self._lock, flags, 0o600)

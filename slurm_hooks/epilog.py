@@ -12,12 +12,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from jobs.local import LocalJob
 from jobs.notes import Notes
 from jobs.process import Interrupted, catch_signals, clean_process, ignore_signals
 from jobs.takedown import take_down
 from slurm_hooks.call import HookCall, arguments, hook_call
 from slurm_hooks.commands import Slurm
+from slurm_hooks.native import local_job
 from slurm_hooks.settings import UNDO_SECONDS, SlurmConfig
 from udi.command import Deadline
 from udi.config import SiteConfig, load
@@ -76,7 +76,7 @@ class _End:
         self._machine_of = machine_of
         self._call = call
         self._deadline = Deadline(settings.epilog_deadline)
-        self._local = LocalJob(site, call.job)
+        self._local = local_job(site, call.job)
 
     def run(self) -> int:
         """Take the job down, and only then forget it. Raises the UdiError of a node that is not known to be clean and

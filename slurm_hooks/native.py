@@ -41,6 +41,13 @@ def require_native(site: SiteConfig) -> None:
             )
 
 
+def local_job(site: SiteConfig, job: str) -> LocalJob:
+    """The job on this host. Over ALPS only its lock is here: `node.run` is a path of compute nodes then."""
+    if site.table(SlurmConfig).over_alps:
+        return LocalJob(site, job, f"{os.path.dirname(site.jobs.state)}/locks")
+    return LocalJob(site, job)
+
+
 def on_node(site: SiteConfig, call: HookCall) -> SiteConfig:
     """The site with what native Slurm adds to each root: the directory in which the plugin shows a batch script."""
     slurm = site.table(SlurmConfig)
@@ -55,7 +62,7 @@ def on_node(site: SiteConfig, call: HookCall) -> SiteConfig:
 
 def prepare_here(slurm: Slurm, call: HookCall, request: JobRequest, local: LocalJob, deadline: Deadline) -> Root:
     """Set up the job's root on this node. Raises the UdiError of what failed."""
-    return local.prepare(request, _nodes(slurm, call, deadline), deadline)
+    return local.prepare(request, _nodes(slurm, call, deadline), call.node, deadline)
 
 
 def _nodes(slurm: Slurm, call: HookCall, deadline: Deadline) -> tuple[NodeSlots, ...]:

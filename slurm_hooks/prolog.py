@@ -15,14 +15,13 @@ from collections.abc import Callable, Sequence
 
 from jobs import state as state_of_jobs
 from jobs.deadlines import require_fitting
-from jobs.local import LocalJob
 from jobs.notes import FAILED, READY, WANTED, Note, Notes
 from jobs.prepare import prepare
 from jobs.process import Interrupted, catch_signals, clean_process, ignore_signals
 from jobs.state import JobDirectory
 from slurm_hooks.call import HookCall, arguments, hook_call
 from slurm_hooks.commands import Slurm
-from slurm_hooks.native import hosts_of, on_node, prepare_here, require_native
+from slurm_hooks.native import hosts_of, local_job, on_node, prepare_here, require_native
 from slurm_hooks.request import requested
 from slurm_hooks.settings import UNDO_SECONDS, SlurmConfig
 from slurm_hooks.starts import send_back
@@ -162,7 +161,7 @@ class _Start:
         self._call = call
         self._deadline = Deadline(settings.prolog_deadline)
         self._notes = Notes(settings.notes)
-        self._local = LocalJob(site, call.job)
+        self._local = local_job(site, call.job)
         self._outcome = _Outcome(settings, self._notes, call, self._deadline)
 
     def run(self) -> int:

@@ -89,6 +89,7 @@ class HooksNode:
     directory: Path
     bin: Path = field(init=False)
     _holder: subprocess.Popen[bytes] = field(init=False)
+    _wrapper: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.directory.chmod(0o755)
@@ -223,6 +224,17 @@ class HooksNode:
             [sys.executable, "-I", "-c", code, "--config", str(self.directory / "udi.toml")], environment
         )
 
+    def store_calls(self, hook: str, node: str) -> list[str]:
+        """The system calls with a path of the image store that a hook makes, its children included."""
+        trace = self.directory / "trace"
+        self._wrapper = ["/usr/bin/strace", "-f", "-o", str(trace), "-e", "trace=%file"]
+        try:
+            assert self.run(hook, SLURMD_NODENAME=node) == 0
+        finally:
+            self._wrapper = []
+        lines = [line for line in trace.read_text().splitlines() if f'"{self.directory}/store' in line]
+        return [line.split(None, 1)[1].partition("(")[0] for line in lines]
+
     def run(self, hook: str, job: str = "7", **more: str) -> int:
         """Run a hook to its end; its exit code."""
         return self.end(self.start(hook, job, **more))
@@ -251,7 +263,7 @@ class HooksNode:
 
     def _start(self, command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            ["/usr/bin/nsenter", "-t", str(self._holder.pid), "-m", "-u", "--", *command],
+            ["/usr/bin/nsenter", "-t", str(self._holder.pid), "-m", "-u", "--", *self._wrapper, *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from slurmsim import site
 from slurmsim.cluster import LOGIN
-from tests.slurm.cluster import Slurm
+from tests.slurm.cluster import LOOK, Slurm
+from udi import durable
+from xcsim.processes import wait_until
+from xcsim.site import Tables
 
 ADMIN = "/opt/udi/bin/udi-admin"
 NODEHEALTH = "/opt/udi/bin/udi-nodehealth"
@@ -36,22 +43,89 @@ def test_a_plugin_of_another_slurm_is_found_before_a_user_finds_it(slurm: Slurm)
         path.write_bytes(plugin)
 
 
-def test_slurm_conf_without_our_lines(slurm: Slurm) -> None:
-    path = slurm.cluster.directory / "etc-slurm/slurm.conf"
-    text = path.read_text()
-    kept = [line for line in text.splitlines() if not line.startswith(("Epilog=", "BatchStartTimeout="))]
-    path.write_text("\n".join(kept) + "\n")
+@contextmanager
+def replaced(path: Path, content: bytes | None) -> Iterator[None]:
+    """A file of the cluster's with other content, or missing, for a while; replaced as an editor would."""
+    present, mode = path.read_bytes(), path.stat().st_mode & 0o7777
     try:
-        slurm.cluster.root(LOGIN, "scontrol", "reconfigure")
-        code, _, err = admin(slurm, LOGIN, "check-config")
-        assert code == 2
-        assert [line.split(": ", 2)[2] for line in err.splitlines() if line.startswith("udi-admin:")] == [
-            "slurm.conf: Epilog is not set",
-            "slurm.conf: BatchStartTimeout is 10 sec",
-        ]
+        if content is None:
+            path.unlink()
+        else:
+            durable.write(str(path), content, mode=mode)
+        yield
     finally:
-        path.write_text(text)
+        durable.write(str(path), present, mode=mode)
+
+
+def findings(slurm: Slurm, host: str) -> list[str]:
+    """What check-config reports, without the path of the configuration."""
+    code, _, err = admin(slurm, host, "check-config")
+    assert code == 2, err
+    start = "udi-admin: /etc/udi/udi.toml: "
+    return [line.removeprefix(start) for line in err.splitlines() if line.startswith(start)]
+
+
+@pytest.mark.parametrize("host", [LOGIN, "n1"])
+def test_the_plugin_is_missing(slurm: Slurm, host: str) -> None:
+    with replaced(slurm.cluster.directory / "opt/lib/udi.so", None):
+        found = findings(slurm, host)
+        assert "slurm.plugin: /opt/udi/lib/udi.so: no such file or directory" in found
+
+
+@pytest.mark.parametrize("host", [LOGIN, "n1"])
+@pytest.mark.parametrize(
+    "wrong", [("batch=inside", "batch=outside"), ("required", "optional"), ("required", "# required")]
+)
+def test_the_line_of_the_plugin_is_not_the_one_of_the_configuration(
+    slurm: Slurm, host: str, wrong: tuple[str, str]
+) -> None:
+    path = slurm.cluster.directory / "etc-slurm/plugstack.conf"
+    ours = path.read_text()
+    assert wrong[0] in ours
+    with replaced(path, ours.replace(*wrong).encode()):
+        [message] = findings(slurm, host)
+        assert message == f"/etc/slurm/plugstack.conf must have one line for the plugin: {ours.splitlines()[-1]}"
+
+
+@pytest.mark.parametrize(
+    ("without", "given", "said"),
+    [
+        ("Prolog", "", "Prolog is not set"),
+        ("Epilog", "", "Epilog is not set"),
+        ("PrologFlags", "", "PrologFlags is not set"),
+        ("PrologEpilogTimeout", "PrologEpilogTimeout=5", "PrologEpilogTimeout is 5"),
+        ("BatchStartTimeout", "", "BatchStartTimeout is 10 sec"),
+        ("HealthCheckProgram", "HealthCheckProgram=/bin/true", "HealthCheckProgram is /bin/true"),
+    ],
+)
+def test_slurm_conf_without_one_of_our_lines(slurm: Slurm, without: str, given: str, said: str) -> None:
+    path = slurm.cluster.directory / "etc-slurm/slurm.conf"
+    kept = [line for line in path.read_text().splitlines() if not line.startswith(f"{without}=")]
+    try:
+        with replaced(path, "\n".join([*kept, given, ""]).encode()):
+            slurm.cluster.root(LOGIN, "scontrol", "reconfigure")
+            assert findings(slurm, LOGIN) == [f"slurm.conf: {said}"]
+    finally:
         slurm.cluster.root(LOGIN, "scontrol", "reconfigure")
+
+
+def test_a_job_that_is_held_is_shown_with_the_reason_until_it_runs(slurm: Slurm) -> None:
+    """Its root cannot be made by a fault of the site."""
+    broken: Tables = {"node": {"python": ["/bin/false"]}, "slurm": {"max_starts": 1}}
+    site.configure(slurm.cluster, broken)
+    try:
+        job = slurm.submit("alice", LOOK, "--image=tiny:1", "-w", "n1")
+        slurm.await_state(job, "PENDING")
+        assert wait_until(lambda: "Held" in slurm.state(job) or "held" in slurm.state(job), 60, 0.05), slurm.state(job)
+    finally:
+        site.configure(slurm.cluster, {})
+    code, out, _ = admin(slurm, LOGIN, "status")
+    [line] = [line for line in out.splitlines() if line.startswith(f"job {job}: held")]
+    assert code == 0 and "the node software ended with exit code 1" in line
+    slurm.cluster.root(LOGIN, "scontrol", "release", job)
+    slurm.await_state(job, "COMPLETED")
+    assert slurm.output("alice", job).splitlines()[-1].split(" ")[1] == slurm.marker("tiny:1")
+    assert f"job {job}" not in admin(slurm, LOGIN, "status")[1]
 
 
 def test_a_node_that_is_not_clean_comes_back_by_recover(slurm: Slurm) -> None:
@@ -87,6 +161,8 @@ def test_a_running_job_is_busy_and_not_left(slurm: Slurm) -> None:
     [shown] = json.loads(out)["jobs"]
     assert (code, shown["job"], shown["user"], shown["image"], shown["phase"]) == (0, job, "alice", "tiny:1", "ready")
     assert admin(slurm, "n1", "recover", "n1")[:2] == (0, "n1: clean and in service\n")
+    code, _, err = admin(slurm, "n1", "takedown", job)
+    assert code == 2 and f"job {job} runs on this node" in err
     assert slurm.roots("n1") == {job}
     (slurm.scratch("alice") / "go").touch()
     slurm.await_state(job, "COMPLETED")

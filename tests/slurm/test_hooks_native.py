@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -273,6 +274,16 @@ def test_a_setup_that_does_not_end(node: HooksNode, monkeypatch: pytest.MonkeyPa
     before = "import jobs.local; jobs.local._ENDS_ITSELF = -4"
     assert node.end(node.start("prolog", before=before)) == 0
     assert "did not finish within 1 s" in node.why() and "job requeued" in node.why()
+
+
+@pytest.mark.skipif(not os.path.exists("/usr/bin/strace"), reason="needs strace, which make setup installs")
+def test_how_often_a_node_asks_the_image_store(node: HooksNode) -> None:
+    """The figures of docs/design.md: a few reads a node, and one write a job."""
+    of_first = node.store_calls("prolog", "n1")
+    assert node.run("epilog") == 0
+    of_other, of_end = node.store_calls("prolog", "n2"), node.store_calls("epilog", "n2")
+    assert sorted(of_first) == sorted([*of_other, "utimensat"])
+    assert (of_other.count("openat"), len(of_other), of_end) == (4, 8, [])
 
 
 _KILLED = """

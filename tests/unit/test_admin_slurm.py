@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +15,11 @@ from click.testing import CliRunner
 
 from admin import cli, nodehealth_cli
 from admin.config_check import errors_of
-from admin.installing import install_programs, planned
+from admin.installing import install_programs, planned, render_below
 from admin.machines import machine_of
 from admin.managers import manager_of
 from admin.sitefiles import site_files
+from jobs.notes import Note, Notes
 from tests.unit.cray_standins import StandIns
 from udi import config
 from udiroot.errors import ConfigError, NotPermitted, UdiError
@@ -169,6 +173,42 @@ def test_the_line_follows_the_configuration_and_other_lines_stay(host: Site) -> 
     assert lines[2].startswith(f"required {host.directory}/opt/udi.so submit=") and "batch=outside" in lines[2]
 
 
+def scripts_of(host: Site) -> list[Path]:
+    """The shell scripts of the site, rendered for review."""
+    site = host.site
+    rendered = render_below(str(host.directory / "review"), site_files(site, machine_of(site), str(host.path)))
+    scripts = [Path(path) for path in rendered if Path(path).read_text().startswith("#!/bin/sh")]
+    assert {"udi-slurm-prolog", "udi-slurm-epilog", "udi-slurm-health"} <= {path.name for path in scripts}
+    return scripts
+
+
+def test_shellcheck_is_content(host: Site) -> None:
+    found = shutil.which("shellcheck")
+    if not found:
+        pytest.skip("needs shellcheck")
+    for script in scripts_of(host):
+        done = subprocess.run([found, "-s", "sh", script], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+def test_paths_are_no_code(host: Site) -> None:
+    """Hooks of a job without an image end at once, whatever the directories are called."""
+    odd = "/odd $(touch owned) 'quoted'"
+    host.path.write_text(host.path.read_text().replace(f'notes = "{host.directory}/run/notes"', f'notes = "{odd}"'))
+    for script in scripts_of(host):
+        if script.name in ("udi-slurm-prolog", "udi-slurm-epilog"):
+            done = subprocess.run(
+                ["/bin/sh", script],
+                env={"SLURM_JOB_ID": "5"},
+                cwd=host.directory,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not (host.directory / "owned").exists()
+
+
 def test_nothing_is_wrong(installed: Site) -> None:
     assert installed.messages() == []
 
@@ -291,6 +331,59 @@ def test_drained_nodes_and_why(installed: Site) -> None:
     installed.stand_ins.tell("scontrol.exit", "1")
     code, out, _ = run_admin(installed, "status")
     assert code == 0 and "slurmctld was not queried" in out
+
+
+def test_jobs_that_are_here_and_jobs_that_are_held(installed: Site) -> None:
+    """Of the jobs that wait, those that we hold; a site's own words in a comment are not ours."""
+    comments = {
+        "11": "shifter-xc: start 2 failed (3 in a row, held): no room in the store",
+        "12": "shifter-xc: start 0 failed (1 in a row): no room in the store",
+        "13": "held by the site",
+        "14": "(null)",
+    }
+    rows = "".join(f"{job}|{job}|PENDING|1||{comment}\n" for job, comment in comments.items())
+    installed.stand_ins.program("squeue", f"#!/bin/sh\ncat <<'E'\n{rows}E\n")
+    installed.stand_ins.tell("nodes", "")
+    notes = Notes(f"{installed.directory}/run/notes")
+    notes.write("7", Note(4294967, "failed", image="debian:12", why="no volume"))
+    code, out, _ = run_admin(installed, "status", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert [(job["job"], job["user"], job["image"], job["phase"]) for job in found["jobs"]] == [
+        ("7", "4294967", "debian:12", "failed")
+    ]
+    assert [(hold["job"], hold["reason"]) for hold in found["held"]] == [("11", comments["11"].partition(": ")[2])]
+    text = run_admin(installed, "status")[1]
+    assert f"job 11: held: {comments['11'].partition(': ')[2]}" in text.splitlines()
+
+
+def test_a_note_without_a_root_is_taken_down(installed: Site) -> None:
+    """A Prolog that failed has left it, and Epilog never ran."""
+    notes = Notes(f"{installed.directory}/run/notes")
+    notes.write("7", Note(1001, "failed", why="no volume"))
+    notes.write("8", Note(1001, "wanted"))
+    assert run_admin(installed, "takedown", "7")[:2] == (0, "job 7: clean\n")
+    assert notes.jobs() == {"8"}
+    assert list((installed.directory / "run/udi").iterdir()) == []
+
+
+def test_what_a_job_left_is_taken_down_before_its_node_is_resumed(installed: Site) -> None:
+    """A job that slurmctld no longer has; where it cannot be asked, the job may run, and its node stays out."""
+    here = os.uname().nodename.partition(".")[0]
+    installed.stand_ins.tell("nodes", _NODES.format(name="c1", host=here, state="IDLE+DRAIN", reason="shifter-xc: x"))
+    notes = Notes(f"{installed.directory}/run/notes")
+    notes.write("7", Note(1001, "wanted"))
+    installed.stand_ins.program("squeue", "#!/bin/sh\necho 'squeue: error: no answer' >&2\nexit 1\n")
+    code, _, err = run_admin(installed, "recover", "c1")
+    assert code == 8 and "no answer" in err
+    assert notes.jobs() == {"7"}
+    assert "update nodename=c1 state=resume" not in installed.stand_ins.calls("scontrol")
+    installed.stand_ins.program(
+        "squeue", "#!/bin/sh\necho 'slurm_load_jobs error: Invalid job id specified' >&2\nexit 1\n"
+    )
+    assert run_admin(installed, "recover", "c1")[:2] == (0, "c1: took down 7; clean and in service\n")
+    assert notes.jobs() == set()
+    assert installed.stand_ins.calls("scontrol")[-1] == "update nodename=c1 state=resume"
 
 
 @pytest.mark.parametrize("group", [cli.cli, nodehealth_cli.cli])
