@@ -16,7 +16,7 @@ PACKAGES := python3 python3-venv apache2-utils busybox-static charliecloud-runti
 # What `make pynamic` compares to, too; the tests do not need it.
 PEERS := sshfs
 
-.PHONY: help venv check test-fast format setup packages programs sshd udi-run spank demo test test-faults bench pynamic constraints clean root
+.PHONY: help venv check test-fast format setup packages programs sshd udi-run spank demo demo-slurm test test-faults bench pynamic constraints clean root
 .NOTPARALLEL:
 
 help: ## show what can be made
@@ -47,6 +47,9 @@ udi-run: $(UDI_RUN)/udi-run ## build udi-run, which runs programs inside an imag
 spank: $(SPANK)/udi.so ## build the SPANK plugin for the Slurm of this machine; needs its headers and no root
 
 sshd: $(SSHD)/bin ## build the static private sshd from Debian's source package, once (root)
+
+demo-slurm: root setup ## bring up a real Slurm of two nodes and run jobs inside a Debian image on it (root)
+	$(BIN)/python -m slurmsim.demo
 
 demo: root setup ## bring up a one-machine Cray XC and run jobs inside a Debian image on it (root)
 	$(BIN)/python -m xcsim.demo
