@@ -3,7 +3,7 @@
 A job without an image needs nothing (the installed wrapper exits before Python starts). For any other job, the note
 (`jobs.notes`) says in the end that the root is ready, or why not; the plugin refuses the job's tasks then, so the exit
 code is 0, and the node stays in service. It is another one only where a node that must be drained could not be, or that
-has no note: slurmd itself drains a node whose Prolog fails.
+has no note, or no plugin to go by it: slurmd itself starts nothing on a node whose Prolog fails, and drains it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from jobs.state import JobDirectory
 from slurm_hooks.call import HookCall, arguments, hook_call
 from slurm_hooks.commands import Slurm
 from slurm_hooks.native import hosts_of, local_job, on_node, prepare_here, require_native
+from slurm_hooks.plugstack import PluginMissing, require_plugin
 from slurm_hooks.request import requested
 from slurm_hooks.settings import UNDO_SECONDS, SlurmConfig
 from slurm_hooks.starts import send_back
@@ -115,6 +116,10 @@ class _Outcome:
         if error.is_users:
             _log.error("start failed: %s", sentence(error))
             return self._fail(sentence(error))
+        if isinstance(error, PluginMissing):
+            self._drained(error.message)
+            self.sent_back(error)
+            return _DRAIN_ME  # nobody reads the note here
         is_dirty = isinstance(error, TeardownIncomplete) and not self._settings.over_alps
         drained = self._drained(f"job {self._call.job}: {error.message}") if is_dirty else True
         return self.sent_back(error) or (0 if drained else _DRAIN_ME)
@@ -195,6 +200,7 @@ class _Start:
             if self._is_ready_already():
                 return 0
             self._outcome.write()
+            require_plugin(self._settings)
             self._prepare()
             ignore_signals()
         except UdiError as error:

@@ -105,6 +105,7 @@ class HooksNode:
             (self.bin / name).write_text(text)
             (self.bin / name).chmod(0o755)
         (self.bin / "node").write_text("   State=IDLE ThreadsPerCore=1\n")
+        (self.directory / "plugstack.conf").write_text("required /opt/udi/lib/udi.so\n")
         self.configure()
         nodezip.build(self.site, str(self.directory / "software/udi.zip"), {"udi-run": udi_run.program()})
         make_tree(self.directory / "tree")
@@ -149,6 +150,7 @@ class HooksNode:
             scontrol = "{d}/bin/scontrol"
             squeue = "{d}/bin/squeue"
             notes = "{d}/notes"
+            plugstack = "{d}/plugstack.conf"
             spool = "/var/spool/slurmd/%n"
             command_deadline = 5
             prolog_deadline = 40

@@ -37,6 +37,7 @@ class ServiceNode:
         for name in ("squeue", "scontrol"):
             (directory / name).write_text(_STANDIN)
             (directory / name).chmod(0o755)
+        (directory / "plugstack.conf").write_text("required /opt/udi/lib/udi.so\n")
         nodes = f"<NodeParamArray><NodeParam>{A},{B}</NodeParam></NodeParamArray>"
         body = f"<ReserveParam architecture='XT' width='4' nppn='2'>{nodes}</ReserveParam>"
         array = f"<ReserveParamArray user_name='alice' batch_id='{JOB}'>{body}</ReserveParamArray>"
@@ -93,6 +94,7 @@ class ServiceNode:
 @pytest.fixture
 def service(cray: Cray) -> Iterator[ServiceNode]:
     slurm = {"over_alps": True, "squeue": "/opt/slurm/squeue", "scontrol": "/opt/slurm/scontrol", "max_starts": 2}
+    slurm["plugstack"] = "/opt/slurm/plugstack.conf"
     with cray.configured({"slurm": {**slurm, "prolog_deadline": 20, "epilog_deadline": 20}}):
         made = ServiceNode(cray)
         try:
