@@ -107,7 +107,7 @@ class Slurm:
 
     def _jobs_here(self) -> Iterator[JobState]:
         notes = Notes(self._settings.notes)
-        for job in sorted(jobs_here(self._site) | notes.jobs()):
+        for job in sorted(filter(str.isdecimal, jobs_here(self._site) | notes.jobs())):  # others may use the directory
             note = notes.read(job)
             since = _changed(f"{self._settings.notes}/{job}")
             yield JobState(
