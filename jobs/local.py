@@ -229,7 +229,8 @@ class LocalJob:
 def jobs_here(site: SiteConfig) -> set[str]:
     """Every job that this host has anything of, by run directories and the kernel's tables. Raises UpstreamFailed."""
     try:
-        names = os.listdir(site.node.run)
+        with os.scandir(site.node.run) as entries:
+            names = [each.name for each in entries if each.is_dir(follow_symlinks=False) or _is_of_job(each.name)]
     except FileNotFoundError:
         names = []
     except OSError as error:
@@ -242,6 +243,11 @@ def jobs_here(site: SiteConfig) -> set[str]:
 def _jobs_of_loops() -> set[str]:
     ours = loop.label(read_identity(""), "")
     return {loop.job_of(name) for name, _ in loop.names().values() if name.startswith(ours)}
+
+
+def _is_of_job(name: str) -> bool:
+    """Whether a file is one that we keep beside a job's run directory; others have files there, such as a socket."""
+    return name.endswith((".plan", ".lock"))
 
 
 def _is_job(text: str) -> bool:

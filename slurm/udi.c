@@ -183,8 +183,9 @@ static int submit(spank_t spank)
 	char *job = spank_context() == S_CTX_LOCAL ? getenv("SLURM_JOB_ID") : NULL, *of_job = getenv("SLURM_SPANK_UDI_IMAGE");
 	if (site.wrong)
 		return give_up("an argument in plugstack.conf is not understood" SITE_FAULT);
-	if (!job)
-		unsetenv("SLURM_SPANK_UDI_IMAGE"); /* of the job that submits this one */
+	static const char *const jobs[] = {"SLURM_SPANK_UDI_IMAGE", "SLURM_SPANK_UDI_ID", "SLURM_SPANK_UDI_VOLUMES"};
+	for (size_t at = 0; at < 3; at++) /* a node's first step brings them, without Alloc; a new job has its own */
+		job ? (int)spank_job_control_setenv(spank, jobs[at] + 12, getenv(jobs[at]) ?: "", 1) : unsetenv(jobs[at]);
 	if (!image_text && getenv("_SLURM_SPANK_OPTION_udi_image")) /* for which Slurm does not call take_option */
 		take_option(0, getenv("_SLURM_SPANK_OPTION_udi_image"), 0);
 	if (job && volumes_text && !IS_OUTSIDE && !is_inherited(volumes_text, getenv("SLURM_SPANK_UDI_GIVEN_VOLUMES")))

@@ -109,19 +109,24 @@ def test_slurm_conf_without_one_of_our_lines(slurm: Slurm, without: str, given: 
         slurm.cluster.root(LOGIN, "scontrol", "reconfigure")
 
 
+def held(slurm: Slurm, job: str) -> list[str]:
+    """What status has of a job that is held."""
+    code, out, err = admin(slurm, LOGIN, "status")
+    assert code == 0, err
+    return [line for line in out.splitlines() if line.startswith(f"job {job}: held")]
+
+
 def test_a_job_that_is_held_is_shown_with_the_reason_until_it_runs(slurm: Slurm) -> None:
     """Its root cannot be made by a fault of the site."""
     broken: Tables = {"node": {"python": ["/bin/false"]}, "slurm": {"max_starts": 1}}
     site.configure(slurm.cluster, broken)
     try:
         job = slurm.submit("alice", LOOK, "--image=tiny:1", "-w", "n1")
-        slurm.await_state(job, "PENDING")
-        assert wait_until(lambda: "Held" in slurm.state(job) or "held" in slurm.state(job), 60, 0.05), slurm.state(job)
+        assert wait_until(lambda: bool(held(slurm, job)), 60, 0.1), slurm.state(job)
     finally:
         site.configure(slurm.cluster, {})
-    code, out, _ = admin(slurm, LOGIN, "status")
-    [line] = [line for line in out.splitlines() if line.startswith(f"job {job}: held")]
-    assert code == 0 and "the node software ended with exit code 1" in line
+    [line] = held(slurm, job)
+    assert "the node software ended with exit code 1" in line
     slurm.cluster.root(LOGIN, "scontrol", "release", job)
     slurm.await_state(job, "COMPLETED")
     assert slurm.output("alice", job).splitlines()[-1].split(" ")[1] == slurm.marker("tiny:1")

@@ -357,6 +357,20 @@ def test_jobs_that_are_here_and_jobs_that_are_held(installed: Site) -> None:
     assert f"job 11: held: {comments['11'].partition(': ')[2]}" in text.splitlines()
 
 
+def test_a_socket_of_the_gateway_in_the_run_directory_is_no_job(installed: Site) -> None:
+    """By default both are in /run/udi, on a login host that is no node."""
+    run = installed.directory / "run/udi"
+    run.mkdir(parents=True)
+    (run / "gateway.sock").touch()
+    installed.stand_ins.tell("nodes", "")
+    assert run_admin(installed, "check", group=nodehealth_cli.cli)[:2] == (0, "udi: clean\n")
+    (run / "7.lock").touch()
+    (run / "8.plan").touch()
+    (run / "9").mkdir()
+    code, out, _ = run_admin(installed, "status", "--json")
+    assert (code, [job["job"] for job in json.loads(out)["jobs"]]) == (0, ["7", "8", "9"])
+
+
 def test_a_note_without_a_root_is_taken_down(installed: Site) -> None:
     """A Prolog that failed has left it, and Epilog never ran."""
     notes = Notes(f"{installed.directory}/run/notes")

@@ -503,9 +503,12 @@ JOB = {"SLURM_JOB_ID": "7", "SLURM_SPANK_UDI_IMAGE": "debian:12", "SLURM_SPANK_U
 def test_an_srun_in_a_job_runs_in_the_jobs_image_without_asking(submit: Submit) -> None:
     for options in ([], ["--image=debian:12"], ["--image=none"], ["--image=none", "--volume=/x:/y"]):
         done = submit.run("srun", *options, env=JOB)
-        assert (done.returncode, done.stdout, done.stderr, submit.words()) == (0, b"", b"", [])
-    done = submit.run("srun", "--image=debian", env=JOB)
-    assert (done.returncode, done.stdout) == (0, b"")
+        assert (done.returncode, done.stderr, submit.words()) == (0, b"", [])
+        assert done.stdout == b"UDI_IMAGE=debian:12\nUDI_ID=\nUDI_VOLUMES=\n", "without Alloc, Prolog knows no more"
+    done = submit.run(
+        "srun", "--image=debian", env={**JOB, "SLURM_SPANK_UDI_ID": "ab", "SLURM_SPANK_UDI_VOLUMES": "/a:/b"}
+    )
+    assert (done.returncode, done.stdout) == (0, b"UDI_IMAGE=debian:12\nUDI_ID=ab\nUDI_VOLUMES=/a:/b\n")
     assert submit.words() == ["--image", "debian", "--job", "7", "--job-image", "debian:12"]
 
 
