@@ -10,7 +10,10 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.reachable import make_checkout_reachable
 
-_TOGETHER = {"nodes": ("tests/node/", "tests/system/", "tests/clusters/"), "gateway": ("tests/gateway/",)}
+_TOGETHER = {
+    "nodes": ("tests/node/", "tests/system/", "tests/clusters/", "tests/slurm/"),
+    "gateway": ("tests/gateway/", "tests/disks/"),
+}
 
 
 def pytest_configure() -> None:
