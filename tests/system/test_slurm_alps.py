@@ -1,8 +1,8 @@
 """Slurm over ALPS: Prolog and Epilog on the service node, with the reservation that Slurm made.
 
-No Slurm with ALPS can be had any more. The hooks get the environment of cray-reference T22; the test makes the reservation
-as slurmctld would, by BASIL; squeue and scontrol are small programs. The machine is xcsim's. What Slurm itself would do is
-not shown here.
+No Slurm with ALPS can be had any more. The hooks get the environment of cray-reference T22; the test makes the
+reservation as slurmctld would, by BASIL; squeue and scontrol are small programs. The machine is xcsim's. What Slurm
+itself would do is not shown here.
 """
 
 from __future__ import annotations
