@@ -133,13 +133,19 @@ class Slurm:
         script = (
             "for p in /proc/[0-9]*; do"
             ' [ "$(stat -c %u $p 2>/dev/null)" -ge 1000 ] 2>/dev/null || continue;'
-            ' echo "$(readlink $p/root) $(tr "\\0" " " <$p/cmdline)"; done'
+            " root=$(readlink $p/root) || continue;"
+            ' echo "$root $(tr "\\0" " " <$p/cmdline)"; done'
         )
         return self.cluster.root(node, "sh", "-c", script, check=False).stdout.splitlines()
 
+    def cancel(self) -> None:
+        """Cancel every job of the users."""
+        for user in ("alice", "bob"):
+            self.cluster.root(LOGIN, "scancel", "-u", user, check=False)
+
     def reset(self) -> None:
         """Cancel what runs, resume what is drained, and remove what jobs wrote."""
-        self.cluster.root(LOGIN, "scancel", "--state=PENDING,RUNNING,SUSPENDED", check=False)
+        self.cancel()
         for name, state in self.cluster.states().items():
             if "drain" in state or "down" in state:
                 self.cluster.root(LOGIN, "scontrol", "update", f"nodename={name}", "state=resume", check=False)

@@ -16,6 +16,9 @@ pytest.register_assert_rewrite("tests.slurm.cluster")
 from slurmsim.cluster import PROGRAMS, Cluster  # noqa: E402
 from tests.slurm.cluster import Slurm  # noqa: E402
 
+collect_ignore = [] if os.environ.get("UDI_ALL_FAULTS") else ["test_failures.py", "test_kills.py"]
+"""Slurm takes its time after each of these; `make test-faults` runs them."""
+
 
 @contextmanager
 def cluster_up(**more: object) -> Iterator[Slurm]:
