@@ -11,7 +11,7 @@ _UNITS = "/etc/systemd/system"
 _GATEWAY_UNITS = ("udi-gateway.service", "udi-gateway-handle.socket", "udi-gateway-handle@.service")
 """The service, or in its place a process per connection; the site enables one of them."""
 _PROGRAMS = {
-    "udi": "gateway.client.cli",
+    "udi": "outside.cli",
     "udi-gateway": "gateway.service.cli",
     "udi-admin": "admin.cli",
     "udi-nodehealth": "admin.nodehealth_cli",
