@@ -22,7 +22,7 @@ class UnscriptedTorque:
         return words[: len(words) - len(rest)], tuple(rest)
 
     def submission(self, options: tuple[str, ...], launch: Launch) -> Submission:
-        """Raises UsageError for an interactive job, and for a value that a `-v` list cannot hold (cray-reference T60)."""
+        """Raises UsageError for an interactive job, and for what a `-v` list cannot hold (cray-reference T60)."""
         given, _ = _parsed(options)
         names = [name for name, _ in given]
         if interactive := next((name for name in names if name in _TAKES_TERMINAL), ""):
