@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from admin.managers import manager_of
+from outside.site_files import session_files
 from udi.config import SiteConfig
 from udi.platform import Machine
 from udi.sitefiles import Renderer, SiteFile
@@ -29,6 +30,7 @@ def site_files(site: SiteConfig, machine: Machine, config_path: str) -> list[Sit
     return [
         *manager.site_files(render),
         *programs,
+        *session_files(site, render),
         *_gateway_files(site, render),
         *(machine.site_files(render) if manager.has_machine else ()),
     ]
