@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from admin.managers import manager_of
 from outside.site_files import session_files
 from udi.config import SiteConfig
@@ -41,6 +43,7 @@ def _gateway_files(site: SiteConfig, render: Renderer) -> list[SiteFile]:
     values: dict[str, object] = {
         "account": site.store.account,
         "socket": site.gateway.socket,
+        "runtime": _runtime_directory(site.gateway.socket),
         "address": site.gateway.address,
         "host": host.strip("[]"),
         "port": port,
@@ -52,3 +55,9 @@ def _gateway_files(site: SiteConfig, render: Renderer) -> list[SiteFile]:
     units = [SiteFile(f"{_UNITS}/{name}", 0o644, render("templates", name, **values)) for name in _GATEWAY_UNITS]
     xinetd = render("templates", "udi-gateway.xinetd", **values)
     return [*units, SiteFile("/etc/xinetd.d/udi-gateway", 0o644, xinetd)]
+
+
+def _runtime_directory(socket: str) -> str:
+    """The directory below /run that systemd makes for the service; none, where the site keeps the socket elsewhere."""
+    directory = os.path.dirname(socket)
+    return next((directory.removeprefix(run) for run in ("/run/", "/var/run/") if directory.startswith(run)), "")
