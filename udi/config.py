@@ -93,6 +93,9 @@ class GatewayConfig:
     conversion_memory_bytes: int = setting(
         4 << 30, "limit on the memory of each process of a conversion", Bounds(1 << 28)
     )
+    layer_memory_bytes: int = setting(
+        1 << 30, "memory in which a conversion keeps what its compressed layers expand to; 0: none", COUNT
+    )
     files_per_user: int = setting(1000, "limit on the files that the pulls of one user have open at once", Bounds(256))
     max_metadata_bytes: int = setting(4 << 20, "limit on the size of a manifest or an image configuration", POSITIVE)
     tar2sqfs: str = setting("/usr/bin/tar2sqfs", "program that makes squashfs files", PATH)

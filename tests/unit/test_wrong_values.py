@@ -69,6 +69,7 @@ WRONG: dict[str, list[object]] = {
     "gateway.ratio_from_bytes": POSITIVE,
     "gateway.conversion_seconds": SECONDS,
     "gateway.conversion_memory_bytes": [*POSITIVE, 1 << 20],
+    "gateway.layer_memory_bytes": COUNT,
     "gateway.files_per_user": [*POSITIVE, 255],
     "gateway.max_metadata_bytes": POSITIVE,
     "gateway.tar2sqfs": PACKERS,
