@@ -65,6 +65,19 @@ class Registry:
         """An image configuration, of which the manifest states `size`. The same, and raises the same."""
         return self._whole(f"blobs/{digest}", {}, "an image configuration", limit, digest, size)[0]
 
+    def payload(self, digest: str, limit: int, size: int) -> bytes:
+        """What a signature signs, or a bundle of both. The same, and raises the same."""
+        return self._whole(f"blobs/{digest}", {}, "a signature", limit, digest, size)[0]
+
+    def referrers(self, digest: str, limit: int) -> bytes:
+        """The index of what the registry has about a manifest (OCI distribution specification 1.1, "Listing referrers";
+        the tag of older registries where there is none). Raises the same, NotFound where it has nothing."""
+        try:
+            headers = {"Accept": MANIFEST_TYPES[0]}
+            return self._whole(f"referrers/{digest}", headers, "a list of referrers", limit, "", 0)[0]
+        except NotFound:
+            return self.manifest(digest.replace(":", "-"), limit)[0]
+
     def has_blob(self, digest: str) -> bool:
         """Whether, by the registry, this repository has a blob that these credentials may read."""
         try:
