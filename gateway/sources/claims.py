@@ -60,9 +60,9 @@ def statements(layer: JsonValue, kind: str, content: bytes) -> Iterator[Signed]:
 
 
 def _of_bundle(bundle: JsonValue) -> Iterator[Signed]:
-    """sigstore's protobuf-specs, `sigstore_bundle.proto`; what an envelope signs is DSSE's pre-authentication encoding."""
+    """Those of sigstore's `sigstore_bundle.proto`. What is signed is DSSE's encoding of type and payload."""
     if bundle.has("messageSignature"):
-        raise ImageInvalid("it is a bundle with a message signature, of which only those with a DSSE envelope are read")
+        raise ImageInvalid("its bundle has a message signature, and only DSSE envelopes are read")
     envelope = bundle.get("dsseEnvelope").as_object("bundle has no DSSE envelope")
     kind = envelope.get("payloadType").text()
     payload = _decoded(envelope.get("payload"), most=None)

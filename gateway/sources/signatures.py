@@ -57,8 +57,8 @@ class SignatureCheck:
         """The fingerprints of the keys that signed the image; none where no rule asks for a signature.
 
         `repository` is the image's own, spelled with the registry that the site calls it by, and `chain` the digests of
-        the indexes by which it was chosen, and of its manifest. Raises Unsigned, NotPermitted, UpstreamFailed, TimedOut,
-        ConfigError.
+        the indexes by which it was chosen, and of its manifest. Raises Unsigned; NotPermitted, UpstreamFailed, TimedOut
+        where the registry does not say; ConfigError.
         """
         rule = self._settings.rule_for(repository)
         if rule is None or not rule.keys:
@@ -114,7 +114,9 @@ class _Search:
         signer = self.verifier.signer(signed.signature, signed.content)
         if not signer:
             keyless = "a signature is keyless (by a certificate), and only keys count"
-            self.reasons.append(keyless if signed.keyless else "a signature is by no key of the site, or of other content")
+            self.reasons.append(
+                keyless if signed.keyless else "a signature is by no key of the site, or of other content"
+            )
             return
         try:
             objection = self._objection(claim_of(signed), chain)
@@ -146,15 +148,17 @@ class _Search:
             if self.left < 0:
                 self.reasons.append(f"only {_MOST} of its signatures were read")
                 return
-            size = layer.get("size").integer()
-            if size > _MAX_PAYLOAD:
-                self.reasons.append(f"a signature has {size} bytes, the limit is {_MAX_PAYLOAD}")
-                continue
-            digest = check_digest(layer.get("digest"), "digest of a signature")
             with self._noting():
-                content = self.registry.payload(digest, _MAX_PAYLOAD, size)
-                check_content(content, digest, "a signature")
-                yield from statements(layer, kind, content)
+                yield from statements(layer, kind, self._blob(layer))
+
+    def _blob(self, layer: JsonValue) -> bytes:
+        size = layer.get("size").integer()
+        if size > _MAX_PAYLOAD:
+            raise ImageInvalid(f"it has {size} bytes, the limit is {_MAX_PAYLOAD}")
+        digest = check_digest(layer.get("digest"), "digest of a signature")
+        content = self.registry.payload(digest, _MAX_PAYLOAD, size)
+        check_content(content, digest, "signature")
+        return content
 
     def _under_tag(self, digest: str) -> Iterator[tuple[JsonValue, str]]:
         """The layers of cosign's own tag for signatures of a digest."""
@@ -167,7 +171,7 @@ class _Search:
     def _referrers(self, digest: str) -> Iterator[tuple[JsonValue, str]]:
         """The layers of all signatures and bundles that the registry lists for a digest."""
         entries: list[JsonValue] = []
-        with contextlib.suppress(NotFound), self._noting():
+        with self._noting(), contextlib.suppress(NotFound):
             index = JsonValue.parse(self.registry.referrers(digest, _MAX_MANIFEST), "list of referrers")
             entries = index.as_object().get("manifests").items()
         for entry in entries[:_MOST]:

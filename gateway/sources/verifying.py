@@ -4,9 +4,9 @@ The library rather than the program openssl: there are up to thousands of pairs 
 be written for one, and of a stranger's bytes it parses nothing but the two numbers of an ECDSA signature. It is loaded
 where a rule asks for signatures, and nowhere else.
 
-How cosign signs (its specification, "Signature Schemes", and sigstore's `signature` package): ECDSA and RSA over SHA-256
-of the payload, the newer ones over the hash that is as long as the curve; RSA by PKCS #1 v1.5, with some key services
-by PSS; Ed25519 over the payload itself.
+How cosign signs (its specification, "Signature Schemes", and sigstore's `signature` package): ECDSA and RSA over the
+SHA-256 of the payload, newer releases over the hash that is as long as the curve; RSA by PKCS #1 v1.5, with some key
+services by PSS; Ed25519 over the payload itself.
 """
 
 from __future__ import annotations
