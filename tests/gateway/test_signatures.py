@@ -407,8 +407,8 @@ def test_signatures_of_a_private_image_are_read_with_the_callers_credentials(
 
 
 def test_a_signature_that_cosign_made() -> None:
-    """Published by salrashid123/cosign_bazel_cloud_build, and in sigstore's log as entry 4884681 of 2022: the sha256 of the
-    payload, the signature, and the key, as it is in the signer's certificate."""
+    """Entry 4884681 of sigstore's public log, of October 2022: the payload's sha256, the signature, and the key, as the
+    signer's certificate has it."""
     payload = payload_of(
         "us-central1-docker.pkg.dev/cosign-test-365209/repo1/myimage",
         "sha256:83ab2ba6689713f2d68104cd208feadfebdd6bc881c455dcb55d2b45ac3a0753",
