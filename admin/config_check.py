@@ -114,10 +114,20 @@ def _check_gateway(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
 
 
 def _check_signatures(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
-    """The keys of each rule can be read, and are keys by which images are signed."""
+    """The keys of each rule can be read, also by the store's account, and are keys by which images are signed."""
     for number, rule in enumerate(site.signatures.rules):
+        if not os.path.isdir(site.gateway.state) and not any(map(os.path.lexists, rule.keys)):
+            continue  # the gateway works on another host
+        key = f"signatures.rules[{number}].keys"
         for error in _raised(functools.partial(_read_verifier, rule)):
-            yield _error(site, f"signatures.rules[{number}].keys: {error.message}", error.hint)
+            yield _error(site, f"{key}: {error.message}", error.hint)
+        for _ in _raised(lambda: _store_account(site)):
+            return  # reported with the store
+        account = _store_account(site)
+        for path in filter(os.path.exists, rule.keys):
+            wanted = os.R_OK | os.X_OK if os.path.isdir(path) else os.R_OK
+            if blocked := hindrance(path, account, wanted):
+                yield _error(site, f"{key}: {path} cannot be read by store.account {account.name}: {blocked}")
 
 
 def _read_verifier(rule: SignatureRule) -> None:
