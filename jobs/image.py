@@ -42,8 +42,7 @@ def choose_image(site: SiteConfig, request: JobRequest, *, marks_use: bool = Tru
         with FileRights(*store_owner(site.store.account)):
             choice = _choice(reader, request)
             _require_file(layout, request, choice.facts)
-            if site.signatures.is_active:
-                require_accepted(site, reader.provenance(choice.facts.id), request.reference)
+            require_accepted(site, reader, request.reference, choice.facts.id)
             if marks_use:
                 _mark_used(layout, choice.facts.id)
     except OSError as error:

@@ -83,20 +83,24 @@ class SignaturesConfig:
         """The rule that decides on images of a repository; None where `default` does."""
         return next((rule for rule in self.rules if rule.names(repository)), None)
 
-    def requires_keys(self, repository: str) -> bool:
-        """Whether images of the repository must be signed."""
-        rule = self.rule_for(repository)
-        return rule is not None and bool(rule.keys)
+    def may_be_called(self, repository: str, origin: Provenance) -> bool:
+        """Whether an image may have a name of this repository for others than whoever pulled it: one that must be signed
+        is for images of the repository itself, and for what publishers of the site bring."""
+        rule = self.rule_for(repository) if repository else None
+        return rule is None or not rule.keys or origin.publisher or origin.repository == repository
 
-    def objection_to(self, known: Iterable[Provenance], named: str | None, trusted: Trusted | None = None) -> str:
+    def objection_to(
+        self, known: Iterable[Provenance], named: str | None, trusted: Trusted | None = None, *, own: bool = True
+    ) -> str:
         """Why an image is not accepted, in words that follow its name; empty where it is.
 
         One provenance that the rules accept is enough: the content is the same. An image of which none is `known` was
         pulled before the site asked; it counts as an unsigned one of the repository that its name says (`named`, empty
-        for a name of no registry), and is never accepted where it is called by its id (None). Signers count that
-        `trusted` has among the keys of their rule; without it, all that were accepted once.
+        for a name of no registry), and is never accepted where it is called by its id (None). Where the name is not the
+        caller's `own` and must be signed, what came from elsewhere does not count. Signers count that `trusted` has
+        among the keys of their rule; without it, all that were accepted once.
         """
-        origins = list(known)
+        origins = [each for each in known if own or self.may_be_called(named or "", each)]
         if not origins and named is None:
             strict = self.default == REFUSE or any(rule.keys for rule in self.rules) or self.files != ACCEPT
             return "was pulled before the site asked for signatures" if strict else ""

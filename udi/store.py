@@ -116,6 +116,10 @@ class StoreReader:
             return min(shared, key=lambda r: (r.created, r.owners)).id
         raise self._no_such(str(reference))
 
+    def is_own(self, reference: ImageReference) -> bool:
+        """Whether the caller has a name of their own for `reference`, which then comes before those of others."""
+        return self._ref(self.layout.ref(reference, self.uid)) is not None
+
     def facts(self, reference: ImageReference) -> Facts:
         """Facts of the image that `reference` stands for. Raises NotFound, ImageInvalid."""
         return self._facts(self.resolve(reference))
@@ -137,7 +141,10 @@ class StoreReader:
     def provenance(self, image_id: str) -> tuple[provenance.Provenance, ...]:
         """Where an image came from, as far as that was recorded. Raises ImageInvalid for a damaged record."""
         text = self._text(self.layout.provenance(image_id))
-        return provenance.from_json(text) if text is not None else ()
+        try:
+            return provenance.from_json(text) if text is not None else ()
+        except ImageInvalid as error:
+            raise ImageInvalid(f"image {image_id}: {error.message}", "pull it again") from error
 
     def visible(self) -> list[Ref]:
         """Every name that the caller may see, in order."""

@@ -77,7 +77,7 @@ class Pulls:
         reader = StoreReader(self._store.layout, call.uid, call.groups)
         try:
             image_id = reader.resolve(reference)
-            self._require_known(reader, reference, image_id)
+            require_accepted(self._site, reader, reference, image_id, KeyRings())
         except NotFound as absent:
             if reference.id or reference.scheme or not self._site.gateway.pull_at_submission:
                 raise
@@ -99,7 +99,7 @@ class Pulls:
         expected: str = "",
     ) -> Pulled:
         """Get the image into the store, with its name, and onto all systems. Its files are closed before the latter."""
-        if groups:
+        if owner is None or groups:
             self._require_own_name(name, provenance)
         with call.held, self._conversions.obtain(origin, str(name), call.uid, call.on_event) as image_id:
             if expected and expected != image_id:
@@ -117,13 +117,8 @@ class Pulls:
     def _require_own_name(self, name: ImageReference, provenance: Provenance) -> None:
         """Nobody gives to others, under a name whose images must be signed, what comes from elsewhere."""
         repository = full_name(name, self._site.registry.default)
-        if repository != provenance.repository and self._signatures.requires_keys(repository):
+        if not self._signatures.may_be_called(repository, provenance):
             raise NotPermitted(
                 f"images called {repository} must be signed, and this one comes from elsewhere",
-                "choose another name for your group, or keep it to yourself",
+                "choose another name for others, or keep it to yourself",
             )
-
-    def _require_known(self, reader: StoreReader, reference: ImageReference, image_id: str) -> None:
-        """Raises NotPermitted for an image of the store that the site's rules, as they are now, do not accept."""
-        if self._signatures.is_active:
-            require_accepted(self._site, reader.provenance(image_id), reference, KeyRings())

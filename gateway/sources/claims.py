@@ -75,11 +75,11 @@ def _of_bundle(bundle: JsonValue) -> Iterator[Signed]:
 
 def claim_of(signed: Signed) -> Claim:
     """What a verified signature says. Raises ImageInvalid where it is not about an image."""
+    if signed.kind not in (_SIMPLE, _STATEMENT):
+        raise ImageInvalid(f"it is of type {printable(signed.kind, 80)}")
     document = JsonValue.parse(signed.payload, "signed text").as_object()
     if signed.kind == _SIMPLE:
         return _simple(document.get("critical").as_object())
-    if signed.kind != _STATEMENT:
-        raise ImageInvalid(f"it is of type {printable(signed.kind, 80)}")
     about = document.get("predicateType").text()
     if about != _SIGNS_IMAGE:
         raise ImageInvalid(f"it is an attestation ({printable(about, 80)}), not an image's signature")

@@ -239,6 +239,33 @@ def test_a_name_that_must_be_signed_is_not_given_to_a_group_for_something_else(c
         "pull", "--group", "daemon", "signed/another:1", "signed/posing:1", uid=USER
     )
     assert centre.service.ask(USER, "pull", "--group", "daemon", own, "local/posing:1")["id"] == own_id
+    assert centre.service.ask(USER, "pull", own, "signed/posing:1")["id"] == own_id, "one's own"
+    assert pinned(centre.qsub("UDI=signed/posing:1")) == own_id
+    centre.service.ask(NOBODY, "pull", "--public", own, "signed/posing:1")
+    centre.service.ask(USER, "rm", "signed/posing:1")
+    assert pinned(centre.qsub("UDI=signed/posing:1")) == own_id, "publishers are trusted to name what they bring"
+
+
+def test_content_that_came_from_elsewhere_too_does_not_make_a_name_good(centre: Centre) -> None:
+    """An unsigned image, pulled before there were rules, gets no better by a pull of the same from where none are."""
+    centre.ask_for_nothing()
+    pushed = centre.push("signed/bad-early")
+    centre.service.ask(ANNA, "pull", "signed/bad-early:1")
+    centre.ask_for()
+    text = centre.registry.manifest_text("signed/bad-early", "1")
+    centre.registry.put_blob(
+        "free/same", centre.registry.blob_text("signed/bad-early", json.loads(text)["config"]["digest"])
+    )
+    for layer in json.loads(text)["layers"]:
+        path = centre.registry.directory / "data/docker/registry/v2/blobs/sha256" / layer["digest"][7:9]
+        centre.registry.put_blob("free/same", (path / layer["digest"][7:] / "data").read_bytes())
+    manifest = json.loads(text)
+    centre.registry.put_manifest("free/same", "1", manifest, manifest["mediaType"])
+    assert centre.service.ask(USER, "pull", "free/same:1")["id"] == pushed.id
+    assert pinned(centre.qsub("UDI=free/same:1")) == pushed.id
+    assert centre.qsub("UDI=signed/bad-early:1").returncode == 255
+    with pytest.raises(NotPermitted, match="pulled before the site asked"):
+        centre.start("signed/bad-early:1")
 
 
 def test_records_go_to_replica_systems_and_with_their_image(centre: Centre) -> None:

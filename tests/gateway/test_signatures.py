@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicNumbers
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.sources.claims import claim_of, statements
 from gateway.sources.registry_image import RegistryImage, resolve
@@ -25,6 +28,7 @@ from tests.gateway.odd_registry import OddRegistry
 from tests.gateway.registries import OCI, DebianRegistry, Pushed, gateway_config, json_of, registry_config
 from tests.gateway.registry_pulls import ANNA
 from tests.gateway.signing import (
+    BUNDLE,
     KINDS,
     SIMPLE,
     Key,
@@ -44,7 +48,7 @@ from udi.keyring import PublicKey
 from udi.reference import ImageReference
 from udi.registries import RegistryConfig
 from udi.signatures import SignatureRule, SignaturesConfig
-from udiroot.errors import ConfigError, NotPermitted, UpstreamFailed
+from udiroot.errors import ConfigError, ImageInvalid, NotPermitted, UpstreamFailed
 
 pytestmark = needs_root
 
@@ -404,6 +408,27 @@ def test_signatures_of_a_private_image_are_read_with_the_callers_credentials(
 
 
 # What other people made
+
+
+def test_the_example_of_dsse() -> None:
+    """secure-systems-lab/dsse, protocol.md: type, payload, key and signature, of which the two numbers are given."""
+    numbers = EllipticCurvePublicNumbers(
+        46950820868899156662930047687818585632848591499744589407958293238635476079160,
+        5640078356564379163099075877009565129882514886557779369047442380624545832820,
+        SECP256R1(),
+    )
+    der = numbers.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    plain = base64.b64decode("A3JqsQGtVsJ2O2xqrI5IcnXip5GToJ3F+FnZ+O88SjtR6rDAajabZKciJTfUiHqJPcIAriEGAHTVeCUjW2JIZA==")
+    signature = encode_dss_signature(int.from_bytes(plain[:32], "big"), int.from_bytes(plain[32:], "big"))
+    envelope = {
+        "payloadType": "http://example.com/HelloWorld",
+        "payload": base64.b64encode(b"hello world").decode(),
+        "signatures": [{"sig": base64.b64encode(signature).decode()}],
+    }
+    [signed] = statements(JsonValue({}, "layer"), BUNDLE, json_of({"dsseEnvelope": envelope}))
+    assert Verifier([PublicKey(der, "key")]).signer(signed.signature, signed.content)
+    with pytest.raises(ImageInvalid, match=r"of type http://example.com/HelloWorld"):
+        claim_of(signed)
 
 
 def test_a_signature_that_cosign_made() -> None:
