@@ -29,7 +29,7 @@ _ROOT = Path(__file__).parents[1]
 _WARM_UP = 5
 _SCRIPT = "#!/bin/sh\n#PBS -l nodes=2:ppn=32,walltime=01:00:00\n#PBS -N run\n" + "aprun -n 64 ./a.out\n" * 40
 _FILTER = "import sys; from torque_hooks.submit_filter import main; sys.exit(main())"
-_UDI = "from gateway.client.cli import main; main()"
+_UDI = "from outside.cli import main; main()"
 _GROUP = """
 import click
 

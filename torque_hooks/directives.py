@@ -12,7 +12,8 @@ import getopt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-_OPTIONS = "a:A:b:c:C:d:D:e:fF:hIj:J:k:K:l:L:m:M:nN:o:p:P:q:r:S:t:T:u:v:Vw:W:xXzZ:"
+OPTIONS = "a:A:b:c:C:d:D:e:fF:hIj:J:k:K:l:L:m:M:nN:o:p:P:q:r:S:t:T:u:v:Vw:W:xXzZ:"
+"""qsub\'s options, as getopt takes them."""
 _DEFAULT_PREFIX = "#PBS"
 _MAX_LINES = 100_000
 _NAME = "UDI"
@@ -124,7 +125,7 @@ def read_submission(arguments: Sequence[str], script: bytes, environment: Mappin
 def _parsed(arguments: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]] | None:
     """Options with their values in order, and the operands; None for what qsub would refuse. An option that only some
     version of qsub knows is taken for one without a value."""
-    options = _OPTIONS
+    options = OPTIONS
     while True:
         try:
             return getopt.getopt(list(arguments), options)

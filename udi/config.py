@@ -72,7 +72,7 @@ class StoreConfig:
 class GatewayConfig:
     """The image gateway."""
 
-    socket: str = setting("/run/udi/gateway.sock", "UNIX socket of the service", PATH)
+    socket: str = setting("/run/udi-gateway/gateway.sock", "UNIX socket of the service", PATH)
     state: str = setting("/var/lib/udi-gateway", "directory on a local disk for work in progress and history", PATH)
     format: str = setting("squashfs", "format of new image files", OneOf("squashfs", "ext4"))
     compression: str = setting(

@@ -1,4 +1,4 @@
-"""`udi`: the user's side of the gateway. Exit codes are those of the errors, listed in docs/gateway.md.
+"""The commands of `udi` that ask the gateway. Exit codes are those of the errors, listed in docs/gateway.md.
 
 At the top it imports only what prints the help; a command imports what it needs, so that each starts fast.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.client.login_cli import login, logout
-from udi.commandline import config_option, json_option, run, version_option
+from udi.commandline import config_option, json_option, version_option
 from udiroot.errors import printable
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @version_option
 @click.pass_context
 def cli(context: click.Context, config_path: str) -> None:
-    """Pull container images for batch jobs, list them and remove them."""
+    """Container images for batch jobs: pull, list and remove them, and submit jobs that run them."""
     context.obj = config_path
 
 
@@ -208,8 +208,3 @@ def _plain(value: object) -> str:
     if isinstance(value, tuple):
         return " ".join(printable(item) for item in value)
     return printable(value)
-
-
-def main() -> None:
-    """The program `udi`."""
-    run(cli, "udi")

@@ -148,7 +148,7 @@ class Service:
         return [
             sys.executable,
             "-c",
-            "from gateway.client.cli import main; main()",
+            "from outside.cli import main; main()",
             "--config",
             str(self.config),
             *words,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PROGRAMS = {
-    "udi": "gateway.client.cli",
+    "udi": "outside.cli",
     "udi-gateway": "gateway.service.cli",
     "udi-admin": "admin.cli",
     "udi-nodehealth": "admin.nodehealth_cli",

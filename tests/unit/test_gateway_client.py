@@ -25,7 +25,7 @@ from udiroot.errors import NotFound, TimedOut, UpstreamFailed
 HEAVY = {"rich", "tomllib", "dataclasses", "sh", "requests", "docker", "zstandard", "sqlite3", "udi.config"}
 
 
-@pytest.mark.parametrize("module", ["gateway.client.cli", "gateway.service.cli"])
+@pytest.mark.parametrize("module", ["outside.cli", "gateway.service.cli"])
 def test_the_help_is_printed_without_heavy_imports(module: str) -> None:
     code = (
         "import sys, atexit\n"
@@ -44,9 +44,9 @@ def test_the_help_is_printed_without_heavy_imports(module: str) -> None:
 @pytest.mark.parametrize(
     ("module", "arguments", "message"),
     [
-        ("gateway.client.cli", ["--version"], ""),
-        ("gateway.client.cli", ["bogus"], "udi: no such command 'bogus'\nhint: udi --help\n"),
-        ("gateway.client.cli", ["pull"], "udi: missing argument 'SOURCE'\nhint: udi pull --help\n"),
+        ("outside.cli", ["--version"], ""),
+        ("outside.cli", ["bogus"], "udi: no such command 'bogus'\nhint: udi --help\n"),
+        ("outside.cli", ["pull"], "udi: missing argument 'SOURCE'\nhint: udi pull --help\n"),
         ("gateway.service.cli", ["convert", "--level"], "udi-gateway: no such option '--level'"),
     ],
 )

@@ -35,7 +35,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "jobs": {*BASE, "nodehealth"},
     "torque_hooks": {*BASE, "jobs", "gateway.wire", "gateway.client"},
     "slurm_hooks": {*BASE, "jobs", "gateway.wire", "gateway.client"},
-    "admin": {*BASE, "alps", "clusters", *GATEWAY, "nodehealth", "jobs", "torque_hooks", "slurm_hooks", "templates"},
+    "outside": {*BASE, "jobs", "gateway.wire", "gateway.client", "torque_hooks", "slurm_hooks"},
+    "admin": {
+        *BASE,
+        "alps",
+        "clusters",
+        *GATEWAY,
+        "nodehealth",
+        "jobs",
+        "torque_hooks",
+        "slurm_hooks",
+        "outside",
+        "templates",
+    },
 }
 """Room → the other rooms that it may import; `xcsim`, `benchmarks` and `tests` see all, and nothing sees them."""
 SEEING_ALL = ("xcsim", "slurmsim", "benchmarks", "tests")

@@ -1,0 +1,92 @@
+"""`udi`, whole: the gateway's commands, and those that use an image outside of a job's script.
+
+At the top it imports only what prints the help; a command imports what it needs, so that each starts fast.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import click
+
+from gateway.client.cli import cli
+from udi.commandline import json_option, run
+
+_WORDS_OF_OTHERS = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@cli.command(context_settings=_WORDS_OF_OTHERS)
+@click.option("--volume", "volumes", multiple=True, metavar="SOURCE:TARGET[:ro]", help="A volume; may be repeated.")
+@click.option("--workdir", default="", metavar="DIR", help="Start there; a relative one is below the job's directory.")
+@click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable inside the image; may be repeated.")
+@click.option("--args", "with_args", is_flag=True, help="What follows -- are arguments of the image's entry point.")
+@click.option("--print", "only_print", is_flag=True, help="Print what would be submitted, and submit nothing.")
+@json_option
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF QSUB OR SBATCH] IMAGE [-- COMMAND...]")
+@click.pass_obj
+def submit(
+    config_path: str,
+    volumes: tuple[str, ...],
+    workdir: str,
+    env: tuple[str, ...],
+    with_args: bool,
+    only_print: bool,
+    as_json: bool,
+    words: tuple[str, ...],
+) -> None:
+    """Submit a job without a script: it runs the image's entry point, or COMMAND, on all that the job has.
+
+    The options above come first, then those of qsub or sbatch, as `-l nodes=2:ppn=16` or `-N2 -n32`; a long option of
+    sbatch that takes a value may have it after `=`. It prints the job's id. With --json: job.
+    """
+    from outside.submit import prepared
+    from outside.submit import submit as submit_job
+    from udi import config
+
+    options = [*(("--workdir", workdir) if workdir else ()), *(word for text in env for word in ("--env", text))]
+    options += ["--args"] if with_args else []
+    submission = prepared(config.load(config_path), words, volumes, tuple(options))
+    if only_print:
+        if as_json:
+            click.echo(json.dumps({"argv": submission.argv, "script": submission.script}))
+        else:
+            click.echo(f"{shlex.join(submission.argv)} <<'END'\n{submission.script}END")
+        return
+    done = submit_job(submission)
+    click.echo(json.dumps({"job": done.job}) if as_json else done.job)
+
+
+@cli.command(context_settings=_WORDS_OF_OTHERS)
+@click.option("--volume", "volumes", multiple=True, metavar="SOURCE:TARGET[:ro]", help="A volume; may be repeated.")
+@click.option("--workdir", default="", metavar="DIR", help="Start there; a relative one is below this directory.")
+@click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable inside the image; may be repeated.")
+@click.argument("image", metavar="IMAGE")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG...]]")
+@click.pass_obj
+def shell(
+    config_path: str,
+    volumes: tuple[str, ...],
+    workdir: str,
+    env: tuple[str, ...],
+    image: str,
+    words: tuple[str, ...],
+) -> None:
+    """Run a shell, or COMMAND, inside an image on this host, without a job.
+
+    Where the site allows it, as on login nodes, and as long as it allows. All that was started ends with it. The exit
+    code is that of the shell or COMMAND.
+    """
+    from outside.shell import start
+    from udi import config
+    from udiroot.errors import UsageError, printable
+
+    if words and words[0] != "--":
+        raise UsageError(f"'{printable(words[0])}' after the image", "udi shell IMAGE -- COMMAND [ARG...]")
+    options = [*(("--workdir", workdir) if workdir else ()), *(word for text in env for word in ("--env", text))]
+    start(config.load(config_path), image, volumes, (*options, *words))
+
+
+def main() -> None:
+    """The program `udi`."""
+    run(cli, "udi")

@@ -1,0 +1,59 @@
+"""What a job without a script of its own runs: an image, volumes, and the words that udi-run gets inside.
+
+Each workload manager makes a script and a submission of it (`torque_hooks.unscripted`, `slurm_hooks.unscripted`).
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import Protocol
+
+from udiroot.errors import UsageError, printable
+
+RUN = "/opt/udi/bin/udi-run"
+"""Where udi-run is in every root."""
+_NAME_LENGTH = 15
+"""Characters of a job's name that every version of Torque takes."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What is to run. `words` follow udi-run's name: its options, then the command; none at all is the entry point."""
+
+    image: str
+    volumes: str = ""
+    words: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """udi-run with its words, as a line for a shell. Raises UsageError for what no script can hold."""
+        for word in self.words:
+            if "\0" in word or "\n" in word:
+                raise UsageError(f"a word of the command holds a line break: '{printable(word)}'")
+        return shlex.join((RUN, *self.words))
+
+    @property
+    def job_name(self) -> str:
+        """The image's own name, as a job can be called by it."""
+        last = self.image.partition("@")[0].rpartition("/")[2].removeprefix("docker:").removeprefix("id:")
+        plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in last)[:_NAME_LENGTH]
+        return plain if plain[:1].isalpha() else f"udi-{plain}"[:_NAME_LENGTH]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A program to run as the user, with the job's script on its standard input. It prints the job's id."""
+
+    argv: tuple[str, ...]
+    script: str
+
+
+class Unscripted(Protocol):
+    """How a workload manager submits such a job."""
+
+    def split(self, words: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The leading options of the workload manager's own program, and what follows them. Raises UsageError."""
+
+    def submission(self, options: tuple[str, ...], launch: Launch) -> Submission:
+        """Raises UsageError where the options make no such job, or where a value cannot be passed on."""
