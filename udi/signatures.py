@@ -84,7 +84,7 @@ class SignaturesConfig:
         return next((rule for rule in self.rules if rule.names(repository)), None)
 
     def may_be_called(self, repository: str, origin: Provenance) -> bool:
-        """Whether an image may have a name of this repository for others than whoever pulled it: one that must be signed
+        """Whether an image may have a name of this repository for others than whoever pulled it: one to be signed
         is for images of the repository itself, and for what publishers of the site bring."""
         rule = self.rule_for(repository) if repository else None
         return rule is None or not rule.keys or origin.publisher or origin.repository == repository
