@@ -373,6 +373,48 @@ def test_a_registry_that_does_not_say_is_no_image_without_signatures(keys: dict[
         assert caught.value.message.startswith("the signatures of odd:1 cannot be read: "), caught.value.message
 
 
+@pytest.mark.parametrize("status", [400, 404, 405, 406, 501])
+def test_a_registry_that_does_not_list_referrers_may_have_their_tag(keys: dict[str, Key], status: int) -> None:
+    key = keys["p256"]
+    with OddRegistry() as odd:
+        settings, rules = registry_config(odd.name), rules_of(key, any_name=True)
+        digest = f"sha256:{hashlib.sha256(odd_image(odd)).hexdigest()}"
+        odd.rules.append(lambda asked: (status, {}, b"") if "/referrers/" in asked.path else None)
+        refused(settings, "odd:1", rules, "its registry has no signature")
+        blob = bundle_of(key, digest)
+        odd.blobs[f"sha256:{hashlib.sha256(blob).hexdigest()}"] = blob
+        entry = {"digest": odd.serve("odd:x", manifest([descriptor(blob, BUNDLE)])), "artifactType": BUNDLE}
+        index = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": [entry]}
+        odd.serve(f"odd:{digest.replace(':', '-')}", index)
+        assert found(settings, "odd:1", rules).signers == (key.fingerprint,)
+
+
+def test_referrers_that_a_registry_lists(keys: dict[str, Key]) -> None:
+    """Signatures in the older format may be there, too; what is of another type is not fetched."""
+    key = keys["p256"]
+    with OddRegistry() as odd:
+        settings = registry_config(odd.name)
+        digest = f"sha256:{hashlib.sha256(odd_image(odd)).hexdigest()}"
+        payload = payload_of(f"{odd.name}/odd", digest)
+        odd.blobs[f"sha256:{hashlib.sha256(payload).hexdigest()}"] = payload
+        attached = odd.serve("odd:x", manifest([layer_of(payload, key.sign(payload))]))
+        kinds = {
+            f"sha256:{'5' * 64}": "application/spdx+json",
+            attached: "application/vnd.dev.cosign.artifact.sig.v1+json",
+        }
+        index = {"schemaVersion": 2, "manifests": [{"digest": at, "artifactType": kind} for at, kind in kinds.items()]}
+        odd.rules.append(lambda asked: (200, {}, json_of(index)) if "/referrers/" in asked.path else None)
+        assert found(settings, "odd:1", rules_of(key)).signers == (key.fingerprint,)
+        assert not any("5555" in path for path in odd.paths())
+        odd.manifests[f"/v2/odd/manifests/{attached}"] = (b"{}", "")
+        refused(settings, "odd:1", rules_of(key), "manifest of a signature does not match its digest")
+        odd.rules[0] = lambda asked: (200, {}, b"[]") if "/referrers/" in asked.path else None
+        refused(settings, "odd:1", rules_of(key), "list of referrers is not a JSON object")
+        odd.rules[0] = lambda asked: (500, {}, b"") if "/referrers/" in asked.path else None
+        with pytest.raises(UpstreamFailed):
+            found(dataclasses.replace(settings, deadline=2), "odd:1", rules_of(key))
+
+
 def test_the_registry_is_asked_where_its_mirror_has_no_signatures(
     registry: DebianRegistry, keys: dict[str, Key], tmp_path: Path
 ) -> None:
