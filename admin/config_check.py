@@ -165,6 +165,7 @@ def _directories(site: SiteConfig) -> Mapping[str, str]:
     return {
         "gateway.state": site.gateway.state,
         "registry.certificates": site.registry.certificates,
+        "chos.map": site.chos.map,
         **({"etc.templates": site.etc.templates} if site.etc.templates else {}),
         "jobs.state": site.jobs.state,
         "jobs.nodes": site.jobs.nodes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import stat
@@ -9,11 +10,13 @@ from dataclasses import dataclass
 
 from udi.acceptance import require_accepted
 from udi.accounts import store_owner
+from udi.chos import LABEL, SCHEME, Bind
+from udi.chosmap import environment_of, not_published, permitted
 from udi.config import SiteConfig
 from udi.facts import Facts
 from udi.oserrors import reason
 from udi.reference import ImageReference
-from udi.request import JobRequest, Pin
+from udi.request import JobRequest, Pin, require_room
 from udi.store import StoreLayout, StoreReader, require_store
 from udiroot.errors import ImageInvalid, NotFound, UpstreamFailed
 from udiroot.rights import FileRights
@@ -23,18 +26,21 @@ _log = logging.getLogger("udi.jobs")
 
 @dataclass(frozen=True)
 class Choice:
-    """The image's facts, and what the user should know about the choice."""
+    """The image's facts, what the user should know about the choice, and what the site's map has every job in it
+    mount, where it is an environment."""
 
     facts: Facts
     notice: str = ""
+    binds: tuple[Bind, ...] = ()
 
 
 def choose_image(site: SiteConfig, request: JobRequest, *, marks_use: bool = True) -> Choice:
     """The image for a request, as far as its user may use it. Files only; the gateway is not queried. `marks_use` says
     that the time of this use is recorded: once a job is enough, where each of its nodes looks for itself.
 
-    Raises NotFound, ImageInvalid; NotPermitted where the site's rules on signatures do not accept it; UpstreamFailed
-    when the store cannot be read.
+    Raises NotFound, ImageInvalid; NotPermitted where the site's rules on signatures do not accept it, or its map does
+    not let the user have the environment; ConfigError where the map is wrong; UpstreamFailed when the store cannot be
+    read, and for an environment that is not published.
     """
     layout = StoreLayout(site.store.path)
     reader = StoreReader(layout, request.user.uid, request.user.groups, reads_all=True)
@@ -47,7 +53,21 @@ def choose_image(site: SiteConfig, request: JobRequest, *, marks_use: bool = Tru
                 _mark_used(layout, choice.facts.id)
     except OSError as error:
         raise UpstreamFailed(f"image store {layout.path}: {reason(error)}") from error
-    return choice
+    except NotFound as error:
+        if request.reference.scheme == SCHEME:  # the map has it: the request was checked by that
+            raise not_published(request.reference.name, request.user) from error
+        raise
+    return dataclasses.replace(choice, binds=_binds(site, request, choice.facts))
+
+
+def _binds(site: SiteConfig, request: JobRequest, facts: Facts) -> tuple[Bind, ...]:
+    """What the site's map says now of the environment that the image is; nothing for any other image."""
+    name = environment_of(request.reference, facts)
+    if not name:
+        return ()
+    environment = permitted(site, name, request.user)
+    require_room(request.volumes, environment)
+    return environment.mounts
 
 
 def _require_file(layout: StoreLayout, request: JobRequest, facts: Facts) -> None:
@@ -99,5 +119,7 @@ def _pinned(reader: StoreReader, request: JobRequest, pin: Pin) -> Facts | None:
     except NotFound:
         return None
     if request.reference.digest and facts.digest != request.reference.digest:
+        return None
+    if request.reference.scheme == SCHEME and environment_of(request.reference) != facts.labels.get(LABEL):
         return None
     return facts

@@ -121,7 +121,7 @@ class LocalJob:
         from udi.planning import make_plan  # templates are slow to import, and a teardown needs none
 
         choice = choose_image(self._site, request, marks_use=nodes[0].node.name == here)
-        plan = make_plan(self._site, request, choice.facts, _Names(), nodes)
+        plan = make_plan(self._site, request, choice.facts, _Names(), nodes, binds=choice.binds)
         try:
             self._set_up(plan)
             label = self._label()

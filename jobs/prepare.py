@@ -103,7 +103,7 @@ class _Preparation:
     def _set_up(self, choice: Choice, allocation: Allocation) -> Prepared:
         site, request = self._site, self._request
         keys = make_keys(site, self._directory.path) if site.ssh.enabled and request.user.uid else None
-        plan = make_plan(site, request, choice.facts, self._machine, allocation.nodes, keys)
+        plan = make_plan(site, request, choice.facts, self._machine, allocation.nodes, keys, choice.binds)
         state = JobState(
             job=request.job,
             user=request.user.name,

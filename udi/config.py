@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from udi.architecture import KNOWN_ARCHITECTURE
+from udi.chos import ChosConfig
 from udi.environment import EnvironmentConfig
 from udi.registries import RegistryConfig
 from udi.settings import (
@@ -338,6 +339,7 @@ class SiteConfig:
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     signatures: SignaturesConfig = field(default_factory=SignaturesConfig)
+    chos: ChosConfig = field(default_factory=ChosConfig)
     systems: tuple[SystemConfig, ...] = setting([], "additional image stores that get every image")
     node: NodeConfig = field(default_factory=NodeConfig)
     ssh: SshConfig = field(default_factory=SshConfig)

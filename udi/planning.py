@@ -11,6 +11,7 @@ import jinja2
 
 from udi.accounts import group_name, store_owner
 from udi.cachefs import cache_template
+from udi.chos import Bind
 from udi.config import SiteConfig
 from udi.facts import Facts
 from udi.nodes import Node, NodeSlots
@@ -39,8 +40,10 @@ def make_plan(
     machine: NodeNames,
     nodes: Sequence[NodeSlots],
     keys: SshKeys | None = None,
+    binds: Sequence[Bind] = (),
 ) -> NodePlan:
-    """The plan for a job on `nodes` of `machine`, in the job's order; with `keys`, each gets a private sshd.
+    """The plan for a job on `nodes` of `machine`, in the job's order; with `keys`, each gets a private sshd. `binds`
+    are mounted after the site's file systems, as they are.
 
     Raises ConfigError where a template of the site cannot be rendered, UpstreamFailed where the file system of a
     per-node cache cannot be made.
@@ -63,7 +66,10 @@ def make_plan(
         image_id=facts.id,
         tmp_bytes=site.node.tmp_bytes,
         deadline=site.node.deadline,
-        sites=tuple(PlanMount(fs.source, fs.target or fs.source, fs.read_only) for fs in site.node.filesystems),
+        sites=(
+            *(PlanMount(fs.source, fs.target or fs.source, fs.read_only) for fs in site.node.filesystems),
+            *(PlanMount(bind.source, bind.target, bind.read_only) for bind in binds),
+        ),
         allowed=site.volumes.allowed,
         volumes=tuple(PlanMount(v.source, v.target, v.read_only) for v in request.volumes if not v.per_node),
         caches=tuple(_cache(site, request, volume) for volume in request.volumes if volume.per_node),

@@ -1,7 +1,8 @@
 """Image references: what a user calls an image, parsed once by Docker's own grammar.
 
 `debian`, `debian:12`, `registry.example.org:5000/team/app:v1`, `app@sha256:…`, and `id:` with 64 hex digits for an
-image by its id. `vm:NAME[:TAG]` is an image made of a virtual machine's disk.
+image by its id. `vm:NAME[:TAG]` is an image made of a virtual machine's disk, and `chos:NAME` an environment of the
+site's staff, which has no tags.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ _REFERENCE = re.compile(
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
 _ID = re.compile(r"id:(?P<id>[0-9a-f]{64})")
-_GRAMMAR = "an image is NAME[:TAG][@sha256:...] in lower case, vm:NAME[:TAG], or id: and 64 hex digits"
-SCHEMES = ("vm",)
+_GRAMMAR = "an image is NAME[:TAG][@sha256:...] in lower case, vm:NAME[:TAG], chos:NAME, or id: and 64 hex digits"
+SCHEMES = ("vm", "chos")
 """Kinds of images with names of their own, each written before a colon."""
 _OF_SCHEME = re.compile(
-    rf"(?P<scheme>{'|'.join(SCHEMES)}):(?P<name>{_COMPONENT}(?:/{_COMPONENT})*)(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}))?"
+    rf"(?P<scheme>vm):(?P<name>{_COMPONENT}(?:/{_COMPONENT})*)(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}))?"
 )
+_ENVIRONMENT = re.compile(rf"chos:(?P<name>{_COMPONENT})")
 
 _SCHEME = "docker:"
 """How some sites have their users begin a reference. `docker:name` alone is the tag `name` of the image `docker`."""
@@ -36,9 +38,11 @@ _TAGS = re.compile(r"[0-9].*|(?:latest|dind|cli|git|rc|beta|test|edge|stable|exp
 
 def as_taught(text: str) -> str:
     """A reference without the `docker:` that a user learned to write before it elsewhere, also where what follows could
-    be a tag of the image `docker`, unless it is one: `docker:debian` is `debian`, and `docker:dind` stays."""
+    be a tag of the image `docker`, unless it is one: `docker:debian` is `debian`, and `docker:dind` stays. So does an
+    image that is called as a scheme is: `docker:chos:1`."""
     rest = _without_scheme(text.strip())
-    return text if _TAGS.fullmatch(rest) or "/" in rest else rest
+    is_dockers = _TAGS.fullmatch(rest) or "/" in rest or rest.partition(":")[0] in SCHEMES
+    return text if is_dockers else rest
 
 
 def _without_scheme(text: str) -> str:
@@ -68,6 +72,8 @@ class ImageReference:
             return cls(id=by_id["id"])
         if of_scheme := _OF_SCHEME.fullmatch(text):
             return cls(name=of_scheme["name"], tag=of_scheme["tag"] or "latest", scheme=of_scheme["scheme"])
+        if environment := _ENVIRONMENT.fullmatch(text):
+            return cls(name=environment["name"], scheme="chos")
         match = _REFERENCE.fullmatch(text) or _REFERENCE.fullmatch(_without_scheme(text))
         if not match:
             raise UsageError(f"not an image name: '{printable(text)}'", _GRAMMAR)

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from udi.accounts import Account
+from udi.chos import SCHEME, Environment
+from udi.chosmap import permitted
 from udi.config import SiteConfig, VolumesConfig
 from udi.oserrors import reason
 from udi.reference import ImageReference
@@ -78,7 +80,8 @@ def job_request(
 ) -> JobRequest:
     """The request that a user's texts make: `image` as `UDI=` takes it, `volumes` as `UDI_VOLUMES=` does.
 
-    Raises UsageError for what has no meaning, NotPermitted for what the site or the rules of the root forbid.
+    Raises UsageError for what has no meaning, NotPermitted for what the site or the rules of the root forbid; NotFound
+    for an environment that the site does not have, and ConfigError where its map cannot be read.
     """
     reference = site.registry.parse(image.strip())
     wanted = parse_volumes(volumes)
@@ -87,6 +90,8 @@ def job_request(
     for volume in wanted:
         check_volume(volume, site.volumes)
     _check_targets(wanted, site)
+    if reference.scheme == SCHEME:
+        require_room(wanted, permitted(site, reference.name, user))
     kept = pin if pin is not None and pin.reference == reference else None
     return JobRequest(job_id(job), user, reference, wanted, kept)
 
@@ -159,6 +164,17 @@ def _check_targets(wanted: tuple[Volume, ...], site: SiteConfig) -> None:
         if hidden:
             name, target = f"volume {printable(volume)}", printable(volume.target)
             raise NotPermitted(f"{name}: no volume may be mounted on {target}, it would hide {hidden}")
+
+
+def require_room(wanted: Iterable[Volume], environment: Environment) -> None:
+    """Raise NotPermitted where a volume would hide what the environment brings along."""
+    for volume in wanted:
+        for bind in environment.mounts:
+            if is_within(bind.target, volume.target):
+                name, target = f"volume {printable(volume)}", printable(volume.target)
+                raise NotPermitted(
+                    f"{name}: no volume may be mounted on {target}, it would hide {bind.source} of the environment"
+                )
 
 
 def _size(text: str, whole: str) -> int:

@@ -5,6 +5,7 @@
     images/<id>.json                     its Facts, same mode
     images/<id>.provenance.json          where it came from and who signed it, where the site asks for signatures
     refs/<quoted reference>.json         a public reference
+                                         or that of an environment, whoever may use it
     refs/<quoted reference>~<uid>.json   that user's own, found before the public one; one that a group of the
                                          caller's may use is found last, so that nobody can shadow a public name
     refs/id:<id>~<uid>.json              keeps an image for the queued jobs of a user
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from udi import provenance
+from udi.chos import SCHEME
 from udi.facts import Facts, Ref
 from udi.oserrors import reason
 from udi.reference import ImageReference
@@ -76,6 +78,12 @@ class StoreLayout:
         name = quote(str(reference), safe=":@")
         return f"{self.refs}/{name}.json" if owner is None else f"{self.refs}/{name}~{owner}.json"
 
+    def path_of(self, ref: Ref) -> str:
+        """The file of a reference, by what is in it. An environment has one, whoever may use it."""
+        reference = ImageReference.parse(ref.reference)
+        is_one = not ref.owners or reference.scheme == SCHEME
+        return self.ref(reference, None if is_one else ref.owners[0])
+
 
 def require_store(layout: StoreLayout) -> None:
     """Make sure that the store exists, before anything in it is reported as missing.
@@ -115,14 +123,21 @@ class StoreReader:
         """
         if reference.id:
             return self._visible_id(reference.id)
-        for owner in (self.uid, None):
+        for owner in (None,) if reference.scheme == SCHEME else (self.uid, None):
             ref = self._ref(self.layout.ref(reference, owner))
             if ref and self._may_see(ref):
                 return ref.id
+        if reference.scheme == SCHEME:
+            raise self._no_such(str(reference))
         shared = [r for r in self._all() if r.reference == str(reference) and self._may_see(r)] if self.groups else []
         if shared:
             return min(shared, key=lambda r: (r.created, r.owners)).id
         raise self._no_such(str(reference))
+
+    def published(self, reference: ImageReference) -> Ref | None:
+        """What a name that is not one user's stands for, whoever may use it; None where there is none. For those who
+        read all."""
+        return self._ref(self.layout.ref(reference, None))
 
     def is_own(self, reference: ImageReference) -> bool:
         """Whether the caller has a name of their own for `reference`, which then comes before those of others."""

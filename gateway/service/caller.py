@@ -7,7 +7,7 @@ import grp
 from dataclasses import dataclass, field
 
 from gateway.wire.events import EventSink
-from udi.accounts import account_of_uid
+from udi.accounts import Account, account_of_uid
 from udi.config import GatewayConfig
 from udiroot.errors import NotFound, NotPermitted, printable
 
@@ -20,6 +20,11 @@ class Call:
     on_event: EventSink
     descriptors: list[int] = field(default_factory=list)
     held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    @property
+    def account(self) -> Account:
+        """The caller's account. Raises NotFound where the gateway knows none."""
+        return account_of_uid(self.uid)
 
     @property
     def groups(self) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gateway.service.chos_cli import chos
 from udi.commandline import DEFAULT_CONFIG, config_option, json_option, run, version_option
 from udi.oserrors import reason
 from udiroot.errors import UpstreamFailed, UsageError, printable
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 def cli(context: click.Context, config_path: str) -> None:
     """The image gateway: converts Docker and OCI images to one file each, and maintains the image store."""
     context.obj = config_path
+
+
+cli.add_command(chos)
 
 
 @cli.command()
@@ -57,15 +61,18 @@ def handle(config_path: str) -> None:
 def expire(config_path: str, dry_run: bool, as_json: bool) -> None:
     """Remove images unused for gateway.keep_days, and the longest unused while all exceed gateway.keep_bytes.
 
-    An image that a job uses stays. With --json: expired, a list of id, references, size (bytes), used (seconds since
-    1970), reason (age or size).
+    An image that a job uses stays, and so does an environment that the site's map names. With --json: expired, a list
+    of id, references, size (bytes), used (seconds since 1970), reason (age or size).
     """
     import dataclasses
 
     from gateway.store.expire import expire as expire_images
+    from udi.chos import SCHEME
+    from udi.chosmap import read_map
 
     gateway = _gateway(config_path)
-    expired = expire_images(gateway.store, gateway.site.gateway, dry_run=dry_run)
+    kept = {f"{SCHEME}:{name}" for name in read_map(gateway.site).environments}
+    expired = expire_images(gateway.store, gateway.site.gateway, kept=kept, dry_run=dry_run)
     if as_json:
         click.echo(json.dumps({"expired": [dataclasses.asdict(image) for image in expired]}, sort_keys=True))
         return

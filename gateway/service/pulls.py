@@ -13,6 +13,8 @@ from gateway.sources.kinds import FILE_KINDS
 from gateway.store.writer import StoreWriter
 from gateway.wire.messages import Found, Pulled, PullFiles, PullReference, Submit
 from udi.acceptance import require_accepted
+from udi.chos import SCHEME
+from udi.chosmap import environment_of, not_published, permitted
 from udi.config import SiteConfig
 from udi.facts import FORMATS
 from udi.keyring import KeyRings
@@ -21,6 +23,23 @@ from udi.reference import ImageReference
 from udi.registries import full_name
 from udi.store import StoreReader
 from udiroot.errors import ImageInvalid, NotFound, NotPermitted, TimedOut, UpstreamFailed, UsageError, printable
+
+
+def resolved(site: SiteConfig, call: Call, reader: StoreReader, reference: ImageReference) -> str:
+    """The image that a caller's reference stands for. For one that is an environment's, the site's map decides now.
+
+    Raises NotFound, NotPermitted; UpstreamFailed for an environment that the site has not published.
+    """
+    if reference.scheme == SCHEME:
+        permitted(site, reference.name, call.account)
+        try:
+            return reader.resolve(reference)
+        except NotFound as error:
+            raise not_published(reference.name, call.account) from error
+    image_id = reader.resolve(reference)
+    if reference.id and (name := environment_of(reference, reader.facts_of(image_id))):
+        permitted(site, name, call.account)
+    return image_id
 
 
 class Pulls:
@@ -79,7 +98,7 @@ class Pulls:
         reference = request.reference
         reader = StoreReader(self._store.layout, call.uid, call.groups)
         try:
-            image_id = reader.resolve(reference)
+            image_id = resolved(self._site, call, reader, reference)
             require_accepted(self._site, reader, reference, image_id, KeyRings())
         except NotFound as absent:
             if reference.id or reference.scheme or not self._site.gateway.pull_at_submission:

@@ -10,17 +10,20 @@ from typing import Any
 from gateway.service.caller import Call
 from gateway.service.conversions import Conversions
 from gateway.service.history import History
-from gateway.service.pulls import Pulls
+from gateway.service.pulls import Pulls, resolved
 from gateway.service.systems import Systems
 from gateway.service.upstream import Upstream
 from gateway.store.locks import Locks
 from gateway.store.writer import StoreWriter
 from gateway.wire import messages
 from gateway.wire.messages import Request
+from udi.chos import SCHEME
+from udi.chosmap import permitted
 from udi.config import SiteConfig
 from udi.facts import Ref
+from udi.reference import ImageReference
 from udi.store import StoreReader
-from udiroot.errors import ImageInvalid, NotPermitted, UsageError
+from udiroot.errors import ImageInvalid, NotFound, NotPermitted, UsageError
 
 
 class Requests:
@@ -59,7 +62,18 @@ class Requests:
 
     def _images(self, call: Call, request: messages.ListImages) -> messages.ImageList:
         reader = self._reader(call)
-        return messages.ImageList(images=tuple(_row(ref, reader) for ref in reader.visible()))
+        refs = [ref for ref in reader.visible() if self._is_usable(call, ImageReference.parse(ref.reference))]
+        return messages.ImageList(images=tuple(_row(ref, reader) for ref in refs))
+
+    def _is_usable(self, call: Call, reference: ImageReference) -> bool:
+        """Whether the site's map still lets a caller use an environment; true for any other image."""
+        if reference.scheme != SCHEME:
+            return True
+        try:
+            permitted(self._site, reference.name, call.account)
+        except (NotFound, NotPermitted):
+            return False
+        return True
 
     def _lookup(self, call: Call, request: messages.Lookup) -> messages.Found:
         reader = self._reader(call)
@@ -68,7 +82,7 @@ class Requests:
 
     def _inspect(self, call: Call, request: messages.Inspect) -> messages.Inspected:
         reader = self._reader(call)
-        facts = reader.facts(request.reference)
+        facts = reader.facts_of(resolved(self._site, call, reader, request.reference))
         signers = {signer for each in reader.provenance(facts.id) for signer in each.signers}
         return messages.Inspected(reference=str(request.reference), facts=facts, signed_by=tuple(sorted(signers)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway.sources.files import DockerArchive, FileSource, OciArchive, OciDirectory
 from gateway.sources.made import Ext4File, RootfsArchive, SquashfsFile, VmQcow2, VmRaw, VmVdi, VmVmdk
 from gateway.sources.upstream import DaemonSource, RegistrySource, UpstreamSource
+from udi.chos import SCHEME
 from udi.reference import ImageReference
 from udiroot.errors import UsageError, printable
 
@@ -38,6 +39,8 @@ def _reference(text: str, name: str) -> str:
         reference = ImageReference.parse(name)
     except UsageError as error:
         raise UsageError(f"not an image source: {printable(text)!r}", f"a source is one of {FORMS}") from error
+    if reference.scheme == SCHEME:
+        raise UsageError(f"{reference} is the site's to publish", "its operator runs udi-gateway chos publish")
     if reference.scheme:
         raise UsageError(f"no registry has images of the kind {reference.scheme}", f"a source is one of {FORMS}")
     if reference.id:

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, ClassVar
 from gateway.image.blob import Blob
 from gateway.image.manifest import SourceImage
 from gateway.sources.files import FileSource
+from udi.chos import LABEL, SCHEME
 from udi.oserrors import reason
 from udiroot.errors import ImageInvalid, UpstreamFailed, UsageError
 
@@ -32,12 +33,14 @@ _NO_NAME_YET = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class Words:
-    """What a puller says of files that have no configuration: variables as NAME=value, and what runs."""
+    """What a puller says of files that have no configuration: variables as NAME=value, and what runs. `environment`,
+    which only the gateway itself says, is the name of that of the site's (`udi.chos`) which the image is."""
 
     env: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
     workdir: str = ""
+    environment: str = ""
 
     def configuration(self, arch: str, diff_id: str) -> bytes:
         """An image's configuration. The same words and the same layer give the same bytes, and so the same id."""
@@ -47,6 +50,8 @@ class Words:
                 inner[key] = list(words)
         if self.workdir:
             inner["WorkingDir"] = self.workdir
+        if self.environment:
+            inner["Labels"] = {LABEL: self.environment}
         architecture, _, variant = arch.partition("/")
         document = {
             "architecture": architecture,
@@ -93,7 +98,8 @@ class MadeSource(FileSource):
             )
         with cls.layer(file, tag, directory, settings, progress) as (blob, diff_id):
             config = words.configuration(settings.architecture, diff_id)
-            yield SourceImage(config, (blob,), kind=cls.image_kind, ready=file if keep else None)
+            kind = SCHEME if words.environment else cls.image_kind
+            yield SourceImage(config, (blob,), kind=kind, ready=file if keep else None)
 
     @classmethod
     def read(cls, files: Mapping[str, int], tag: str, arch: str, max_metadata: int) -> SourceImage:

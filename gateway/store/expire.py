@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Container
 from dataclasses import dataclass
 
 from gateway.store.writer import StoreWriter
@@ -34,10 +35,13 @@ class _Image:
     used: int
 
 
-def expire(store: StoreWriter, settings: GatewayConfig, *, dry_run: bool = False) -> list[Expired]:
+def expire(
+    store: StoreWriter, settings: GatewayConfig, *, kept: Container[str] = (), dry_run: bool = False
+) -> list[Expired]:
     """Remove what the settings allow, the image unused longest first; with `dry_run`, only report it.
 
-    Pins keep an image for their jobs until they are older than `gateway.pin_days`. Raises UpstreamFailed.
+    Pins keep an image for their jobs until they are older than `gateway.pin_days`, and the references in `kept` theirs
+    for ever. Raises UpstreamFailed.
     """
     now = time.time()
     with store.locked():
@@ -48,6 +52,7 @@ def expire(store: StoreWriter, settings: GatewayConfig, *, dry_run: bool = False
             raise UpstreamFailed(f"image store: {reason(error)}") from error
         old_pins = [ref for ref in store.refs() if ref.is_pin and ref.created < now - settings.pin_days * _DAY]
         held = {ref.id for ref in store.refs() if ref.is_pin and ref not in old_pins}
+        held |= {ref.id for ref in store.refs() if ref.reference in kept}
         held |= {image.id for image in images if any(image.id.encode() in plan for plan in plans)}
         total = sum(image.size for image in images)
         expired: list[Expired] = []

@@ -22,6 +22,7 @@ from collections.abc import Container, Iterable, Iterator
 from gateway.image.removing import remove_image
 from gateway.store.locks import Holder, Locks
 from udi import durable, provenance
+from udi.chos import SCHEME
 from udi.facts import Facts, Ref
 from udi.oserrors import reason
 from udi.provenance import Provenance, joined
@@ -153,11 +154,20 @@ class StoreWriter:
 
     def name(self, reference: ImageReference, image_id: str, owner: int | None, groups: tuple[int, ...] = ()) -> Ref:
         """Make `reference` stand for an image, publicly or for `owner` and `groups`; it may have stood for another."""
+        return self._name(reference, image_id, () if owner is None else (owner,), groups)
+
+    def name_for(
+        self, reference: ImageReference, image_id: str, owners: tuple[int, ...], groups: tuple[int, ...]
+    ) -> Ref:
+        """The same for a name that there is once, such as an environment's: publicly, or for all of `owners` and
+        `groups`."""
+        return self._name(reference, image_id, owners, groups)
+
+    def _name(self, reference: ImageReference, image_id: str, owners: tuple[int, ...], groups: tuple[int, ...]) -> Ref:
         with self.locked():
             if not self.has(image_id):
                 raise NotFound(f"image {image_id} is not in the store")
             now = int(time.time())
-            owners = () if owner is None else (owner,)
             ref = Ref(
                 reference=str(reference),
                 id=image_id,
@@ -168,12 +178,12 @@ class StoreWriter:
             )
             try:
                 os.utime(self.layout.facts(image_id))
-                path = self.layout.ref(reference, owner)
+                path = self.layout.path_of(ref)
                 before = self._read_ref(path)
                 if before is None or dataclasses.replace(before, created=now, used=now) != ref:
-                    if owner is None:
+                    if ref.is_public:
                         self._set_mode(self._files_of(image_id), _PUBLIC)
-                    durable.write(path, ref.to_json(), mode=_PUBLIC if owner is None else _PRIVATE)
+                    durable.write(path, ref.to_json(), mode=_PUBLIC if ref.is_public else _PRIVATE)
                     if before or os.path.lexists(self._waiting):
                         self._settle({image_id, before.id if before else image_id})
                     else:
@@ -209,7 +219,8 @@ class StoreWriter:
                 if ref is None:
                     continue
                 if owner is None and not publisher:
-                    raise NotPermitted(f"{reference} is public, so only a publisher may remove it")
+                    StoreReader(self.layout, caller, groups).resolve(reference)
+                    raise NotPermitted(f"{reference} is {_whose(reference)}, so only a publisher may remove it")
                 self.drop([ref])
                 return ref
             StoreReader(self.layout, caller, groups).resolve(reference)
@@ -223,18 +234,15 @@ class StoreWriter:
         try:
             for ref in refs:
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._path_of(ref))
+                    os.unlink(self.layout.path_of(ref))
             left = list(self.refs())
             named = {ref.id for ref in left if not ref.is_pin}
             for ref in left:
                 if ref.is_pin and ref.id not in named and ref.id in {gone.id for gone in refs if not gone.is_pin}:
-                    os.unlink(self._path_of(ref))
+                    os.unlink(self.layout.path_of(ref))
             self._settle()
         except OSError as error:
             raise _failed(self.layout.refs, error) from error
-
-    def _path_of(self, ref: Ref) -> str:
-        return self.layout.ref(ImageReference.parse(ref.reference), ref.owners[0] if ref.owners else None)
 
     def refs(self) -> Iterator[Ref]:
         """Every reference of the store."""
@@ -346,6 +354,10 @@ class StoreWriter:
             path = f"{self.layout.images}/{name}"
             if stat.S_IMODE(os.stat(path).st_mode) != mode:
                 os.chmod(path, mode)
+
+
+def _whose(reference: ImageReference) -> str:
+    return "the site's" if reference.scheme == SCHEME else "public"
 
 
 def _failed(path: str, error: OSError) -> UpstreamFailed:

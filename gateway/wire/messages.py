@@ -26,6 +26,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from gateway.sources import kinds
 from gateway.sources.made import NO_WORDS, Words
 from gateway.wire.codec import Document, ParseReference, from_document, to_document
+from udi.chos import SCHEME
 from udi.facts import Facts
 from udi.reference import ImageReference
 from udiroot.errors import UsageError, printable
@@ -183,8 +184,10 @@ class PullFiles(Request[Pulled]):
     keep: bool = False
 
     def __post_init__(self) -> None:
-        """Raises UsageError for a name that is bound to a content already."""
+        """Raises UsageError for a name that is bound to a content already, or is the site's."""
         _require_storable(self.name)
+        if self.words.environment:
+            raise UsageError("only the site says which image is an environment of its own")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,6 +293,8 @@ class QueryStatus(Request[ServiceStatus]):
 def _require_storable(name: ImageReference) -> None:
     if name.id or name.digest:
         raise UsageError(f"an image cannot be stored as {printable(name)!r}", "give NAME:TAG")
+    if name.scheme == SCHEME:
+        raise UsageError(f"{printable(name)} is the site's to publish", "udi-gateway chos publish; give another name")
 
 
 _KINDS: dict[str, type[Request[Any]]] = {

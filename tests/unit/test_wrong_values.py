@@ -104,6 +104,7 @@ WRONG: dict[str, list[object]] = {
     "signatures.rules[].repositories": [[""], ["docker.io"], ["docker.io/*"], ["*"], ["docker.io/A"]],
     "signatures.default": ["", "ACCEPT", "publishers"],
     "signatures.files": ["", "root"],
+    "chos.map": PLACES,
     "systems[].name": ["", "a b", "a/b", "-x", "$(id)"],
     "systems[].path": [*PATHS, "/a b", "/$(id)"],
     "systems[].host": ["a b", "-x", "$(id)", "a/b"],
