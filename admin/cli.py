@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from admin.chos import chos
 from admin.config_check import errors_of
 from admin.example import example
 from admin.installing import built, install_programs, install_sshd, planned, render_below
@@ -30,6 +31,9 @@ PROGRAM = "udi-admin"
 def cli(context: click.Context, config_path: str) -> None:
     """Administer shifter-xc on this host."""
     context.obj = os.path.abspath(config_path)
+
+
+cli.add_command(chos)
 
 
 @cli.command("check-config")

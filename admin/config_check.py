@@ -24,6 +24,7 @@ from gateway.sources.verifying import Verifier
 from gateway.wire.munge import Munge
 from jobs.tries import tries_directory
 from udi.accounts import Account, account_of_uid, store_owner
+from udi.chosmap import map_and_errors
 from udi.config import SiteConfig, errors_in, parse, trusted_text
 from udi.keyring import read_keys
 from udi.oserrors import reason
@@ -132,6 +133,10 @@ def _check_signatures(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
 
 def _read_verifier(rule: SignatureRule) -> None:
     Verifier(read_keys(rule.keys))
+
+
+def _check_chos(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
+    yield from map_and_errors(site)[1]
 
 
 def _check_files(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
@@ -269,6 +274,7 @@ _CHECKS = (
     _check_store,
     _check_gateway,
     _check_signatures,
+    _check_chos,
     _check_files,
     _check_places,
     _check_programs,

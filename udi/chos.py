@@ -49,9 +49,8 @@ class Bind:
         rest, read_only = (text.removesuffix(":ro"), True) if text.endswith(":ro") else (text, False)
         source, colon, target = rest.partition(":")
         target = target if colon else source
-        if not all(
-            path.startswith("/") and path != "/" and os.path.normpath(path) == path for path in (source, target)
-        ):
+        plain = (path.startswith("/") and ":" not in path for path in (source, target))
+        if not all(plain) or any(path == "/" or os.path.normpath(path) != path for path in (source, target)):
             raise ConfigError(f"must be {_WORDS}, with plain absolute paths, not '{printable(text)}'")
         if hides_ours(target):
             raise ConfigError(f"must not be mounted on {printable(target)}, which belongs to shifter-xc in a root")

@@ -74,6 +74,8 @@ class ImageReference:
             return cls(name=of_scheme["name"], tag=of_scheme["tag"] or "latest", scheme=of_scheme["scheme"])
         if environment := _ENVIRONMENT.fullmatch(text):
             return cls(name=environment["name"], scheme="chos")
+        if text.startswith("chos:") and "/" not in text:
+            raise UsageError(f"not the name of an environment: '{printable(text)}'", "chos:NAME, in lower case; no tag")
         match = _REFERENCE.fullmatch(text) or _REFERENCE.fullmatch(_without_scheme(text))
         if not match:
             raise UsageError(f"not an image name: '{printable(text)}'", _GRAMMAR)

@@ -23,7 +23,7 @@ from udi.config import SiteConfig
 from udi.facts import Ref
 from udi.reference import ImageReference
 from udi.store import StoreReader
-from udiroot.errors import ImageInvalid, NotFound, NotPermitted, UsageError
+from udiroot.errors import ConfigError, ImageInvalid, NotFound, NotPermitted, UsageError
 
 
 class Requests:
@@ -71,13 +71,13 @@ class Requests:
             return True
         try:
             permitted(self._site, reference.name, call.account)
-        except (NotFound, NotPermitted):
+        except (NotFound, NotPermitted, ConfigError):
             return False
         return True
 
     def _lookup(self, call: Call, request: messages.Lookup) -> messages.Found:
         reader = self._reader(call)
-        image_id = reader.resolve(request.reference)
+        image_id = resolved(self._site, call, reader, request.reference)
         return messages.Found(reference=str(request.reference), id=image_id, kind=_kind(reader, image_id))
 
     def _inspect(self, call: Call, request: messages.Inspect) -> messages.Inspected:

@@ -1,0 +1,244 @@
+"""Environments of the site's map: published by the operator, found by whom the map lets use them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.service import ACCOUNT, Service, directory_for_all, run_as
+from tests.gateway.support import needs_root
+
+pytestmark = needs_root
+DAEMON, BIN, ROOT = 1, 2, 0
+"""Accounts of every Debian, each with a group of its own name."""
+
+
+class Site:
+    """A service with a map, and a directory that is an environment."""
+
+    def __init__(self, service: Service, top: Path) -> None:
+        self.service, self.top = service, top
+        self.tree = top / "sl6"
+        for name in ("etc", "usr/bin", "private", "dev"):
+            (self.tree / name).mkdir(parents=True)
+        (self.tree / "etc/marker").write_text("made by the staff\n")
+        (self.tree / "etc/shadow").write_text("root:x\n")
+        (self.tree / "etc/shadow").chmod(0o600)
+        (self.tree / "private").chmod(0o700)
+        (self.tree / "usr/bin/program").write_bytes(b"\x7fELF" + bytes(5000))
+        (self.tree / "usr/bin/program").chmod(0o4755)
+        os.link(self.tree / "usr/bin/program", self.tree / "usr/bin/same")
+        (self.tree / "bin").symlink_to("usr/bin")
+        (self.tree / "outside").symlink_to(top / "udi.toml")
+        os.mknod(self.tree / "dev/sda", 0o60660, os.makedev(8, 0))
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(self.tree / "dev/log"))
+        self.map = top / "chos.d"
+        self.map.mkdir()
+        self.map.chmod(0o755)
+
+    def write(self, text: str) -> None:
+        (self.map / "site.toml").write_text(text)
+        (self.map / "site.toml").chmod(0o644)
+
+    def gateway(self, *words: str) -> subprocess.CompletedProcess[str]:
+        start = "from gateway.service.cli import main; main()"
+        return run_as(ACCOUNT, [sys.executable, "-c", start, "--config", str(self.service.config), *words])
+
+    def publish(self, *names: str) -> str:
+        done = self.gateway("chos", "publish", *names)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def admin(self, *words: str) -> subprocess.CompletedProcess[str]:
+        start = "from admin.cli import main; main()"
+        argv = [sys.executable, "-c", start, "--config", str(self.service.config), "chos", *words]
+        return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with directory_for_all("udi-chos-") as directory:
+        tables = f'[chos]\nmap = "{directory}/chos.d"'
+        with Service(directory, "keep_days = 1", tables) as service:
+            yield service
+
+
+@pytest.fixture(scope="module")
+def made(service: Service) -> Site:
+    return Site(service, service.directory)
+
+
+@pytest.fixture
+def site(made: Site) -> Iterator[Site]:
+    yield made
+    made.write("")
+    made.publish()
+
+
+def test_a_directory_becomes_an_image_of_whom_the_map_names(site: Site) -> None:
+    service = site.service
+    site.write(f'[sl6]\npath = "{site.tree}"\nenv = {{CHOS = "sl6", A = "b c"}}\nusers = ["daemon"]\n')
+    waits = service.udi(DAEMON, "lookup", "chos:sl6")
+    assert waits.returncode == 6
+    assert "the site has not published the environment sl6 yet" in waits.stderr
+    assert "udi-gateway chos publish sl6" in waits.stderr
+    done = site.gateway("chos", "publish")
+    assert done.returncode == 0, done.stderr
+    assert "2 left out that cannot be read: /etc/shadow, /private" in done.stderr
+    image_id = done.stdout.split()[1]
+    assert service.udi(DAEMON, "lookup", "chos:sl6").stdout.strip() == image_id
+    assert "chos:sl6" in service.names(DAEMON)
+    facts = service.ask(DAEMON, "inspect", "chos:sl6")["facts"]
+    assert (facts["kind"], facts["env"]) == ("chos", ["CHOS=sl6", "A=b c"])
+    refused = service.udi(BIN, "lookup", "chos:sl6")
+    assert (refused.returncode, "bin may not use the environment sl6" in refused.stderr) == (4, True)
+    assert "chos:sl6" not in service.names(BIN)
+    assert service.udi(BIN, "inspect", "chos:sl6").returncode == 4
+    file = service.store / f"images/{image_id}.squashfs"
+    assert file.stat().st_mode & 0o777 == 0o400
+    listing = subprocess.run(["unsquashfs", "-lln", file], check=True, capture_output=True, text=True).stdout
+    assert "-rwsr-xr-x" in listing and "etc/marker" in listing and "outside -> " in listing and "private" in listing
+    for gone in ("shadow", "dev/sda", "dev/log"):
+        assert gone not in listing
+    assert site.publish().split()[1] == image_id, "the same files and words are the same image"
+    assert service.conversions(image_id) <= 1
+
+
+def test_the_map_decides_after_publication(site: Site) -> None:
+    service = site.service
+    text = f'[sl6]\npath = "{site.tree}"\n'
+    site.write(text)
+    image_id = site.publish().split()[1]
+    for user in (DAEMON, BIN):
+        assert service.udi(user, "lookup", "chos:sl6").returncode == 0
+    submitted = service.python(BIN, "print(client.submit(site, 'chos:sl6', within=20))")
+    assert submitted.stdout.strip() == image_id
+    site.write(text + 'groups = ["daemon"]\n')
+    for name in ("chos:sl6", f"id:{image_id}"):
+        refused = service.udi(BIN, "lookup", name)
+        assert (refused.returncode, "may not use the environment sl6" in refused.stderr) == (4, True), name
+    assert service.udi(DAEMON, "lookup", "chos:sl6").returncode == 0
+    told = site.admin("check").stderr
+    assert "sl6: other users may use it than those it was published for" in told
+    site.publish()
+    assert service.udi(DAEMON, "lookup", "chos:sl6").stdout.strip() == image_id
+    assert (service.store / f"images/{image_id}.squashfs").stat().st_mode & 0o777 == 0o400
+    site.write("")
+    assert service.udi(DAEMON, "lookup", "chos:sl6").returncode == 3
+    assert site.publish() == "withdrawn chos:sl6\n"
+    assert not any(name.startswith("chos") for name in os.listdir(service.store / "refs"))
+
+
+def test_it_stays_while_the_map_names_it(site: Site) -> None:
+    service = site.service
+    site.write(f'[sl6]\npath = "{site.tree}"\n')
+    image_id = site.publish().split()[1]
+    facts = service.store / f"images/{image_id}.json"
+    reference = service.store / "refs/chos:sl6.json"
+    old = json.loads(reference.read_text()) | {"created": 1, "used": 1}
+    reference.write_text(json.dumps(old))
+    os.utime(facts, (1, 1))
+    assert json.loads(site.gateway("expire", "--json").stdout)["expired"] == []
+    site.write("")
+    gone = json.loads(site.gateway("expire", "--json").stdout)["expired"]
+    assert [each["references"] for each in gone] == [["chos:sl6"]]
+    assert not facts.exists()
+
+
+def test_files_with_a_file_system(site: Site) -> None:
+    subprocess.run(["mksquashfs", site.tree, site.top / "a.squashfs", "-quiet", "-no-progress"], check=True)
+    subprocess.run(["truncate", "-s", "12M", site.top / "b.ext4"], check=True)
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-d", site.tree, site.top / "b.ext4"], check=True)
+    site.write(f'[a]\npath = "{site.top}/a.squashfs"\n[b]\npath = "{site.top}/b.ext4"\n')
+    assert [line.split()[0] for line in site.publish().splitlines()] == ["chos:a", "chos:b"]
+    assert site.service.ask(BIN, "inspect", "chos:b")["facts"]["kind"] == "chos"
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "said"),
+    [
+        ("{top}/none", 2, "environment sl6: {top}/none: no such file or directory"),
+        ("{top}/udi.toml", 5, "neither a squashfs nor an ext4 file system"),
+        ("/dev/null", 5, "is neither a directory nor a file"),
+        ("{top}/sl6/private", 4, "permission denied"),
+    ],
+)
+def test_what_cannot_be_published_is_one_line(site: Site, path: str, code: int, said: str) -> None:
+    site.write(f'[sl6]\npath = "{path.format(top=site.top)}"\n[z]\npath = "{site.tree}"\n')
+    done = site.gateway("chos", "publish")
+    assert done.returncode == code, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("udi-gateway: environment")]
+    assert len(lines) == 1 and said.format(top=site.top) in lines[0], done.stderr
+    assert done.stdout.startswith("chos:z "), "the others are published all the same"
+    assert not (site.service.store / "refs/chos:sl6.json").exists()
+
+
+def test_nobody_else_publishes_one(site: Site) -> None:
+    service = site.service
+    site.write(f'[sl6]\npath = "{site.tree}"\n')
+    subprocess.run(["tar", "-C", site.tree, "-cf", site.top / "t.tar", "."], check=True, stderr=subprocess.DEVNULL)
+    for user in (ROOT, DAEMON):
+        done = service.udi(user, "pull", f"rootfs-archive:{site.top}/t.tar", "chos:sl6")
+        assert done.returncode == 2, done.stderr
+        forged = service.python(
+            user,
+            "import os\nfrom gateway.wire.messages import PullFiles\nfrom udi.reference import ImageReference\n"
+            "request = object.__new__(PullFiles)\nimport dataclasses\n"
+            "from gateway.sources.made import NO_WORDS, Words\n"
+            "values = dict(kind='rootfs-archive', tag='', files=('',), name=ImageReference.parse(sys.argv[2]),"
+            " words=NO_WORDS if sys.argv[2] != 'x:1' else Words(environment='sl6'))\n"
+            "for field in dataclasses.fields(PullFiles):\n"
+            "    object.__setattr__(request, field.name, values.get(field.name, field.default))\n"
+            "try:\n    client.ask(site, request, files=(os.open(sys.argv[3], os.O_RDONLY),))\n"
+            "except Exception as error:\n    print(error)\n",
+            "chos:sl6" if user else "x:1",
+            f"{site.top}/t.tar",
+        )
+        assert "the site" in forged.stdout, forged.stderr
+    assert "its operator runs udi-gateway chos publish" in service.udi(DAEMON, "pull", "chos:sl6").stderr
+    site.publish()
+    assert "is the site's, so only a publisher may remove it" in service.udi(DAEMON, "rm", "chos:sl6").stderr
+    assert service.udi(ROOT, "rm", "chos:sl6").returncode == 0
+
+
+def test_the_operator_sees_what_is_wrong(site: Site) -> None:
+    site.write(
+        f'[good]\npath = "{site.tree}"\ndescription = "what it is"\nbinds = ["/etc:/mnt"]\n'
+        f'[bad]\npath = "{site.tree}"\nbinds = ["/no/such:/mnt"]\nusers = ["nobody-there"]\ngroups = ["none-there"]\n'
+    )
+    site.publish()
+    listed = site.admin("list").stdout.splitlines()
+    assert [line.split("\t")[0] for line in listed] == ["good", "bad"]
+    assert listed[0].split("\t")[2:] == ["all", listed[0].split("\t")[3], listed[0].split("\t")[4], "what it is"]
+    assert listed[1].split("\t")[2] == "nobody-there,@none-there"
+    assert json.loads(site.admin("list", "--json").stdout)["environments"][0]["id"].startswith(listed[0].split("\t")[3])
+    checked = site.admin("check")
+    assert checked.returncode == 2
+    told = checked.stderr.splitlines()
+    for said in (
+        "bad.binds[0]: /no/such does not exist on this host",
+        "bad.users[0]: nobody-there does not exist",
+        "bad.groups[0]: none-there does not exist",
+    ):
+        assert sum(said in line for line in told) == 1, checked.stderr
+    assert not any(": good" in line for line in told)
+    assert site.admin("check", "good").returncode == 0
+    site.write(f'[good]\npath = "{site.tree}"\nenv = {{A = "1"}}\n[late]\npath = "{site.top}/none"\n')
+    told = site.admin("check").stderr.splitlines()
+    assert any("good.env: is not what was published" in line for line in told)
+    assert any(f"late.path: {site.top}/none: no such file or directory" in line for line in told)
+    assert any("late is not published" in line for line in told)
+    site.tree.chmod(0o777)
+    assert "users would trust" in site.admin("check", "good").stderr
+    site.tree.chmod(0o755)
+    site.write("[good]\n[late\n")
+    checked = site.admin("check")
+    assert (checked.returncode, checked.stderr.count("not valid TOML")) == (2, 1)
