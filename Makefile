@@ -13,8 +13,8 @@ PACKAGES := python3 python3-venv apache2-utils busybox-static charliecloud-runti
             libpython3-dev libslurm-dev make mpich munge musl-tools openssh-client openssh-server openssl patch \
             procps qemu-utils rsync shellcheck skopeo slurm-client slurm-wlm-basic-plugins slurmctld slurmd \
             squashfs-tools squashfs-tools-ng strace sudo systemd tinyproxy umoci util-linux xinetd
-# What `make pynamic` compares to, too; the tests do not need it.
-PEERS := sshfs
+# What `make pynamic` and `make bench` compare to, too; the tests do not need it.
+PEERS := charliecloud-builders sshfs
 
 .PHONY: help venv check test-fast format setup packages programs sshd udi-run spank demo demo-slurm test test-faults bench pynamic constraints clean root
 .NOTPARALLEL:
@@ -61,7 +61,7 @@ test-faults: root setup ## kill and fail the node software at every point, not o
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest -rP tests/node/test_interrupted.py tests/node/test_together.py
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest tests/slurm/test_kills.py tests/slurm/test_failures.py
 
-bench: root setup ## print the figures that the README quotes (root)
+bench: root setup $(CACHE)/pynamic-packages ## print the figures that the README quotes (root)
 	$(BIN)/python -m benchmarks.setup
 	$(BIN)/python -m benchmarks.setup --cold
 	$(BIN)/python -m benchmarks.shared_root

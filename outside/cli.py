@@ -44,8 +44,7 @@ def submit(
     from outside.submit import submit as submit_job
     from udi import config
 
-    options = [*(("--workdir", workdir) if workdir else ()), *(word for text in env for word in ("--env", text))]
-    options += ["--args"] if with_args else []
+    options = [*_options(workdir, env, ()), *(("--args",) if with_args else ())]
     submission = prepared(config.load(config_path), words, volumes, tuple(options))
     if only_print:
         if as_json:
@@ -79,12 +78,49 @@ def shell(
     """
     from outside.shell import start
     from udi import config
+
+    start(config.load(config_path), image, volumes, (*_options(workdir, env, words), *words))
+
+
+@cli.command("run", context_settings=_WORDS_OF_OTHERS)
+@click.option("--volume", "volumes", multiple=True, metavar="SOURCE:TARGET[:ro]", help="A volume; may be repeated.")
+@click.option("--workdir", default="", metavar="DIR", help="Start there; a relative one is below this directory.")
+@click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable inside the image; may be repeated.")
+@click.option("--args", "with_args", is_flag=True, help="What follows -- are arguments of the image's entry point.")
+@click.option("--engine", default="", metavar="NAME", help="docker, podman, or none; default: what this host has.")
+@click.option("--pull", is_flag=True, help="Get the image again, though it is here.")
+@click.argument("image", metavar="IMAGE")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG...]]")
+@click.pass_obj
+def run_here(
+    config_path: str,
+    volumes: tuple[str, ...],
+    workdir: str,
+    env: tuple[str, ...],
+    with_args: bool,
+    engine: str,
+    pull: bool,
+    image: str,
+    words: tuple[str, ...],
+) -> None:
+    """Run the image's entry point, or COMMAND, on this workstation, as a job would: as you, in a read-only root.
+
+    By Docker or podman where there is one, else by namespaces of your own. The exit code is that of the program.
+    """
+    from outside.desktop import run as run_image
+
+    options = _options(workdir, env, words)
+    options = [*options, *(("--args",) if with_args else ())]
+    raise SystemExit(run_image(config_path, image, volumes, (*options, *words), engine=engine, pull=pull))
+
+
+def _options(workdir: str, env: tuple[str, ...], words: tuple[str, ...]) -> list[str]:
+    """The options of udi-run. Raises UsageError for words after the image that do not begin with --."""
     from udiroot.errors import UsageError, printable
 
     if words and words[0] != "--":
-        raise UsageError(f"'{printable(words[0])}' after the image", "udi shell IMAGE -- COMMAND [ARG...]")
-    options = [*(("--workdir", workdir) if workdir else ()), *(word for text in env for word in ("--env", text))]
-    start(config.load(config_path), image, volumes, (*options, *words))
+        raise UsageError(f"'{printable(words[0])}' after the image", "what runs inside comes after --")
+    return [*(("--workdir", workdir) if workdir else ()), *(word for text in env for word in ("--env", text))]
 
 
 def main() -> None:
