@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, ClassVar
 
 from gateway.image.blob import Blob
 from gateway.image.manifest import SourceImage
-from gateway.sources.files import FileSource
+from gateway.sources.files import CompressibleFile, FileSource
 from udi.oserrors import reason
 from udiroot.errors import ImageInvalid, UpstreamFailed
 
@@ -59,6 +59,9 @@ class Words:
 
 
 NO_WORDS = Words()
+_OF_IMAGES = {b"manifest.json", b"index.json", b"oci-layout", b"repositories"}
+_OF_TREES = {b"bin", b"usr", b"etc"}
+"""What the uppermost names of an archive are when it holds an image, and when it holds a tree."""
 
 
 class MadeSource(FileSource):
@@ -96,17 +99,25 @@ class MadeSource(FileSource):
         opened = self.open(settings.architecture, settings.max_metadata_bytes)
         with (
             contextlib.closing(opened),
-            self.make(opened.files, self.tag, NO_WORDS, directory, settings, progress) as image,
+            self.plain(opened.files, directory, settings, progress) as files,
+            self.make(files, self.tag, NO_WORDS, directory, settings, progress) as image,
         ):
             yield image
 
 
-class RootfsArchive(MadeSource):
-    """What `docker export` writes, or any tar archive of a complete tree, with gzip or zstd or without."""
+class RootfsArchive(MadeSource, CompressibleFile):
+    """What `docker export` writes, or any tar archive of a complete tree; it may be compressed."""
 
     kind = "rootfs-archive"
     prefix = "rootfs-archive:"
     form = "rootfs-archive:FILE"
+
+    @classmethod
+    def is_compressed(cls, files: Mapping[str, int]) -> bool:
+        """Whether it is compressed in a way that a layer may not be: any other is read as it is."""
+        from gateway.image.compression import compression_of
+
+        return compression_of(Blob.of_file(files[""])) in ("xz", "bzip2")
 
     @classmethod
     @contextlib.contextmanager
@@ -114,17 +125,28 @@ class RootfsArchive(MadeSource):
         cls, file: Blob, tag: str, directory: str, settings: GatewayConfig, progress: LayerProgress
     ) -> Iterator[tuple[Blob, str]]:
         """The archive itself; its bytes are read once, for its digest."""
-        from gateway.image.layers import Budget, Layer, chunks
+        from gateway.image import tar_reader
+        from gateway.image.layers import Budget, Layer, LayerStream, chunks
         from gateway.image.magic import FIRST_BYTES, foreign_to_layers
 
         if kind := foreign_to_layers(file.read_at(0, FIRST_BYTES)):
             raise ImageInvalid(f"the archive is {kind.name}", kind.hint)
         progress.stage("reading", 0)
         digest = hashlib.sha256()
-        budget = Budget.of(settings.max_image_bytes, settings.max_ratio, settings.ratio_from_bytes)
-        for chunk in chunks(Layer(file, "", 1), budget):
+
+        def watch(chunk: bytes) -> None:
             digest.update(chunk)
             progress.advance(len(chunk))
+
+        budget = Budget.of(settings.max_image_bytes, settings.max_ratio, settings.ratio_from_bytes)
+        stream = LayerStream(chunks(Layer(file, "", 1), budget), "the archive", watch)
+        names = (member.name.strip(b"./").partition(b"/")[0] for member in tar_reader.members(stream, "the archive"))
+        found = {name for name in names if name in _OF_IMAGES | _OF_TREES}
+        if found and not found & _OF_TREES:
+            raise ImageInvalid(
+                "the archive holds an image, not a tree of files", "pull it as docker-archive:FILE or oci-archive:FILE"
+            )
+        stream.drain()
         yield file, f"sha256:{digest.hexdigest()}"
 
 
