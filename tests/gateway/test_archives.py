@@ -124,11 +124,11 @@ def test_what_docker_saves_and_exports_in_every_compression(daemon: Dockerd, tmp
         assert id_of(f"docker-archive:{packed(tmp_path / 'one.tar', how)}", tmp_path) == wanted, how
     both = packed(tmp_path / "both.tar", "gzip")
     assert id_of(f"docker-archive:{both}:docker.io/library/two:1", tmp_path) == other
-    with pytest.raises(UsageError, match=r"2 images: .*one:1, .*two:1"):
+    with pytest.raises(UsageError, match=r"2 images: (one:1, two:1|two:1, one:1)$"):
         id_of(f"docker-archive:{both}", tmp_path)
     with pytest.raises(NotFound) as caught:
         id_of(f"docker-archive:{both}:three", tmp_path)
-    assert "it has: one:1, two:1" in caught.value.hint
+    assert caught.value.hint in ("it has: one:1, two:1", "it has: two:1, one:1")
     container = daemon.client.create_container("one:1", ["/bin/sh"])["Id"]
     run("docker", "-H", daemon.socket, "export", "-o", tmp_path / "tree.tar", container)
     daemon.client.remove_container(container)
