@@ -89,9 +89,10 @@ FORMATS: Mapping[str, Format] = {
 }  # fmt: skip
 
 
-def as_raw(image: Blob, kind: str, directory: str, settings: GatewayConfig) -> int:
+def as_raw(image: Blob, kind: str, directory: str, most: int, settings: GatewayConfig) -> int:
     """A descriptor on a file in `directory`, without a name, with the plain bytes of the disk in `image`, which must be
-    a whole file. It takes no room where the disk is empty.
+    a whole file. It takes no room where the disk is empty, and elsewhere `most` bytes and a fiftieth of the disk: a
+    small image may name one of its clusters for every place of the disk.
 
     Raises ImageInvalid; UpstreamFailed where qemu-img cannot be run, TimedOut where it takes too long.
     """
@@ -114,11 +115,21 @@ def as_raw(image: Blob, kind: str, directory: str, settings: GatewayConfig) -> i
     )
     try:
         with tempfile.NamedTemporaryFile(dir=directory, prefix=".udi-disk-") as output:
-            argv = [settings.qemu_img, "convert", "-q", "-O", "raw", "-W", "-m", "4", f"json:{given}", output.name]
-            done = run(argv, seconds=settings.conversion_seconds, merge=True)
+
+            def look(progress: bytes) -> None:
+                if os.fstat(output.fileno()).st_blocks * _SECTOR > most:
+                    raise ImageInvalid(
+                        f"the disk has more than {most} bytes that are in use",
+                        "limits set by gateway.max_disk_bytes, gateway.max_ratio and gateway.ratio_from_bytes",
+                    )
+
+            # it reports its progress each fiftieth of its work
+            argv = [settings.qemu_img, "convert", "-p", "-O", "raw", "-W", "-m", "4", f"json:{given}", output.name]
+            done = run(argv, seconds=settings.conversion_seconds, on_stdout=look)
+            look(b"")
             if done.exit_code:
                 raise ImageInvalid(
-                    f"the disk image is damaged: {_last_line(done.stdout)}", "check it with qemu-img check"
+                    f"the disk image is damaged: {_last_line(done.stderr)}", "check it with qemu-img check"
                 )
             return os.open(output.name, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:

@@ -150,6 +150,11 @@ class RootfsArchive(MadeSource, CompressibleFile):
         yield file, f"sha256:{digest.hexdigest()}"
 
 
+def most_bytes(file: Blob, limit: int, settings: GatewayConfig) -> int:
+    """How many bytes may be made of a file: `limit`, and no more than a layer of its size may have."""
+    return min(limit, max(settings.ratio_from_bytes, file.size * settings.max_ratio))
+
+
 class _FileSystem(MadeSource):
     """A file system, whose files are written to an archive."""
 
@@ -198,11 +203,13 @@ class _Disk(_FileSystem):
             disk = file
             if cls.format != "raw":
                 progress.stage("decoding", 0)
-                descriptor = as_raw(file, cls.format, directory, settings)
+                most = most_bytes(file, settings.max_disk_bytes, settings)
+                descriptor = as_raw(file, cls.format, directory, most, settings)
                 held.callback(os.close, descriptor)
                 disk = Blob.of_file(descriptor)
             progress.stage("reading", 0)
-            write_tar(root_of(disk, tag), output, settings.max_image_bytes, settings.max_entries, progress.advance)
+            most = most_bytes(file, settings.max_image_bytes, settings)
+            write_tar(root_of(disk, tag), output, most, settings.max_entries, progress.advance)
 
 
 class VmRaw(_Disk):
@@ -242,7 +249,8 @@ class Ext4File(_FileSystem):
         from gateway.disks.tar import write_tar
 
         progress.stage("reading", 0)
-        write_tar(ExtFileSystem(file), output, settings.max_image_bytes, settings.max_entries, progress.advance)
+        most = most_bytes(file, settings.max_image_bytes, settings)
+        write_tar(ExtFileSystem(file), output, most, settings.max_entries, progress.advance)
 
 
 class SquashfsFile(_FileSystem):
@@ -258,14 +266,15 @@ class SquashfsFile(_FileSystem):
 
         if file.read_at(0, 4) != b"hsqs":
             raise ImageInvalid("not a squashfs file system")
-        left = settings.max_image_bytes
+        most = left = most_bytes(file, settings.max_image_bytes, settings)
 
         def take(piece: bytes) -> None:
             nonlocal left
             left -= len(piece)
             if left < 0:
                 raise ImageInvalid(
-                    f"the files have more than {settings.max_image_bytes} bytes", "limit set by gateway.max_image_bytes"
+                    f"the files have more than {most} bytes",
+                    "limits set by gateway.max_image_bytes, gateway.max_ratio and gateway.ratio_from_bytes",
                 )
             output.write(piece)
             progress.advance(len(piece))
