@@ -91,7 +91,12 @@ class ExtFileSystem:
         self._require_sound(shift, incompatible)
         self.block_size = 1024 << shift
         self._has_types = bool(incompatible & _FEATURES["filetype"])
-        self._blocks = min(blocks, -(-blob.size // self.block_size))
+        if blocks * self.block_size > blob.size:  # the kernel does not mount such a one either
+            raise ImageInvalid(
+                f"ext file system is cut off: it has {blocks * self.block_size} bytes, and {blob.size} are there",
+                "copy it again",
+            )
+        self._blocks = blocks
         self._inodes = min(self._inodes, blob.size // self._inode_size)
         self._left = self._blocks + self._inodes
         self._tables: dict[int, int] = {}

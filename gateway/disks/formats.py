@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from gateway.disks.extent import require_whole_qcow2, require_whole_vdi, require_whole_vmdk
 from gateway.image.blob import Blob
 from udi.command import run
 from udi.config import GatewayConfig
@@ -29,6 +30,7 @@ _BACKED = ImageInvalid(
 )
 _EXTERNAL_DATA, _KNOWN_FEATURES = 1 << 2, 0b11011
 _MAX_DESCRIPTOR = 1 << 16
+_NO_PARENT = "f" * 8
 _SECTOR = 512
 
 
@@ -55,6 +57,7 @@ def _qcow2(image: Blob) -> int:
         raise ImageInvalid("the disk image is encrypted", "decrypt it first: qemu-img convert")
     if features & ~_KNOWN_FEATURES:
         raise ImageInvalid(f"the disk image has features of qcow2 that are not known: {features:#x}")
+    require_whole_qcow2(image)
     return int(size)
 
 
@@ -70,8 +73,9 @@ def _vmdk(image: Blob) -> int:
         raise _not_one("VMware disk")
     text = image.read_at(at * _SECTOR, min(count * _SECTOR, _MAX_DESCRIPTOR)).decode("latin-1") if at else ""
     parent = re.search(r"^\s*parentCID\s*=\s*(\w+)", text, re.MULTILINE | re.IGNORECASE)
-    if "parentfilenamehint" in text.lower() or (parent and int(parent[1], 16) != 0xFFFFFFFF):
+    if "parentfilenamehint" in text.lower() or (parent and parent[1].lower() != _NO_PARENT):
         raise _BACKED
+    require_whole_vmdk(image)
     return int(capacity) * _SECTOR
 
 
@@ -81,6 +85,7 @@ def _vdi(image: Blob) -> int:
         raise _not_one("VDI")
     if any(header[424:456]):  # the uuids of an image that this one continues
         raise _BACKED
+    require_whole_vdi(image)
     return int(struct.unpack_from("<Q", header, 368)[0])
 
 
