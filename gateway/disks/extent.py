@@ -48,10 +48,10 @@ def require_whole_vmdk(image: Blob) -> None:
 
 
 def require_whole_vdi(image: Blob) -> None:
-    """By the number of blocks that it has, which lie one after the other."""
+    """By the number of blocks that it has, which lie one after the other and are all written completely."""
     first, block, blocks = struct.unpack("<I28xI8xI", image.read_at(344, 48).ljust(48, b"\0"))
     if blocks:
-        _require_within(image, first + (blocks - 1) * block)
+        _require_within(image, first + blocks * block - 1)
 
 
 def _numbers(image: Blob, at: int, count: int, form: str) -> tuple[int, ...]:
