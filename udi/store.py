@@ -1,7 +1,9 @@
 """Reading the image store: files on the parallel file system, no service needed.
 
     images/<id>.<format>                 the image file, 0444, or 0400 where no public reference names it
+    images/<id>.directory/tree/          in its place, an unpacked tree, in a directory that only the account can enter
     images/<id>.json                     its Facts, same mode
+    images/<id>.provenance.json          where it came from and who signed it, where the site asks for signatures
     refs/<quoted reference>.json         a public reference
     refs/<quoted reference>~<uid>.json   that user's own, found before the public one; one that a group of the
                                          caller's may use is found last, so that nobody can shadow a public name
@@ -22,11 +24,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from udi import provenance
 from udi.facts import Facts, Ref
 from udi.oserrors import reason
 from udi.reference import ImageReference
 from udiroot.errors import ImageInvalid, NotFound, UpstreamFailed, printable
 
+TREE = "tree"
+"""The name of an unpacked tree in its directory."""
 MAX_JSON = 16 << 20
 """Bytes that a facts file may have: an image's environment and labels are bounded by the gateway well below this."""
 
@@ -50,12 +55,21 @@ class StoreLayout:
         return f"{self.path}/plans"
 
     def image(self, image_id: str, image_format: str) -> str:
-        """The image file."""
+        """The image file, or the directory that has an unpacked tree."""
         return f"{self.images}/{image_id}.{image_format}"
+
+    def content(self, image_id: str, image_format: str) -> str:
+        """What a node mounts: the image file, or the unpacked tree."""
+        path = self.image(image_id, image_format)
+        return f"{path}/{TREE}" if image_format == "directory" else path
 
     def facts(self, image_id: str) -> str:
         """The image's facts."""
         return f"{self.images}/{image_id}.json"
+
+    def provenance(self, image_id: str) -> str:
+        """The record of where the image came from."""
+        return f"{self.images}/{image_id}{provenance.SUFFIX}"
 
     def ref(self, reference: ImageReference, owner: int | None) -> str:
         """The file of a reference, public or (with `owner`) of one user."""
@@ -110,6 +124,10 @@ class StoreReader:
             return min(shared, key=lambda r: (r.created, r.owners)).id
         raise self._no_such(str(reference))
 
+    def is_own(self, reference: ImageReference) -> bool:
+        """Whether the caller has a name of their own for `reference`, which then comes before those of others."""
+        return self._ref(self.layout.ref(reference, self.uid)) is not None
+
     def facts(self, reference: ImageReference) -> Facts:
         """Facts of the image that `reference` stands for. Raises NotFound, ImageInvalid."""
         return self._facts(self.resolve(reference))
@@ -117,6 +135,10 @@ class StoreReader:
     def facts_behind(self, ref: Ref) -> Facts:
         """Facts of the image of one of the `visible` references. Raises ImageInvalid."""
         return self._facts(ref.id)
+
+    def facts_of(self, image_id: str) -> Facts:
+        """Facts of an image that was resolved, or for the store's own account. Raises ImageInvalid."""
+        return self._facts(image_id)
 
     def _facts(self, image_id: str) -> Facts:
         text = self._text(self.layout.facts(image_id))
@@ -127,6 +149,14 @@ class StoreReader:
         if facts.id != image_id:
             raise ImageInvalid(f"the facts of image {image_id} are those of {facts.id}", "pull it again")
         return facts
+
+    def provenance(self, image_id: str) -> tuple[provenance.Provenance, ...]:
+        """Where an image came from, as far as that was recorded. Raises ImageInvalid for a damaged record."""
+        text = self._text(self.layout.provenance(image_id))
+        try:
+            return provenance.from_json(text) if text is not None else ()
+        except ImageInvalid as error:
+            raise ImageInvalid(f"image {image_id}: {error.message}", "pull it again") from error
 
     def visible(self) -> list[Ref]:
         """Every name that the caller may see, in order."""

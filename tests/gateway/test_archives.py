@@ -22,7 +22,7 @@ from tests.gateway.archives import BASE, Entry, file, layer_tar, make_archive, m
 from tests.gateway.dockerd import Dockerd
 from tests.gateway.service import ANNA, BERT, Service, directory_for_all
 from tests.gateway.support import Found, convert_source, mounted, needs_root, tree_of
-from udiroot.errors import ImageInvalid, NotFound, UdiError, UsageError
+from udiroot.errors import ImageInvalid, NotFound, UdiError, UpstreamFailed, UsageError
 
 pytestmark = needs_root
 
@@ -393,3 +393,16 @@ def test_a_user_pulls_a_compressed_archive_by_its_own_name(service: Service, tmp
             assert "archive is damaged" in refused.stderr
             assert "Traceback" not in refused.stderr
         assert sorted(service.store.glob("*/*")) == before
+
+
+@pytest.mark.parametrize("kind", ["docker-archive", "rootfs-archive"])
+def test_no_room_to_expand_is_the_site_s_fault(tmp_path: Path, small_disk: Path, kind: str) -> None:
+    """An image's files that could not be written, and were taken for written: NVIDIA/enroot 83."""
+    noise = [*BASE, file("noise", os.urandom(8 << 20))]
+    if kind == "docker-archive":
+        make_archive(tmp_path / "plain", [noise])
+    else:
+        (tmp_path / "plain").write_bytes(layer_tar(noise))
+    with pytest.raises(UpstreamFailed, match="cannot be expanded in .*[Nn]o space left"):
+        id_of(f"{kind}:{packed(tmp_path / 'plain', 'xz')}", small_disk)
+    assert os.listdir(small_disk) == []
