@@ -52,7 +52,8 @@ def compression_of(blob: Blob) -> str:
 def expanded(blob: Blob, label: str, how: str = "") -> Iterator[bytes]:
     """The uncompressed bytes, in order; `how` it is compressed is found out where it is not given.
 
-    Raises ImageInvalid, which calls the blob `label`, where it is damaged. What they may be in all is for the caller to bound.
+    Raises ImageInvalid, which calls the blob `label`, where it is damaged. What they may be in all is
+    for the caller to bound.
     """
     produce = {"gzip": _gunzip, "zstd": _unzstd, "xz": _unxz, "bzip2": _bunzip2, "plain": _raw}
     return produce[how or compression_of(blob)](blob, label)

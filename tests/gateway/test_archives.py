@@ -403,6 +403,6 @@ def test_no_room_to_expand_is_the_site_s_fault(tmp_path: Path, small_disk: Path,
         make_archive(tmp_path / "plain", [noise])
     else:
         (tmp_path / "plain").write_bytes(layer_tar(noise))
-    with pytest.raises(UpstreamFailed, match="cannot be expanded in .*[Nn]o space left"):
+    with pytest.raises(UpstreamFailed, match=r"cannot be expanded in .*[Nn]o space left"):
         id_of(f"{kind}:{packed(tmp_path / 'plain', 'xz')}", small_disk)
     assert os.listdir(small_disk) == []
