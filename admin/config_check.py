@@ -21,7 +21,7 @@ from admin.sitefiles import site_files
 from gateway.image.formats.squashfs import parse_compression
 from gateway.wire.munge import Munge
 from jobs.tries import tries_directory
-from udi.accounts import Account, account_of_uid, store_owner
+from udi.accounts import Account, account_of, account_of_uid, group_id, store_owner
 from udi.config import SiteConfig, errors_in, parse, trusted_text
 from udi.oserrors import reason
 from udi.planning import node_templates
@@ -107,6 +107,16 @@ def _check_gateway(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
             pwd.getpwnam(name)
         except KeyError:
             yield _error(site, f"gateway.publishers: no account '{printable(name)}' on this host")
+
+
+def _check_modules(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
+    for name, module in site.modules.items():
+        for user in module.users:
+            for error in _raised(lambda user=user: account_of(user)):  # type: ignore[misc]
+                yield _error(site, f"modules.{name}.users: {error.message}")
+        for group in module.groups:
+            if group_id(group) < 0:
+                yield _error(site, f"modules.{name}.groups: no group '{printable(group)}' on this host")
 
 
 def _check_files(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
@@ -238,4 +248,13 @@ def _error(site: SiteConfig, message: str, hint: str = "") -> ConfigError:
     return ConfigError(f"{site.path}: {message}", hint)
 
 
-_CHECKS = (_check_manager, _check_store, _check_gateway, _check_files, _check_places, _check_programs, _check_access)
+_CHECKS = (
+    _check_manager,
+    _check_store,
+    _check_gateway,
+    _check_modules,
+    _check_files,
+    _check_places,
+    _check_programs,
+    _check_access,
+)

@@ -14,8 +14,9 @@ from tests.node.rig import ALICE, Rig, make_tree
 from udi import nodezip
 from udi.accounts import Account
 from udi.facts import Facts
-from udi.rundata import PATH, run_data
+from udi.rundata import run_data
 from udiroot.plan import PlanFile
+from udiroot.sitemodules import RUN
 from xcsim.entering import Entry
 
 _ME = Account("alice", ALICE.uid, ALICE.gid, ALICE.groups, "/home/alice", "/bin/bash")
@@ -35,7 +36,7 @@ class Image:
             self.rig.make_image("squashfs", self.id, self.tree)
         values: dict[str, object] = {"id": self.id, "format": "squashfs", "size": 1, "sha256": "0" * 64}
         data = run_data(Facts(**(values | facts)), self.rig.site.environment, _ME, "app:1")  # type: ignore[arg-type]
-        files = (PlanFile(PATH, 0o444, data),)
+        files = (PlanFile(RUN, 0o444, data),)
         path = f"/lus/udi/images/{self.id}.squashfs"
         done = self.rig.set_up(self.rig.plan(image_path=path, image_id=self.id, files=files))
         assert done.ok, done.words

@@ -202,7 +202,7 @@ def test_a_plan_of_another_version_is_refused_by_the_node(cray: Cray) -> None:
     try:
         cray.machine.run_as("root", install, check=True)
         library.write_text(text)
-        held_with(cray.run("alice"), "plan: begins with 'udi-plan 2'; this node reads 'udi-plan 1000'")
+        held_with(cray.run("alice"), "plan: begins with 'udi-plan 3'; this node reads 'udi-plan 1000'")
     finally:
         library.write_text(text)
         cray.machine.run_as("root", install, check=True)

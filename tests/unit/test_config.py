@@ -16,6 +16,7 @@ from admin.machines import all_tables, machine_of
 from alps.settings import AlpsConfig
 from torque_hooks.settings import TorqueConfig
 from udi.config import SiteConfig, Table, errors_in, load, parse, shared_keys
+from udi.sitemodules import ModuleConfig
 from udiroot.errors import ConfigError
 from udiroot.rules import is_within
 
@@ -190,12 +191,14 @@ def test_the_machine_is_one_that_exists() -> None:
 def test_the_example_is_valid_and_names_every_key() -> None:
     text = example()
     parse(text, "udi.toml")
-    uncommented = re.sub(r"^# (\w+ = |\[\[)", r"\1", text, flags=re.MULTILINE)
+    uncommented = re.sub(r"^# (\w+ = |\[)", r"\1", text, flags=re.MULTILINE)
     document = tomllib.loads(re.sub(r"^\[\[.*\n(.+\n)*", "", uncommented, flags=re.MULTILINE))
     kinds = {kind.NAME: kind for kind in all_tables()}
     hints = typing.get_type_hints(SiteConfig)
     for name, table in document.items():
-        if isinstance(table, dict):
+        if name == "modules":
+            assert {f.name for f in dataclasses.fields(ModuleConfig)} <= set(table["NAME"])
+        elif isinstance(table, dict):
             kind: typing.Any = kinds.get(name) or hints[name]
             plain = {f.name for f in dataclasses.fields(kind) if f.name not in ("hosts", "steps", "filesystems")}
             assert plain <= set(table), name
