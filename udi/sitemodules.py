@@ -71,7 +71,11 @@ class LinkPair:
 
     def broken_by(self, value: Any) -> str:
         path, text = value
-        if words := "contains a control character" if any(c < " " or c == "\x7f" for c in path) else PATH.broken_by(path):
+        if (
+            words := "contains a control character"
+            if any(c < " " or c == "\x7f" for c in path)
+            else PATH.broken_by(path)
+        ):
             return f"must have paths as names: {printable(path)} {words}"
         return "" if text else f"must not have an empty target for {printable(path)}"
 

@@ -428,7 +428,7 @@ class Submit:
 
     def __init__(self, directory: Path) -> None:
         self.program, self.seen = directory / "udi-slurm-submit", directory / "seen"
-        self.answers("image debian:12\nid -\nvolumes /a:/b\nend\n")
+        self.answers("image debian:12\nid -\nvolumes /a:/b\nmodules mpich\nend\n")
 
     def answers(self, text: str, more: str = "") -> None:
         lines = [
