@@ -368,8 +368,8 @@ class SiteConfig:
 
     def _check_modules(self) -> None:
         """Each goes together with what every root has, and those by default with each other."""
-        own = self.node.targets()
-        always = [("node." + key, target, kind) for key, target, kind in own]
+        own = [("node." + key, target, kind) for key, target, kind in self.node.targets()]
+        always: list[tuple[str, str, str]] = []
         for name, module in self.modules.items():
             where = f"modules.{name}"
             for number, bind in enumerate(module.binds):
@@ -385,9 +385,10 @@ class SiteConfig:
                         f'node.devices = ["{device}"] would',
                     )
             mine = [(f"{where}.{key}", target, kind) for key, target, kind in module.targets()]
-            _check_targets(always + mine)
+            _check_targets(own + mine)
             if module.default and not (module.users or module.groups):
                 always += mine
+        _check_targets(always)
 
 
 def load(path: str = DEFAULT_PATH) -> SiteConfig:
