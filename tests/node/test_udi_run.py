@@ -20,7 +20,7 @@ from udiroot.sitemodules import RUN
 from xcsim.entering import Entry
 
 _ME = Account("alice", ALICE.uid, ALICE.gid, ALICE.groups, "/home/alice", "/bin/bash")
-_UDI_RUN = "/opt/udi/bin/udi-run"
+UDI_RUN = "/opt/udi/bin/udi-run"
 
 
 class Image:
@@ -45,7 +45,7 @@ class Image:
         """As aprun starts it: chrooted, as the user, in the job's directory where the root has that."""
         entry = Entry(ALICE.uid, ALICE.gid, ALICE.groups, self.rig.site.node.root, cwd, no_new_privileges=True)
         process = self.rig.node.popen(
-            [_UDI_RUN, *words], entry=entry, env=env or {}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [UDI_RUN, *words], entry=entry, env=env or {}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         out, err = process.communicate(timeout=20)
         return process.returncode, out, err
