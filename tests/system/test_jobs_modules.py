@@ -109,8 +109,8 @@ def test_the_mpich_of_each_rank_is_the_image_s_or_the_site_s(site: Cray, tmp_pat
 
 
 def test_udi_modules(site: Cray) -> None:
-    assert site.udi("bob", "modules").stdout.splitlines()[3] == "hers   not for you  alice's own"
-    assert site.udi("alice", "modules").stdout.splitlines()[3] == "hers   on request   alice's own"
+    assert site.udi("bob", "modules").stdout.splitlines()[3] == "hers    not for you  alice's own"
+    assert site.udi("alice", "modules").stdout.splitlines()[3] == "hers    on request  alice's own"
 
 
 def test_udi_submit(site: Cray) -> None:
