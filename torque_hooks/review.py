@@ -8,6 +8,7 @@ is compared with what the job gets: what cannot be meant is refused, and what ma
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 
@@ -177,10 +178,23 @@ def _about_names(submission: Submission) -> Iterator[str]:
                     f"{printable(item.name)} on {written.place} is not set, and some versions of qsub then damage"
                     f" {following.name}, which follows it"
                 )
+        for item in _after_modules(written):
+            yield (
+                f"{printable(item.name)} on {written.place} is no module but a variable that is not set: the comma ends"
+                f" {MODULES}, and modules are separated by ;"
+            )
         if any(item.name == IMAGE and not item.value.strip() for item in written.items) and written.counts:
             yield f"{IMAGE} on {written.place} is empty: the job runs without an image"
     if WAIT in submission.variables and not (submission.takes_environment or is_requested(submission.variables)):
         yield f"{WAIT} has no effect without {IMAGE}"
+
+
+def _after_modules(written: VariableList) -> Iterator[Item]:
+    """What a comma may have cut off a list of modules: `UDI_MODULES=mpich,gpu`."""
+    names = [item.name for item in written.items]
+    if MODULES in names:
+        rest = written.items[names.index(MODULES) + 1 :]
+        yield from itertools.takewhile(lambda item: "=" not in item.text and not item.value, rest)
 
 
 def _is_near(name: str) -> bool:

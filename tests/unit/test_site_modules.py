@@ -7,6 +7,7 @@ import grp
 import json
 import os
 import pwd
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -311,3 +312,15 @@ def test_udi_modules(tmp_path: os.PathLike[str]) -> None:
     rows = json.loads(CliRunner().invoke(cli, ["--config", path, "modules", "--json"]).output)
     assert rows[0] == {"name": "mpich", "description": "the system's MPICH", "default": True, "allowed": True}
     assert [row["allowed"] for row in rows] == [True, True, True, True, False]
+
+
+def test_the_example_of_the_document_is_a_configuration() -> None:
+    text = (Path(__file__).parents[2] / "docs/modules.md").read_text()
+    part = text[text.index("## For operators") : text.index("`docs/udi.toml.example` lists")]
+    example = "".join(f"{line[4:]}\n" for line in part.splitlines() if line.startswith("    "))
+    modules = parse(f'[store]\npath = "/s"\n{example}', "udi.toml").modules
+    assert list(modules) == ["mpich", "gpu", "chem"]
+    assert modules["mpich"] == dataclasses.replace(
+        SITE.modules["mpich"], description=modules["mpich"].description, default=False,
+        mounts=("/opt/site/mpich:/opt/udi-site/mpich:ro",),
+    )  # fmt: skip
