@@ -13,7 +13,7 @@ PACKAGES := python3 python3-venv apache2-utils busybox-static charliecloud-runti
             debootstrap docker-registry docker.io dpkg-dev e2fsprogs fdisk gcc iproute2 ksh libc6-dev libmpich-dev \
             libpython3-dev libslurm-dev make mpich munge musl-tools openssh-client openssh-server openssl patch \
             procps qemu-utils rsync shellcheck skopeo slurm-client slurm-wlm-basic-plugins slurmctld slurmd \
-            squashfs-tools squashfs-tools-ng strace systemd tinyproxy umoci util-linux xinetd
+            squashfs-tools squashfs-tools-ng strace sudo systemd tinyproxy umoci util-linux xinetd
 # What `make pynamic` compares to, too; the tests do not need it.
 PEERS := sshfs
 

@@ -35,10 +35,11 @@ def machine_of(site: SiteConfig) -> Machine:
 
 
 def all_tables() -> tuple[type[Table], ...]:
-    """The tables that machines and workload managers bring."""
+    """The tables that machines, workload managers and sessions on login nodes bring."""
     from alps.settings import AlpsConfig
     from clusters.settings import ClustersConfig
+    from outside.settings import SessionsConfig
     from slurm_hooks.settings import SlurmConfig
     from torque_hooks.settings import TorqueConfig
 
-    return (AlpsConfig, ClustersConfig, TorqueConfig, SlurmConfig)
+    return (AlpsConfig, ClustersConfig, TorqueConfig, SlurmConfig, SessionsConfig)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from admin.managers import manager_of
+from outside.site_files import session_files
 from udi.config import SiteConfig
 from udi.platform import Machine
 from udi.sitefiles import Renderer, SiteFile
@@ -29,6 +32,7 @@ def site_files(site: SiteConfig, machine: Machine, config_path: str) -> list[Sit
     return [
         *manager.site_files(render),
         *programs,
+        *session_files(site, render),
         *_gateway_files(site, render),
         *(machine.site_files(render) if manager.has_machine else ()),
     ]
@@ -39,14 +43,22 @@ def _gateway_files(site: SiteConfig, render: Renderer) -> list[SiteFile]:
     values: dict[str, object] = {
         "account": site.store.account,
         "socket": site.gateway.socket,
+        "runtime": _runtime_directory(site.gateway.socket),
         "address": site.gateway.address,
         "host": host.strip("[]"),
         "port": port,
         "connections": site.gateway.connections,
         "connections_per_user": site.gateway.connections_per_user,
         "workers": site.gateway.workers,
-        "conversion_bytes": 2 * site.gateway.conversion_memory_bytes,  # the worker and its packer
+        "conversion_bytes": 2 * site.gateway.conversion_memory_bytes
+        + site.gateway.layer_memory_bytes,  # worker, packer, layers
     }
     units = [SiteFile(f"{_UNITS}/{name}", 0o644, render("templates", name, **values)) for name in _GATEWAY_UNITS]
     xinetd = render("templates", "udi-gateway.xinetd", **values)
     return [*units, SiteFile("/etc/xinetd.d/udi-gateway", 0o644, xinetd)]
+
+
+def _runtime_directory(socket: str) -> str:
+    """The directory below /run that systemd makes for the service; none, where the site keeps the socket elsewhere."""
+    directory = os.path.dirname(socket)
+    return next((directory.removeprefix(run) for run in ("/run/", "/var/run/") if directory.startswith(run)), "")

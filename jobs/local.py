@@ -31,7 +31,6 @@ from udi.filelock import try_lock
 from udi.nodecommand import setup_here, teardown_here
 from udi.nodes import Node, NodeSlots
 from udi.oserrors import reason
-from udi.planning import make_plan
 from udi.request import JobRequest, job_id
 from udiroot import loop, mountinfo
 from udiroot.commands import read_identity
@@ -119,6 +118,8 @@ class LocalJob:
 
         Raises the UdiError of what failed; TeardownIncomplete where undoing it failed too.
         """
+        from udi.planning import make_plan  # templates are slow to import, and a teardown needs none
+
         choice = choose_image(self._site, request, marks_use=nodes[0].node.name == here)
         plan = make_plan(self._site, request, choice.facts, _Names(), nodes)
         try:

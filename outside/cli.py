@@ -77,6 +77,38 @@ def modules(config_path: str, as_json: bool) -> None:
         click.echo(as_table(rows))
 
 
+@cli.command(context_settings=_WORDS_OF_OTHERS)
+@click.option("--volume", "volumes", multiple=True, metavar="SOURCE:TARGET[:ro]", help="A volume; may be repeated.")
+@click.option("--module", "modules", multiple=True, metavar="NAME[;...]", help="A site module; may be repeated.")
+@click.option("--workdir", default="", metavar="DIR", help="Start there; a relative one is below this directory.")
+@click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable inside the image; may be repeated.")
+@click.argument("image", metavar="IMAGE")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG...]]")
+@click.pass_obj
+def shell(
+    config_path: str,
+    volumes: tuple[str, ...],
+    modules: tuple[str, ...],
+    workdir: str,
+    env: tuple[str, ...],
+    image: str,
+    words: tuple[str, ...],
+) -> None:
+    """Run a shell, or COMMAND, inside an image on this host, without a job.
+
+    Where the site allows it, as on login nodes, and as long as it allows. All that was started ends with it. The exit
+    code is that of the shell or COMMAND.
+    """
+    from outside.shell import start
+    from udi import config
+    from udiroot.errors import UsageError, printable
+
+    if words and words[0] != "--":
+        raise UsageError(f"'{printable(words[0])}' after the image", "udi shell IMAGE -- COMMAND [ARG...]")
+    options = [*(("--workdir", workdir) if workdir else ()), *(word for text in env for word in ("--env", text))]
+    start(config.load(config_path), image, volumes, modules, (*options, *words))
+
+
 def main() -> None:
     """The program `udi`."""
     run(cli, "udi")

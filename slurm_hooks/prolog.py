@@ -13,12 +13,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from jobs import state as state_of_jobs
 from jobs.deadlines import require_fitting
 from jobs.notes import FAILED, READY, WANTED, Note, Notes
-from jobs.prepare import prepare
 from jobs.process import Interrupted, catch_signals, clean_process, ignore_signals
-from jobs.state import JobDirectory
 from slurm_hooks.call import HookCall, arguments, hook_call
 from slurm_hooks.commands import Slurm
 from slurm_hooks.native import hosts_of, local_job, on_node, prepare_here, require_native
@@ -222,8 +219,13 @@ class _Start:
         if note is None or (note.state, note.uid, note.start) != (READY, self._call.uid, self._call.start):
             return False
         if self._settings.over_alps:
+            from jobs.state import (
+                READY as READY_EVERYWHERE,
+            )  # only over ALPS: a Prolog on each node starts faster without
+            from jobs.state import JobDirectory
+
             state = JobDirectory(self._site, self._call.job).load()
-            return state is not None and state.phase == state_of_jobs.READY
+            return state is not None and state.phase == READY_EVERYWHERE
         return self._local.has_root(note.label)
 
     def _prepare(self) -> None:
@@ -241,6 +243,8 @@ class _Start:
 
     def _prepare_over_alps(self, request: JobRequest) -> None:
         """All nodes at once, by the machine; the plugin enters nothing here, but lets aprun do so."""
+        from jobs.prepare import prepare  # as above
+
         machine = self._machine_of(self._site)
         require_fitting(self._site, machine, self._settings.prolog_deadline, "slurm.prolog_deadline")
         call = self._call

@@ -14,8 +14,8 @@ from udi.config import SiteConfig
 from udiroot.errors import TeardownIncomplete, UdiError
 
 _log = logging.getLogger("udi.slurm")
-_SLURMS_OWN = ("Prolog error", "Epilog error", "batch job complete failure", "Kill task failed")
-"""Reasons of slurmctld's for a node whose hook was killed."""
+_SLURMS_OWN = ("Prolog error", "Epilog error", "batch job complete failure", "Kill task failed", "Duplicate jobid")
+"""Reasons of slurmctld's for a node whose hook was killed, or whose slurmd came back while its job was sent again."""
 
 
 def clean_here(site: SiteConfig, node: str, deadline: Deadline) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ _CONFIGURATION = "/etc/udi/udi.toml"
 _GATEWAY_SECONDS = 20.0
 TABLES: Tables = {
     "store": {"path": "/scratch/udi", "account": "udi"},
-    "gateway": {"socket": "/run/udi/gateway.sock", "state": "/var/lib/udi-gateway", "pull_at_submission": False},
+    "gateway": {"state": "/var/lib/udi-gateway", "pull_at_submission": False},
     "node": {
         "zip": "/opt/udi/node/udi.zip",
         "python": ["/usr/bin/python3"],
@@ -91,10 +91,10 @@ def _put_packages(opt: Path) -> None:
 
 def start_gateway(cluster: Cluster) -> None:
     """Start the image gateway as the store's account on the login host; returns when it accepts connections."""
-    cluster.root(LOGIN, "install", "-d", "-o", "udi", "/run/udi", "/var/lib/udi-gateway")
+    cluster.root(LOGIN, "install", "-d", "-o", "udi", "/run/udi-gateway", "/var/lib/udi-gateway")
     with open(cluster.directory / "gateway.log", "ab") as log:
         process = cluster.popen_as("udi", "/opt/udi/bin/udi-gateway", "serve", cwd="/", stdout=log, stderr=log)
-    sock = cluster.login.path("/run/udi/gateway.sock")
+    sock = cluster.login.path("/run/udi-gateway/gateway.sock")
     if not wait_until(lambda: process.poll() is not None or sock.exists(), _GATEWAY_SECONDS, 0.02):
         raise SetupFailed("the image gateway did not start", f"see {cluster.directory}/gateway.log")
     if process.poll() is not None:

@@ -2,6 +2,7 @@
 
     images/<id>.<format>                 the image file, 0444, or 0400 where no public reference names it
     images/<id>.json                     its Facts, same mode
+    images/<id>.provenance.json          where it came from and who signed it, where the site asks for signatures
     refs/<quoted reference>.json         a public reference
     refs/<quoted reference>~<uid>.json   that user's own, found before the public one; one that a group of the
                                          caller's may use is found last, so that nobody can shadow a public name
@@ -22,6 +23,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from udi import provenance
 from udi.facts import Facts, Ref
 from udi.oserrors import reason
 from udi.reference import ImageReference
@@ -56,6 +58,10 @@ class StoreLayout:
     def facts(self, image_id: str) -> str:
         """The image's facts."""
         return f"{self.images}/{image_id}.json"
+
+    def provenance(self, image_id: str) -> str:
+        """The record of where the image came from."""
+        return f"{self.images}/{image_id}{provenance.SUFFIX}"
 
     def ref(self, reference: ImageReference, owner: int | None) -> str:
         """The file of a reference, public or (with `owner`) of one user."""
@@ -110,6 +116,10 @@ class StoreReader:
             return min(shared, key=lambda r: (r.created, r.owners)).id
         raise self._no_such(str(reference))
 
+    def is_own(self, reference: ImageReference) -> bool:
+        """Whether the caller has a name of their own for `reference`, which then comes before those of others."""
+        return self._ref(self.layout.ref(reference, self.uid)) is not None
+
     def facts(self, reference: ImageReference) -> Facts:
         """Facts of the image that `reference` stands for. Raises NotFound, ImageInvalid."""
         return self._facts(self.resolve(reference))
@@ -127,6 +137,14 @@ class StoreReader:
         if facts.id != image_id:
             raise ImageInvalid(f"the facts of image {image_id} are those of {facts.id}", "pull it again")
         return facts
+
+    def provenance(self, image_id: str) -> tuple[provenance.Provenance, ...]:
+        """Where an image came from, as far as that was recorded. Raises ImageInvalid for a damaged record."""
+        text = self._text(self.layout.provenance(image_id))
+        try:
+            return provenance.from_json(text) if text is not None else ()
+        except ImageInvalid as error:
+            raise ImageInvalid(f"image {image_id}: {error.message}", "pull it again") from error
 
     def visible(self) -> list[Ref]:
         """Every name that the caller may see, in order."""

@@ -163,6 +163,8 @@ def _become_holder(name: str, directories: Sequence[HostDirectory], report: int)
         os.umask(0o022)
         _enter_shared_root(sources)
         kernel.set_host_name(name)
+        with open("/etc/hosts", "a", encoding="ascii") as hosts:
+            hosts.write(f"127.0.1.1 {name}\n")  # sudo, for one, wants to know its own host
         holder = os.fork()
         if holder == 0:
             null = os.open("/dev/null", os.O_RDWR)

@@ -36,7 +36,7 @@ Tables = Mapping[str, Mapping[str, object]]
 
 TABLES: Tables = {
     "store": {"path": "/scratch/udi", "node_path": "/lus/udi", "account": "udi"},
-    "gateway": {"socket": "/run/udi/gateway.sock", "state": "/var/lib/udi-gateway"},
+    "gateway": {"socket": "/run/udi-gateway/gateway.sock", "state": "/var/lib/udi-gateway"},
     "node": {"nid_file": NID_FILE, "filesystems": [{"source": "/scratch"}, {"source": "/home"}]},
     "volumes": {"allowed": ["/scratch", "/home"]},
     "alps": {"reservation_wait": 5},
@@ -132,7 +132,7 @@ def gateway_answers(machine: LoginAccess) -> bool:
     """Whether something accepts connections on the gateway's socket."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
-            probe.connect(str(machine.path("/run/udi/gateway.sock")))
+            probe.connect(str(machine.path("/run/udi-gateway/gateway.sock")))
         except OSError:
             return False
     return True
@@ -143,7 +143,7 @@ def start_gateway(machine: LoginAccess) -> None:
     owner = shared_root.account("udi")
     if owner is None:
         raise NotFound("no account udi on this machine")
-    directory = machine.path("/run/udi")
+    directory = machine.path("/run/udi-gateway")
     directory.mkdir(mode=0o755, exist_ok=True)
     shared_root.give(directory, owner)
     with open(machine.state / "log/gateway.log", "ab") as log:

@@ -136,7 +136,7 @@ def lookup(config_path: str, reference: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def inspect(config_path: str, reference: str, as_json: bool) -> None:
-    """Show what is known about an image. With --json: reference, facts."""
+    """Show what is known about an image. With --json: reference, facts, signed_by."""
     from dataclasses import asdict
 
     from gateway.client import client
@@ -146,6 +146,7 @@ def inspect(config_path: str, reference: str, as_json: bool) -> None:
 
     done = client.ask(config.load(config_path), Inspect(reference=ImageReference.parse(reference)))
     lines = [f"{key}: {_plain(value)}" for key, value in asdict(done.facts).items() if value]
+    lines += [f"signed_by: {signer}" for signer in done.signed_by]
     _print(done, as_json, "\n".join([f"reference: {printable(done.reference)}", *lines]))
 
 

@@ -29,7 +29,7 @@ def image_id(site: SiteConfig, program: str, reference: str, *, wait: bool) -> s
     Raises NotFound where the user has no access to such an image and it cannot be pulled, ImageInvalid where it cannot
     be the root of a job, UpstreamFailed, TimedOut.
     """
-    if not site.gateway.pull_at_submission:
+    if not site.gateway.pull_at_submission and not site.signatures.is_active:
         return client.lookup(site, reference, _LOOKUP_SECONDS)
     seconds = site.gateway.submission_wait
     display = _Display(program, reference)

@@ -65,8 +65,10 @@ class Requests:
         return messages.Found(reference=str(request.reference), id=self._reader(call).resolve(request.reference))
 
     def _inspect(self, call: Call, request: messages.Inspect) -> messages.Inspected:
-        facts = self._reader(call).facts(request.reference)
-        return messages.Inspected(reference=str(request.reference), facts=facts)
+        reader = self._reader(call)
+        facts = reader.facts(request.reference)
+        signers = {signer for each in reader.provenance(facts.id) for signer in each.signers}
+        return messages.Inspected(reference=str(request.reference), facts=facts, signed_by=tuple(sorted(signers)))
 
     def _remove(self, call: Call, request: messages.Remove) -> messages.Removed:
         if request.reference.id:

@@ -99,10 +99,11 @@ class ImageList:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspected:
-    """What is known about an image."""
+    """What is known about an image. `signed_by` has the fingerprints of the keys whose signatures were verified."""
 
     reference: str
     facts: Facts
+    signed_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

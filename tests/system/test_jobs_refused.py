@@ -110,7 +110,7 @@ def test_directives_of_the_script_count_as_the_command_line_does(cray: Cray) -> 
 
 def test_jobs_go_on_when_the_gateway_is_down(cray: Cray) -> None:
     """The filter says that it could not check; the prologue needs the files of the store alone."""
-    with cray.configured({"gateway": {"socket": "/run/udi/nobody.sock"}}):
+    with cray.configured({"gateway": {"socket": "/run/udi-gateway/nobody.sock"}}):
         done = cray.machine.run_as("alice", ["qsub", "-v", "UDI=tiny:1", "-l", "nodes=2:ppn=2"], input=ranks())
         assert (done.returncode, done.stderr.count("\n")) == (0, 1)
         assert "image not checked, it will be when the job starts: the image gateway is not running" in done.stderr

@@ -358,7 +358,7 @@ def test_jobs_that_are_here_and_jobs_that_are_held(installed: Site) -> None:
 
 
 def test_a_socket_of_the_gateway_in_the_run_directory_is_no_job(installed: Site) -> None:
-    """By default both are in /run/udi, on a login host that is no node."""
+    """A site may keep both in one directory, on a login host that is no node."""
     run = installed.directory / "run/udi"
     run.mkdir(parents=True)
     (run / "gateway.sock").touch()

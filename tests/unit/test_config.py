@@ -200,7 +200,9 @@ def test_the_example_is_valid_and_names_every_key() -> None:
             assert {f.name for f in dataclasses.fields(ModuleConfig)} <= set(table["NAME"])
         elif isinstance(table, dict):
             kind: typing.Any = kinds.get(name) or hints[name]
-            plain = {f.name for f in dataclasses.fields(kind) if f.name not in ("hosts", "steps", "filesystems")}
+            plain = {
+                f.name for f in dataclasses.fields(kind) if f.name not in ("hosts", "rules", "steps", "filesystems")
+            }
             assert plain <= set(table), name
     assert {*kinds, *shared_keys()} - {"systems"} <= set(document)
 
