@@ -1,6 +1,7 @@
 """`udi-session`: what `udi shell` starts as root, by the rule of sudo that the site has installed.
 
-    udi-session [--config FILE] --image NAME [--id ID] [--volumes LIST] [--modules LIST] [--term NAME] [--cwd DIR] [-- WORD...]
+    udi-session [--config FILE] --image NAME [--id ID] [--volumes LIST] [--modules LIST] [--term NAME] [--cwd DIR]
+                [-- WORD...]
 
 It opens a session for whoever called sudo: an image's root that only this session's processes see, made and taken down
 by the software that does it for jobs. All its arguments are user text, and are checked as a job's are. The user's

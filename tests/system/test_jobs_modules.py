@@ -10,6 +10,7 @@ import pytest
 from tests.mpich.program import DEBIANS, program_with_libraries, put_own
 from tests.system import images
 from tests.system.cray import Cray
+from tests.system.test_sessions import left
 
 _RUN = "aprun -q -n 4 -N 2 -b /opt/udi/bin/udi-run"
 _LOOK = "sh -c 'echo $UDI_MODULES_USED,$LIST,$(cat /opt/udi-site/*/name 2>/dev/null)'"
@@ -111,6 +112,17 @@ def test_the_mpich_of_each_rank_is_the_image_s_or_the_site_s(site: Cray, tmp_pat
 def test_udi_modules(site: Cray) -> None:
     assert site.udi("bob", "modules").stdout.splitlines()[3] == "hers    not for you  alice's own"
     assert site.udi("alice", "modules").stdout.splitlines()[3] == "hers    on request  alice's own"
+
+
+def test_a_session_on_a_login_node(site: Cray) -> None:
+    with site.configured({"modules": _MODULES, "sessions": {"enabled": True, "users": ["alice"]}}):
+        site.admin("install", "--root", "/")
+        script = "echo $UDI_MODULES_USED,$LIST,$(cat /opt/udi-site/*/name)"
+        done = site.udi("alice", "shell", "--module", "hers", "tiny:1", "--", "sh", "-c", script)
+        assert done.stdout == "base;hers,hers:base,base hers\n"
+        refused = site.udi("alice", "shell", "--module", "gpu", "tiny:1", code=3)
+        assert "module gpu is not for this node, which has no /dev/no-such-device" in refused.stderr
+    assert left(site) == []
 
 
 def test_udi_submit(site: Cray) -> None:
