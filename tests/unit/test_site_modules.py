@@ -29,6 +29,7 @@ from udiroot import sitemodules
 from udiroot.errors import NotFound, NotPermitted, SetupFailed, UdiError, UsageError
 from udiroot.plan import NodePlan, PlanFile
 from udiroot.plan_modules import PlanModule
+from xcsim.site import toml_value
 
 ROOTS = grp.getgrgid(0).gr_name
 ALICE = Account("alice", 1001, 1001, (1001, 0), "/home/alice", "/bin/sh")
@@ -287,6 +288,28 @@ def test_no_word_of_an_image_is_taken_for_that_place(command: list[str], values:
     text = run_data(facts, SITE.environment, ALICE, "debian", with_modules=True)
     before, place, after = text.partition(sitemodules.PLACE)
     assert place and sitemodules.PLACE not in after and after.startswith("set HOME=") and "\0cmd modules" in before
+
+
+NAME = st.from_regex(r"[A-Z]{1,3}", fullmatch=True)
+PLAIN = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=5)
+ELEMENTS = PLAIN.filter(lambda text: "" not in text.split(":"))
+ENVIRONMENT = st.fixed_dictionaries(
+    {"set": st.dictionaries(NAME, PLAIN, max_size=3), "prepend": st.dictionaries(NAME, ELEMENTS, max_size=3),
+     "append": st.dictionaries(NAME, ELEMENTS, max_size=3)}
+)  # fmt: skip
+
+
+@given(ENVIRONMENT.filter(lambda tables: any(tables.values())))
+def test_a_module_s_environment_means_what_the_same_table_of_the_site_means(tables: dict[str, dict[str, str]]) -> None:
+    store = '[store]\npath = "/s"\n'
+    lines = "".join(f"{key} = {toml_value(table)}\n" for key, table in tables.items())
+    by_module, records = settled(
+        planned("", site=parse(f"{store}[modules.m]\ndefault = true\n[modules.m.environment]\n{lines}", "x"))
+    )
+    by_site = planned("", site=parse(f"{store}[environment]\n{lines}", "x"))
+    records.remove("set UDI_MODULES_USED=m")
+    [text] = [file.text for file in by_site.files if file.path == sitemodules.RUN]
+    assert by_module.sites == by_site.sites and "\0".join(records) == text
 
 
 # For users.
