@@ -1,6 +1,7 @@
 """Reading the image store: files on the parallel file system, no service needed.
 
     images/<id>.<format>                 the image file, 0444, or 0400 where no public reference names it
+    images/<id>.directory/tree/          in its place, an unpacked tree, in a directory that only the account can enter
     images/<id>.json                     its Facts, same mode
     images/<id>.provenance.json          where it came from and who signed it, where the site asks for signatures
     refs/<quoted reference>.json         a public reference
@@ -29,6 +30,8 @@ from udi.oserrors import reason
 from udi.reference import ImageReference
 from udiroot.errors import ImageInvalid, NotFound, UpstreamFailed, printable
 
+TREE = "tree"
+"""The name of an unpacked tree in its directory."""
 MAX_JSON = 16 << 20
 """Bytes that a facts file may have: an image's environment and labels are bounded by the gateway well below this."""
 
@@ -52,8 +55,13 @@ class StoreLayout:
         return f"{self.path}/plans"
 
     def image(self, image_id: str, image_format: str) -> str:
-        """The image file."""
+        """The image file, or the directory that has an unpacked tree."""
         return f"{self.images}/{image_id}.{image_format}"
+
+    def content(self, image_id: str, image_format: str) -> str:
+        """What a node mounts: the image file, or the unpacked tree."""
+        path = self.image(image_id, image_format)
+        return f"{path}/{TREE}" if image_format == "directory" else path
 
     def facts(self, image_id: str) -> str:
         """The image's facts."""
@@ -127,6 +135,10 @@ class StoreReader:
     def facts_behind(self, ref: Ref) -> Facts:
         """Facts of the image of one of the `visible` references. Raises ImageInvalid."""
         return self._facts(ref.id)
+
+    def facts_of(self, image_id: str) -> Facts:
+        """Facts of an image that was resolved, or for the store's own account. Raises ImageInvalid."""
+        return self._facts(image_id)
 
     def _facts(self, image_id: str) -> Facts:
         text = self._text(self.layout.facts(image_id))

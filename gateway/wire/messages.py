@@ -1,15 +1,17 @@
 """Requests to the service and its answers, each a frozen dataclass whose fields are the JSON keys.
 
     do       fields of the request                          fields of the answer
-    pull     kind, tag, files, name, public, group, image   reference, id, troubles
-    pull     kind, reference, name, public, group, arch     the same
+    pull     kind, tag, files, name, public, group, image,  reference, id, format, troubles
+             words, format, keep
+    pull     kind, reference, name, public, group, arch,    the same
+             format
     submit   reference                                      reference, id
     login    registry, user, password                       registry, user, checked
     logout   registry                                       registry, removed
     images                                                  images
-    lookup   reference                                      reference, id
+    lookup   reference                                      reference, id, kind
     inspect  reference                                      reference, facts
-    remove   reference                                      reference, id
+    remove   reference                                      reference, id, kind
     status                                                  queue, errors, images, bytes
 
 A request is one JSON object with `udi`, the version of the protocol, and `do`; the answer is the last event of the
@@ -39,7 +41,7 @@ UPSTREAM_KINDS = tuple(kinds.UPSTREAM_KINDS)
 
 @dataclass(frozen=True, kw_only=True)
 class Pulled:
-    """An image that is in the store under a name.
+    """An image that is in the store under a name, in this format.
 
     `troubles` are the replica systems that do not have it yet, one sentence each.
     """
@@ -47,14 +49,16 @@ class Pulled:
     reference: str
     id: str
     troubles: tuple[str, ...]
+    format: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a reference stands for now."""
+    """What a reference stands for now, and what that was made of."""
 
     reference: str
     id: str
+    kind: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +82,8 @@ class LoggedOut:
 @dataclass(frozen=True, kw_only=True)
 class ImageRow:
     """A name that the caller may use. `groups` are the gids that may use it too; `created` and `used` are seconds since
-    the epoch, `size` bytes. `format` is empty and `size` 0 where the image's facts cannot be read."""
+    the epoch, `size` bytes. `kind` is what the image was made of. `format` and `kind` are empty and `size` 0 where the
+    image's facts cannot be read."""
 
     reference: str
     id: str
@@ -88,6 +93,7 @@ class ImageRow:
     used: int
     format: str
     size: int
+    kind: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +114,11 @@ class Inspected:
 
 @dataclass(frozen=True, kw_only=True)
 class Removed:
-    """A name that no longer exists, and the image that it stood for."""
+    """A name that no longer exists, the image that it stood for, and what that was made of."""
 
     reference: str
     id: str
+    kind: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +165,8 @@ class PullFiles(Request[Pulled]):
     `kind` is one of FILE_KINDS, `tag` which of the source's images is meant (empty: the only one), and `files` names
     the descriptors in their order; an archive is the one file with an empty name. `group` is a group of the caller's
     that may use the image too. `image`, where it is set, is the id that the image must have. `words` are those of an
-    image made of files without a configuration.
+    image made of files without a configuration. `format` is that of the image, empty for the site's; `keep` says that
+    the file itself becomes the image file.
     """
 
     do = "pull"
@@ -171,6 +179,8 @@ class PullFiles(Request[Pulled]):
     group: str = ""
     image: str = ""
     words: Words = NO_WORDS
+    format: str = ""
+    keep: bool = False
 
     def __post_init__(self) -> None:
         """Raises UsageError for a name that is bound to a content already."""
@@ -182,7 +192,7 @@ class PullReference(Request[Pulled]):
     """Store an image of a registry or of the Docker daemon, under `name` or else its own name.
 
     `kind` is one of UPSTREAM_KINDS. `reference` stays as the user wrote it, since a daemon may know an image by another
-    spelling than the store. `arch` is empty for the compute nodes' architecture.
+    spelling than the store. `arch` is empty for the compute nodes' architecture, `format` for the site's.
     """
 
     do = "pull"
@@ -193,6 +203,7 @@ class PullReference(Request[Pulled]):
     public: bool = False
     group: str = ""
     arch: str = ""
+    format: str = ""
 
     def __post_init__(self) -> None:
         """Raises UsageError for a name that is bound to a content already."""
