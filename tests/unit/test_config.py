@@ -163,7 +163,7 @@ _ALL_ERRORS = (
     "machine must be a string, not 5",
     "unknown key store.acount",
     "store.path must be a plain absolute path, not 'x'",
-    "gateway.format must be squashfs or ext4, not 'cramfs'",
+    "gateway.format must be squashfs or ext4 or directory, not 'cramfs'",
     "gateway.workers must be at least 1, not 0",
     "node.filesystems[0].source is missing",
     "node.filesystems[1].source must be a string, not 3",
