@@ -18,6 +18,7 @@ _WORDS_OF_OTHERS = {"ignore_unknown_options": True, "allow_interspersed_args": F
 
 @cli.command(context_settings=_WORDS_OF_OTHERS)
 @click.option("--volume", "volumes", multiple=True, metavar="SOURCE:TARGET[:ro]", help="A volume; may be repeated.")
+@click.option("--module", "modules", multiple=True, metavar="NAME[;...]", help="A site module; may be repeated.")
 @click.option("--workdir", default="", metavar="DIR", help="Start there; a relative one is below the job's directory.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable inside the image; may be repeated.")
 @click.option("--args", "with_args", is_flag=True, help="What follows -- are arguments of the image's entry point.")
@@ -28,6 +29,7 @@ _WORDS_OF_OTHERS = {"ignore_unknown_options": True, "allow_interspersed_args": F
 def submit(
     config_path: str,
     volumes: tuple[str, ...],
+    modules: tuple[str, ...],
     workdir: str,
     env: tuple[str, ...],
     with_args: bool,
@@ -45,7 +47,7 @@ def submit(
     from udi import config
 
     options = [*_options(workdir, env, ()), *(("--args",) if with_args else ())]
-    submission = prepared(config.load(config_path), words, volumes, tuple(options))
+    submission = prepared(config.load(config_path), words, volumes, tuple(options), modules)
     if only_print:
         if as_json:
             click.echo(json.dumps({"argv": submission.argv, "script": submission.script}))
@@ -56,8 +58,27 @@ def submit(
     click.echo(json.dumps({"job": done.job}) if as_json else done.job)
 
 
+@cli.command()
+@json_option
+@click.pass_obj
+def modules(config_path: str, as_json: bool) -> None:
+    """List what the site offers to go with an image: UDI_MODULES='NAME;NAME', --module='NAME;NAME'.
+
+    With --json: name, description, default (whether jobs have it without asking), allowed (whether you may have it).
+    """
+    from outside.modules import as_table, offered
+    from udi import config
+
+    rows = offered(config.load(config_path))
+    if as_json:
+        click.echo(json.dumps([row._asdict() for row in rows]))
+    elif rows:
+        click.echo(as_table(rows))
+
+
 @cli.command(context_settings=_WORDS_OF_OTHERS)
 @click.option("--volume", "volumes", multiple=True, metavar="SOURCE:TARGET[:ro]", help="A volume; may be repeated.")
+@click.option("--module", "modules", multiple=True, metavar="NAME[;...]", help="A site module; may be repeated.")
 @click.option("--workdir", default="", metavar="DIR", help="Start there; a relative one is below this directory.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable inside the image; may be repeated.")
 @click.argument("image", metavar="IMAGE")
@@ -66,6 +87,7 @@ def submit(
 def shell(
     config_path: str,
     volumes: tuple[str, ...],
+    modules: tuple[str, ...],
     workdir: str,
     env: tuple[str, ...],
     image: str,
@@ -79,7 +101,7 @@ def shell(
     from outside.shell import start
     from udi import config
 
-    start(config.load(config_path), image, volumes, (*_options(workdir, env, words), *words))
+    start(config.load(config_path), image, volumes, modules, (*_options(workdir, env, words), *words))
 
 
 @cli.command("run", context_settings=_WORDS_OF_OTHERS)
