@@ -104,7 +104,7 @@ def _site(config_path: str, volumes: Sequence[str]) -> SiteConfig:
         there = tuple(each for each in site.node.filesystems if os.path.exists(each.source))
         node = dataclasses.replace(site.node, filesystems=there, modules=(), krsip="", steps=())
         ssh = dataclasses.replace(site.ssh, enabled=False)
-        return dataclasses.replace(site, store=own, node=node, ssh=ssh)
+        return dataclasses.replace(site, store=own, node=node, ssh=ssh, modules={})
     site = SiteConfig(store=own)
     home = account_of_uid(uid).home
     node = dataclasses.replace(
