@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 
-from tests.node.rig import STORE_UID, Rig
+from tests.node.rig import Rig
 from udiroot.entered import UNREAD
 
 
@@ -45,25 +43,3 @@ def test_what_is_no_entering(rig: Rig, kind: str) -> None:
     assert rig.tear_down("999.sdb").left == ()
     assert rig.tear_down().left == (UNREAD,)
     assert rig.tear_down().left == ()
-
-
-def test_an_unpacked_tree_tells_nothing(rig: Rig) -> None:
-    """Its disk is the store's, here a loop device, and the node may have its programs in memory already."""
-    owner = f"root_owner={STORE_UID}:{STORE_UID}"
-    disk, there = rig.directory / "store/disk", "/lus/udi/disk.mounted"
-    (rig.directory / "store/disk.mounted").mkdir()
-    with disk.open("wb") as stream:
-        stream.truncate(16 << 20)
-    made = ["mke2fs", "-q", "-t", "ext4", "-E", owner, "-d", str(rig.directory / "tree"), str(disk)]
-    subprocess.run(made, check=True, capture_output=True)
-    mounted = rig.node.run(["/bin/busybox", "mount", "-t", "ext4", "-o", "loop,ro", "/lus/udi/disk", there])
-    assert mounted.returncode == 0, mounted.stderr
-    try:
-        for _ in range(2):
-            done = rig.set_up(rig.plan(image_format="directory", image_path=there))
-            assert done.ok, done.words
-            assert rig.inside("echo ran").stdout == "ran\n"
-            down = rig.tear_down()
-            assert (down.words, down.left) == ("clean", ())
-    finally:
-        rig.node.run(["/bin/busybox", "umount", "-d", there])
