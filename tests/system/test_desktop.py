@@ -81,7 +81,7 @@ def test_the_same_on_a_desktop_and_in_a_job(workstation: Cray, cray: Cray) -> No
         done = run(cray, "alice", engine, *words)
         assert done.returncode == 0, done.stderr
         found[engine] = done.stdout.splitlines()
-    job = cray.udi("alice", "submit", "-l", "nodes=1:ppn=1", *words).stdout.strip()
+    job = cray.udi("alice", "submit", *words[:2], "-l", "nodes=1:ppn=1", *words[2:]).stdout.strip()
     found["job"] = cray.ended(job).output.splitlines()
     hosts = {way: lines.pop(-2) for way, lines in found.items()}
     assert hosts["docker"] == hosts["none"] != hosts["job"]
