@@ -17,6 +17,7 @@ from gateway.image.formats.squashfs import make_squashfs
 from gateway.image.layers import Layer
 from gateway.image.magic import FIRST_BYTES, foreign_to_layers
 from gateway.image.manifest import ImageConfig, SourceImage
+from gateway.image.onlooker import Onlooker
 from gateway.image.progress import Progress
 from udi.config import GatewayConfig
 from udi.facts import Facts
@@ -39,8 +40,15 @@ _WORD_COST = 12
 _MAX_PATH = 4095
 
 
-def convert(image: SourceImage, output: str, settings: GatewayConfig, progress: Progress) -> Facts:
-    """Make the image file at `output`, which must not exist, checked and on disk. Returns the facts.
+def convert(
+    image: SourceImage,
+    output: str,
+    settings: GatewayConfig,
+    progress: Progress,
+    onlooker: Onlooker | None = None,
+) -> Facts:
+    """Make the image file at `output`, which must not exist, checked and on disk. Returns the facts. An onlooker sees
+    the tree last.
 
     Leaves no file behind when it raises: ImageInvalid, UpstreamFailed, TimedOut, ConfigError.
     """
@@ -55,10 +63,14 @@ def convert(image: SourceImage, output: str, settings: GatewayConfig, progress: 
         with Checks(layers) as checks:
             progress.stage("reading", _bytes_to_read(layers))
             flattened = flatten.flatten(layers, _limits(settings), progress.advance, checks)
+            if onlooker:
+                flattened.kept = frozenset(onlooker.wanted(flattened.final))
             progress.stage("packing", flattened.data_bytes)
             FORMATS[settings.format](flattened, output, settings, progress.advance)
             size, digest = _settle(output)
             checks.finish()
+            if onlooker:
+                onlooker.see(flattened.final, flattened.contents)
     except BaseException as error:
         if os.path.lexists(output):
             os.unlink(output)
