@@ -57,6 +57,12 @@ class Verdict:
             return ""
         return f"image {printable(name)} {self.words}; udi inspect {printable(name)} lists what is known"
 
+    def notice(self, name: str) -> str:
+        """One line for whoever pulls the image, also where new jobs are refused."""
+        if self.level == "refuse":
+            return f"image {printable(name)} {self.words}; this site refuses it for new jobs"
+        return self.warning(name)
+
     def require(self, name: str) -> None:
         """Raises NotPermitted where new jobs are refused."""
         if self.level == "refuse":

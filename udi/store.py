@@ -132,6 +132,13 @@ class StoreReader:
         """Facts of the image of one of the `visible` references. Raises ImageInvalid."""
         return self._facts(ref.id)
 
+    def facts_of(self, image_id: str) -> Facts:
+        """Facts of an image of the store, for its account. Raises NotFound where it has none, ImageInvalid."""
+        text = self._text(self.layout.facts(image_id))
+        if text is None:
+            raise NotFound(f"image {image_id} is not in the store")
+        return Facts.from_json(text)
+
     def _facts(self, image_id: str) -> Facts:
         text = self._text(self.layout.facts(image_id))
         if text is None:

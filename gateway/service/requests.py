@@ -17,9 +17,11 @@ from gateway.store.locks import Locks
 from gateway.store.writer import StoreWriter
 from gateway.wire import messages
 from gateway.wire.messages import Request
+from udi.audit import AuditConfig, judge
+from udi.audit_report import Report
 from udi.config import SiteConfig
 from udi.facts import Ref
-from udi.store import StoreReader
+from udi.store import BESIDE, StoreReader
 from udiroot.errors import ImageInvalid, NotPermitted, UsageError
 
 
@@ -31,7 +33,7 @@ class Requests:
         self._store = store
         self._history = history
         self._upstream = Upstream(site)
-        conversions = Conversions(site.gateway, store, history, locks)
+        conversions = Conversions(site.gateway, site.audit, store, history, locks)
         systems = Systems(site.systems, site.gateway.state, store, history, locks)
         pulls = Pulls(site, store, history, conversions, self._upstream, systems)
         self._answers: dict[type[Request[Any]], Callable[[Call, Any], object]] = {
@@ -59,14 +61,16 @@ class Requests:
 
     def _images(self, call: Call, request: messages.ListImages) -> messages.ImageList:
         reader = self._reader(call)
-        return messages.ImageList(images=tuple(_row(ref, reader) for ref in reader.visible()))
+        return messages.ImageList(images=tuple(_row(ref, reader, self._site.audit) for ref in reader.visible()))
 
     def _lookup(self, call: Call, request: messages.Lookup) -> messages.Found:
         return messages.Found(reference=str(request.reference), id=self._reader(call).resolve(request.reference))
 
     def _inspect(self, call: Call, request: messages.Inspect) -> messages.Inspected:
-        facts = self._reader(call).facts(request.reference)
-        return messages.Inspected(reference=str(request.reference), facts=facts)
+        reader = self._reader(call)
+        facts = reader.facts(request.reference)
+        audit = _audited(self._site.audit, reader.report(facts.id)) if self._site.audit.is_on else None
+        return messages.Inspected(reference=str(request.reference), facts=facts, audit=audit)
 
     def _remove(self, call: Call, request: messages.Remove) -> messages.Removed:
         if request.reference.id:
@@ -87,7 +91,26 @@ class Requests:
         return StoreReader(self._store.layout, call.uid, call.groups)
 
 
-def _row(ref: Ref, reader: StoreReader) -> messages.ImageRow:
+def _audited(settings: AuditConfig, report: Report | None) -> messages.Audit:
+    verdict = judge(settings, report.summary if report else None)
+    if report is None:
+        return messages.Audit(level=verdict.level, words=verdict.words)
+    summary = report.summary
+    return messages.Audit(
+        level=verdict.level,
+        words=verdict.words,
+        time=summary.time,
+        scanner=summary.scanner,
+        feed=summary.feed,
+        network=summary.network,
+        packages=summary.packages,
+        unread=summary.unread,
+        counts=summary.counts,
+        findings=report.findings,
+    )
+
+
+def _row(ref: Ref, reader: StoreReader, audit: AuditConfig) -> messages.ImageRow:
     image_format, size = "", 0
     with contextlib.suppress(ImageInvalid):  # removed meanwhile, or damaged: the name exists all the same
         facts = reader.facts_behind(ref)
@@ -101,6 +124,7 @@ def _row(ref: Ref, reader: StoreReader) -> messages.ImageRow:
         used=reader.used(ref),
         format=image_format,
         size=size,
+        audit=judge(audit, reader.audit(ref.id)).level if audit.is_on else "",
     )
 
 
@@ -108,7 +132,7 @@ def _image_sizes(directory: str) -> list[int]:
     """Bytes that each image file of a store takes on its disk."""
     sizes = []
     for name in os.listdir(directory):
-        if not name.startswith(".") and not name.endswith(".json"):
+        if not name.startswith(".") and name.partition(".")[2] not in BESIDE:
             with contextlib.suppress(FileNotFoundError):
                 sizes.append(os.stat(f"{directory}/{name}").st_blocks * 512)
     return sizes

@@ -10,6 +10,7 @@ from gateway.store.writer import StoreWriter
 from udi.config import GatewayConfig
 from udi.facts import Ref
 from udi.oserrors import reason
+from udi.store import BESIDE
 from udiroot.errors import UpstreamFailed
 
 _DAY = 86400
@@ -73,7 +74,7 @@ def _images(store: StoreWriter) -> list[_Image]:
     by_id: dict[str, _Image] = {}
     for name in os.listdir(store.layout.images):
         image_id, _, kind = name.partition(".")
-        if image_id and kind and kind != "json" and store.has(image_id):
+        if image_id and kind and kind not in BESIDE and store.has(image_id):
             status = os.stat(f"{store.layout.images}/{name}")
             used = int(os.stat(store.layout.facts(image_id)).st_mtime)
             by_id[image_id] = _Image(image_id, [], status.st_blocks * 512, used)

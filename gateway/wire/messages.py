@@ -1,14 +1,14 @@
 """Requests to the service and its answers, each a frozen dataclass whose fields are the JSON keys.
 
     do       fields of the request                          fields of the answer
-    pull     kind, tag, files, name, public, group, image   reference, id, troubles
+    pull     kind, tag, files, name, public, group, image   reference, id, troubles, warnings
     pull     kind, reference, name, public, group, arch     the same
-    submit   reference                                      reference, id
+    submit   reference                                      reference, id, warnings
     login    registry, user, password                       registry, user, checked
     logout   registry                                       registry, removed
     images                                                  images
     lookup   reference                                      reference, id
-    inspect  reference                                      reference, facts
+    inspect  reference                                      reference, facts, audit
     remove   reference                                      reference, id
     status                                                  queue, errors, images, bytes
 
@@ -18,12 +18,13 @@ connection (`gateway.wire.events`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
 from gateway.sources import kinds
 from gateway.sources.made import NO_WORDS, Words
 from gateway.wire.codec import Document, ParseReference, from_document, to_document
+from udi.audit_report import Counts, Finding
 from udi.facts import Facts
 from udi.reference import ImageReference
 from udiroot.errors import UsageError, printable
@@ -41,20 +42,22 @@ UPSTREAM_KINDS = tuple(kinds.UPSTREAM_KINDS)
 class Pulled:
     """An image that is in the store under a name.
 
-    `troubles` are the replica systems that do not have it yet, one sentence each.
+    `troubles` are the replica systems that do not have it yet, one sentence each; `warnings` are of the site's scanner.
     """
 
     reference: str
     id: str
     troubles: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a reference stands for now."""
+    """What a reference stands for now. `warnings` are for whoever submits a job with it."""
 
     reference: str
     id: str
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +81,8 @@ class LoggedOut:
 @dataclass(frozen=True, kw_only=True)
 class ImageRow:
     """A name that the caller may use. `groups` are the gids that may use it too; `created` and `used` are seconds since
-    the epoch, `size` bytes. `format` is empty and `size` 0 where the image's facts cannot be read."""
+    the epoch, `size` bytes. `format` is empty and `size` 0 where the image's facts cannot be read. `audit` is what the
+    site's policy makes of the report on it (`udi.audit.Level`); empty where the site has no scanner."""
 
     reference: str
     id: str
@@ -88,6 +92,7 @@ class ImageRow:
     used: int
     format: str
     size: int
+    audit: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +103,29 @@ class ImageList:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Audit:
+    """What the site's scanner found in an image, and what the site's policy makes of it: `level` (`udi.audit.Level`)
+    and `words`. `time` is when it was scanned, in seconds since the epoch, or 0."""
+
+    level: str
+    words: str
+    time: int = 0
+    scanner: str = ""
+    feed: str = ""
+    network: bool = False
+    packages: int = 0
+    unread: tuple[str, ...] = ()
+    counts: Counts = field(default_factory=Counts)
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inspected:
-    """What is known about an image."""
+    """What is known about an image; `audit` where the site has a scanner."""
 
     reference: str
     facts: Facts
+    audit: Audit | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ import pytest
 
 from admin.status import Jobs, read_status
 from gateway.client import client
+from gateway.wire.messages import Found
 from tests.gateway.service import ACCOUNT, ANNA, BERT, NOBODY, Service, run_as
 from tests.gateway.test_processes import archive, pull, until_true
 from udi.facts import Ref
@@ -116,7 +117,7 @@ def test_the_image_of_a_queued_job_stays_when_its_tag_moves(service: Service) ->
 
 def test_a_removed_image_is_gone_for_all(service: Service) -> None:
     image_id = bring(service, "pinned/away", uid=0)
-    assert client.submit(service.site, "pinned/away:1", within=10) == image_id
+    assert client.submit(service.site, "pinned/away:1", within=10) == Found(reference="pinned/away:1", id=image_id)
     service.ask(0, "rm", "pinned/away:1")
     assert image_id not in image_files(service)
     with pytest.raises(NotFound):
@@ -151,7 +152,7 @@ def test_use_by_a_job_keeps_an_image(service: Service) -> None:
     os.chown(plan, ACCOUNT, ACCOUNT)
     assert operator(service, "expire", settings="keep_days = 30").stdout == "", "its job runs for a hundred days"
     plan.unlink()
-    assert client.submit(service.site, "age/used:1", within=10) == image_id
+    assert client.submit(service.site, "age/used:1", within=10) == Found(reference="age/used:1", id=image_id)
     assert operator(service, "expire", settings="keep_days = 30").stdout == "", "a job was just submitted"
     service.ask(0, "rm", "age/used:1")
 
