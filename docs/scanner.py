@@ -5,7 +5,7 @@
                 command = ["/usr/bin/python3", "/opt/udi/etc/scanner.py", "/opt/udi/etc/feed.json"]
                 feed = ["/opt/udi/etc/feed.json"]
 
-The feed names, for each distribution (`ID` and `VERSION_ID` of os-release, or `ID` alone), advisories by source package:
+The feed names, for each distribution (`ID` and `VERSION_ID` of os-release, or `ID` alone), advisories by source:
 
     {"version": "2026-11-20",
      "debian:12": [{"id": "CVE-2026-1", "package": "openssl", "fixed": "3.0.16-1~deb12u1", "severity": "critical",
@@ -44,13 +44,15 @@ def main():
         }
         for package in inventory["packages"]
         for advisory in advisories.get(package["source"], [])
-        if is_before(package["manager"], package["source_version"], advisory.get("fixed", ""))
+        if is_before(package, advisory.get("fixed", ""))
     ]
     json.dump({"scanner": NAME, "feed": feed["version"], "findings": findings}, sys.stdout)
 
 
-def is_before(manager, version, fixed):
-    return not fixed or COMPARE[manager](version, fixed) < 0
+def is_before(package, fixed):
+    """Of rpm's source packages, only the binary ones know the epoch."""
+    version = package["version"] if package["manager"] == "rpm" else package["source_version"]
+    return not fixed or COMPARE[package["manager"]](version, fixed) < 0
 
 
 # dpkg: deb-version(7). Epoch, upstream version, revision; in each, texts without digits and numbers by turns.
@@ -74,7 +76,9 @@ def _dpkg_key(text):
     for letters, digits in re.findall(r"([^0-9]*)([0-9]*)", text):
         order = [-1 if c == "~" else ord(c) if c.isascii() and c.isalpha() else ord(c) + 256 for c in letters]
         key.append(([*order, 0], int(digits or "0")))
-    return key
+    while key and key[-1] == ([0], 0):
+        key.pop()
+    return [*key, ([0], 0)]
 
 
 # rpm: rpmvercmp of lib/rpmio. Runs of digits and of letters, `~` before the end, `^` after it.

@@ -107,7 +107,7 @@ def read_rest(path: str, most: int) -> Rest:
                 if size > most:
                     raise UpstreamFailed(f"the inventory has more than {most} bytes", "audit.max_inventory_bytes")
         document = json.loads(b"{" + end[end.rindex(_REST.encode()) + 2 :])
-        return Rest(int(document["installed"]), tuple(printable(text) for text in document["unread"]))
+        return Rest(int(document["installed"]), tuple(map(str, document["unread"])))
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
         raise UpstreamFailed(f"the inventory cannot be read: {printable(error)}") from error
 

@@ -44,7 +44,7 @@ def scan(settings: AuditConfig, inventory: str, image_id: str, directory: str) -
         done = _run(settings, inventory, directory)
         found = _found(done.stdout, dataclasses.replace(summary, basis=known, network=not _is_confined(done)))
     except UdiError as error:
-        return Report(summary=dataclasses.replace(summary, error=printable(error.message, _MAX_REASON)))
+        return Report(summary=dataclasses.replace(summary, error=error.message[:_MAX_REASON]))
     return found
 
 

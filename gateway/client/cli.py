@@ -70,6 +70,7 @@ def pull(
     from gateway.client.progress import Shown, show
     from gateway.sources.made import Words
     from udi import config
+    from udi.log import plain
 
     site = config.load(config_path)
     words = Words(env, _words("--entrypoint", entrypoint), _words("--cmd", cmd), workdir)
@@ -91,7 +92,7 @@ def pull(
     for trouble in done.troubles:
         sys.stderr.write(f"udi: warning: not yet copied to all systems: {printable(trouble)}\n")
     for warning in done.warnings:
-        sys.stderr.write(f"udi: warning: {printable(warning, 600)}\n")
+        sys.stderr.write(f"udi: warning: {plain(warning)}\n")
     _print(done, as_json, f"{printable(done.reference)} {done.id}")
 
 

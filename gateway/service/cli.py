@@ -87,6 +87,7 @@ def rescan(config_path: str, everything: bool, as_json: bool) -> None:
     import dataclasses
 
     from gateway.audit.rescan import Rescan
+    from udi.log import plain
     from udiroot.errors import counted
 
     gateway = _gateway(config_path)
@@ -97,7 +98,7 @@ def rescan(config_path: str, everything: bool, as_json: bool) -> None:
         if not as_json:
             change = image.after if image.after == image.before else f"{image.before} -> {image.after}"
             text = f"not scanned: {image.error}" if image.error else f"{change}: {image.words}"
-            click.echo(f"{image.id[:12]} {printable(text, 600)}")
+            click.echo(f"{image.id[:12]} {plain(text)}")
     if as_json:
         click.echo(json.dumps({"rescanned": [dataclasses.asdict(image) for image in done]}, sort_keys=True))
     troubles = _transfer(gateway) if done and gateway.site.systems else []

@@ -284,4 +284,4 @@ def test_a_site_where_qsub_pulls_nothing(cray: StandIns) -> None:
     cray.config_path.write_text(text.replace("[gateway]", "[gateway]\npull_at_submission = false"))
     with gateway(cray, FOUND) as seen:
         assert PIN in run(cray, "-v", "UDI=debian:12")[1]
-    assert json.loads(seen[0])["do"] == "lookup"
+    assert json.loads(seen[0])["do"] == "submit"
