@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from udi.audit_report import SEVERITIES, Summary
-from udi.log import plain
 from udi.settings import PATH, SECONDS, Bounds, OneOf, setting
 from udiroot.errors import ConfigError, NotPermitted, printable
 
@@ -78,7 +77,8 @@ def judge(settings: AuditConfig, summary: Summary | None) -> Verdict:
     if not settings.is_on:
         return Verdict()
     if summary is None or not summary.is_scanned:
-        why = f" ({plain(summary.error)})" if summary and summary.error else ""
+        why = summary.error if summary else ""
+        why = f" ({why if why.isascii() and why.isprintable() else printable(why)})" if why else ""
         unscanned: Level = "note" if settings.unscanned == "note" else "warn"
         return Verdict("refuse" if settings.unscanned == "refuse" else unscanned, f"has not been scanned{why}")
     counts = {name: count for name in reversed(SEVERITIES) if (count := getattr(summary.counts, name))}

@@ -44,9 +44,9 @@ def rpms(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
         lines += [*["words"] * number * 30, "words", f"%files -n part{number:03}"]
     (top / "whole.spec").write_text("\n".join(lines) + "\n")
-    build = ["rpmbuild", "-bb", "--define", f"_topdir {top}/build", top / "whole.spec"]
+    build = ["rpmbuild", "-bb", "--define", f"_topdir {top}/build", f"{top}/whole.spec"]
     subprocess.run(build, check=True, capture_output=True, timeout=60)
-    made = sorted((top / "build/RPMS/noarch").iterdir())
+    made = sorted(map(str, (top / "build/RPMS/noarch").iterdir()))
     assert len(made) == PARTS + 1
     install = ["rpm", "--define", f"_dbpath {top}/db", "-i", "--nodeps", "--justdb", *made]
     subprocess.run(install, check=True, capture_output=True, timeout=60)

@@ -109,7 +109,8 @@ def test_any_bytes_are_no_report(text: bytes) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"time": "5"}, {"counts": {"high": True}}, {"counts": []}, {"unread": "x"}, {"worst": {"severity": "bad", "id": "x"}},
+    [{"time": "5"}, {"counts": {"high": True}}, {"counts": []}, {"unread": "x"},
+     {"worst": {"severity": "bad", "id": "x"}},
      {"worst": {}}, {"more": 1}, {"worst": 5}],
 )  # fmt: skip
 def test_a_damaged_summary_is_refused(change: dict[str, object]) -> None:
