@@ -6,6 +6,7 @@ deadlines between each other and within the limits of others, accounts, owners, 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import pwd
@@ -19,13 +20,16 @@ from admin.machines import all_tables, machine_of
 from admin.managers import manager_of
 from admin.sitefiles import site_files
 from gateway.image.formats.squashfs import parse_compression
+from gateway.sources.verifying import Verifier
 from gateway.wire.munge import Munge
 from jobs.tries import tries_directory
 from udi.accounts import Account, account_of_uid, store_owner
 from udi.config import SiteConfig, errors_in, parse, trusted_text
+from udi.keyring import read_keys
 from udi.oserrors import reason
 from udi.planning import node_templates
 from udi.platform import Machine
+from udi.signatures import SignatureRule
 from udiroot.errors import ConfigError, NotFound, UdiError, printable
 from udiroot.rules import is_within
 
@@ -107,6 +111,27 @@ def _check_gateway(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
             pwd.getpwnam(name)
         except KeyError:
             yield _error(site, f"gateway.publishers: no account '{printable(name)}' on this host")
+
+
+def _check_signatures(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
+    """The keys of each rule can be read, also by the store's account, and are keys by which images are signed."""
+    for number, rule in enumerate(site.signatures.rules):
+        if not os.path.isdir(site.gateway.state) and not any(map(os.path.lexists, rule.keys)):
+            continue  # the gateway works on another host
+        key = f"signatures.rules[{number}].keys"
+        for error in _raised(functools.partial(_read_verifier, rule)):
+            yield _error(site, f"{key}: {error.message}", error.hint)
+        for _ in _raised(lambda: _store_account(site)):
+            return  # reported with the store
+        account = _store_account(site)
+        for path in filter(os.path.exists, rule.keys):
+            wanted = os.R_OK | os.X_OK if os.path.isdir(path) else os.R_OK
+            if blocked := hindrance(path, account, wanted):
+                yield _error(site, f"{key}: {path} cannot be read by store.account {account.name}: {blocked}")
+
+
+def _read_verifier(rule: SignatureRule) -> None:
+    Verifier(read_keys(rule.keys))
 
 
 def _check_files(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
@@ -238,4 +263,13 @@ def _error(site: SiteConfig, message: str, hint: str = "") -> ConfigError:
     return ConfigError(f"{site.path}: {message}", hint)
 
 
-_CHECKS = (_check_manager, _check_store, _check_gateway, _check_files, _check_places, _check_programs, _check_access)
+_CHECKS = (
+    _check_manager,
+    _check_store,
+    _check_gateway,
+    _check_signatures,
+    _check_files,
+    _check_places,
+    _check_programs,
+    _check_access,
+)

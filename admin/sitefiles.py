@@ -50,7 +50,8 @@ def _gateway_files(site: SiteConfig, render: Renderer) -> list[SiteFile]:
         "connections": site.gateway.connections,
         "connections_per_user": site.gateway.connections_per_user,
         "workers": site.gateway.workers,
-        "conversion_bytes": 2 * site.gateway.conversion_memory_bytes,  # the worker and its packer
+        "conversion_bytes": 2 * site.gateway.conversion_memory_bytes
+        + site.gateway.layer_memory_bytes,  # worker, packer, layers
     }
     units = [SiteFile(f"{_UNITS}/{name}", 0o644, render("templates", name, **values)) for name in _GATEWAY_UNITS]
     xinetd = render("templates", "udi-gateway.xinetd", **values)

@@ -7,6 +7,7 @@ import os
 import stat
 from dataclasses import dataclass
 
+from udi.acceptance import require_accepted
 from udi.accounts import store_owner
 from udi.audit import judge
 from udi.config import SiteConfig
@@ -33,8 +34,8 @@ def choose_image(site: SiteConfig, request: JobRequest, *, marks_use: bool = Tru
     """The image for a request, as far as its user may use it. Files only; the gateway is not queried. `marks_use` says
     that the time of this use is recorded: once a job is enough, where each of its nodes looks for itself.
 
-    Raises NotFound, ImageInvalid; NotPermitted where the site refuses what its scanner found; UpstreamFailed when the
-    store cannot be read.
+    Raises NotFound, ImageInvalid; NotPermitted where the site's rules on signatures do not accept it, or the site
+    refuses what its scanner found; UpstreamFailed when the store cannot be read.
     """
     layout = StoreLayout(site.store.path)
     reader = StoreReader(layout, request.user.uid, request.user.groups, reads_all=True)
@@ -42,6 +43,7 @@ def choose_image(site: SiteConfig, request: JobRequest, *, marks_use: bool = Tru
         with FileRights(*store_owner(site.store.account)):
             choice = _audited(site, reader, request, _choice(reader, request))
             _require_file(layout, request, choice.facts)
+            require_accepted(site, reader, request.reference, choice.facts.id)
             if marks_use:
                 _mark_used(layout, choice.facts.id)
     except OSError as error:

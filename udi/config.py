@@ -41,6 +41,7 @@ from udi.settings import (
     required,
     setting,
 )
+from udi.signatures import SignaturesConfig, unknown_registries
 from udi.tables import read_table, table_errors, unknown
 from udiroot import fields
 from udiroot.errors import ConfigError, printable
@@ -49,6 +50,9 @@ from udiroot.rules import hides_ours, is_within
 
 DEFAULT_PATH = "/etc/udi/udi.toml"
 """Where a site keeps its configuration."""
+
+_MAX_TRUSTED = 16 << 20
+"""Bytes of a file of the site's."""
 
 _MULTIARCH = str(sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu")
 _PLAIN = re.compile(r"[A-Za-z0-9_.:@%+=,/][A-Za-z0-9_.:@%+=,/-]*")
@@ -93,6 +97,9 @@ class GatewayConfig:
     conversion_seconds: int = setting(7200, "seconds that one conversion may take, its transfer included", SECONDS)
     conversion_memory_bytes: int = setting(
         4 << 30, "limit on the memory of each process of a conversion", Bounds(1 << 28)
+    )
+    layer_memory_bytes: int = setting(
+        1 << 30, "memory in which a conversion keeps what its compressed layers expand to; 0: none", COUNT
     )
     files_per_user: int = setting(1000, "limit on the files that the pulls of one user have open at once", Bounds(256))
     max_metadata_bytes: int = setting(4 << 20, "limit on the size of a manifest or an image configuration", POSITIVE)
@@ -325,6 +332,7 @@ class SiteConfig:
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)
+    signatures: SignaturesConfig = field(default_factory=SignaturesConfig)
     systems: tuple[SystemConfig, ...] = setting([], "additional image stores that get every image")
     node: NodeConfig = field(default_factory=NodeConfig)
     ssh: SshConfig = field(default_factory=SshConfig)
@@ -355,7 +363,9 @@ class SiteConfig:
         return found
 
     def check(self) -> None:
-        """Raises ConfigError where two systems have one name."""
+        """Raises ConfigError where two systems have one name, and for signatures of a registry that there is not."""
+        for error in unknown_registries(self.signatures, [host.name for host in self.registry.hosts]):
+            raise error
         names = [system.name for system in self.systems]
         for number, name in enumerate(names):
             if name in names[:number]:
@@ -416,16 +426,22 @@ def shared_keys() -> tuple[str, ...]:
     return tuple(spec.name for spec in dataclasses.fields(SiteConfig) if spec.name not in own)
 
 
-def trusted_text(path: str) -> str:
-    """The text of the file at `path`. Raises ConfigError where it cannot be read, or others than root may write it."""
+def trusted_text(
+    path: str, *, name: str = "", directory: int | None = None, hint: str = "--config names another file"
+) -> str:
+    """The text of the file at `path`, or of `name` in an open `directory`, where `path` is for messages only.
+
+    Raises ConfigError where it cannot be read, or others than root may write it.
+    """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+        descriptor = os.open(name or path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, dir_fd=directory)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", "--config names another file") from error
+        raise ConfigError(f"{path}: {error.strerror}", hint) from error
     status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_TRUSTED:
         os.close(descriptor)
-        raise ConfigError(f"{path}: not a regular file", "--config names another file")
+        what = f"more than {_MAX_TRUSTED} bytes" if stat.S_ISREG(status.st_mode) else "not a regular file"
+        raise ConfigError(f"{path}: {what}", hint)
     with os.fdopen(descriptor, "rb") as stream:
         if status.st_uid != 0:
             raise ConfigError(f"{path}: owned by uid {status.st_uid}, must be owned by root", f"chown root {path}")

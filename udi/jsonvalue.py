@@ -109,6 +109,12 @@ class JsonValue:
             self._refuse(message, f"integer of at least {least}")
         return self._value
 
+    def truth(self) -> bool:
+        """The boolean."""
+        if not isinstance(self._value, bool):
+            self._refuse("", "boolean")
+        return self._value
+
     def is_text(self) -> bool:
         """Whether it is a string."""
         return isinstance(self._value, str)

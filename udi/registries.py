@@ -87,6 +87,16 @@ class RegistryConfig:
         return dataclasses.replace(reference, registry="" if registry == self.default else registry, name=name)
 
 
+def full_name(reference: ImageReference, default: str) -> str:
+    """The repository of a reference, with its registry (`docker.io/library/debian`); `default` is the one of references
+    that name none. Empty for a name of no registry."""
+    if reference.id or reference.scheme:
+        return ""
+    registry = HUB if reference.registry == _HUB_ALIAS else reference.registry or default
+    name = f"library/{reference.name}" if registry == HUB and "/" not in reference.name else reference.name
+    return f"{registry}/{name}"
+
+
 def _hosts_of(host: RegistryHostConfig) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Keys whose values are hosts."""
     single = (("name", host.name), ("address", host.address), ("proxy", host.proxy))

@@ -4,6 +4,7 @@
     images/<id>.json                     its Facts, same mode
     images/<id>.report                   what the site's scanner found in it (`udi.audit_report`), same mode
     images/<id>.inventory                what the scanner was shown, for the next scan: JSON, gzip, same mode
+    images/<id>.provenance.json          where it came from and who signed it, where the site asks for signatures
     refs/<quoted reference>.json         a public reference
     refs/<quoted reference>~<uid>.json   that user's own, found before the public one; one that a group of the
                                          caller's may use is found last, so that nobody can shadow a public name
@@ -24,6 +25,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from udi import provenance
 from udi.audit_report import MAX_SUMMARY, Report, Summary, read_summary
 from udi.facts import Facts, Ref
 from udi.oserrors import reason
@@ -33,7 +35,7 @@ from udiroot.errors import ImageInvalid, NotFound, UpstreamFailed, printable
 MAX_JSON = 16 << 20
 """Bytes that a facts file may have: an image's environment and labels are bounded by the gateway well below this."""
 REPORT, INVENTORY = "report", "inventory"
-BESIDE = ("json", REPORT, INVENTORY)
+BESIDE = ("json", provenance.SUFFIX.removeprefix("."), REPORT, INVENTORY)
 """How the names of files end that are of an image and are not the image."""
 
 
@@ -70,6 +72,10 @@ class StoreLayout:
     def inventory(self, image_id: str) -> str:
         """The inventory of the image."""
         return f"{self.images}/{image_id}.{INVENTORY}"
+
+    def provenance(self, image_id: str) -> str:
+        """The record of where the image came from."""
+        return f"{self.images}/{image_id}{provenance.SUFFIX}"
 
     def ref(self, reference: ImageReference, owner: int | None) -> str:
         """The file of a reference, public or (with `owner`) of one user."""
@@ -124,6 +130,10 @@ class StoreReader:
             return min(shared, key=lambda r: (r.created, r.owners)).id
         raise self._no_such(str(reference))
 
+    def is_own(self, reference: ImageReference) -> bool:
+        """Whether the caller has a name of their own for `reference`, which then comes before those of others."""
+        return self._ref(self.layout.ref(reference, self.uid)) is not None
+
     def facts(self, reference: ImageReference) -> Facts:
         """Facts of the image that `reference` stands for. Raises NotFound, ImageInvalid."""
         return self._facts(self.resolve(reference))
@@ -170,6 +180,14 @@ class StoreReader:
         """Whether the image is kept for a job that the caller submitted: the gateway alone pins one."""
         pin = self._ref(self.layout.ref(ImageReference(id=image_id), self.uid))
         return pin is not None and pin.id == image_id
+
+    def provenance(self, image_id: str) -> tuple[provenance.Provenance, ...]:
+        """Where an image came from, as far as that was recorded. Raises ImageInvalid for a damaged record."""
+        text = self._text(self.layout.provenance(image_id))
+        try:
+            return provenance.from_json(text) if text is not None else ()
+        except ImageInvalid as error:
+            raise ImageInvalid(f"image {image_id}: {error.message}", "pull it again") from error
 
     def visible(self) -> list[Ref]:
         """Every name that the caller may see, in order."""

@@ -141,7 +141,8 @@ def lookup(config_path: str, reference: str, as_json: bool) -> None:
 def inspect(config_path: str, reference: str, as_json: bool) -> None:
     """Show what is known about an image, and what the site's scanner found in it.
 
-    With --json: reference, facts, audit (level, words, time, scanner, feed, packages, unread, counts, findings).
+    With --json: reference, facts, signed_by, audit (level, words, time, scanner, feed, packages, unread, counts,
+    findings).
     """
     from dataclasses import asdict
 
@@ -152,6 +153,7 @@ def inspect(config_path: str, reference: str, as_json: bool) -> None:
 
     done = client.ask(config.load(config_path), Inspect(reference=ImageReference.parse(reference)))
     lines = [f"{key}: {_plain(value)}" for key, value in asdict(done.facts).items() if value]
+    lines += [f"signed_by: {signer}" for signer in done.signed_by]
     if done.audit:
         from gateway.client.audited import audit_lines
 

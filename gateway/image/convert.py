@@ -14,6 +14,7 @@ from gateway.image.checking import Checks
 from gateway.image.flatten import Flattened, Limits
 from gateway.image.formats.ext4 import make_ext4
 from gateway.image.formats.squashfs import make_squashfs
+from gateway.image.kept import KeptLayers
 from gateway.image.layers import Layer
 from gateway.image.magic import FIRST_BYTES, foreign_to_layers
 from gateway.image.manifest import ImageConfig, SourceImage
@@ -60,11 +61,11 @@ def convert(
     facts = _facts(image, config, settings.format)
     layers = _layers(image, config, settings.architecture)
     try:
-        with Checks(layers) as checks:
+        with Checks(layers) as checks, KeptLayers(settings.layer_memory_bytes) as kept:
             progress.stage("reading", _bytes_to_read(layers))
-            flattened = flatten.flatten(layers, _limits(settings), progress.advance, checks)
+            flattened = flatten.flatten(layers, _limits(settings), progress.advance, checks, kept)
             if onlooker:
-                flattened.kept = frozenset(onlooker.wanted(flattened.final))
+                flattened.watched = frozenset(onlooker.wanted(flattened.final))
             progress.stage("packing", flattened.data_bytes)
             FORMATS[settings.format](flattened, output, settings, progress.advance)
             size, digest = _settle(output)

@@ -2,8 +2,8 @@
 
 There is no unpacked tree on disk, and no privileges are needed. Where a layer is not compressed, the index pass reads
 its headers only, and the data pass seeks to each file; meanwhile its sha256 is checked against the configuration's
-diff_id (`gateway.image.checking`). A compressed layer is read completely and checked by the index pass, and
-decompressed again, in layer order, by the data pass.
+diff_id (`gateway.image.checking`). A compressed layer is read completely and checked by the index pass, which keeps
+what it expands to (`gateway.image.kept`); what finds no room is decompressed again, in layer order, by the data pass.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from gateway.image import accounts, tar_writer, tree
 from gateway.image.budgets import HeaderBudget
 from gateway.image.checking import Checks
+from gateway.image.kept import KeptLayers
 from gateway.image.layer_index import LayerIndex
 from gateway.image.layers import BlobStream, Budget, Digester, Layer, LayerStream, check_diff_id, chunks
 from gateway.image.tar_writer import TarWriter
@@ -53,7 +54,7 @@ class Flattened:
     checks: Checks | None = None
     contents: dict[int, bytes] = field(default_factory=dict)
     """What the data pass kept of the files that it was asked to keep."""
-    kept: frozenset[int] = frozenset()
+    watched: frozenset[int] = frozenset()
     """The inodes of those files."""
     entries: int = field(init=False)
     inodes: int = field(init=False)
@@ -88,26 +89,35 @@ class Flattened:
         _DataPass(self, TarWriter(descriptor, written)).run()
 
 
-def flatten(layers: Sequence[Layer], limits: Limits, progress: Progress, checks: Checks | None = None) -> Flattened:
+def flatten(
+    layers: Sequence[Layer],
+    limits: Limits,
+    progress: Progress,
+    checks: Checks | None = None,
+    kept: KeptLayers | None = None,
+) -> Flattened:
     """The index pass over `layers`, the lowest first. `progress` gets the bytes as they are read.
 
-    With `checks`, which reads layers that are not compressed at the same time, only their headers are read here.
+    With `checks`, which reads layers that are not compressed at the same time, only their headers are read here. What
+    compressed layers expand to is put into `kept`, as far as it has room.
     Raises ImageInvalid: a damaged layer, one that does not match its diff_id, more than the limits allow, names that a
     node would refuse.
     """
     headers = HeaderBudget(limits.max_header_bytes)
     final = Tree(limits.max_entries, headers)
     budget = limits.budget()
+    to_read = []
     for layer in layers:
         if checks and layer.is_plain():
             _index_headers(layer, final, headers, budget, progress)
             checks.look()
+            to_read.append(layer)
         else:
-            _index(layer, final, headers, budget, progress)
+            to_read.append(_index(layer, final, headers, budget, progress, kept))
     _check_logical_size(final, limits)
     _check_names(final)
     account_files(final)
-    return Flattened(final, layers, limits, checks)
+    return Flattened(final, to_read, limits, checks)
 
 
 def verify(layers: Sequence[Layer], limits: Limits, progress: Progress) -> None:
@@ -127,8 +137,12 @@ def _index_headers(layer: Layer, final: Tree, headers: HeaderBudget, budget: Bud
     progress(layer.blob.size)
 
 
-def _index(layer: Layer, final: Tree, headers: HeaderBudget, budget: Budget, progress: Progress) -> None:
-    digester = Digester()
+def _index(
+    layer: Layer, final: Tree, headers: HeaderBudget, budget: Budget, progress: Progress, kept: KeptLayers | None
+) -> Layer:
+    """The layer, as the data pass is to read it."""
+    keeping = kept.keeping(layer) if kept and not layer.is_plain() else None
+    digester = Digester(keeping.write if keeping else None)
 
     def watch(chunk: bytes) -> None:
         digester.update(chunk)
@@ -141,6 +155,7 @@ def _index(layer: Layer, final: Tree, headers: HeaderBudget, budget: Budget, pro
     finally:
         found = digester.finish()
     check_diff_id(layer, found)
+    return kept.kept(layer, keeping) if kept and keeping else layer
 
 
 def _check_logical_size(final: Tree, limits: Limits) -> None:
@@ -184,7 +199,7 @@ class _DataPass:
         self._limits = flattened.limits
         self._writer = writer
         self._accounts = account_files(self._final)
-        self._kept, self._contents_kept = flattened.kept, flattened.contents
+        self._watched, self._contents_kept = flattened.watched, flattened.contents
         self._files = array("I")
         self._main_name: dict[int, int] = {}
         self._links: list[tuple[int, int]] = []
@@ -251,7 +266,7 @@ class _DataPass:
                 number = final.layers[inode]
                 copy = self._copier(self._layers[number])
             self._entry(self._path(self._main_name.get(inode, inode)), inode, tar_writer.REGULAR)
-            judged, wanted = inode in self._accounts, inode in self._kept
+            judged, wanted = inode in self._accounts, inode in self._watched
             self._writer.kept = kept = bytearray() if judged or wanted else None
             self._contents(inode, copy)
             if kept is not None and judged:

@@ -65,11 +65,13 @@ class Budget:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of an image. `number` counts from 1, for messages."""
+    """One layer of an image. `number` counts from 1, for messages. Where it `is_expanded`, the blob is what the layer
+    expands to, whatever its first bytes look like."""
 
     blob: Blob
     diff_id: str
     number: int
+    is_expanded: bool = False
 
     @property
     def label(self) -> str:
@@ -77,7 +79,12 @@ class Layer:
 
     def is_plain(self) -> bool:
         """Whether it is not compressed, so that positions in the stream are positions in the file."""
-        return compression_of(self.blob) == "plain"
+        return self.compression == "plain"
+
+    @property
+    def compression(self) -> str:
+        """`gzip`, `zstd` or `plain`."""
+        return "plain" if self.is_expanded else compression_of(self.blob)
 
 
 def check_diff_id(layer: Layer, found: str) -> None:
@@ -98,7 +105,7 @@ def compression_of(blob: Blob) -> str:
 
 def chunks(layer: Layer, budget: Budget) -> Iterator[bytes]:
     """The layer's uncompressed bytes, in order and within the budget."""
-    produce = {"gzip": _gunzip, "zstd": _unzstd, "plain": _raw}[compression_of(layer.blob)]
+    produce = {"gzip": _gunzip, "zstd": _unzstd, "plain": _raw}[layer.compression]
     produced = 0
     for chunk in produce(layer):
         produced += len(chunk)
@@ -167,12 +174,14 @@ class _BlobFile(io.RawIOBase):
 
 
 class Digester:
-    """A sha256 computed during the reading, on a thread of its own: hashing and decompressing both release the GIL."""
+    """A sha256 computed during the reading, on a thread of its own: hashing and decompressing both release the GIL.
+    `also` gets every chunk on that thread, too."""
 
     _BACKLOG = 8
 
-    def __init__(self) -> None:
+    def __init__(self, also: Callable[[bytes], None] | None = None) -> None:
         self._digest = hashlib.sha256()
+        self._also = also
         self._failure: BaseException | None = None
         self._chunks: queue.Queue[bytes | None] = queue.Queue(self._BACKLOG)
         self._thread = threading.Thread(target=self._run, name="sha256", daemon=True)
@@ -193,6 +202,8 @@ class Digester:
         while (chunk := self._chunks.get()) is not None:
             try:
                 self._digest.update(chunk)
+                if self._also:
+                    self._also(chunk)
             except Exception as error:  # noqa: BLE001 - raised by `finish`; until then, whoever gives more must not wait
                 self._failure = error
 

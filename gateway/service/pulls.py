@@ -14,9 +14,13 @@ from gateway.sources.files import OpenedFiles
 from gateway.sources.kinds import FILE_KINDS
 from gateway.store.writer import StoreWriter
 from gateway.wire.messages import Found, Pulled, PullFiles, PullReference, Submit
+from udi.acceptance import require_accepted
 from udi.audit import Verdict, judge
 from udi.config import SiteConfig
+from udi.keyring import KeyRings
+from udi.provenance import Provenance
 from udi.reference import ImageReference
+from udi.registries import full_name
 from udi.store import StoreReader
 from udiroot.errors import ImageInvalid, NotFound, NotPermitted, TimedOut, UpstreamFailed
 
@@ -34,6 +38,7 @@ class Pulls:
         systems: Systems,
     ) -> None:
         self._site = site
+        self._signatures = site.signatures
         self._store = store
         self._history = history
         self._conversions = conversions
@@ -44,8 +49,11 @@ class Pulls:
         """Pull the image in the files that came with the request."""
         opened = OpenedFiles.received(FILE_KINDS[request.kind], request.tag, request.files, call.descriptors)
         owner, groups = call.owner(request.public, self._site.gateway), call.shared_with(request.group)
+        provenance = Provenance(publisher=call.is_publisher(self._site.gateway))
+        self._require_accepted(provenance)
         with self._history.pull(call.uid, str(request.name)):
-            return self._bring(call, request.name, owner, groups, FromFiles.of(opened, request.words), request.image)
+            origin = FromFiles.of(opened, request.words)
+            return self._bring(call, request.name, owner, groups, origin, provenance, request.image)
 
     def reference(self, call: Call, request: PullReference) -> Pulled:
         """Pull an image of a registry. One that the registry gives to everybody is public here, under its own name."""
@@ -54,16 +62,17 @@ class Pulls:
         with self._history.pull(call.uid, requested):
             publisher = call.is_publisher(self._site.gateway)
             try:
-                origin, reference, private = self._upstream.find(
+                offer = self._upstream.find(
                     call.uid, request.kind, request.reference, call.on_event, publisher=publisher, arch=request.arch
                 )
             except NotFound as error:
                 reader = StoreReader(self._store.layout, call.uid, call.groups)
                 raise NotFound(error.message, error.hint or reader.nearest(requested)) from error
-            name = request.name or reference
-            if not private and name == reference:
+            self._require_accepted(offer.provenance)
+            name = request.name or offer.reference
+            if not offer.private and name == offer.reference:
                 owner, groups = None, ()
-            return self._bring(call, name, owner, groups, origin)
+            return self._bring(call, name, owner, groups, offer.origin, offer.provenance)
 
     def submission(self, call: Call, request: Submit) -> Found:
         """The image of a job that is being submitted, pinned for that job. Raises NotPermitted where the site refuses
@@ -72,6 +81,7 @@ class Pulls:
         reader = StoreReader(self._store.layout, call.uid, call.groups)
         try:
             image_id = reader.resolve(reference)
+            require_accepted(self._site, reader, reference, image_id, KeyRings())
         except NotFound as absent:
             if reference.id or reference.scheme or not self._site.gateway.pull_at_submission:
                 raise
@@ -98,13 +108,32 @@ class Pulls:
         owner: int | None,
         groups: tuple[int, ...],
         origin: Origin,
+        provenance: Provenance,
         expected: str = "",
     ) -> Pulled:
         """Get the image into the store, with its name, and onto all systems. Its files are closed before the latter."""
+        if owner is None or groups:
+            self._require_own_name(name, provenance)
         with call.held, self._conversions.obtain(origin, str(name), call.uid, call.on_event) as image_id:
             if expected and expected != image_id:
                 raise ImageInvalid("the image that arrived is not the image that was sent", "try again")
+            if self._signatures.is_active:
+                self._store.note_provenance(image_id, provenance)
             self._store.name(name, image_id, owner, groups)
         notice = self._verdict(image_id).notice(str(name))
         troubles = self._systems.update(call.on_event)
         return Pulled(reference=str(name), id=image_id, troubles=troubles, warnings=(notice,) if notice else ())
+
+    def _require_accepted(self, provenance: Provenance) -> None:
+        """Raises NotPermitted for an image that comes from no registry, where the site takes none of those."""
+        if not provenance.repository and (objection := self._signatures.objection_to([provenance], "")):
+            raise NotPermitted(f"this image {objection}", "signatures.files of the site decides")
+
+    def _require_own_name(self, name: ImageReference, provenance: Provenance) -> None:
+        """Nobody gives to others, under a name whose images must be signed, what comes from elsewhere."""
+        repository = full_name(name, self._site.registry.default)
+        if not self._signatures.may_be_called(repository, provenance):
+            raise NotPermitted(
+                f"images called {repository} must be signed, and this one comes from elsewhere",
+                "choose another name for others, or keep it to yourself",
+            )

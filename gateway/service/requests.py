@@ -69,8 +69,10 @@ class Requests:
     def _inspect(self, call: Call, request: messages.Inspect) -> messages.Inspected:
         reader = self._reader(call)
         facts = reader.facts(request.reference)
+        signers = {signer for each in reader.provenance(facts.id) for signer in each.signers}
+        signed_by = tuple(sorted(signers))
         audit = _audited(self._site.audit, reader.report(facts.id)) if self._site.audit.is_on else None
-        return messages.Inspected(reference=str(request.reference), facts=facts, audit=audit)
+        return messages.Inspected(reference=str(request.reference), facts=facts, signed_by=signed_by, audit=audit)
 
     def _remove(self, call: Call, request: messages.Remove) -> messages.Removed:
         if request.reference.id:

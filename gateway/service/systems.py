@@ -26,13 +26,14 @@ from udi.command import Deadline, Finished
 from udi.config import SystemConfig
 from udi.durable import TEMPORARY
 from udi.facts import Facts
+from udi.provenance import SUFFIX
 from udi.store import REPORT, StoreLayout
 from udiroot.errors import ImageInvalid, UdiError, UpstreamFailed, printable
 
 _SHORT = 60.0
 _CHMOD, _GREP, _MKDIR, _MV, _RM = "/bin/chmod", "/bin/grep", "/bin/mkdir", "/bin/mv", "/bin/rm"
 _SHA256SUM = "/usr/bin/sha256sum"
-_STORE_FILE = re.compile(r"[0-9a-f]{64}\.[a-z0-9]+")
+_STORE_FILE = re.compile(rf"[0-9a-f]{{64}}(?:\.[a-z0-9]+|{re.escape(SUFFIX)})")
 _NAMES_PER_COMMAND = 200
 """Command lines end at 128 KiB."""
 
@@ -90,7 +91,8 @@ class Mirror:
         self._deadline = Deadline(system.deadline)
 
     def run(self) -> None:
-        """Reports, images, facts, modes, references; then what is to be removed. Raises UpstreamFailed, TimedOut."""
+        """Reports, images, facts, modes, records, references; then what is to be removed. Raises UpstreamFailed,
+        TimedOut."""
         there = self._there
         names = set(self._list(there.images))
         self._rsync("-rpt", f"--include=*.{REPORT}", "--exclude=*", f"{self._here.images}/", there.images + "/")
@@ -100,6 +102,9 @@ class Mirror:
                 self._send(image_id)
         # Modes follow references, so they may change after the file was sent.
         self._rsync("-rp", "--existing", "--size-only", f"{self._here.images}/", there.images + "/")
+        # Records of where images came from grow: the newer one counts, before a name that needs it.
+        records = (f"--include=*{SUFFIX}", "--exclude=*")
+        self._rsync("-rpt", *records, f"{self._here.images}/", there.images + "/")
         self._rsync("-rpt", "--delete", f"--exclude={TEMPORARY}*", f"{self._here.refs}/", there.refs + "/")
         self._remove(names - set(os.listdir(self._here.images)))
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 from gateway.service.heartbeat import with_heartbeat
 from gateway.service.origins import FromDaemon, FromRegistry, Origin
 from gateway.sources.docker_daemon import DaemonImage, find
 from gateway.sources.registry import Registry
 from gateway.sources.registry_image import RegistryImage, host_of, resolve
+from gateway.sources.signatures import SignatureCheck
 from gateway.sources.upstream import DaemonSource
 from gateway.store.credentials import Credentials, CredentialStore
 from gateway.wire.events import EventSink, Progress
@@ -16,10 +18,22 @@ from gateway.wire.messages import LoggedIn, LoggedOut
 from udi.architecture import Architecture
 from udi.command import Deadline
 from udi.config import SiteConfig
+from udi.provenance import Provenance
 from udi.reference import ImageReference
 from udiroot.errors import UdiError, UsageError, printable
 
 _LOGIN_SECONDS = 40.0
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Where an image comes from, for the gateway (`origin`) and for the store (`provenance`); the reference's one
+    spelling; and whether the image is the caller's alone."""
+
+    origin: Origin
+    reference: ImageReference
+    private: bool
+    provenance: Provenance
 
 
 class Upstream:
@@ -28,14 +42,14 @@ class Upstream:
     def __init__(self, site: SiteConfig) -> None:
         self._settings = site.gateway
         self._registries = site.registry
+        self._signatures = site.signatures
         self._credentials = CredentialStore(f"{site.gateway.state}/credentials")
 
-    def find(
-        self, uid: int, kind: str, text: str, on_event: EventSink, *, publisher: bool, arch: str = ""
-    ) -> tuple[Origin, ImageReference, bool]:
-        """Where the image comes from, the reference's one spelling, and whether the image is the caller's alone.
+    def find(self, uid: int, kind: str, text: str, on_event: EventSink, *, publisher: bool, arch: str = "") -> Offer:
+        """What an upstream gives the caller.
 
-        Raises NotPermitted, NotFound, ImageInvalid, UpstreamFailed, TimedOut, UsageError.
+        Raises NotPermitted, also for an image without the signatures that the site asks for, NotFound, ImageInvalid,
+        UpstreamFailed, TimedOut, UsageError.
         """
         reference = self._registries.parse(text)
         if reference.id:
@@ -47,14 +61,15 @@ class Upstream:
             raise UsageError("this gateway has no Docker daemon", "docker://NAME:TAG pulls from the registry itself")
         if by_daemon and publisher:
             querying = Progress.of_query("the Docker daemon")
-            return with_heartbeat(on_event, querying, lambda: self._held(text)), reference, True
+            held = with_heartbeat(on_event, querying, lambda: self._held(text))
+            return Offer(held, reference, True, Provenance(publisher=True))
         query = _Query(registry)
         image = with_heartbeat(on_event, query.event, lambda: self._resolve(reference, arch, credentials, query))
         shown = credentials if image.private else None
         private = image.private or image.arch != str(Architecture.of(self._settings.architecture))
         if by_daemon:
-            return self._pulled(image, shown), reference, private
-        return FromRegistry(image, self._registries, shown), reference, private
+            return Offer(self._pulled(image, shown), reference, private, image.provenance)
+        return Offer(FromRegistry(image, self._registries, shown), reference, private, image.provenance)
 
     def login(self, uid: int, registry: str, user: str, password: str) -> LoggedIn:
         """Store credentials, unless the registry rejects them. One that requires none for itself may still require
@@ -81,7 +96,8 @@ class Upstream:
         self, reference: ImageReference, arch: str, credentials: Credentials | None, query: _Query
     ) -> RegistryImage:
         wanted = str(Architecture.parse(arch or self._settings.architecture))
-        return resolve(self._registries, self._settings, reference, wanted, credentials, query.waiting)
+        check = SignatureCheck(self._signatures) if self._signatures.is_active else None
+        return resolve(self._registries, self._settings, reference, wanted, credentials, query.waiting, check)
 
     def _held(self, text: str) -> FromDaemon:
         """What the daemon has is for publishers: they may make it public anyway."""

@@ -6,6 +6,7 @@ digest where it is got; layers are not, since the configuration's diff_ids bind 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from typing import Protocol
@@ -44,11 +45,15 @@ class Content(Protocol):
 
 @dataclass(frozen=True)
 class OciImage:
-    """An image as its manifest describes it; `layers` are the descriptors of its layers, none of which is checked."""
+    """An image as its manifest describes it; `layers` are the descriptors of its layers, none of which is checked.
+
+    `chain` has the digests of the indexes by which it was found, the outermost first, and last its manifest's own.
+    """
 
     digest: str
     config: bytes
     layers: tuple[JsonValue, ...]
+    chain: tuple[str, ...]
 
 
 class Resolver:
@@ -63,12 +68,14 @@ class Resolver:
     def image(self, text: bytes, media_type: str, depth: int = 0) -> OciImage:
         """The image of a manifest, or the one for the nodes of an index. Raises ImageInvalid."""
         document = parse_json(text, "manifest").as_object()
+        digest = f"sha256:{hashlib.sha256(text).hexdigest()}"
         if is_index(document, media_type):
-            return self.choose(document.get("manifests").items("manifest list has no list of manifests"), depth)
+            found = self.choose(document.get("manifests").items("manifest list has no list of manifests"), depth)
+            return dataclasses.replace(found, chain=(digest, *found.chain))
         check_is_image(document)
         config = self._config(document)
         layers = document.get("layers").items("manifest has no config and layers")
-        return OciImage(f"sha256:{hashlib.sha256(text).hexdigest()}", config, tuple(layers))
+        return OciImage(digest, config, tuple(layers), (digest,))
 
     def choose(self, entries: list[JsonValue], depth: int = 0) -> OciImage:
         """The image of the entry for the nodes. Raises ImageInvalid."""

@@ -28,6 +28,8 @@ _MAX_TOKEN = 1 << 20
 _MAX_MESSAGE = 1 << 14
 _NO_RANGES = (400, 405, 412, 416, 501)
 """How servers answer a request for a part that they do not understand; only the complete blob will show more."""
+_UNKNOWN_REQUEST = (400, 405, 406, 501)
+"""How registries answer a request of a newer specification than theirs, where they do not answer 404."""
 _CONTENT_RANGE = re.compile(r"bytes[ \t=]+([0-9]{1,18})-", re.IGNORECASE)
 _VISIBLE = re.compile(r"[!-~]+")
 
@@ -64,6 +66,19 @@ class Registry:
     def config(self, digest: str, limit: int, size: int = 0) -> bytes:
         """An image configuration, of which the manifest states `size`. The same, and raises the same."""
         return self._whole(f"blobs/{digest}", {}, "an image configuration", limit, digest, size)[0]
+
+    def payload(self, digest: str, limit: int, size: int) -> bytes:
+        """What a signature signs, or a bundle of both. The same, and raises the same."""
+        return self._whole(f"blobs/{digest}", {}, "a signature", limit, digest, size)[0]
+
+    def referrers(self, digest: str, limit: int) -> bytes:
+        """The index of what the registry has about a manifest (OCI distribution specification 1.1, "Listing referrers";
+        the tag of older registries where there is none). Raises the same, NotFound where it has nothing."""
+        try:
+            headers = {"Accept": MANIFEST_TYPES[0]}
+            return self._whole(f"referrers/{digest}", headers, "a list of referrers", limit, "", 0)[0]
+        except (NotFound, _NotKnown):
+            return self.manifest(digest.replace(":", "-"), limit)[0]
 
     def has_blob(self, digest: str) -> bool:
         """Whether, by the registry, this repository has a blob that these credentials may read."""
@@ -215,6 +230,8 @@ class Registry:
             message = f"registry {self.host.name} is rate-limiting requests (HTTP 429){message}"
             return _passing(answer, message, "try again later, or log in")
         message = f"registry {self.host.name} answered with status {answer.status}{message}"
+        if answer.status in _UNKNOWN_REQUEST:
+            return _NotKnown(message, "try again later")
         return _passing(answer, message) if answer.status in BUSY else UpstreamFailed(message, "try again later")
 
 
@@ -239,6 +256,10 @@ def words_of(answer: bytes) -> str:
         return printable(listed[0].get("message").text("")) if listed else ""
     except UdiError:
         return ""
+
+
+class _NotKnown(UpstreamFailed):
+    """The registry does not know this kind of request."""
 
 
 class NoRanges(UpstreamFailed):

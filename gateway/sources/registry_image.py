@@ -16,10 +16,12 @@ from gateway.image.manifest import check_content, check_digest, check_layer_coun
 from gateway.sources.oci_image import Resolver
 from gateway.sources.patience import Patience
 from gateway.sources.registry import Registry
+from gateway.sources.signatures import SignatureCheck, Unsigned
 from gateway.store.credentials import Credentials
 from udi.command import Deadline
 from udi.config import GatewayConfig
 from udi.jsonvalue import JsonValue
+from udi.provenance import Provenance
 from udi.reference import ImageReference
 from udi.registries import HUB, RegistryConfig, RegistryHostConfig
 from udiroot.errors import ImageInvalid, NotFound, NotPermitted, TimedOut, UdiError, UpstreamFailed, printable
@@ -46,7 +48,7 @@ class RegistryImage:
     """What a reference stands for. `registry` is the one of the reference, `host` the one that answered (a mirror?).
 
     `private` means that the registry gave it only with the caller's credentials. `digest` is the manifest's own, and
-    `arch` the architecture that was requested.
+    `arch` the architecture that was requested. `signers` are the fingerprints of the keys that the site's rules found.
     """
 
     registry: str
@@ -58,6 +60,12 @@ class RegistryImage:
     layers: tuple[RemoteLayer, ...]
     arch: str
     private: bool
+    signers: tuple[str, ...] = ()
+
+    @property
+    def provenance(self) -> Provenance:
+        """What the store keeps of where it came from."""
+        return Provenance(repository=f"{self.registry}/{self.repository}", digest=self.digest, signers=self.signers)
 
     @property
     def id(self) -> str:
@@ -87,11 +95,12 @@ def resolve(
     arch: str,
     credentials: Credentials | None,
     waiting: Callable[[float, UdiError], None] = lambda seconds, failure: None,
+    check: SignatureCheck | None = None,
 ) -> RegistryImage:
     """What `reference` stands for now, for whoever has `credentials`. `waiting` is called before a wait of so many
-    seconds, with its cause.
+    seconds, with its cause. Where there is a `check`, the image has the signatures that it asks for.
 
-    Raises NotPermitted, NotFound, ImageInvalid, UpstreamFailed, TimedOut.
+    Raises NotPermitted (Unsigned where signatures are missing), NotFound, ImageInvalid, UpstreamFailed, TimedOut.
     """
     host = host_of(registries, reference.registry)
     ways: list[tuple[RegistryHostConfig, Credentials | None]] = [(host, None)]
@@ -115,7 +124,11 @@ def resolve(
         patience = Patience(pull if last else queries, float("inf") if last else _SHORT_WAIT, wait)
         registry = Registry(registries, queried, repository, shown, queries, patience)
         try:
-            return _image(registry, settings, host.name, reference, arch, shown is not None)
+            return _image(registry, settings, host.name, reference, arch, shown is not None, check)
+        except Unsigned as error:
+            if queried is host:
+                raise
+            failure = error  # a mirror may lack the signatures that its registry has
         except (NotPermitted, NotFound, UpstreamFailed, TimedOut) as error:
             failure = error
     assert failure
@@ -137,13 +150,21 @@ class _Content:
 
 
 def _image(
-    registry: Registry, settings: GatewayConfig, name: str, reference: ImageReference, arch: str, private: bool
+    registry: Registry,
+    settings: GatewayConfig,
+    name: str,
+    reference: ImageReference,
+    arch: str,
+    private: bool,
+    check: SignatureCheck | None,
 ) -> RegistryImage:
     wanted = reference.digest or reference.tag
     text, media_type = registry.manifest(wanted, settings.max_metadata_bytes)
     if reference.digest:
         check_content(text, reference.digest, "manifest")
     found = Resolver(_Content(registry, settings.max_metadata_bytes), arch).image(text, media_type)
+    layers = layers_of(found.layers, settings.max_image_bytes)
+    signers = check.signers(registry, f"{name}/{registry.repository}", reference, found.chain) if check else ()
     return RegistryImage(
         registry=name,
         host=registry.host.name,
@@ -151,9 +172,10 @@ def _image(
         reference=str(reference),
         digest=found.digest,
         config=found.config,
-        layers=layers_of(found.layers, settings.max_image_bytes),
+        layers=layers,
         arch=arch,
         private=private,
+        signers=signers,
     )
 
 

@@ -21,12 +21,13 @@ import time
 from collections.abc import Container, Iterable, Iterator
 
 from gateway.store.locks import Holder, Locks
-from udi import durable
+from udi import durable, provenance
 from udi.facts import Facts, Ref
 from udi.oserrors import reason
+from udi.provenance import Provenance, joined
 from udi.reference import ImageReference
 from udi.store import StoreLayout, StoreReader
-from udiroot.errors import ConfigError, NotFound, NotPermitted, UpstreamFailed
+from udiroot.errors import ConfigError, ImageInvalid, NotFound, NotPermitted, UpstreamFailed
 
 _PUBLIC, _PRIVATE = 0o444, 0o400
 _DIRECTORIES = (("images", 0o755), ("refs", 0o755), ("plans", 0o711))
@@ -131,7 +132,28 @@ class StoreWriter:
             names = sorted(os.listdir(self.layout.images))
         except OSError as error:
             raise _failed(self.layout.images, error) from error
-        return [name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")]
+        return [
+            image_id for image_id, _, kind in (name.partition(".") for name in names) if image_id and kind == "json"
+        ]
+
+    def note_provenance(self, image_id: str, new: Provenance) -> None:
+        """Record one way by which the image came; whoever may read its facts may read that. Raises UpstreamFailed."""
+        path = self.layout.provenance(image_id)
+        with self.locked():
+            try:
+                known = joined(self._read_provenance(path), dataclasses.replace(new, when=int(time.time())))
+                mode = stat.S_IMODE(os.stat(self.layout.facts(image_id)).st_mode)
+                durable.write(path, provenance.to_json(known), mode=mode)
+            except OSError as error:
+                raise _failed(path, error) from error
+
+    @staticmethod
+    def _read_provenance(path: str) -> tuple[Provenance, ...]:
+        try:
+            with open(path, "rb") as stream:
+                return provenance.from_json(stream.read())
+        except (FileNotFoundError, ImageInvalid):
+            return ()  # a damaged record accepts nothing, and is replaced
 
     @contextlib.contextmanager
     def expecting(self, image_id: str) -> Iterator[None]:

@@ -121,10 +121,12 @@ class Audit:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspected:
-    """What is known about an image; `audit` where the site has a scanner."""
+    """What is known about an image. `signed_by` has the fingerprints of the keys whose signatures were verified, and
+    `audit` is there where the site has a scanner."""
 
     reference: str
     facts: Facts
+    signed_by: tuple[str, ...] = ()
     audit: Audit | None = None
 
 

@@ -126,6 +126,20 @@ class DebianRegistry:
         assert status == 201, (status, headers)
         return f"sha256:{hashlib.sha256(text).hexdigest()}"
 
+    def manifest_text(self, name: str, reference: str) -> bytes:
+        """A manifest as it is stored."""
+        status, headers = self._ask(
+            "GET", f"/v2/{name}/manifests/{reference}", b"", {"Accept": f"{OCI}.manifest.v1+json"}
+        )
+        assert status == 200, (status, headers)
+        return headers["body"].encode()
+
+    def blob_text(self, name: str, digest: str) -> bytes:
+        """A blob that is text."""
+        status, headers = self._ask("GET", f"/v2/{name}/blobs/{digest}", b"", {})
+        assert status == 200, (status, headers)
+        return headers["body"].encode()
+
     def _ask(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, str]]:
         if self._login:
             word = base64.b64encode(f"anna:{USERS['anna']}".encode()).decode()

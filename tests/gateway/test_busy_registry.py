@@ -316,9 +316,9 @@ def test_a_login_is_kept_where_only_a_repository_wants_it(odd: OddRegistry, tmp_
     with pytest.raises(NotPermitted, match="requires credentials"):
         upstream.find(1000, "docker", "anna/x:1", lambda event: None, publisher=False)
     assert not upstream.login(1000, "", ANNA.user, ANNA.password).checked
-    _, _, private = upstream.find(1000, "docker", "anna/x:1", lambda event: None, publisher=False)
+    private = upstream.find(1000, "docker", "anna/x:1", lambda event: None, publisher=False).private
     assert private
-    _, _, private = upstream.find(1000, "docker", "open:1", lambda event: None, publisher=False)
+    private = upstream.find(1000, "docker", "open:1", lambda event: None, publisher=False).private
     assert not private, "it is shown only where it is wanted"
     with pytest.raises(NotPermitted):
         upstream.find(1001, "docker", "anna/x:1", lambda event: None, publisher=False)

@@ -197,7 +197,9 @@ def test_the_example_is_valid_and_names_every_key() -> None:
     for name, table in document.items():
         if isinstance(table, dict):
             kind: typing.Any = kinds.get(name) or hints[name]
-            plain = {f.name for f in dataclasses.fields(kind) if f.name not in ("hosts", "steps", "filesystems")}
+            plain = {
+                f.name for f in dataclasses.fields(kind) if f.name not in ("hosts", "rules", "steps", "filesystems")
+            }
             assert plain <= set(table), name
     assert {*kinds, *shared_keys()} - {"systems"} <= set(document)
 

@@ -11,6 +11,7 @@ import pytest
 
 from admin.access import hindrance
 from admin.config_check import errors_of
+from tests.gateway.signing import Key
 from tests.unit.cray_standins import StandIns
 from udi.accounts import account_of
 
@@ -226,3 +227,27 @@ def _runs(path: Path) -> bool:
     except OSError:
         return False
     return done.returncode == 0
+
+
+def test_keys_of_signatures(cray: StandIns) -> None:
+    ring = cray.directory / "ring"
+    key = Key(cray.directory / "keys", "site")
+    ring.mkdir(mode=0o755)
+    (ring / "site.pem").write_bytes(key.public.read_bytes())
+    with cray.config_path.open("a") as config:
+        config.write(f'[[signatures.rules]]\nimages = ["docker.io/*"]\nkeys = ["{ring}"]\n')
+    assert messages(cray) == []
+    change(cray, "store", 'account = "nobody"')
+    os.chown(cray.store, NOBODY.uid, NOBODY.gid)
+    ring.chmod(0o700)
+    found = messages(cray)
+    assert f"signatures.rules[0].keys: {ring} cannot be read by store.account nobody: {ring} has mode 0700" in found
+    change(cray, "store", 'account = "0"')
+    os.chown(cray.store, 0, 0)
+    ring.chmod(0o755)
+    (ring / "private.pem").write_bytes(key.private.read_bytes())
+    [message] = messages(cray)
+    assert message.startswith("signatures.rules[0].keys: ") and "private key, not a public key" in message
+    (ring / "private.pem").write_text("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n")
+    [message] = messages(cray)
+    assert "private.pem: not a valid public key" in message and "\n" not in message

@@ -14,6 +14,7 @@ import pytest
 
 from tests.unit.cray_standins import IMAGE_ID, OTHER_ID, StandIns, wait_for
 from torque_hooks.site_files import site_files
+from udi.provenance import SUFFIX, Provenance, to_json
 from udi.sitefiles import Renderer
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="hooks are root's, and so is their configuration")
@@ -117,6 +118,23 @@ def test_users_mistake_aborts_with_one_line(cray: StandIns, variables: str, mess
 def test_any_spelling_of_the_image(cray: StandIns, spelling: str) -> None:
     cray.qstat_job(f"UDI={spelling}")
     assert prologue(cray) == (0, "")
+
+
+def test_image_that_the_rules_on_signatures_do_not_accept(cray: StandIns) -> None:
+    """By the record of the store alone: a job host has no keys, and the pin of a job is its user's text."""
+    with cray.config_path.open("a") as config:
+        config.write('\n[[signatures.rules]]\nimages = ["docker.io/*"]\nkeys = ["/no/such"]\n')
+    for text in ("debian:12", f"id:{IMAGE_ID}"):
+        cray.qstat_job(f"UDI={text}")
+        code, err = prologue(cray)
+        assert code == 1 and err.count("\n") == 1, err
+        assert f"image {text} " in err and "pulled before the site asked for" in err
+    assert states(cray) == [] and cray.calls("xtxqtcmd") == []
+    signed = Provenance(repository="docker.io/library/debian", signers=("ab" * 32,))
+    (cray.store / f"images/{IMAGE_ID}{SUFFIX}").write_text(to_json([signed]))
+    for text in ("debian:12", f"id:{IMAGE_ID}"):
+        cray.qstat_job(f"UDI={text}")
+        assert prologue(cray) == (0, "")
 
 
 def test_image_of_another_user(cray: StandIns) -> None:

@@ -69,6 +69,7 @@ WRONG: dict[str, list[object]] = {
     "gateway.ratio_from_bytes": POSITIVE,
     "gateway.conversion_seconds": SECONDS,
     "gateway.conversion_memory_bytes": [*POSITIVE, 1 << 20],
+    "gateway.layer_memory_bytes": COUNT,
     "gateway.files_per_user": [*POSITIVE, 255],
     "gateway.max_metadata_bytes": POSITIVE,
     "gateway.tar2sqfs": PACKERS,
@@ -96,6 +97,12 @@ WRONG: dict[str, list[object]] = {
     "registry.deadline": SECONDS,
     "registry.downloads": FEW,
     "registry.cache_bytes": COUNT,
+    "signatures.rules[].images": [[], [""], ["quay.io/*"], ["docker.io"], ["docker.io/a*"], ["*/a"], ["Docker.io/a"]],
+    "signatures.rules[].keys": [*([path] for path in PATHS), ["/dev/null"], ["/etc/passwd"], ["/tmp"]],
+    "signatures.rules[].needed": [0, -1, 101],
+    "signatures.rules[].repositories": [[""], ["docker.io"], ["docker.io/*"], ["*"], ["docker.io/A"]],
+    "signatures.default": ["", "ACCEPT", "publishers"],
+    "signatures.files": ["", "root"],
     "systems[].name": ["", "a b", "a/b", "-x", "$(id)"],
     "systems[].path": [*PATHS, "/a b", "/$(id)"],
     "systems[].host": ["a b", "-x", "$(id)", "a/b"],
@@ -203,6 +210,7 @@ WRONG: dict[str, list[object]] = {
 REQUIRED: dict[str, dict[str, object]] = {
     "hosts": {"name": "reg.example"},
     "systems": {"name": "other", "path": "/other"},
+    "rules": {"images": ["docker.io/*"]},
     "steps": {"kind": "directory", "target": "/made"},
     "filesystems": {"source": "/scratch"},
 }

@@ -40,7 +40,7 @@ class DataPass:
         self._block_size = block_size
         self._reader = reader
         self._accounts = account_files(flattened.final)
-        self._kept = flattened.kept
+        self._watched = flattened.watched
         self.contents = Contents(len(flattened.final))
         self._small, self._large = SmallFiles(), LargeFiles(self.contents, output)
         self._fragments = Fragments(pipeline, output, block_size)
@@ -71,7 +71,7 @@ class DataPass:
     def _file(self, row: int, source: Source) -> None:
         final = self._final
         position, size = final.data[row], final.sizes[row]
-        if row in self._accounts or row in self._kept or row in final.sparse:
+        if row in self._accounts or row in self._watched or row in final.sparse:
             self._rare(row, source)
         elif size < self._block_size:
             self._fragment(row, source.read(position, size))
@@ -83,11 +83,11 @@ class DataPass:
         """A file with holes, or one that is judged or kept."""
         final, most = self._final, self._pipeline.run
         runs = runs_of(source, final.data[row], final.sizes[row], final.sparse.get(row), most)
-        if row in self._accounts or row in self._kept:
+        if row in self._accounts or row in self._watched:
             text = b"".join(map(bytes, runs))  # whose size was bounded
             if row in self._accounts:
                 accounts.check_accounts(self._accounts[row], text)
-            if row in self._kept:
+            if row in self._watched:
                 self._flattened.contents[row] = text
             runs = (text[at : at + most] for at in range(0, len(text), most))
         if final.sizes[row] < self._block_size:
