@@ -190,6 +190,21 @@ def test_the_inventory(site: Audited) -> None:
     assert "not scanned: /var/lib/rpm/rpmdb.sqlite: it is not an SQLite database" in shown
 
 
+def test_a_real_debian(site: Audited) -> None:
+    """What is installed on this machine, as dpkg and its distribution wrote it."""
+    own = [
+        file("etc/os-release", Path("/etc/os-release").read_bytes()),
+        status(Path("/var/lib/dpkg/status").read_bytes()),
+    ]
+    site.bring("real", *own)
+    form = ["dpkg-query", "-W", "-f", "${source:Package} ${db:Status-Status}\\n"]
+    lines = subprocess.run(form, capture_output=True, text=True, check=True).stdout.splitlines()
+    audit = site.ask(ANNA, "inspect", "real:1")["audit"]
+    assert audit["packages"] == sum(line.endswith(" installed") for line in lines) and audit["unread"] == []
+    found = {finding["package"] for finding in audit["findings"] if finding["id"] == "CVE-2026-1002"}
+    assert "zlib1g" in found, "an advisory without a fix, of its source package"
+
+
 def test_a_changed_feed_scans_again_without_reading_images(site: Audited) -> None:
     """The files of all images are gone, so that reading one would show."""
     image_id, _ = site.bring("again", RELEASE, status(ZLIB))
