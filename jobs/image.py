@@ -66,11 +66,12 @@ def _audited(site: SiteConfig, reader: StoreReader, request: JobRequest, choice:
 
 def _require_file(layout: StoreLayout, request: JobRequest, facts: Facts) -> None:
     """Raises ImageInvalid where the image has no file; OSError, and UpstreamFailed, where the store has failed."""
+    is_what = stat.S_ISDIR if facts.format == "directory" else stat.S_ISREG
     try:
-        is_file = stat.S_ISREG(os.stat(layout.image(facts.id, facts.format)).st_mode)
+        is_there = is_what(os.stat(layout.content(facts.id, facts.format)).st_mode)
     except FileNotFoundError:
-        is_file = False
-    if not is_file:
+        is_there = False
+    if not is_there:
         require_store(layout)
         raise ImageInvalid(f"image {request.reference} has facts but no file in the store", "pull it again")
 

@@ -75,7 +75,14 @@ class GatewayConfig:
 
     socket: str = setting("/run/udi-gateway/gateway.sock", "UNIX socket of the service", PATH)
     state: str = setting("/var/lib/udi-gateway", "directory on a local disk for work in progress and history", PATH)
-    format: str = setting("squashfs", "format of new image files", OneOf("squashfs", "ext4"))
+    format: str = setting(
+        "squashfs", "format of new images: image files, or unpacked trees", OneOf("squashfs", "ext4", "directory")
+    )
+    user_formats: tuple[str, ...] = setting(
+        [],
+        "further formats that users may ask for with --format; publishers may ask for each",
+        OneOf("squashfs", "ext4", "directory"),
+    )
     compression: str = setting(
         "gzip:1",
         "compression of squashfs files, as name:level; gzip mounts on every kernel, zstd reads faster (Linux 4.14)",

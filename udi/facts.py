@@ -16,7 +16,9 @@ from udi.reference import ImageReference
 from udiroot.errors import ImageInvalid, UsageError, printable
 
 _ID = re.compile(r"[0-9a-f]{64}")
-_FORMATS = ("squashfs", "ext4")
+FORMATS = ("squashfs", "ext4", "directory")
+"""Of images in a store."""
+_KIND = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,9 @@ class Facts:
     """Facts of one image's content.
 
     `id` is the sha256 of the image's configuration; every layer's uncompressed sha256 was checked against it.
-    `size` and `sha256` are of the image file. `env` holds `NAME=value` texts as the image gives them.
+    `size` and `sha256` are of the image file; of an unpacked tree (`directory`), the bytes of its files, and the sha256
+    of the archive that it was made of. `kind` is what the image was made of: `docker` for images of Docker and OCI,
+    `vm`, `squashfs`, `ext4`, `archive`, `chos`. `env` holds `NAME=value` texts as the image gives them.
     """
 
     id: str
@@ -40,6 +44,7 @@ class Facts:
     volumes: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     converter: str = ""
+    kind: str = "docker"
 
     def to_json(self) -> str:
         """One JSON object with sorted keys."""
@@ -49,10 +54,12 @@ class Facts:
     def from_json(cls, text: str | bytes) -> Self:
         """The facts that `text` holds. Raises ImageInvalid for all that `to_json` does not write."""
         facts = cls(**_fields(cls, text, "image facts"))
-        if not _ID.fullmatch(facts.id) or not _ID.fullmatch(facts.sha256) or facts.format not in _FORMATS:
+        if not _ID.fullmatch(facts.id) or not _ID.fullmatch(facts.sha256) or facts.format not in FORMATS:
             raise ImageInvalid(
                 f"image facts do not name an image: '{printable(facts.id)}', '{printable(facts.format)}'"
             )
+        if not _KIND.fullmatch(facts.kind):
+            raise ImageInvalid(f"image facts name no kind of image: '{printable(facts.kind)}'")
         return facts
 
 

@@ -59,7 +59,7 @@ def make_plan(
         root=site.node.root,
         run=site.node.run,
         image_format=facts.format,
-        image_path=StoreLayout(site.node_store_path).image(facts.id, facts.format),
+        image_path=StoreLayout(site.node_store_path).content(facts.id, facts.format),
         image_id=facts.id,
         tmp_bytes=site.node.tmp_bytes,
         deadline=site.node.deadline,

@@ -1,6 +1,7 @@
 """Reading the image store: files on the parallel file system, no service needed.
 
     images/<id>.<format>                 the image file, 0444, or 0400 where no public reference names it
+    images/<id>.directory/tree/          in its place, an unpacked tree, in a directory that only the account can enter
     images/<id>.json                     its Facts, same mode
     images/<id>.report                   what the site's scanner found in it (`udi.audit_report`), same mode
     images/<id>.inventory                what the scanner was shown, for the next scan: JSON, gzip, same mode
@@ -32,6 +33,8 @@ from udi.oserrors import reason
 from udi.reference import ImageReference
 from udiroot.errors import ImageInvalid, NotFound, UpstreamFailed, printable
 
+TREE = "tree"
+"""The name of an unpacked tree in its directory."""
 MAX_JSON = 16 << 20
 """Bytes that a facts file may have: an image's environment and labels are bounded by the gateway well below this."""
 REPORT, INVENTORY = "report", "inventory"
@@ -58,8 +61,13 @@ class StoreLayout:
         return f"{self.path}/plans"
 
     def image(self, image_id: str, image_format: str) -> str:
-        """The image file."""
+        """The image file, or the directory that has an unpacked tree."""
         return f"{self.images}/{image_id}.{image_format}"
+
+    def content(self, image_id: str, image_format: str) -> str:
+        """What a node mounts: the image file, or the unpacked tree."""
+        path = self.image(image_id, image_format)
+        return f"{path}/{TREE}" if image_format == "directory" else path
 
     def facts(self, image_id: str) -> str:
         """The image's facts."""
@@ -143,11 +151,8 @@ class StoreReader:
         return self._facts(ref.id)
 
     def facts_of(self, image_id: str) -> Facts:
-        """Facts of an image of the store, for its account. Raises NotFound where it has none, ImageInvalid."""
-        text = self._text(self.layout.facts(image_id))
-        if text is None:
-            raise NotFound(f"image {image_id} is not in the store")
-        return Facts.from_json(text)
+        """Facts of an image that was resolved, or for the store's own account. Raises ImageInvalid."""
+        return self._facts(image_id)
 
     def _facts(self, image_id: str) -> Facts:
         text = self._text(self.layout.facts(image_id))

@@ -36,7 +36,11 @@ Tables = Mapping[str, Mapping[str, object]]
 
 TABLES: Tables = {
     "store": {"path": "/scratch/udi", "node_path": "/lus/udi", "account": "udi"},
-    "gateway": {"socket": "/run/udi-gateway/gateway.sock", "state": "/var/lib/udi-gateway"},
+    "gateway": {
+        "user_formats": ["directory"],
+        "socket": "/run/udi-gateway/gateway.sock",
+        "state": "/var/lib/udi-gateway",
+    },
     "node": {"nid_file": NID_FILE, "filesystems": [{"source": "/scratch"}, {"source": "/home"}]},
     "volumes": {"allowed": ["/scratch", "/home"]},
     "alps": {"reservation_wait": 5},

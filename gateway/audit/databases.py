@@ -54,6 +54,9 @@ class Databases:
                 continue
             seen.add(inode)
             text = contents.get(inode, b"")
+            if len(text) != self.final.sizes[inode]:
+                self.unread.append(f"/{shown(path)}: its contents were not kept")
+                continue
             if path in _OS_RELEASE:
                 release = release or _release(text)
                 continue

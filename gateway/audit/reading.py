@@ -18,8 +18,7 @@ from typing import Any
 from gateway.audit.inventory import InventoryMaker
 from gateway.image.flatten import Limits, flatten
 from gateway.image.layers import Layer
-from gateway.image.squashfs.holes import runs_of
-from gateway.image.squashfs.sources import PlainSource
+from gateway.image.onlooker import contents_of
 from gateway.sources.made import NO_WORDS, Ext4File, MadeSource, SquashfsFile
 from udi.command import run
 from udi.config import GatewayConfig
@@ -29,13 +28,12 @@ from udiroot.errors import UdiError, UpstreamFailed, complain, printable
 PROGRAM = "udi-gateway"
 _SAYS = f"{PROGRAM}: "
 _READERS: Mapping[str, type[MadeSource]] = {"squashfs": SquashfsFile, "ext4": Ext4File}
-_RUN = 1 << 20
 
 
 def make_inventory(file: str, facts: Facts, output: str, settings: GatewayConfig, most: int) -> None:
     """Write the inventory of the image in `file` to `output`, by a process of its own. Raises UpstreamFailed."""
     if facts.format not in _READERS:
-        raise UpstreamFailed(f"an image of the format {facts.format} has no inventory", "pull it again")
+        raise UpstreamFailed(f"an image of the format {facts.format} has no inventory", "remove it, and pull it again")
     order = {"file": file, "output": output, "most": most, "settings": dataclasses.asdict(settings)}
     order |= {"format": facts.format, "image": facts.id, "arch": facts.arch}
     argv = [sys.executable, "-I", "-m", "gateway.audit.reading", json.dumps(order)]
@@ -80,13 +78,8 @@ def _read(order: Mapping[str, Any], settings: GatewayConfig) -> None:
     made = source.make({"": descriptor}, "", NO_WORDS, settings.state, settings, _Silent())
     with os.fdopen(descriptor, "rb"), made as image:
         layer = Layer(image.layers[0], _diff_id(image.config), 1)
-        final = flatten([layer], limits, lambda count: None).final
-        plain = PlainSource(layer.blob)
-        contents = {
-            row: b"".join(map(bytes, runs_of(plain, final.data[row], final.sizes[row], final.sparse.get(row), _RUN)))
-            for row in maker.wanted(final)
-        }
-        maker.see(final, contents)
+        flattened = flatten([layer], limits, lambda count: None)
+        maker.see(flattened.final, contents_of(flattened, maker.wanted(flattened.final)))
 
 
 def _diff_id(config: bytes) -> str:

@@ -18,7 +18,7 @@ from udi.audit import Level, judge
 from udi.audit_report import Summary
 from udi.config import SiteConfig
 from udi.store import StoreReader
-from udiroot.errors import ConfigError, NotFound, UdiError
+from udiroot.errors import ConfigError, UdiError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +72,9 @@ class Rescan:
             try:
                 if not os.path.lexists(inventory):
                     made = inventory = self._made(image_id, temporary)
-            except NotFound:
-                return None
             except UdiError as error:
+                if not self._store.has(image_id):
+                    return None
                 return dataclasses.replace(unchanged, error=error.message)
             report = scan(self._site.audit, inventory, image_id, self._site.gateway.state)
             failure = report.summary.error

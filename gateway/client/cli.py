@@ -42,6 +42,8 @@ cli.add_command(logout)
 @click.option("--workdir", default="", metavar="DIR", help="Its working directory.")
 @click.option("--entrypoint", default="", metavar="WORDS", help="Its entry point, quoted as for a shell.")
 @click.option("--cmd", default="", metavar="WORDS", help="The arguments of its entry point, or its command.")
+@click.option("--format", "image_format", default="", metavar="NAME", help="squashfs, ext4 or directory (unpacked).")
+@click.option("--keep", is_flag=True, help="Store this squashfs or ext4 file as it is (publishers only).")
 @json_option
 @click.pass_obj
 def pull(
@@ -55,6 +57,8 @@ def pull(
     workdir: str,
     entrypoint: str,
     cmd: str,
+    image_format: str,
+    keep: bool,
     as_json: bool,
 ) -> None:
     """Pull the image at SOURCE into the image store, as NAME:TAG.
@@ -63,8 +67,8 @@ def pull(
     oci-archive:FILE[:TAG]. Without NAME:TAG, it keeps the name that it has there. Or it is a file that becomes one,
     whose configuration the options are: rootfs-archive:FILE (a tar archive of a tree), squashfs:FILE, ext4:FILE, or
     the disk of a virtual machine, vm-raw:FILE, vm-qcow2:FILE, vm-vmdk:FILE, vm-vdi:FILE, each with [:PARTITION];
-    it is then called vm:NAME:TAG. With --json: reference, id, troubles (replica systems that do not have it yet, one
-    sentence each), warnings (of the site's scanner).
+    it is then called vm:NAME:TAG. With --json: reference, id, format, troubles (replica systems that do not have it
+    yet, one sentence each), warnings (of the site's scanner).
     """
     from gateway.client import pulling
     from gateway.client.progress import Shown, show
@@ -84,11 +88,15 @@ def pull(
                 group=group,
                 arch=arch,
                 words=words,
+                image_format=image_format,
+                keep=keep,
                 on_event=lambda event: show(shown, event),
             )
     except KeyboardInterrupt:
         sys.stderr.write("udi: interrupted; the pull continues in the background (check with `udi images`)\n")
         raise
+    if image_format and done.format != image_format:
+        sys.stderr.write(f"udi: the image is in the store already, in the format {printable(done.format)}\n")
     for trouble in done.troubles:
         sys.stderr.write(f"udi: warning: not yet copied to all systems: {printable(trouble)}\n")
     for warning in done.warnings:
@@ -103,7 +111,7 @@ def images(config_path: str, as_json: bool) -> None:
     """List the images that you may use, one row per name.
 
     With --json: images, a list of reference, id, public, groups (gids that may use it too), created, used (seconds
-    since 1970), format, size (bytes), audit (where the site scans images: clean, note, warn or refuse).
+    since 1970), kind, format, size (bytes), audit (where the site scans images: clean, note, warn or refuse).
     """
     from gateway.client import client
     from gateway.wire.messages import ListImages
@@ -124,7 +132,7 @@ def images(config_path: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def lookup(config_path: str, reference: str, as_json: bool) -> None:
-    """Print the id of the image that a name stands for now. With --json: reference, id."""
+    """Print the id of the image that a name stands for now. With --json: reference, id, kind."""
     from gateway.client import client
     from gateway.wire.messages import Lookup
     from udi import config
@@ -166,14 +174,14 @@ def inspect(config_path: str, reference: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def rm(config_path: str, reference: str, as_json: bool) -> None:
-    """Remove a name of yours; with its last name, the image is removed too. With --json: reference, id."""
+    """Remove a name of yours; with its last name, the image is removed too. With --json: reference, id, kind."""
     from gateway.client import client
     from gateway.wire.messages import Remove
     from udi import config
     from udi.reference import ImageReference
 
     done = client.ask(config.load(config_path), Remove(reference=ImageReference.parse(reference)))
-    _print(done, as_json, f"removed {printable(done.reference)}")
+    _print(done, as_json, f"removed {printable(done.reference)} ({printable(done.kind or 'damaged')})")
 
 
 def _words(option: str, text: str) -> tuple[str, ...]:
@@ -200,18 +208,18 @@ def _print_table(rows: tuple[ImageRow, ...]) -> None:
     from rich.table import Table
 
     audited = any(row.audit for row in rows)
-    table = Table("IMAGE", "ID", "FOR", "SINCE", "SIZE", *(["AUDIT"] if audited else []), box=None)
+    table = Table("IMAGE", "ID", "KIND", "FOR", "SINCE", "SIZE", *(["AUDIT"] if audited else []), box=None)
     for row in rows:
         table.add_row(*_cells(row), *([row.audit] if audited else []))
     Console(markup=False).print(table)
 
 
-def _cells(row: ImageRow) -> tuple[str, str, str, str, str]:
+def _cells(row: ImageRow) -> tuple[str, str, str, str, str, str]:
     import time
 
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.created))
     users = "all" if row.public else "group" if row.groups else "you"
-    return printable(row.reference), row.id[:12], users, since, f"{row.size / (1 << 20):.1f} MiB"
+    return printable(row.reference), row.id[:12], row.kind, users, since, f"{row.size / (1 << 20):.1f} MiB"
 
 
 def _plain(value: object) -> str:

@@ -26,9 +26,12 @@ def pull(
     arch: str,
     on_event: EventSink,
     words: Words = NO_WORDS,
+    image_format: str = "",
+    keep: bool = False,
 ) -> Pulled:
     """Pull the image at `source` as `name`, or (empty) under the name that it has there. `words` are for files that
-    have no configuration of their own.
+    have no configuration of their own. `image_format` is that of a new image, empty for the site's; `keep` says that
+    the file itself becomes the image file.
 
     Raises UsageError for invalid text, NotFound, NotPermitted and ImageInvalid for files that cannot be opened or are
     not an image, and what the service reports.
@@ -39,10 +42,13 @@ def pull(
         raise UsageError(
             f"{printable(source)} has a configuration of its own", "--env and the like are for files of none"
         )
+    if keep and not (isinstance(origin, FileSource) and origin.is_made):
+        raise UsageError(f"{printable(source)} is no image file", "--keep is for squashfs:FILE and ext4:FILE")
     if not isinstance(origin, FileSource):
         upstream = PullReference(
-            kind=origin.kind, reference=origin.reference, name=given, public=public, group=group, arch=arch
-        )
+            kind=origin.kind, reference=origin.reference, name=given, public=public, group=group, arch=arch,
+            format=image_format,
+        )  # fmt: skip
         return client.pull(site, upstream, on_event=on_event)
     settings = site.gateway
     with contextlib.closing(origin.open(settings.architecture, settings.max_metadata_bytes)) as opened:
@@ -62,6 +68,8 @@ def pull(
             group=group,
             image=expected,
             words=words,
+            format=image_format,
+            keep=keep,
         )
         return client.pull(site, request, files=tuple(opened.files.values()), on_event=on_event)
 

@@ -12,14 +12,17 @@ from importlib.metadata import version
 from gateway.image import flatten
 from gateway.image.checking import Checks
 from gateway.image.flatten import Flattened, Limits
+from gateway.image.formats.directory import digest_of, make_directory
 from gateway.image.formats.ext4 import make_ext4
+from gateway.image.formats.ready import keep
 from gateway.image.formats.squashfs import make_squashfs
 from gateway.image.kept import KeptLayers
 from gateway.image.layers import Layer
 from gateway.image.magic import FIRST_BYTES, foreign_to_layers
 from gateway.image.manifest import ImageConfig, SourceImage
-from gateway.image.onlooker import Onlooker
+from gateway.image.onlooker import Onlooker, contents_of
 from gateway.image.progress import Progress
+from gateway.image.removing import remove_image
 from udi.config import GatewayConfig
 from udi.facts import Facts
 from udi.oserrors import reason
@@ -27,7 +30,7 @@ from udi.store import MAX_JSON
 from udiroot.errors import ConfigError, ImageInvalid, UpstreamFailed, printable
 
 _Maker = Callable[[Flattened, str, GatewayConfig, Callable[[int], None]], None]
-FORMATS: dict[str, _Maker] = {"squashfs": make_squashfs, "ext4": make_ext4}
+FORMATS: dict[str, _Maker] = {"squashfs": make_squashfs, "ext4": make_ext4, "directory": make_directory}
 _PIECE = 1 << 20
 _SPARE = 1024
 """Bytes for the facts of the image file, which are known when it is made."""
@@ -48,10 +51,10 @@ def convert(
     progress: Progress,
     onlooker: Onlooker | None = None,
 ) -> Facts:
-    """Make the image file at `output`, which must not exist, checked and on disk. Returns the facts. An onlooker sees
-    the tree last.
+    """Make the image at `output`, which must not exist, checked and on disk. Returns the facts. An onlooker sees the
+    tree last.
 
-    Leaves no file behind when it raises: ImageInvalid, UpstreamFailed, TimedOut, ConfigError.
+    Leaves nothing behind when it raises: ImageInvalid, UpstreamFailed, TimedOut, ConfigError.
     """
     if settings.format not in FORMATS:
         raise ConfigError(f"unknown image format '{printable(settings.format)}'", f"formats are {', '.join(FORMATS)}")
@@ -67,14 +70,17 @@ def convert(
             if onlooker:
                 flattened.watched = frozenset(onlooker.wanted(flattened.final))
             progress.stage("packing", flattened.data_bytes)
-            FORMATS[settings.format](flattened, output, settings, progress.advance)
-            size, digest = _settle(output)
+            if image.ready:
+                keep(flattened, image.ready, output, progress.advance)
+                flattened.contents = contents_of(flattened, flattened.watched)
+            else:
+                FORMATS[settings.format](flattened, output, settings, progress.advance)
+            size, digest = digest_of(output) if settings.format == "directory" else _settle(output)
             checks.finish()
             if onlooker:
                 onlooker.see(flattened.final, flattened.contents)
     except BaseException as error:
-        if os.path.lexists(output):
-            os.unlink(output)
+        remove_image(output)
         if isinstance(error, OSError):
             raise UpstreamFailed(f"image file cannot be written: {reason(error)}") from error
         raise
@@ -97,6 +103,7 @@ def _facts(image: SourceImage, config: ImageConfig, file_format: str) -> Facts:
         volumes=config.volumes,
         labels=config.labels,
         converter=f"shifter-xc {version('shifter-xc')}",
+        kind=image.kind,
     )
     if len(facts.to_json()) > MAX_JSON - _SPARE:
         raise ImageInvalid(f"image configuration takes more than {MAX_JSON} bytes in the store, mostly for labels")

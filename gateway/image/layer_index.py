@@ -164,6 +164,7 @@ class LayerIndex:
     def _describe(self, row: int, member: Member) -> None:
         mtime = min(max(member.mtime, 0), _LATEST)
         mode = _SYMLINK_MODE if member.kind == tar_reader.SYMLINK else member.mode
+        self._tree.has_orders = self._tree.has_orders or xattrs.has_orders(member)
         self._tree.describe(row, mode, (member.uid, member.gid), mtime, xattrs.kept(member))
 
 

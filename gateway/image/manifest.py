@@ -22,12 +22,16 @@ class SourceImage:
     """One image in its source: the configuration's bytes, its layers from the lowest up, and its name.
 
     `name` is what the source itself calls it (`debian:12`, or empty); `digest` is the manifest's where there is one.
+    `kind` is what it is made of, for people. `ready`, where it is set, is the image file itself, whose files the layers
+    have: a publisher wants it kept as it is.
     """
 
     config: bytes
     layers: tuple[Blob, ...]
     name: str = ""
     digest: str = ""
+    kind: str = "docker"
+    ready: Blob | None = None
 
     @property
     def id(self) -> str:

@@ -52,6 +52,8 @@ class Tree:
         self.targets: dict[int, bytes] = {}
         self.inodes: dict[int, int] = {}
         self.xattrs: dict[int, Xattrs] = {}
+        self.has_orders = False
+        """Whether any entry had attributes that are orders to the kernel's overlay; none is kept."""
         self.sparse: dict[int, Sparse] = {}
         self._touched: set[int] = set()
         self._cleared: set[int] = set()

@@ -36,5 +36,10 @@ def kept(member: Member) -> Xattrs:
     return found
 
 
+def has_orders(member: Member) -> bool:
+    """Whether a member has attributes that the kernel's overlay obeys."""
+    return any(name.startswith(_OVERLAY) for name, _ in member.xattrs)
+
+
 def _refused(member: Member, what: str) -> ImageInvalid:
     return ImageInvalid(f"{shown(member.name)} has {what}")

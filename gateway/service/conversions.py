@@ -11,6 +11,7 @@ then only read and checked: nobody is given an image that they have not shown to
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import logging
@@ -51,18 +52,19 @@ class Conversions:
         self._turns = Turns(locks, settings.state, settings.workers)
 
     @contextlib.contextmanager
-    def obtain(self, source: Origin, name: str, uid: int, on_event: EventSink) -> Iterator[str]:
-        """The id of the image in `source`, once it is in the store; `name` is what `uid` pulls it as.
+    def obtain(self, source: Origin, name: str, uid: int, on_event: EventSink, image_format: str) -> Iterator[str]:
+        """The id of the image in `source`, once it is in the store; `name` is what `uid` pulls it as. It is made in
+        `image_format`, unless it is there already.
 
         Until the caller leaves, the image stays even without a name. Raises what went wrong.
         """
         with contextlib.ExitStack() as held:
-            key = hashlib.sha256(repr(source.identity()).encode()).hexdigest()
+            key = hashlib.sha256(repr((*source.identity(), image_format)).encode()).hexdigest()
             report = _Reporter(on_event)
             while True:
                 with self._locks.holder() as holder:
                     if self._takes_lead(holder, key, uid, report):
-                        image_id = self._lead(key, name, source, report, held)
+                        image_id = self._lead(key, name, source, report, held, image_format)
                         break
                 with self._locks.holder() as holder:
                     row = self._history.running(key)
@@ -117,7 +119,9 @@ class Conversions:
                 continue
             time.sleep(_LOOK)
 
-    def _lead(self, key: str, name: str, source: Origin, report: EventSink, held: contextlib.ExitStack) -> str:
+    def _lead(
+        self, key: str, name: str, source: Origin, report: EventSink, held: contextlib.ExitStack, image_format: str
+    ) -> str:
         number = self._history.begin(key, name)
 
         def on_event(event: Event) -> None:
@@ -125,7 +129,7 @@ class Conversions:
             report(event)
 
         try:
-            image_id = self._convert(number, source, on_event, held)
+            image_id = self._convert(number, source, on_event, held, image_format)
         except UdiError as error:
             self._history.end(number, error)
             raise
@@ -137,12 +141,15 @@ class Conversions:
         self._history.end(number, None)
         return image_id
 
-    def _convert(self, number: int, source: Origin, on_event: EventSink, held: contextlib.ExitStack) -> str:
-        """Run a worker to its end, have the image scanned, and publish its file. Returns the image's id."""
+    def _convert(
+        self, number: int, source: Origin, on_event: EventSink, held: contextlib.ExitStack, image_format: str
+    ) -> str:
+        """Run a worker to its end, have the image scanned, and publish it. Returns the image's id."""
+        settings = dataclasses.replace(self._settings, format=image_format)
         with self._store.temporary() as temporary, self._store.temporary() as listed, contextlib.ExitStack() as ended:
             inventory = listed if self._audit.is_on else ""
             most = self._audit.max_inventory_bytes
-            worker = ended.enter_context(Worker(source, temporary, self._settings, inventory, most))
+            worker = ended.enter_context(Worker(source, temporary, settings, inventory, most))
             image_id = worker.identified(on_event).id
             held.enter_context(self._store.expecting(image_id))
             self._history.identified(number, image_id)

@@ -84,11 +84,12 @@ class FromFiles(Origin):
     tag: str
     files: tuple[tuple[str, int], ...]
     words: Words = NO_WORDS
+    keep: bool = False
 
     @classmethod
-    def of(cls, opened: OpenedFiles, words: Words = NO_WORDS) -> Self:
+    def of(cls, opened: OpenedFiles, words: Words = NO_WORDS, *, keep: bool = False) -> Self:
         """The origin that these files are; they must stay open until the worker has started."""
-        return cls(opened.source.kind, opened.tag, tuple(opened.files.items()), words)
+        return cls(opened.source.kind, opened.tag, tuple(opened.files.items()), words, keep)
 
     def opened(self) -> OpenedFiles:
         """The open files, under the same descriptors."""
@@ -96,7 +97,7 @@ class FromFiles(Origin):
 
     def identity(self) -> tuple[object, ...]:
         """Device, inode, size and times of each file, and what the caller says of them."""
-        return (*self.opened().identity(), self.words)
+        return (*self.opened().identity(), self.words, self.keep)
 
     def descriptors(self) -> tuple[int, ...]:
         """Those of the files."""
@@ -113,7 +114,10 @@ class FromFiles(Origin):
         with contextlib.closing(copy):
             source = copy.source
             if issubclass(source, MadeSource):
-                with source.make(copy.files, copy.tag, self.words, settings.state, settings, progress) as image:
+                making = source.make(
+                    copy.files, copy.tag, self.words, settings.state, settings, progress, keep=self.keep
+                )
+                with making as image:
                     yield _Local(image, settings.architecture)
             else:
                 yield _Local(copy.read(settings.architecture, settings.max_metadata_bytes), settings.architecture)

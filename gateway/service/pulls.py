@@ -17,12 +17,13 @@ from gateway.wire.messages import Found, Pulled, PullFiles, PullReference, Submi
 from udi.acceptance import require_accepted
 from udi.audit import Verdict, judge
 from udi.config import SiteConfig
+from udi.facts import FORMATS
 from udi.keyring import KeyRings
 from udi.provenance import Provenance
 from udi.reference import ImageReference
 from udi.registries import full_name
 from udi.store import StoreReader
-from udiroot.errors import ImageInvalid, NotFound, NotPermitted, TimedOut, UpstreamFailed
+from udiroot.errors import ImageInvalid, NotFound, NotPermitted, TimedOut, UpstreamFailed, UsageError, printable
 
 
 class Pulls:
@@ -52,8 +53,9 @@ class Pulls:
         provenance = Provenance(publisher=call.is_publisher(self._site.gateway))
         self._require_accepted(provenance)
         with self._history.pull(call.uid, str(request.name)):
-            origin = FromFiles.of(opened, request.words)
-            return self._bring(call, request.name, owner, groups, origin, provenance, request.image)
+            image_format = self._format(call, request.format)
+            origin = FromFiles.of(opened, request.words, keep=self._keeps(call, request))
+            return self._bring(call, request.name, owner, groups, origin, provenance, image_format, request.image)
 
     def reference(self, call: Call, request: PullReference) -> Pulled:
         """Pull an image of a registry. One that the registry gives to everybody is public here, under its own name."""
@@ -72,7 +74,8 @@ class Pulls:
             name = request.name or offer.reference
             if not offer.private and name == offer.reference:
                 owner, groups = None, ()
-            return self._bring(call, name, owner, groups, offer.origin, offer.provenance)
+            image_format = self._format(call, request.format)
+            return self._bring(call, name, owner, groups, offer.origin, offer.provenance, image_format)
 
     def submission(self, call: Call, request: Submit) -> Found:
         """The image of a job that is being submitted, pinned for that job. Raises NotPermitted where the site refuses
@@ -109,20 +112,51 @@ class Pulls:
         groups: tuple[int, ...],
         origin: Origin,
         provenance: Provenance,
+        image_format: str,
         expected: str = "",
     ) -> Pulled:
         """Get the image into the store, with its name, and onto all systems. Its files are closed before the latter."""
         if owner is None or groups:
             self._require_own_name(name, provenance)
-        with call.held, self._conversions.obtain(origin, str(name), call.uid, call.on_event) as image_id:
+        with call.held, self._conversions.obtain(origin, str(name), call.uid, call.on_event, image_format) as image_id:
             if expected and expected != image_id:
                 raise ImageInvalid("the image that arrived is not the image that was sent", "try again")
             if self._signatures.is_active:
                 self._store.note_provenance(image_id, provenance)
             self._store.name(name, image_id, owner, groups)
-        notice = self._verdict(image_id).notice(str(name))
+            is_in = self._store.format_of(image_id)
         troubles = self._systems.update(call.on_event)
-        return Pulled(reference=str(name), id=image_id, troubles=troubles, warnings=(notice,) if notice else ())
+        notice = self._verdict(image_id).notice(str(name))
+        warnings = (notice,) if notice else ()
+        return Pulled(reference=str(name), id=image_id, troubles=troubles, format=is_in, warnings=warnings)
+
+    def _format(self, call: Call, wanted: str) -> str:
+        """The format of a new image. Raises NotPermitted, UsageError."""
+        settings = self._site.gateway
+        if wanted in ("", settings.format):
+            return settings.format
+        if wanted not in FORMATS:
+            raise UsageError(f"unknown image format '{printable(wanted)}'", f"formats are {', '.join(FORMATS)}")
+        if wanted not in settings.user_formats and not call.is_publisher(settings):
+            raise NotPermitted(
+                f"this site makes no images of the format {wanted} for its users",
+                "gateway.user_formats of the site decides",
+            )
+        return wanted
+
+    def _keeps(self, call: Call, request: PullFiles) -> bool:
+        """Raises NotPermitted where another than a publisher wants a file kept as it is, UsageError for a source that
+        is no image file."""
+        if request.keep and not FILE_KINDS[request.kind].is_made:
+            raise UsageError(
+                f"a source of the kind {request.kind} is no image file", "--keep is for squashfs: and ext4:"
+            )
+        if request.keep and not call.is_publisher(self._site.gateway):
+            raise NotPermitted(
+                "only publishers may have a file kept as it is",
+                "without --keep, a new image file is made of its content",
+            )
+        return request.keep
 
     def _require_accepted(self, provenance: Provenance) -> None:
         """Raises NotPermitted for an image that comes from no registry, where the site takes none of those."""

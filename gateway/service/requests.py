@@ -64,7 +64,9 @@ class Requests:
         return messages.ImageList(images=tuple(_row(ref, reader, self._site.audit) for ref in reader.visible()))
 
     def _lookup(self, call: Call, request: messages.Lookup) -> messages.Found:
-        return messages.Found(reference=str(request.reference), id=self._reader(call).resolve(request.reference))
+        reader = self._reader(call)
+        image_id = reader.resolve(request.reference)
+        return messages.Found(reference=str(request.reference), id=image_id, kind=_kind(reader, image_id))
 
     def _inspect(self, call: Call, request: messages.Inspect) -> messages.Inspected:
         reader = self._reader(call)
@@ -78,13 +80,15 @@ class Requests:
         if request.reference.id:
             raise UsageError("an image is removed by its names, not by its id", "udi images lists the names")
         publisher = call.is_publisher(self._site.gateway)
+        reader = self._reader(call)
+        kind = _kind(reader, reader.resolve(request.reference))
         ref = self._store.remove(request.reference, call.uid, publisher=publisher, groups=call.groups)
-        return messages.Removed(reference=ref.reference, id=ref.id)
+        return messages.Removed(reference=ref.reference, id=ref.id, kind=kind)
 
     def _status(self, call: Call, request: messages.QueryStatus) -> messages.ServiceStatus:
         if call.uid not in (0, os.geteuid()):
             raise NotPermitted("only root may see everybody's pulls", "udi images lists your images")
-        sizes = _image_sizes(self._store.layout.images)
+        sizes = _image_sizes(self._store)
         return messages.ServiceStatus(
             queue=self._history.queue(), errors=self._history.errors(), images=len(sizes), bytes=sum(sizes)
         )
@@ -112,11 +116,19 @@ def _audited(settings: AuditConfig, report: Report | None) -> messages.Audit:
     )
 
 
+def _kind(reader: StoreReader, image_id: str) -> str:
+    """What a visible image was made of; nothing, where its facts cannot be read."""
+    try:
+        return reader.facts_of(image_id).kind
+    except ImageInvalid:
+        return ""
+
+
 def _row(ref: Ref, reader: StoreReader, audit: AuditConfig) -> messages.ImageRow:
-    image_format, size = "", 0
+    image_format, kind, size = "", "", 0
     with contextlib.suppress(ImageInvalid):  # removed meanwhile, or damaged: the name exists all the same
         facts = reader.facts_behind(ref)
-        image_format, size = facts.format, facts.size
+        image_format, kind, size = facts.format, facts.kind, facts.size
     return messages.ImageRow(
         reference=ref.reference,
         id=ref.id,
@@ -125,16 +137,17 @@ def _row(ref: Ref, reader: StoreReader, audit: AuditConfig) -> messages.ImageRow
         created=ref.created,
         used=reader.used(ref),
         format=image_format,
+        kind=kind,
         size=size,
         audit=judge(audit, reader.audit(ref.id)).level if audit.is_on else "",
     )
 
 
-def _image_sizes(directory: str) -> list[int]:
-    """Bytes that each image file of a store takes on its disk."""
+def _image_sizes(store: StoreWriter) -> list[int]:
+    """Bytes that each image of a store takes on its disk."""
     sizes = []
-    for name in os.listdir(directory):
+    for name in os.listdir(store.layout.images):
         if not name.startswith(".") and name.partition(".")[2] not in BESIDE:
-            with contextlib.suppress(FileNotFoundError):
-                sizes.append(os.stat(f"{directory}/{name}").st_blocks * 512)
+            with contextlib.suppress(FileNotFoundError, ImageInvalid):
+                sizes.append(store.size_of(name))
     return sizes

@@ -2,8 +2,9 @@
 
 Files are copied by rsync, to a directory of this machine or over ssh as a special-purpose account that owns the remote
 store. Reports on images come first. An image is sent under a temporary name, its sha256 is computed there, and then it
-is renamed; its facts follow, then the references. What this store no longer has is removed there too, unless a job
-there holds it. The next transfer, or `udi-gateway transfer`, completes one that was interrupted.
+is renamed; its facts follow, then the references. Of an unpacked tree, rsync itself compares both ends, file by file.
+What this store no longer has is removed there too, unless a job there holds it. The next transfer, or `udi-gateway
+transfer`, completes one that was interrupted.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _SHORT = 60.0
 _CHMOD, _GREP, _MKDIR, _MV, _RM = "/bin/chmod", "/bin/grep", "/bin/mkdir", "/bin/mv", "/bin/rm"
 _SHA256SUM = "/usr/bin/sha256sum"
 _STORE_FILE = re.compile(rf"[0-9a-f]{{64}}(?:\.[a-z0-9]+|{re.escape(SUFFIX)})")
+_TREE = ".directory"
 _NAMES_PER_COMMAND = 200
 """Command lines end at 128 KiB."""
 
@@ -101,7 +103,8 @@ class Mirror:
             if image_id and kind == "json" and name not in names:
                 self._send(image_id)
         # Modes follow references, so they may change after the file was sent.
-        self._rsync("-rp", "--existing", "--size-only", f"{self._here.images}/", there.images + "/")
+        files = ("--existing", "--size-only", f"--exclude=*{_TREE}", f"--exclude={TEMPORARY}*")
+        self._rsync("-rp", *files, f"{self._here.images}/", there.images + "/")
         # Records of where images came from grow: the newer one counts, before a name that needs it.
         records = (f"--include=*{SUFFIX}", "--exclude=*")
         self._rsync("-rpt", *records, f"{self._here.images}/", there.images + "/")
@@ -117,19 +120,35 @@ class Mirror:
             return  # removed meanwhile
         temporary = f"{self._there.images}/{TEMPORARY}{secrets.token_hex(12)}"
         try:
-            self._rsync("-pS", self._here.image(image_id, facts.format), temporary)
-            words = self._do(_SHA256SUM, "-b", temporary, long=True).require_success().stdout.split()
-            if not words or words[0].decode("ascii", "replace") != facts.sha256:
+            here = self._here.image(image_id, facts.format)
+            is_same = (
+                self._send_tree(here, temporary)
+                if facts.format == "directory"
+                else self._send_file(here, temporary, facts)
+            )
+            if not is_same:
                 raise ImageInvalid(
                     f"image {image_id} arrived at {self._system.name} damaged", "the next transfer sends it again"
                 )
-            self._do(_MV, "-f", temporary, self._there.image(image_id, facts.format)).require_success()
+            self._do(_MV, "-fT", temporary, self._there.image(image_id, facts.format)).require_success()
         except UdiError:
             with contextlib.suppress(UdiError):  # the first error is the one to report
-                self._do(_RM, "-f", temporary)
+                self._do(_RM, "-rf", temporary, long=True)
             raise
         self._rsync("-p", self._here.facts(image_id), self._there.facts(image_id))
         log.info("image %s is on %s", image_id, self._system.name)
+
+    def _send_file(self, here: str, temporary: str, facts: Facts) -> bool:
+        """Whether the file arrived as it is here."""
+        self._rsync("-pS", here, temporary)
+        words = self._do(_SHA256SUM, "-b", temporary, long=True).require_success().stdout.split()
+        return bool(words) and words[0].decode("ascii", "replace") == facts.sha256
+
+    def _send_tree(self, here: str, temporary: str) -> bool:
+        """Whether the tree arrived as it is here: a second rsync, which reads both ends, has nothing left to send."""
+        self._rsync("-rlpHtS", "--specials", f"{here}/", temporary + "/")
+        compare = ("-rlpHtc", "--specials", "--delete", "--dry-run", "--itemize-changes")
+        return not self._rsync(*compare, f"{here}/", temporary + "/").stdout.strip()
 
     def _remove(self, superfluous: set[str]) -> None:
         """Remove temporary files of dead transfers, and images that are gone here, facts first; one that a job uses
@@ -145,7 +164,7 @@ class Mirror:
         gone = sorted((name for name in superfluous if name.partition(".")[0] not in used), key=_facts_first)
         for at in range(0, len(gone), _NAMES_PER_COMMAND):
             paths = [f"{self._there.images}/{name}" for name in gone[at : at + _NAMES_PER_COMMAND]]
-            self._do(_RM, "-f", *paths).require_success()
+            self._do(_RM, "-rf", *paths, long=True).require_success()
 
     def _list(self, directory: str) -> list[str]:
         """Names of store files in a directory there; others are left alone. A store that does not exist is created."""
@@ -158,7 +177,7 @@ class Mirror:
             self._do(_CHMOD, "711", there.plans).require_success()
             listing = self._rsync(*arguments)
         lines = listing.stdout.decode("utf-8", "replace").splitlines()
-        names = [line.split(None, 4)[-1] for line in lines if line.startswith("-")]
+        names = [line.split(None, 4)[-1] for line in lines if line.startswith(("-", "d"))]
         return [name for name in names if name.startswith(TEMPORARY) or _STORE_FILE.fullmatch(name)]
 
     def _rsync(self, *arguments: str) -> Finished:

@@ -20,7 +20,7 @@ from gateway.image.blob import Blob
 from gateway.image.manifest import SourceImage
 from gateway.sources.files import FileSource
 from udi.oserrors import reason
-from udiroot.errors import ImageInvalid, UpstreamFailed
+from udiroot.errors import ImageInvalid, UpstreamFailed, UsageError
 
 if TYPE_CHECKING:
     from gateway.image.progress import LayerProgress
@@ -62,9 +62,12 @@ NO_WORDS = Words()
 
 
 class MadeSource(FileSource):
-    """One file whose tree becomes an image."""
+    """One file whose tree becomes an image. `image_kind` is what such an image is called by (`Facts.kind`), and
+    `ready_format` the format of image files that the file itself may be, where its publisher wants it kept."""
 
     is_made = True
+    image_kind: ClassVar[str]
+    ready_format: ClassVar[str] = ""
 
     @classmethod
     @abc.abstractmethod
@@ -77,11 +80,20 @@ class MadeSource(FileSource):
     @contextlib.contextmanager
     def make(
         cls, files: Mapping[str, int], tag: str, words: Words, directory: str, settings: GatewayConfig,
-        progress: LayerProgress,
+        progress: LayerProgress, *, keep: bool = False,
     ) -> Iterator[SourceImage]:  # fmt: skip
-        """The image made of the file. Raises ImageInvalid, UpstreamFailed, TimedOut."""
-        with cls.layer(Blob.of_file(files[""]), tag, directory, settings, progress) as (blob, diff_id):
-            yield SourceImage(words.configuration(settings.architecture, diff_id), (blob,))
+        """The image made of the file, which is to be the image file where `keep` is set.
+
+        Raises ImageInvalid, UsageError for a file that cannot be one, UpstreamFailed, TimedOut.
+        """
+        file = Blob.of_file(files[""])
+        if keep and cls.ready_format != settings.format:
+            raise UsageError(
+                f"a source of the kind {cls.kind} cannot be kept as an image of the format {settings.format}"
+            )
+        with cls.layer(file, tag, directory, settings, progress) as (blob, diff_id):
+            config = words.configuration(settings.architecture, diff_id)
+            yield SourceImage(config, (blob,), kind=cls.image_kind, ready=file if keep else None)
 
     @classmethod
     def read(cls, files: Mapping[str, int], tag: str, arch: str, max_metadata: int) -> SourceImage:
@@ -104,7 +116,7 @@ class MadeSource(FileSource):
 class RootfsArchive(MadeSource):
     """What `docker export` writes, or any tar archive of a complete tree, with gzip or zstd or without."""
 
-    kind = "rootfs-archive"
+    kind, image_kind = "rootfs-archive", "archive"
     prefix = "rootfs-archive:"
     form = "rootfs-archive:FILE"
 
@@ -161,7 +173,7 @@ class _FileSystem(MadeSource):
 class _Disk(_FileSystem):
     """A disk of a virtual machine, in `format`; its root file system, or that of the partition that the tag numbers."""
 
-    scheme = "vm"
+    scheme = image_kind = "vm"
     format: ClassVar[str]
 
     @classmethod
@@ -211,6 +223,7 @@ class Ext4File(_FileSystem):
     """An ext2, ext3 or ext4 file system in a file."""
 
     kind, prefix, form = "ext4", "ext4:", "ext4:FILE"
+    image_kind = ready_format = "ext4"
 
     @classmethod
     def write(
@@ -227,6 +240,7 @@ class SquashfsFile(_FileSystem):
     """A squashfs file system in a file, read by sqfs2tar (squashfs-tools-ng)."""
 
     kind, prefix, form = "squashfs", "squashfs:", "squashfs:FILE"
+    image_kind = ready_format = "squashfs"
 
     @classmethod
     def write(

@@ -75,9 +75,8 @@ def _images(store: StoreWriter) -> list[_Image]:
     for name in os.listdir(store.layout.images):
         image_id, _, kind = name.partition(".")
         if image_id and kind and kind not in BESIDE and store.has(image_id):
-            status = os.stat(f"{store.layout.images}/{name}")
             used = int(os.stat(store.layout.facts(image_id)).st_mtime)
-            by_id[image_id] = _Image(image_id, [], status.st_blocks * 512, used)
+            by_id[image_id] = _Image(image_id, [], store.size_of(name), used)
     for ref in store.refs():
         if ref.id in by_id:
             by_id[ref.id].refs.append(ref)

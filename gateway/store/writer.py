@@ -20,6 +20,7 @@ import stat
 import time
 from collections.abc import Container, Iterable, Iterator
 
+from gateway.image.removing import remove_image
 from gateway.store.locks import Holder, Locks
 from udi import durable, provenance
 from udi.facts import Facts, Ref
@@ -30,6 +31,8 @@ from udi.store import StoreLayout, StoreReader
 from udiroot.errors import ConfigError, ImageInvalid, NotFound, NotPermitted, UpstreamFailed
 
 _PUBLIC, _PRIVATE = 0o444, 0o400
+_TREE = ".directory"
+"""How the name of an unpacked tree ends."""
 _DIRECTORIES = (("images", 0o755), ("refs", 0o755), ("plans", 0o711))
 _PIN_FRESH = 86400
 """Seconds: a pin that is younger is not written again."""
@@ -41,6 +44,7 @@ class StoreWriter:
     def __init__(self, layout: StoreLayout, locks: Locks) -> None:
         self.layout = layout
         self._locks = locks
+        self._has_graves = False
 
     def prepare(self) -> None:
         """Make the store's directories.
@@ -77,6 +81,7 @@ class StoreWriter:
         with self._locks.holder() as holder:
             holder.take(self._locks.store())
             yield holder
+        self._empty_graves()
 
     @contextlib.contextmanager
     def temporary(self) -> Iterator[str]:
@@ -88,19 +93,35 @@ class StoreWriter:
             try:
                 yield path
             finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
+                remove_image(path)
 
     def has(self, image_id: str) -> bool:
         """Whether the image is complete in the store: facts are written after the file."""
         return os.path.lexists(self.layout.facts(image_id))
 
+    def format_of(self, image_id: str) -> str:
+        """The format of an image in the store, empty for one that is not there."""
+        try:
+            return StoreReader(self.layout, os.geteuid(), reads_all=True).facts_of(image_id).format
+        except (NotFound, ImageInvalid):
+            return ""
+
+    def size_of(self, name: str) -> int:
+        """The bytes on the disk of a file of `images`; of a tree, those that its files had when it was made."""
+        path = f"{self.layout.images}/{name}"
+        if not name.endswith(_TREE):
+            return os.stat(path).st_blocks * 512
+        return StoreReader(self.layout, os.geteuid(), reads_all=True).facts_of(name.removesuffix(_TREE)).size
+
     def publish(self, temporary: str, facts: Facts, inventory: str = "", report: str = "") -> None:
-        """Give a finished image file its name, and the file of its inventory; write its report and its facts. Nobody
+        """Give a finished image its name, and the file of its inventory; write its report and its facts. Nobody
         but this account may read them yet."""
         with self.locked():
             try:
-                os.chmod(temporary, _PRIVATE)
+                if facts.format != "directory":
+                    os.chmod(temporary, _PRIVATE)
+                elif os.path.lexists(self.layout.image(facts.id, facts.format)):
+                    self._bury(f"{facts.id}.{facts.format}")  # without facts: its removal was interrupted
                 os.rename(temporary, self.layout.image(facts.id, facts.format))
                 if inventory:
                     os.chmod(inventory, _PRIVATE)
@@ -291,8 +312,10 @@ class StoreWriter:
             for name in os.listdir(directory):
                 if name.startswith(durable.TEMPORARY):
                     with self._locks.holder() as holder:
-                        if holder.try_take(self._locks.temporary(name)):
+                        is_dead = holder.try_take(self._locks.temporary(name))
+                        if is_dead and not os.path.isdir(f"{directory}/{name}"):
                             os.unlink(f"{directory}/{name}")
+                        self._has_graves |= is_dead
 
     def _remove(self, image_id: str, names: list[str]) -> bool:
         """Remove the files of an image, facts first: an image with facts is complete. False during a pull of it."""
@@ -300,8 +323,28 @@ class StoreWriter:
             if not holder.try_take(self._locks.image(image_id)):
                 return False
             for name in sorted(names, key=lambda name: not name.endswith(".json")):
-                os.unlink(f"{self.layout.images}/{name}")
+                if name.endswith(_TREE):
+                    self._bury(name)
+                else:
+                    os.unlink(f"{self.layout.images}/{name}")
             return True
+
+    def _bury(self, name: str) -> None:
+        """Take a tree out of the store by a rename; `_empty_graves` removes its files without the store's lock, since
+        there may be a million of them."""
+        os.rename(f"{self.layout.images}/{name}", f"{self.layout.images}/{durable.TEMPORARY}{secrets.token_hex(12)}")
+        self._has_graves = True
+
+    def _empty_graves(self) -> None:
+        """Remove trees that were buried, and those of dead conversions. One that another process removes is its."""
+        if not self._has_graves:
+            return
+        self._has_graves = False
+        for name in os.listdir(self.layout.images):
+            if name.startswith(durable.TEMPORARY) and os.path.isdir(f"{self.layout.images}/{name}"):
+                with self._locks.holder() as holder:
+                    if holder.try_take(self._locks.temporary(name)):
+                        remove_image(f"{self.layout.images}/{name}")
 
     @property
     def _waiting(self) -> str:
@@ -330,6 +373,8 @@ class StoreWriter:
 
     def _set_mode(self, names: Iterable[str], mode: int) -> None:
         for name in names:
+            if name.endswith(_TREE):
+                continue  # nobody but the account enters it, whoever may use the image
             path = f"{self.layout.images}/{name}"
             if stat.S_IMODE(os.stat(path).st_mode) != mode:
                 os.chmod(path, mode)

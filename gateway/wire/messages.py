@@ -1,15 +1,17 @@
 """Requests to the service and its answers, each a frozen dataclass whose fields are the JSON keys.
 
     do       fields of the request                          fields of the answer
-    pull     kind, tag, files, name, public, group, image   reference, id, troubles, warnings
-    pull     kind, reference, name, public, group, arch     the same
-    submit   reference                                      reference, id, warnings
+    pull     kind, tag, files, name, public, group, image,  reference, id, format, troubles,
+             words, format, keep                            warnings
+    pull     kind, reference, name, public, group, arch,    the same
+             format
+    submit   reference                                      reference, id, kind, warnings
     login    registry, user, password                       registry, user, checked
     logout   registry                                       registry, removed
     images                                                  images
-    lookup   reference                                      reference, id
-    inspect  reference                                      reference, facts, audit
-    remove   reference                                      reference, id
+    lookup   reference                                      reference, id, kind
+    inspect  reference                                      reference, facts, signed_by, audit
+    remove   reference                                      reference, id, kind
     status                                                  queue, errors, images, bytes
 
 A request is one JSON object with `udi`, the version of the protocol, and `do`; the answer is the last event of the
@@ -40,7 +42,7 @@ UPSTREAM_KINDS = tuple(kinds.UPSTREAM_KINDS)
 
 @dataclass(frozen=True, kw_only=True)
 class Pulled:
-    """An image that is in the store under a name.
+    """An image that is in the store under a name, in this format.
 
     `troubles` are the replica systems that do not have it yet, one sentence each; `warnings` are of the site's scanner.
     """
@@ -49,14 +51,16 @@ class Pulled:
     id: str
     troubles: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    format: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a reference stands for now. `warnings` are for whoever submits a job with it."""
+    """What a reference stands for now, and what that was made of. `warnings` are for whoever submits a job with it."""
 
     reference: str
     id: str
+    kind: str = ""
     warnings: tuple[str, ...] = ()
 
 
@@ -81,8 +85,9 @@ class LoggedOut:
 @dataclass(frozen=True, kw_only=True)
 class ImageRow:
     """A name that the caller may use. `groups` are the gids that may use it too; `created` and `used` are seconds since
-    the epoch, `size` bytes. `format` is empty and `size` 0 where the image's facts cannot be read. `audit` is what the
-    site's policy makes of the report on it (`udi.audit.Level`); empty where the site has no scanner."""
+    the epoch, `size` bytes. `kind` is what the image was made of. `format` and `kind` are empty and `size` 0 where the
+    image's facts cannot be read. `audit` is what the site's policy makes of the report on it (`udi.audit.Level`); empty
+    where the site has no scanner."""
 
     reference: str
     id: str
@@ -93,6 +98,7 @@ class ImageRow:
     format: str
     size: int
     audit: str = ""
+    kind: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,10 +138,11 @@ class Inspected:
 
 @dataclass(frozen=True, kw_only=True)
 class Removed:
-    """A name that no longer exists, and the image that it stood for."""
+    """A name that no longer exists, the image that it stood for, and what that was made of."""
 
     reference: str
     id: str
+    kind: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +189,8 @@ class PullFiles(Request[Pulled]):
     `kind` is one of FILE_KINDS, `tag` which of the source's images is meant (empty: the only one), and `files` names
     the descriptors in their order; an archive is the one file with an empty name. `group` is a group of the caller's
     that may use the image too. `image`, where it is set, is the id that the image must have. `words` are those of an
-    image made of files without a configuration.
+    image made of files without a configuration. `format` is that of the image, empty for the site's; `keep` says that
+    the file itself becomes the image file.
     """
 
     do = "pull"
@@ -195,6 +203,8 @@ class PullFiles(Request[Pulled]):
     group: str = ""
     image: str = ""
     words: Words = NO_WORDS
+    format: str = ""
+    keep: bool = False
 
     def __post_init__(self) -> None:
         """Raises UsageError for a name that is bound to a content already."""
@@ -206,7 +216,7 @@ class PullReference(Request[Pulled]):
     """Store an image of a registry or of the Docker daemon, under `name` or else its own name.
 
     `kind` is one of UPSTREAM_KINDS. `reference` stays as the user wrote it, since a daemon may know an image by another
-    spelling than the store. `arch` is empty for the compute nodes' architecture.
+    spelling than the store. `arch` is empty for the compute nodes' architecture, `format` for the site's.
     """
 
     do = "pull"
@@ -217,6 +227,7 @@ class PullReference(Request[Pulled]):
     public: bool = False
     group: str = ""
     arch: str = ""
+    format: str = ""
 
     def __post_init__(self) -> None:
         """Raises UsageError for a name that is bound to a content already."""

@@ -38,6 +38,25 @@ def _make(directory: Path, marker: str, form: str) -> Path:
     return output
 
 
+def test_a_job_in_an_unpacked_tree(cray: Cray) -> None:
+    """It belongs to the store's account, on every node, and nobody can write it."""
+    home = cray.machine.path("/home/alice")
+    images.save(home / "tree.tar", images.tiny("a tree"), "tree:1", (home.stat().st_uid, home.stat().st_gid))
+    cray.udi("alice", "pull", "--format", "directory", "docker-archive:/home/alice/tree.tar")
+    look = "aprun -q -n 1 -b /bin/sh -c 'stat -c %U:%a /bin/busybox; touch /bin/x; grep \" / \" /proc/self/mountinfo'\n"
+    ended = cray.run("alice", ranks() + look, image="tree:1")
+    lines = ended.output.splitlines()
+    assert sorted(lines[:5]) == expected("a tree", ALICE)
+    assert lines[5].endswith(":755") and not lines[5].startswith("root:")
+    assert "Read-only file system" in ended.error
+    assert cray.machine.run_as("bob", ["/opt/udi/bin/udi", "lookup", "tree:1"]).returncode == 3
+    store = cray.machine.run_as("bob", ["/bin/sh", "-c", "cat /*/*/images/*.directory/tree/etc/marker"])
+    assert store.returncode != 0
+    cray.udi("alice", "rm", "tree:1")
+    (home / "tree.tar").unlink()
+    cray.assert_clean()
+
+
 @pytest.mark.parametrize("kind", _FORMS)
 def test_a_job_of_one_user_and_not_of_another(cray: Cray, tmp_path: Path, kind: str) -> None:
     form = _FORMS[kind]

@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import sqlite3
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from gateway.audit.inventory import InventoryMaker
 from gateway.audit.reading import make_inventory
+from gateway.image.blob import Blob
 from gateway.image.convert import convert
 from gateway.sources.kinds import parse_source
 from tests.gateway.archives import BASE, Entry, directory, file, hardlink, make_archive, symlink, whiteout
@@ -85,8 +87,31 @@ def test_the_final_tree_counts(tmp_path: Path, how: str, compression: str) -> No
 def test_an_image_that_cannot_be_read(tmp_path: Path) -> None:
     _, facts, output = made(tmp_path, "plain", "gzip:1")
     settings = dataclasses.replace(GatewayConfig(), state=str(tmp_path))
-    os.truncate(output, output.stat().st_size // 2)
+    output.write_bytes(output.read_bytes()[:200])
     with pytest.raises(UpstreamFailed, match="the image cannot be read: the squashfs file system is damaged"):
         make_inventory(str(output), facts, str(tmp_path / "again"), settings, MOST)
     with pytest.raises(UpstreamFailed, match="format directory has no inventory"):
         make_inventory(str(output), dataclasses.replace(facts, format="directory"), "", settings, MOST)
+
+
+@pytest.mark.parametrize("form", ["squashfs", "ext4"])
+def test_a_file_that_is_kept_as_it_is(tmp_path: Path, form: str) -> None:
+    """Its data is not packed anew, so it is read for the inventory."""
+    tree = tmp_path / "tree"
+    (tree / "var/lib/dpkg").mkdir(parents=True)
+    (tree / "bin").mkdir()
+    (tree / "bin/sh").write_text("x")
+    (tree / "var/lib/dpkg/status").write_bytes(STATUS)
+    output = tmp_path / f"made.{form}"
+    if form == "squashfs":
+        argv = ["mksquashfs", str(tree), str(output), "-quiet", "-no-progress"]
+    else:
+        argv = ["mke2fs", "-q", "-F", "-t", "ext4", "-d", str(tree), str(output), "2M"]
+    subprocess.run(argv, check=True, capture_output=True)
+    inventory, settings = tmp_path / "inventory", dataclasses.replace(GatewayConfig(), state=str(tmp_path), format=form)
+    with parse_source(f"{form}:{output}").image(settings, RegistryConfig(), str(tmp_path), Silent()) as image:
+        ready = dataclasses.replace(image, ready=Blob.of_file(os.open(output, os.O_RDONLY)))
+        onlooker = InventoryMaker(str(inventory), ready.id, "amd64", MOST)
+        convert(ready, str(tmp_path / "image"), settings, Silent(), onlooker)
+    found = json.loads(gzip.decompress(inventory.read_bytes()))
+    assert [each["name"] for each in found["packages"]] == ["one"] and found["unread"] == []

@@ -57,6 +57,7 @@ WRONG: dict[str, list[object]] = {
     "gateway.state": PLACES,
     "gateway.format": ["", "cramfs", "SQUASHFS"],
     "gateway.compression": ["", "gzip:99", "brotli"],
+    "gateway.user_formats": [["cramfs"], [""], "ext4"],
     "gateway.architecture": ["", "vax", "amd64/x9"],
     "gateway.workers": FEW,
     "gateway.max_image_bytes": POSITIVE,
