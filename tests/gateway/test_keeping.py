@@ -100,7 +100,7 @@ def test_nobody_shadows_a_public_name_for_a_group(service: Service) -> None:
 def test_the_image_of_a_queued_job_stays_when_its_tag_moves(service: Service) -> None:
     (first, first_id), (second, second_id) = archive(service, "moves1"), archive(service, "moves2")
     service.ask(NOBODY, "pull", "--public", f"docker-archive:{first}", "moves:1")
-    assert service.python(ANNA, "print(client.submit(site, 'moves:1', within=10))").stdout == f"{first_id}\n"
+    assert service.python(ANNA, "print(client.submit(site, 'moves:1', within=10).id)").stdout == f"{first_id}\n"
     service.ask(NOBODY, "pull", "--public", f"docker-archive:{second}", "moves:1")
     layout = StoreLayout(str(service.store))
     assert StoreReader(layout, ANNA).facts(ImageReference(id=first_id)).id == first_id, "anna's job still gets it"
