@@ -23,7 +23,7 @@ from gateway.image.formats.squashfs import parse_compression
 from gateway.sources.verifying import Verifier
 from gateway.wire.munge import Munge
 from jobs.tries import tries_directory
-from udi.accounts import Account, account_of_uid, store_owner
+from udi.accounts import Account, account_of, account_of_uid, group_id, store_owner
 from udi.config import SiteConfig, errors_in, parse, trusted_text
 from udi.keyring import read_keys
 from udi.oserrors import reason
@@ -111,6 +111,16 @@ def _check_gateway(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
             pwd.getpwnam(name)
         except KeyError:
             yield _error(site, f"gateway.publishers: no account '{printable(name)}' on this host")
+
+
+def _check_modules(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
+    for name, module in site.modules.items():
+        for user in module.users:
+            for error in _raised(lambda user=user: account_of(user)):  # type: ignore[misc]
+                yield _error(site, f"modules.{name}.users: {error.message}")
+        for group in module.groups:
+            if group_id(group) < 0:
+                yield _error(site, f"modules.{name}.groups: no group '{printable(group)}' on this host")
 
 
 def _check_signatures(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
@@ -282,6 +292,7 @@ _CHECKS = (
     _check_manager,
     _check_store,
     _check_gateway,
+    _check_modules,
     _check_signatures,
     _check_audit,
     _check_files,

@@ -1,4 +1,4 @@
-"""What a job without a script of its own runs: an image, volumes, and the words that udi-run gets inside.
+"""What a job without a script of its own runs: an image, volumes, modules, and the words that udi-run gets inside.
 
 Each workload manager makes a script and a submission of it (`torque_hooks.unscripted`, `slurm_hooks.unscripted`).
 """
@@ -23,6 +23,7 @@ class Launch:
 
     image: str
     volumes: str = ""
+    modules: str = ""
     words: tuple[str, ...] = ()
 
     @property

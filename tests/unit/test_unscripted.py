@@ -116,6 +116,17 @@ def test_a_job_is_called_after_its_image(image: str, name: str) -> None:
     assert Launch(image).job_name == name
 
 
+def test_modules_reach_either() -> None:
+    launch = Launch("app:1", modules="mpich;gpu")
+    assert "--module=mpich;gpu" in INSIDE.submission((), launch).argv
+    assert TORQUE.submission((), launch).argv[-2:] == ("-v", "UDI=app:1,UDI_MODULES=mpich;gpu")
+    for manager, option in ((INSIDE, ("--module=x",)), (TORQUE, ("-v", "UDI_MODULES=x"))):
+        with pytest.raises(UsageError, match="is set by this command"):
+            manager.submission(option, launch)
+    with pytest.raises(UsageError, match="not a module's name"):
+        prepared(SiteConfig(store=STORE), ("app",), (), (), ("a b",))
+
+
 def test_sbatch_gets_the_image_and_the_volumes() -> None:
     made = OUTSIDE.submission(("-N2",), Launch("app:1", "/a:/b"))
     assert made.argv == ("sbatch", "--parsable", "--job-name=app-1", "-N2", "--image=app:1", "--imagevolume=/a:/b")
