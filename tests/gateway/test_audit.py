@@ -271,6 +271,10 @@ def test_a_failing_rescan_keeps_what_is_known(site: Audited) -> None:
     site.mode.write_text("die")
     row = next(row for row in site.rescan("--all", code=6) if row["id"] == image_id)
     assert (row["before"], row["after"]) == ("refuse", "refuse") and row["error"]
+    program = [sys.executable, "-c", "from gateway.service.cli import main; main()", "--config", str(site.config)]
+    done = run_as(ACCOUNT, [*program, "rescan", "--all"])
+    assert done.returncode == 6 and "could not be scanned" in done.stderr
+    assert f"{image_id[:12]} not scanned: the scanner ended with exit code 3: the feed is damaged" in done.stdout
     assert (site.store / f"images/{image_id}.report").read_bytes() == report
 
 
