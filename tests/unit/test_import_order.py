@@ -21,6 +21,7 @@ GATEWAY = [
     "gateway.disks",
     "gateway.store",
     "gateway.sources",
+    "gateway.audit",
     "gateway.wire",
     "gateway.client",
     "gateway.service",
