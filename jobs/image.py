@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from udi.acceptance import require_accepted
 from udi.accounts import store_owner
+from udi.audit import judge
 from udi.chos import LABEL, SCHEME, Bind
 from udi.chosmap import environment_of, not_published, permitted
 from udi.config import SiteConfig
@@ -38,15 +39,15 @@ def choose_image(site: SiteConfig, request: JobRequest, *, marks_use: bool = Tru
     """The image for a request, as far as its user may use it. Files only; the gateway is not queried. `marks_use` says
     that the time of this use is recorded: once a job is enough, where each of its nodes looks for itself.
 
-    Raises NotFound, ImageInvalid; NotPermitted where the site's rules on signatures do not accept it, or its map does
-    not let the user have the environment; ConfigError where the map is wrong; UpstreamFailed when the store cannot be
-    read, and for an environment that is not published.
+    Raises NotFound, ImageInvalid; NotPermitted where the site's rules on signatures do not accept it, the site refuses
+    what its scanner found, or its map does not let the user have the environment; ConfigError where the map is wrong;
+    UpstreamFailed when the store cannot be read, and for an environment that is not published.
     """
     layout = StoreLayout(site.store.path)
     reader = StoreReader(layout, request.user.uid, request.user.groups, reads_all=True)
     try:
         with FileRights(*store_owner(site.store.account)):
-            choice = _choice(reader, request)
+            choice = _audited(site, reader, request, _choice(reader, request))
             _require_file(layout, request, choice.facts)
             require_accepted(site, reader, request.reference, choice.facts.id)
             if marks_use:
@@ -68,6 +69,19 @@ def _binds(site: SiteConfig, request: JobRequest, facts: Facts) -> tuple[Bind, .
     environment = permitted(site, name, request.user)
     require_room(request.volumes, environment)
     return environment.mounts
+
+
+def _audited(site: SiteConfig, reader: StoreReader, request: JobRequest, choice: Choice) -> Choice:
+    """The choice, where the report on the image allows it. A job whose image was accepted at submission, which the
+    gateway's pin shows, runs whatever was found since; any other learns here what others learn there."""
+    if not site.audit.is_on or reader.has_pin(choice.facts.id):
+        return choice
+    verdict = judge(site.audit, reader.audit(choice.facts.id))
+    verdict.require(str(request.reference))
+    warning = verdict.warning(str(request.reference))
+    if not warning:
+        return choice
+    return Choice(choice.facts, f"{choice.notice}; {warning}" if choice.notice else f"warning: {warning}")
 
 
 def _require_file(layout: StoreLayout, request: JobRequest, facts: Facts) -> None:

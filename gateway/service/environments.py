@@ -55,7 +55,7 @@ class Environments:
         self._site = site
         self._store = store
         self._history = history
-        self._conversions = Conversions(site.gateway, store, history, locks)
+        self._conversions = Conversions(site.gateway, site.audit, store, history, locks)
         self._systems = Systems(site.systems, site.gateway.state, store, history, locks)
 
     def publish(self, name: str, environment: Environment, progress: Progress, on_event: EventSink) -> Published:

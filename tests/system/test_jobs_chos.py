@@ -1,0 +1,115 @@
+"""Jobs in environments that the site's staff make: two users, one who may not; binds, variables, `~/.chos`."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.archives import layer_tar
+from tests.system import images
+from tests.system.cray import Cray
+from tests.system.scripts import expected, ranks
+
+ALICE, BOB = 1001, 1002
+_MAP = "/etc/udi/chos.d"
+_SL6 = '[sl6]\npath = "/scratch/chos/sl6"\nbinds = ["/scratch/common:/usr/common:ro"]\nenv = {CHOS = "sl6"}\n'
+
+
+class Staff:
+    """Who makes environments, and the map."""
+
+    def __init__(self, cray: Cray) -> None:
+        self.cray = cray
+        self.map = cray.machine.path(_MAP)
+        self.map.mkdir(parents=True, exist_ok=True)
+        self.map.chmod(0o755)
+        tree = cray.machine.path("/scratch/chos/sl6")
+        common = cray.machine.path("/scratch/common")
+        if not tree.exists():
+            self._make(tree)
+            common.mkdir(mode=0o755)
+            (common / "shown").write_text("the site's own\n")
+
+    @staticmethod
+    def _make(tree: Path) -> None:
+        tree.mkdir(parents=True)
+        for number, entries in enumerate(images.tiny("made by the staff")):
+            archive = tree.parent / f"{number}.tar"
+            archive.write_bytes(layer_tar(entries))
+            subprocess.run(["tar", "-xpf", archive, "-C", tree], check=True)
+            archive.unlink()
+        tree.chmod(0o755)
+
+    def write(self, text: str) -> None:
+        (self.map / "site.toml").write_text(text)
+        (self.map / "site.toml").chmod(0o644)
+
+    def publish(self, *names: str) -> str:
+        done = self.cray.machine.run_as("udi", ["/opt/udi/bin/udi-gateway", "chos", "publish", *names])
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture
+def staff(cray: Cray) -> Iterator[Staff]:
+    staff = Staff(cray)
+    yield staff
+    staff.write("")
+    staff.publish()
+
+
+def _note_id(staff: Staff, published: str) -> None:
+    """The image is one of this machine's, for the pictures of its nodes."""
+    staff.cray.ids["chos"] = published.split()[1]
+
+
+def test_two_users_and_one_who_may_not(staff: Staff) -> None:
+    cray = staff.cray
+    staff.write(_SL6)
+    assert (
+        "the site has not published the environment sl6 yet" in cray.udi("alice", "lookup", "chos:sl6", code=6).stderr
+    )
+    _note_id(staff, staff.publish())
+    look = "echo $CHOS $(cat /usr/common/shown) $(touch /usr/common/x 2>/dev/null && echo WRITABLE) $UDI_IMAGE"
+    script = ranks() + f"aprun -q -n 1 -b /opt/udi/bin/udi-run sh -c '{look}'\n"
+    for user, uid in (("alice", ALICE), ("bob", BOB)):
+        ended = cray.run(user, script, image="chos:sl6")
+        *lines, last = ended.output.splitlines()
+        assert sorted(lines) == expected("made by the staff", uid), ended
+        assert last == "sl6 the site's own chos:sl6"
+    staff.write(_SL6 + 'groups = ["physics"]\n')
+    assert "bob may not use the environment sl6" in cray.refused("bob", "-v", "UDI=chos:sl6")
+    assert cray.run("alice", image="chos:sl6").state == "C"
+    said = cray.refused("alice", "-v", "UDI=chos:sl6,UDI_VOLUMES=/scratch/common:/usr/common")
+    assert "no volume may be mounted on /usr/common" in said
+    assert "chos:sl6" in cray.admin("chos", "list").replace("sl6\t", "chos:sl6\t")
+    assert "other users may use it" in cray.admin("chos", "check", code=2)
+    cray.assert_clean()
+
+
+def test_the_map_changes_while_a_job_waits(staff: Staff) -> None:
+    """The map of the moment decides: who was taken off it is refused at the start, by the user's own error."""
+    cray = staff.cray
+    staff.write(_SL6)
+    _note_id(staff, staff.publish())
+    for text, said in (
+        (_SL6 + 'users = ["bob"]\n', "alice may not use the environment sl6"),
+        ("", "the site has no environment sl6"),
+    ):
+        staff.write(_SL6)
+        job = cray.qsub("alice", ranks(), "-h", image="chos:sl6")
+        staff.write(text)
+        cray.machine.run_as("alice", ["/usr/bin/qrls", job], check=True)
+        ended = cray.ended(job)
+        assert ended.state == "C" and len(ended.codes) == 1, ended
+        assert said in ended.error, ended
+    staff.write(_SL6 + "user = 1\n")
+    assert (
+        "image not checked"
+        in cray.machine.run_as("alice", ["/usr/bin/qsub", "-h", "-v", "UDI=chos:sl6"], input="true\n").stderr
+    )
+    cray.reset()
+    cray.assert_clean()
