@@ -69,8 +69,23 @@ static int is_inherited(const char *list, const char *of_job)
 	       (whole == length || of_job[whole - length - 1] == ';');
 }
 
+/* Whether the site honors ~/.chos, and the user has one: udi-slurm-submit reads what it names. */
+static int has_home_file(void)
+{
+	char path[TEXT];
+	struct stat status;
+	const char *home = getenv("HOME");
+	return site.home && home && *home == '/' && snprintf(path, TEXT, "%s/.chos", home) < TEXT && !lstat(path, &status);
+}
+
+static int lacks_image(const struct list *list)
+{
+	return give_up("--%s needs --image, since %ss are inside an image", list->name, list->name);
+}
+
 static int submit(spank_t spank)
 {
+	static char at_home[] = "~/.chos";
 	char *job = spank_context() == S_CTX_LOCAL ? getenv("SLURM_JOB_ID") : NULL, *of_job = getenv("SLURM_SPANK_UDI_IMAGE");
 	if (site.wrong)
 		return give_up("an argument in plugstack.conf is not understood" SITE_FAULT);
@@ -80,12 +95,14 @@ static int submit(spank_t spank)
 	}
 	if (!image_text && getenv("_SLURM_SPANK_OPTION_udi_image")) /* for which Slurm does not call take_option */
 		take_option(0, getenv("_SLURM_SPANK_OPTION_udi_image"), 0);
+	if (!image_text && !job && has_home_file())
+		image_text = at_home;
 	for (const struct list *one = lists; one < lists + LISTS; one++)
 		if (*one->text && job && !IS_OUTSIDE && !is_inherited(*one->text, getenv(one->given)))
 			return give_up("%ss are the whole job's: give --%s to sbatch, to salloc, or to an srun outside of a job",
 			               one->name, one->name);
 		else if (*one->text && !job && (!image_text || IS_OUTSIDE))
-			return give_up("--%s needs --image, since %ss are inside an image", one->name, one->name);
+			return lacks_image(one);
 	if (!image_text || IS_OUTSIDE)
 		return 0;
 	if (job && (!of_job || !strcmp(of_job, image_text) || access(site.submit, X_OK) != 0))
@@ -101,6 +118,13 @@ static int submit(spank_t spank)
 		return -1;
 	if (!parse_answer(answer, values))
 		return give_up("what %s answers is not understood" SITE_FAULT, site.submit);
+	if (image_text == at_home)
+		image_text = values[0];
+	for (const struct list *one = lists; IS_OUTSIDE && one < lists + LISTS; one++)
+		if (*one->text)
+			return lacks_image(one);
+	if (IS_OUTSIDE)
+		return 0;
 	values[0] = image_text;
 	for (size_t at = 0; !job && at < PARTS + LISTS; at++) {
 		const char *name = at < PARTS ? parts[at][1] : lists[at - PARTS].given;

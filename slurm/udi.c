@@ -8,7 +8,7 @@
  * It never lets a task start on the host where an image was asked for: whatever is missing, forged or not understood
  * ends the task. It never starts a program as root, never acts as root on a path that a user or an image can bend, and
  * changes nothing of a job without an image: such a step costs one open() that finds nothing. In plugstack.conf:
- *     required udi.so submit=/PROGRAM notes=/DIRECTORY batch=inside|outside|alps seconds=N
+ *     required udi.so submit=/PROGRAM notes=/DIRECTORY batch=inside|outside|alps seconds=N [home=yes]
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -38,7 +38,7 @@ enum { NOTE_BYTES = 64 << 10, RUN_BYTES = 8 << 20, ANSWER_BYTES = 256 << 10, VAL
 static struct site {
 	const char *submit, *notes, *batch;
 	unsigned seconds;
-	int wrong;
+	int wrong, home;
 } site = {.wrong = 1};
 
 /* The options as they were written; NULL where they were not. */
@@ -82,7 +82,7 @@ __attribute__((format(printf, 1, 2))) static int give_up(const char *format, ...
 static void read_arguments(int count, char **words)
 {
 	char rest;
-	site = (struct site){"/opt/udi/bin/udi-slurm-submit", "/var/run/udi-slurm", "inside", 3600, 0};
+	site = (struct site){"/opt/udi/bin/udi-slurm-submit", "/var/run/udi-slurm", "inside", 3600, 0, 0};
 	for (int at = 0; at < count; at++) {
 		const char *word = words[at];
 		if (!strncmp(word, "submit=/", 8))
@@ -91,6 +91,8 @@ static void read_arguments(int count, char **words)
 			site.notes = word + 6;
 		else if (!strcmp(word, "batch=inside") || !strcmp(word, "batch=outside") || !strcmp(word, "batch=alps"))
 			site.batch = word + 6;
+		else if (!strcmp(word, "home=yes"))
+			site.home = 1;
 		else if (sscanf(word, "seconds=%6u%c", &site.seconds, &rest) != 1 || site.seconds - 1 > 999998)
 			site.wrong = 1;
 	}

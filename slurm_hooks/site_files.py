@@ -53,6 +53,7 @@ def plugin_arguments(site: SiteConfig) -> tuple[str, ...]:
         f"notes={slurm.notes}",
         f"batch={'alps' if slurm.over_alps else slurm.batch}",
         f"seconds={slurm.submit_deadline}",
+        *(("home=yes",) if site.chos.home_file else ()),
     )
 
 

@@ -7,6 +7,9 @@ in the store yet, and shows the progress; and fixes the image that a tag stands 
 the job is accepted, and the image is checked when it starts. With `UDI_WAIT=no` in the environment, it does not wait
 for a pull. With `--job`, a step of that job asks: it may only name its job's image.
 
+TEXT is `~/.chos` where no image was given and the site honors that file of the user (`udi.homefile`); the answer is the
+image `none` where it names nothing.
+
 The plugin reads from stdout what the job is submitted with:
 
     image <reference>
@@ -29,6 +32,7 @@ from gateway.client.submission import image_id
 from slurm_hooks.request import NO_ID, requested
 from udi.accounts import account_of_uid
 from udi.config import DEFAULT_PATH, SiteConfig, load
+from udi.homefile import FILE, NONE, image_of_home
 from udi.reference import ImageReference, as_taught
 from udi.request import parse_volumes, require_sources
 from udi.sentences import report, sentence
@@ -38,6 +42,7 @@ from udiroot.errors import UdiError, UpstreamFailed, UsageError, printable
 
 PROGRAM = "udi-slurm-submit"
 _NO_JOB_YET = "0"
+_AT_HOME = f"~/{FILE}"
 _OPTIONS = ("--config", "--image", "--volumes", "--modules", "--job", "--job-image")
 _JOBS_IMAGE_ID = "SLURM_SPANK_UDI_ID"
 """Slurm's name, in a job's environment, for the id that its submission fixed."""
@@ -78,14 +83,26 @@ def _accepted(given: Mapping[str, str], environment: Mapping[str, str]) -> Answe
         raise UsageError(f"{WAIT} must be yes or no, not '{printable(environment[WAIT])}'")
     try:
         site = load(given.get("--config", DEFAULT_PATH))
+        if image == _AT_HOME and not (image := _of_home(site, environment.get("HOME", ""))):
+            return Answer(NONE, NO_ID)
         return _checked(site, image, volumes, modules, wait=waits(environment.get(WAIT, "")))
     except UdiError as error:
         if error.is_users:
             raise
+        if image in ("", _AT_HOME):
+            report(PROGRAM, f"{_AT_HOME} is not read, the job runs without an image: {sentence(error)}")
+            return Answer(NONE, NO_ID)
         report(PROGRAM, f"image not checked, it will be when the job starts: {sentence(error)}")
         volumes = ";".join(map(str, parse_volumes(volumes)))
         modules = ";".join(parse_modules(modules))
         return Answer(str(ImageReference.parse(as_taught(image).strip())), NO_ID, volumes, modules)
+
+
+def _of_home(site: SiteConfig, home: str) -> str:
+    image, warning = image_of_home(site, home)
+    if warning:
+        report(PROGRAM, f"warning: {warning}")
+    return image
 
 
 def _checked(site: SiteConfig, image: str, volumes: str, modules: str, *, wait: bool) -> Answer:

@@ -39,7 +39,9 @@ def site_files(site: SiteConfig, render: Renderer) -> list[SiteFile]:
         failed=_FAILED,
     )
     program = f"{site.install.bin}/{_FILTER}"
-    submit_filter = render("torque_hooks", "submit-filter", decided=_DECIDED, failed=_FAILED)
+    submit_filter = render(
+        "torque_hooks", "submit-filter", decided=_DECIDED, failed=_FAILED, home_file=site.chos.home_file
+    )
     return [
         _hook(torque, "prologue", prologue),
         _hook(torque, "epilogue", render("torque_hooks", "epilogue")),

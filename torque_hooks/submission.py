@@ -14,16 +14,18 @@ from collections.abc import Sequence
 from gateway.client.submission import image_id
 from torque_hooks.arguments import config_and_rest
 from torque_hooks.directives import Submission, read_submission
+from torque_hooks.homefile import with_image
 from torque_hooks.pin import with_pin
 from torque_hooks.review import review
-from torque_hooks.variables import is_requested, requested
+from torque_hooks.variables import IMAGE, is_requested, requested
 from udi.accounts import account_of_uid
 from udi.config import load
+from udi.homefile import FILE, image_of_home
 from udi.log import plain
 from udi.request import Pin, require_sources
 from udi.sentences import report, sentence
 from udi.waiting import WAIT, waits
-from udiroot.errors import UdiError
+from udiroot.errors import ConfigError, UdiError
 
 PROGRAM = "udi-submit-filter"
 _NO_JOB_YET = "0"
@@ -35,7 +37,12 @@ def filtered(arguments: Sequence[str], script: bytes) -> bytes | None:
     """The script that qsub submits, with a pin where the job requests an image; None where the job is refused."""
     config, arguments = config_and_rest(arguments)
     try:
-        return _pinned(config, arguments, script)
+        submission = read_submission(arguments, script, os.environ)
+        for warning in review(submission, os.environ):
+            report(PROGRAM, f"warning: {plain(warning, _MAX_WARNING)}")
+        if IMAGE not in submission.variables:
+            script, submission = _as_at_home(config, arguments, script, submission)
+        return _pinned(config, script, submission)
     except UdiError as error:
         if error.is_users:
             report(PROGRAM, sentence(error))
@@ -44,10 +51,31 @@ def filtered(arguments: Sequence[str], script: bytes) -> bytes | None:
         return script
 
 
-def _pinned(config: str, arguments: Sequence[str], script: bytes) -> bytes:
-    submission = read_submission(arguments, script, os.environ)
-    for warning in review(submission, os.environ):
+def _as_at_home(
+    config: str, arguments: Sequence[str], script: bytes, submission: Submission
+) -> tuple[bytes, Submission]:
+    """The script of a job that names no image with what `~/.chos` of its user names, and how qsub reads it then."""
+    home = os.environ.get("HOME", "")
+    if not os.path.lexists(f"{home}/{FILE}"):
+        return script, submission
+    try:
+        image, warning = image_of_home(load(config), home)
+    except ConfigError as error:
+        report(PROGRAM, f"~/{FILE} is not read, the job runs without an image: {sentence(error)}")
+        return script, submission
+    if warning:
         report(PROGRAM, f"warning: {plain(warning, _MAX_WARNING)}")
+    if not image:
+        return script, submission
+
+    def read(text: bytes) -> Submission:
+        return read_submission(arguments, text, os.environ)
+
+    script = with_image(script, submission, image, read)
+    return script, read(script)
+
+
+def _pinned(config: str, script: bytes, submission: Submission) -> bytes:
     variables = submission.variables
     if not is_requested(variables):
         return script

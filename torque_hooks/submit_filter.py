@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _copy(arguments: list[str]) -> int:
     script = _read(0, _MAX_SCRIPT)
-    if may_request_image(arguments, script, os.environb):
+    if may_request_image(arguments, script, os.environb) or _has_home_file():
         changed = _filtered(arguments, script)
         if changed is None:
             while _read(0, _CHUNK):
@@ -53,6 +53,12 @@ def _copy(arguments: list[str]) -> int:
         _write_all(1, script)
         script = _read(0, _CHUNK)
     return 0
+
+
+def _has_home_file() -> bool:
+    """Whether the user has a `~/.chos`, which the site may honor: what is in it is looked at by who reads the rest."""
+    home = os.environb.get(b"HOME", b"")
+    return home[:1] == b"/" and os.path.lexists(home + b"/.chos")
 
 
 def may_request_image(arguments: list[str], script: bytes, environment: "Mapping[bytes, bytes]") -> bool:

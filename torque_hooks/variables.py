@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torque_hooks.jobid import job_id
 from udi.accounts import Account
 from udi.config import SiteConfig
+from udi.homefile import NONE
 from udi.reference import as_taught
 from udi.request import JobRequest, Pin, job_request
 
@@ -19,8 +20,9 @@ ROOT_NAME = "UDI"
 
 
 def is_requested(variables: Mapping[str, str]) -> bool:
-    """Whether a job requests an image at all: an empty variable does not (cray-reference T62)."""
-    return bool(variables.get(IMAGE, "").strip())
+    """Whether a job requests an image at all: an empty variable does not (cray-reference T62), nor does `none`, by
+    which a user says that what `~/.chos` names is not meant."""
+    return variables.get(IMAGE, "").strip() not in ("", NONE)
 
 
 def requested(
