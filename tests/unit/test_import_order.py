@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "jobs": {*BASE, "nodehealth"},
     "torque_hooks": {*BASE, "jobs", "gateway.wire", "gateway.client"},
     "slurm_hooks": {*BASE, "jobs", "gateway.wire", "gateway.client"},
-    "outside": {*BASE, "jobs", "gateway.wire", "gateway.client", "torque_hooks", "slurm_hooks"},
+    "outside": {*BASE, "jobs", *GATEWAY[:-1], "torque_hooks", "slurm_hooks"},
     "admin": {
         *BASE,
         "alps",
