@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -45,7 +46,7 @@ _NOISE = _RANDOM.randbytes(3 << 20)
 
 def _of_sizes(block: int) -> list[Entry]:
     """Files around the sizes of blocks, of noise, of text and of zeros; with zeros before, within and behind; twice."""
-    sizes = {0, 1, 511, 512, 513, block // 2, block - 1, block, block + 1, 2 * block - 1, 2 * block, 2 * block + 1}
+    sizes = {0, 1, 511, 512, 513, block - 1, block, block + 1, 2 * block, 2 * block + 1}
     made: list[Entry] = [directory("sizes")]
     for size in sorted(sizes):
         for kind, data in (("noise", _NOISE), ("text", b"words of a text " * (size // 16 + 1)), ("zeros", bytes(size))):
@@ -58,7 +59,7 @@ def _of_sizes(block: int) -> list[Entry]:
     return made
 
 
-def _of_kinds() -> list[Entry]:
+def _of_kinds(depth: int = 600) -> list[Entry]:
     """All kinds of inodes, short and extended, with all that they may have."""
     one, link, pipe = file("kinds/one", b"1" * 5000, uid=5), symlink("kinds/link", "one"), _fifo("kinds/fifo")
     attributed = {"user.a": b"1"}
@@ -82,8 +83,8 @@ def _of_kinds() -> list[Entry]:
         *(file(f"kinds/time-{time}", b"", mtime=time) for time in (0, 1, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)),
         directory("kinds/" + "d" * 255),
         file("kinds/" + "d" * 255 + "/" + "f" * 255, b"long"),
-        *(directory("deep" + "/d" * depth) for depth in range(600)),
-        file("deep" + "/d" * 599 + "/f", b"deep"),
+        *(directory("deep" + "/d" * above) for above in range(depth)),
+        file("deep" + "/d" * (depth - 1) + "/f", b"deep"),
     ]
 
 
@@ -91,8 +92,10 @@ def _fifo(name: str, **more: dict[str, bytes]) -> Entry:
     return Entry(name.encode(), tarfile.FIFOTYPE, mode=0o622, **more)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("compression", ["gzip", "zstd", "xz"])
-@pytest.mark.parametrize("block_size", BLOCK_SIZES)
+@pytest.mark.parametrize(
+    ("block_size", "compression"),
+    [*((size, name) for size in BLOCK_SIZES[:2] for name in ("gzip", "zstd", "xz")), (BLOCK_SIZES[2], "gzip")],
+)
 def test_all_readers_find_what_the_layer_has(tmp_path: Path, block_size: int, compression: str) -> None:
     entries = [*BASE, *_of_sizes(block_size), *_of_kinds()]
     right = wanted(entries)
@@ -103,7 +106,9 @@ def test_all_readers_find_what_the_layer_has(tmp_path: Path, block_size: int, co
 
 
 def test_umoci_finds_the_same(tmp_path: Path) -> None:
-    entries = [*BASE, *_of_sizes(128 << 10), *_of_kinds()]
+    """But for attributes of symbolic links, which umoci does not restore."""
+    entries = [*BASE, *_of_sizes(64 << 10), *_of_kinds(depth=60)]
+    entries = [replace(each, xattrs={}) if each.kind == tarfile.SYMTYPE else each for each in entries]
     make_oci_layout(tmp_path / "oci", [entries])
     assert without_root(umoci_tree(tmp_path / "oci")) == by_kernel(write(tmp_path / "image", [entries]))
 
@@ -115,29 +120,20 @@ def test_as_many_names_as_a_group_of_a_listing_has(tmp_path: Path, count: int) -
     assert by_kernel(image) == by_unsquashfs(image, tmp_path / "out") == wanted(entries)
 
 
-def test_more_names_in_a_directory_than_16_bits_count(tmp_path: Path) -> None:
-    """Files, then subdirectories, each of which is a link to its parent. Names are found by the index, too."""
-    files = [f"{number:06}{'n' * (number % 90)}" for number in range(66_000)]
-    directories = [f"{number:05}" for number in range(65_537)]
-    entries = [
-        *BASE,
-        directory("files"),
-        *(file(f"files/{name}", b"") for name in files),
-        directory("directories"),
-        *(directory(f"directories/{name}") for name in directories),
-    ]
-    image = write(tmp_path / "image", [entries])
+def test_more_subdirectories_than_16_bits_count(tmp_path: Path) -> None:
+    """Each is a link to its parent. Between them are files, with names so long that the index is large as well."""
+    names = {f"{number:05}": directory(f"d/{number:05}") for number in range(65_537)}
+    names |= {f"{number:05}-{'n' * 249}": file(f"d/{number:05}-{'n' * 249}", b"") for number in range(0, 65_536, 64)}
+    image = write(tmp_path / "image", [[*BASE, directory("d"), *_RANDOM.sample(list(names.values()), len(names))]])
     with mounted(image) as root:
-        assert sorted(os.listdir(root / "files")) == files
-        assert sorted(os.listdir(root / "directories")) == directories
-        assert (root / "directories").stat().st_nlink == 2 + len(directories)
-        for name in [files[0], files[-1], *_RANDOM.sample(files, 300)]:
-            assert (root / "files" / name).stat().st_size == 0
-        assert not any((root / "files" / name).exists() for name in ("", "0", "~", "066000", files[500] + "x") if name)
+        assert os.listdir(root / "d") == sorted(names)
+        assert (root / "d").stat().st_nlink == 2 + 65_537
+        for name in ["00000", "65536", *_RANDOM.sample(list(names), 300)]:
+            assert (root / "d" / name).is_dir() == (len(name) == 5)
+            assert not (root / "d" / f"{name}~").exists()
     for words in (["unsquashfs", "-lc"], ["rdsquashfs", "--describe"]):
         listed = subprocess.run([*words, image], check=True, capture_output=True, timeout=60).stdout
-        assert listed.count(b"files/0") == len(files), words
-        assert listed.count(b"directories/") == len(directories), words
+        assert listed.count(b"d/") - listed.count(b"/d/d/") == len(names), words
 
 
 def test_many_attributes_and_many_sets_of_them(tmp_path: Path) -> None:
@@ -178,18 +174,8 @@ def test_a_file_of_more_than_32_bits_of_bytes(tmp_path: Path, block_size: int) -
         for position, text in parts.items():
             stream.seek(position)
             stream.write(text)
-    argv = [
-        "tar",
-        "-C",
-        tmp_path,
-        "--sparse",
-        "--format=pax",
-        "--owner=0",
-        "--group=0",
-        "-cf",
-        tmp_path / "layer",
-        "huge",
-    ]
+    options = ["--sparse", "--format=pax", "--owner=0", "--group=0"]
+    argv: list[str | Path] = ["tar", "-C", tmp_path, *options, "-cf", tmp_path / "layer", "huge"]
     subprocess.run(argv, check=True, timeout=60)
     image = write(tmp_path / "image", [BASE, (tmp_path / "layer").read_bytes()], block_size)
     assert image.stat().st_size < 1 << 20
