@@ -61,7 +61,7 @@ def _open_files() -> int:
     ("most", "plain"),
     [
         (0, []),
-        (_SIZES[0] - 1, [2]),
+        (_SIZES[0] - 1, [2, 3]),
         (_SIZES[0], [1]),
         (sum(_SIZES[:2]), [1, 2]),
         (sum(_SIZES) - 1, [1, 2]),
