@@ -193,7 +193,7 @@ def _peers(archive: str, stack: ExitStack, work: Path) -> dict[str, Callable[[st
     if missing:
         print(f"left out, since {', '.join(missing)} is not installed: Docker, Charliecloud", file=sys.stderr)
         return found
-    docker = stack.enter_context(Dockerd(work / "docker"))
+    docker = stack.enter_context(Dockerd(work / "docker", "overlay2"))
     docker.load(Path(archive), _NAME)
     found["docker export, tar, mksquashfs, zstd:3 (is in Docker already)"] = lambda at: by_docker(docker, at)
     found["docker export, ch-convert, gzip (is in Docker already)"] = lambda at: by_charliecloud(docker, at)
