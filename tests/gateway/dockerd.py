@@ -53,15 +53,10 @@ class Dockerd:
             self._process.terminate()
             self._process.wait(30)
 
-    def load(self, archive: Path, name: str = "") -> None:
-        """Load what `docker save` made of one image; under another name, too, if one is given."""
-        before = {image["Id"] for image in self.client.images()}
+    def load(self, archive: Path) -> None:
         with archive.open("rb") as stream:
             for line in self.client.load_image(stream):
                 assert "error" not in line, line
-        if name:
-            (loaded,) = {image["Id"] for image in self.client.images()} - before
-            self.client.tag(loaded, *name.split(":"))
 
     def names(self) -> set[str]:
         return {tag for image in self.client.images() for tag in image["RepoTags"] or []}
