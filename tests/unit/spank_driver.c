@@ -149,6 +149,7 @@ static int print_submission(int count, char **arguments)
 	for (int at = 3; at < count; at++) {
 		char *value = strchr(arguments[at], '=');
 		*value++ = 0;
+		site.home |= !strcmp(arguments[at], "--home"); /* as home=yes of plugstack.conf */
 		for (size_t option = 0; option < sizeof options / sizeof *options; option++)
 			if (!strcmp(arguments[at] + 2, options[option].name))
 				options[option].cb(options[option].val, value, 0);

@@ -66,6 +66,29 @@ def test_accepted(run: Run, text: str) -> None:
     assert run("--image", text) == (0, answer("debian:12"), "")
 
 
+def test_the_file_at_home(run: Run, tmp_path: Path) -> None:
+    sites = tmp_path / "chos.d"
+    sites.mkdir(mode=0o755)
+    (sites / "site.toml").write_text('[sl6]\npath = "/chos/sl6"\n')
+    (sites / "site.toml").chmod(0o644)
+    config, home = tmp_path / "udi.toml", tmp_path / ".chos"
+    home.write_text("sl6\n")
+    nothing = (0, answer("none", "-"), "")
+    assert run("--image", "~/.chos", HOME=str(tmp_path)) == nothing, "the site does not say so"
+    text = config.read_text() + f'[chos]\nhome_file = true\nmap = "{sites}"\n'
+    config.write_text(text)
+    assert run("--image", "~/.chos", HOME=str(tmp_path)) == (0, answer("chos:sl6"), "")
+    code, out, err = run("--image", "~/.chos", HOME=str(tmp_path), found=UpstreamFailed("it is down"))
+    assert (code, out) == (0, answer("chos:sl6", "-")) and "image not checked" in err
+    home.write_text("sl5\n")
+    code, out, err = run("--image", "~/.chos", HOME=str(tmp_path))
+    assert (code, out) == nothing[:2] and "names 'sl5', which the site does not have" in err
+    config.write_text("[chos]\n")
+    home.write_text("sl6\n")
+    code, out, err = run("--image", "~/.chos", HOME=str(tmp_path))
+    assert (code, out) == nothing[:2] and "~/.chos is not read, the job runs without an image" in err
+
+
 def test_warnings_are_shown_and_the_job_is_accepted(run: Run) -> None:
     code, out, err = run("--image", "debian:12", warnings=("image debian:12 has 1 high finding\x1b[31m",))
     assert (code, out) == (0, answer("debian:12"))

@@ -506,6 +506,35 @@ def test_an_image_that_the_environment_alone_asks_for(submit: Submit) -> None:
     assert b"UDI_IMAGE=debian:12\n" in done.stdout
 
 
+def test_the_file_at_home_where_the_site_honors_it(submit: Submit, tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path)}
+    answer = "image chos:sl6\nid {}\nvolumes {}\nmodules \nend\n"
+    submit.answers(answer.format("ab" * 32, ""))
+    assert (submit.run("sbatch", "--home=yes", env=home).stdout, submit.words()) == (b"", []), "there is none"
+    (tmp_path / ".chos").symlink_to("/nowhere")  # which the program looks at
+    assert (submit.run("sbatch", env=home).stdout, submit.words()) == (b"", []), "the site does not say so"
+    done = submit.run("sbatch", "--home=yes", env=home)
+    assert submit.words() == ["--image", "~/.chos"]
+    assert done.stdout.startswith(b"UDI_IMAGE=chos:sl6\nUDI_ID=abab"), done
+    submit.answers(answer.format("-", "/a:/b"))
+    submit.run("sbatch", "--home=yes", "--volume=/a:/b", env=home)
+    assert submit.words() == ["--image", "~/.chos", "--volumes", "/a:/b"]
+    for options in (("--image=none",), ("--image=debian:12",)):
+        submit.run("sbatch", "--home=yes", *options, env=home)
+        assert "~/.chos" not in submit.words()
+    submit.run("srun", "--home=yes", env={**JOB, **home})
+    assert submit.words() == [], "a step is its job's"
+
+
+def test_the_file_at_home_names_nothing(submit: Submit, tmp_path: Path) -> None:
+    (tmp_path / ".chos").touch()
+    submit.answers("image none\nid -\nvolumes \nmodules \nend\n")
+    done = submit.run("sbatch", "--home=yes", env={"HOME": str(tmp_path)})
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    done = submit.run("sbatch", "--home=yes", "--volume=/a:/b", env={"HOME": str(tmp_path)})
+    assert (done.returncode, b"--volume needs --image" in done.stderr) == (255, True)
+
+
 JOB = {"SLURM_JOB_ID": "7", "SLURM_SPANK_UDI_IMAGE": "debian:12", "SLURM_SPANK_UDI_GIVEN_VOLUMES": "/a:/b;/c:/d;/e:/f"}
 
 
