@@ -71,7 +71,7 @@ def test_two_users_one_who_may_not_and_the_file_at_home(staff: Staff) -> None:
     staff.write(_SL6)
     staff.publish()
     for user, uid in (("alice", ALICE), ("bob", BOB)):
-        code, said = slurm.batch(user, f"srun sh -c '{_LOOK}'", "--image=chos:sl6")
+        code, said = slurm.batch(user, _LOOK, "--image=chos:sl6")
         assert code == 0, said
         first, second = said.splitlines()
         assert first.split()[1:] == ["made-by-staff", str(uid)] and second == "sl6 shown chos:sl6"

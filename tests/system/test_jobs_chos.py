@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from tests.gateway.archives import layer_tar
 from tests.system import images
-from tests.system.cray import Cray
+from tests.system.cray import Cray, home_of
 from tests.system.scripts import expected, ranks
 
 ALICE, BOB = 1001, 1002
@@ -109,4 +110,26 @@ def test_the_map_changes_while_a_job_waits(staff: Staff) -> None:
     assert (held.state, held.starts) == ("H", 2), held
     assert any("unknown key sl6.user" in line and "site.toml" in line for line in held.log), held
     cray.machine.run_as("root", ["qdel", held.id])
+    cray.assert_clean()
+
+
+def test_the_file_at_home_is_honored_where_the_site_says_so(staff: Staff) -> None:
+    cray = staff.cray
+    staff.write(_SL6)
+    _note_id(staff, staff.publish())
+    home = cray.machine.path(f"{home_of('alice')}/.chos")
+    home.write_text("sl6\n")
+    os.chown(home, home.parent.stat().st_uid, home.parent.stat().st_gid)
+    script = "#PBS -v A=1\n" + ranks() + "echo $A $CRAY_ROOTFS\n"
+    outside = [f"rank {rank} in NO IMAGE as {ALICE}" for rank in range(4)]
+    try:
+        assert cray.run("alice", script, image="").output.splitlines()[-1] == "1"
+        with cray.configured({"chos": {"home_file": True}}):
+            *lines, last = cray.run("alice", script, image="").output.splitlines()
+            assert (sorted(lines), last) == (expected("made by the staff", ALICE), "1 UDI")
+            assert "~/.chos asks for chos:sl6, but qsub goes by its own -v alone" in cray.refused("alice", "-v", "B=1")
+            for image, words in (("none", outside), ("tiny:1", expected(cray.marker("tiny:1"), ALICE))):
+                assert set(words) <= set(cray.run("alice", ranks(), image=image).output.splitlines()), image
+    finally:
+        home.unlink()
     cray.assert_clean()
