@@ -174,5 +174,10 @@ def _clash(site: SiteConfig, bind: Bind) -> str:
         return f"source {bind.source} contains {own}, which shifter-xc manages"
     targets = [(each.target or each.source, f"site file system {each.source}") for each in site.node.filesystems]
     targets += [(step.target, f"site {step.kind} {step.target}") for step in site.node.steps]
+    targets += [
+        (target, f"{printable(target)} of module {name}")
+        for name, module in site.modules.items()
+        for _, target, _ in module.targets()
+    ]
     hidden = next((what for target, what in targets if is_within(target, bind.target)), "")
     return f"target {bind.target} would hide {hidden}" if hidden else ""

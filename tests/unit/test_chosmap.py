@@ -73,6 +73,7 @@ def test_no_directory_is_an_empty_map(tmp_path: Path) -> None:
         (_GOOD + 'binds = ["/a:/c", "/b:/c"]\n', "sl6.binds[1]: two have the target /c", ""),
         (_GOOD + 'binds = ["/var:/c"]\n', "sl6.binds[0]: source /var contains /var/udi", ""),
         (_GOOD + 'binds = ["/a:/scratch"]\n', "target /scratch would hide site file system /lus", ""),
+        (_GOOD + 'binds = ["/a:/mpi"]\n', "target /mpi would hide /mpi/lib of module mpich", ""),
         (_GOOD + 'env = {HOME = "/x"}\n', "sl6.env must not have HOME", ""),
         (_GOOD + "env = {A = 1}\n", "sl6.env.A must be a string", ""),
         (_GOOD + 'users = ["a b"]\n', "sl6.users must be the name of an account", ""),
@@ -85,7 +86,10 @@ def test_no_directory_is_an_empty_map(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_map_is_one_line(tmp_path: Path, text: str, said: str, hint: str) -> None:
-    more = 'node.filesystems = [{source = "/lus", target = "/scratch"}]'
+    more = (
+        'node.filesystems = [{source = "/lus", target = "/scratch"}]\n'
+        'modules.mpich.mounts = ["/global/mpich:/mpi/lib:ro"]\n'
+    )
     site = _site(tmp_path, text, more, other='[good]\npath = "/a"\n')
     found, errors = map_and_errors(site)
     assert list(found.environments) == ["good"]
