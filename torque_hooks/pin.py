@@ -25,7 +25,7 @@ CARRIED_PREFIX = "#UDI carries "
 _PREFIX = PIN_PREFIX.encode()
 _CARRIED = CARRIED_PREFIX.encode()
 _PIECE = 800
-"""Characters of a piece: versions of qsub read a script in pieces of their own, and take a comment's rest for a command."""
+"""Characters of a piece: some qsub read a line in pieces of their own, and take a comment's rest for a command."""
 _ID = re.compile(r"[0-9a-f]{64}")
 _SEARCHED_BYTES = 1 << 20
 

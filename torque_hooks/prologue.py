@@ -22,7 +22,7 @@ from torque_hooks.arguments import PrologueCall, config_and_rest, prologue_call
 from torque_hooks.exit_codes import ABORT, REQUEUE, RUN, prologue_code
 from torque_hooks.holds import Torque
 from torque_hooks.jobid import job_id
-from torque_hooks.pin import PIN_PREFIX, carried_text, find_pin
+from torque_hooks.pin import CARRIED_PREFIX, PIN_PREFIX, carried_text, find_pin
 from torque_hooks.qstat import TorqueJob, read_job
 from torque_hooks.settings import TorqueConfig
 from torque_hooks.userline import append_for

@@ -17,7 +17,7 @@ from torque_hooks.arguments import config_and_rest
 from torque_hooks.directives import Submission, read_submission
 from torque_hooks.pin import with_carried, with_pin
 from torque_hooks.review import review
-from torque_hooks.variables import IMAGE, is_requested, requested
+from torque_hooks.variables import IMAGE, MODULES, VOLUMES, is_requested, requested
 from udi.accounts import account_of_uid
 from udi.carried import Carried
 from udi.config import load
@@ -72,9 +72,12 @@ def _require_place(submission: Submission, script: bytes, carried: str) -> None:
     """Raise UsageError where there are no lines of a script that could carry what the file says."""
     if submission.is_interactive or not _takes_a_comment(submission, script):
         what = "an interactive job has no script" if submission.is_interactive else "a program has no lines"
-        name = Carried.parse(carried).file
+        found = Carried.parse(carried)
+        typed = [f"{IMAGE}={found.image}", *([f"{VOLUMES}={found.volumes}"] if found.volumes else [])]
+        typed += [f"{MODULES}={found.modules}"] if found.modules else []
         raise UsageError(
-            f"{what} to carry environment file {printable(name)}", f"type what udi env show {printable(name)} prints"
+            f"{what} to carry environment file {printable(found.file)}",
+            f"type what it says: -v '{printable(','.join(typed))}'; its environment goes with udi-run --env",
         )
 
 

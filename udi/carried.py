@@ -1,4 +1,4 @@
-"""What a job carries of an environment file: read when it was submitted, and parsed again, as user text, where it starts.
+"""What a job carries of an environment file: read at submission, and parsed again, as user text, where it starts.
 
 `UDI=@FILE` and `--image=@FILE` name a file that only its user's own programs open (`udi.runfile`). From then on the job
 has this text, whatever becomes of the file: records `KEYWORD=VALUE`, separated by `;`, each value with every byte
@@ -53,10 +53,12 @@ class RunChanges:
             name, equals, value = text.partition("=")
             rule: Listed | Variable = Listed() if keyword in ("prepend", "append") else Variable()
             pair = name if keyword == "unset" else (name, value)
-            if words := "has a control character" if has_control(text) else rule.broken_by(pair):
-                yield f"environment {printable(name)}", words
+            if has_control(text):
+                yield "environment", f"has a control character at {printable(name)}"
+            elif words := rule.broken_by(pair):
+                yield "environment", words
             elif bool(equals) == (keyword == "unset"):
-                yield f"environment {printable(name)}", "is not a variable"
+                yield "environment", f"has no variable at {printable(name)}"
 
 
 UNCHANGED = RunChanges()
@@ -64,8 +66,8 @@ UNCHANGED = RunChanges()
 
 @dataclass(frozen=True)
 class Carried:
-    """What an environment file says, as it would have been typed: `image` as `UDI=` takes it, `volumes` and `modules` as
-    lists separated by `;`. `file` is how the user named it."""
+    """What an environment file says, as it would have been typed: `image` as `UDI=` takes it, `volumes` and `modules`
+    as lists separated by `;`. `file` is how the user named it."""
 
     file: str
     image: str
@@ -144,7 +146,7 @@ def asked(image: str, volumes: str = "", modules: str = "", carried: str = "") -
     if not carried:
         raise UsageError(
             f"environment file {printable(name)}: the job carries nothing of it",
-            "what submits jobs here has not read it; udi env show prints what to type in its place",
+            "what submits jobs here has not read it; udi env show prints what it says, to be typed in its place",
         )
     found = Carried.parse(carried)
     if found.file != name:
