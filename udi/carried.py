@@ -100,7 +100,7 @@ class Carried:
                 environment.append((keyword, value))
             else:
                 raise _not_understood(keyword)
-        if "file" not in single or "image" not in single:
+        if not single.get("file") or not single.get("image"):
             raise _not_understood("file and image")
         replaced = {name: tuple(words[name]) if name in words else None for name in _WORDS}
         run = RunChanges(single.pop("workdir", ""), replaced["entrypoint"], replaced["args"], tuple(environment))

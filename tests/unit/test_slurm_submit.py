@@ -54,8 +54,8 @@ def run(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.M
     return once
 
 
-def answer(image: str, found: str = ID, volumes: str = "", modules: str = "") -> str:
-    return f"image {image}\nid {found}\nvolumes {volumes}\nmodules {modules}\nend\n"
+def answer(image: str, found: str = ID, volumes: str = "", modules: str = "", carried: str = "") -> str:
+    return f"image {image}\nid {found}\nvolumes {volumes}\nmodules {modules}\nrun {carried}\nend\n"
 
 
 @pytest.mark.parametrize("text", ["debian:12", "docker.io/library/debian:12", "docker:debian:12", " debian:12"])
