@@ -54,8 +54,8 @@ def read_run_file(path: str, environment: Mapping[str, str]) -> Carried:
     """What the file at `path` says. Raises UsageError with the first of what is wrong."""
     found, wrong = examined(path, environment)
     if found is None:
-        more = f"and {len(wrong) - 1} more: " if len(wrong) > 1 else ""
-        raise UsageError(f"environment file {wrong[0]}", f"{more}udi env check {printable(path)}")
+        more = f"and {len(wrong) - 1} more: udi env check {printable(path)}" if len(wrong) > 1 else ""
+        raise UsageError(f"environment file {wrong[0]}", more)
     return found
 
 

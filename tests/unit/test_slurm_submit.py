@@ -126,6 +126,27 @@ def test_without_a_configuration_the_text_is_still_checked(run: Run, tmp_path: P
     assert run("--image", "debian", "--modules", "any;b")[1] == answer("debian:latest", "-", "", "any;b")
 
 
+def test_an_environment_file(run: Run, tmp_path: Path) -> None:
+    file, data = tmp_path / "run.toml", tmp_path / "scratch/data"
+    file.write_text(f'image = "debian:12"\nvolumes = ["{data}:/a"]\n[environment]\nA = "1 2"\n')
+    carried = f"file={file};image=debian:12;volumes={data}:/a;set=A%3D1%202"
+    assert run("--image", f"@{file}") == (0, answer("debian:12", carried=carried), "")
+    typed = run("--image", f"@{file}", "--volumes", f"{data}:/b", "--modules", "gpu")
+    assert typed == (0, answer("debian:12", ID, f"{data}:/b", "gpu", carried), "")
+    assert "have the same target" in run("--image", f"@{file}", "--volumes", f"{data}/x:/a")[2]
+    job = ("--job", "7", "--job-image", f"@{file}")
+    environment = {"SLURM_SPANK_UDI_RUN": carried}
+    file.unlink()
+    for step in ("debian:12", "docker:debian:12", f"@{file}"):
+        assert run("--image", step, *job, **environment)[:2] == (0, answer("debian:12", "-"))
+    code, out, err = run("--image", "@other.toml", *job, **environment)
+    assert (code, out) == (2, "") and "environment file other.toml was asked for in job 7" in err
+    assert run("--image", "debian:13", *job, **environment)[0] == 2
+    code, out, err = run("--image", f"@{file}")
+    line = f"udi-slurm-submit: environment file {file}: it cannot be read: no such file or directory\n"
+    assert (code, out, err) == (2, "", line)
+
+
 def test_a_step_names_its_jobs_image_by_any_name(run: Run) -> None:
     job = ("--job", "7", "--job-image", "docker:debian:12")
     environment = {"SLURM_SPANK_UDI_ID": ID}
