@@ -140,6 +140,20 @@ def _check_signatures(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
                 yield _error(site, f"{key}: {path} cannot be read by store.account {account.name}: {blocked}")
 
 
+def _check_audit(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
+    """The gateway can tell when the scanner's feed has changed."""
+    for _ in _raised(lambda: _store_account(site)):
+        return  # reported with the store
+    account = _store_account(site)
+    for path in site.audit.feed:
+        if not os.path.isdir(site.gateway.state) and not os.path.lexists(path):
+            continue  # the gateway works on another host
+        if not os.path.exists(path):
+            yield _error(site, f"audit.feed: {path} does not exist", "an empty directory will do until it is filled")
+        elif blocked := hindrance(path, account, os.R_OK | os.X_OK if os.path.isdir(path) else os.R_OK):
+            yield _error(site, f"audit.feed: {path} cannot be read by store.account {account.name}: {blocked}")
+
+
 def _read_verifier(rule: SignatureRule) -> None:
     Verifier(read_keys(rule.keys))
 
@@ -228,8 +242,9 @@ def _check_programs(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
 def _programs_of_gateway(site: SiteConfig) -> Mapping[str, str]:
     gateway = site.gateway
     packers = {"gateway.tar2sqfs": gateway.tar2sqfs, "gateway.rdsquashfs": gateway.rdsquashfs}
-    rsyncs = {f"systems[{number}].rsync": system.rsync for number, system in enumerate(site.systems)}
-    return {**({"gateway.mke2fs": gateway.mke2fs} if gateway.format == "ext4" else packers), **rsyncs}
+    others = {f"systems[{number}].rsync": system.rsync for number, system in enumerate(site.systems)}
+    others |= {"audit.command": site.audit.command[0]} if site.audit.is_on else {}
+    return {**({"gateway.mke2fs": gateway.mke2fs} if gateway.format == "ext4" else packers), **others}
 
 
 def _check_access(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
@@ -279,6 +294,7 @@ _CHECKS = (
     _check_gateway,
     _check_modules,
     _check_signatures,
+    _check_audit,
     _check_files,
     _check_places,
     _check_programs,

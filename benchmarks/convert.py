@@ -90,17 +90,22 @@ def usual_way(archive: str, work: str) -> None:
 
 def by_docker(docker: Dockerd, work: str) -> None:
     """The image is in Docker already, as after `docker pull`: exported, unpacked, packed."""
-    _run(["/bin/sh", "-c", _EXPORT, "sh", docker.socket, work])
+    _run(["/bin/sh", "-c", _EXPORT, "sh", docker.socket, work, _image_of(docker)])
     packer_alone(f"{work}/tree", work)
 
 
 def by_charliecloud(docker: Dockerd, work: str) -> None:
     """Likewise, by Charliecloud: its own squashfs, by mksquashfs with gzip."""
-    _run(["/bin/sh", "-c", _EXPORT_TAR, "sh", docker.socket, work])
+    _run(["/bin/sh", "-c", _EXPORT_TAR, "sh", docker.socket, work, _image_of(docker)])
     _run(["ch-convert", "--tmp", work, "-i", "tar", "-o", "squash", f"{work}/tree.tar.gz", f"{work}/charliecloud.sqfs"])
 
 
-_CREATE = 'c=$(docker -H "$1" create image:1 /none) && '
+def _image_of(docker: Dockerd) -> str:
+    """The id of the one image that the daemon has."""
+    return str(docker.client.images()[0]["Id"])
+
+
+_CREATE = 'c=$(docker -H "$1" create "$3" /none) && '
 _EXPORT = _CREATE + 'mkdir "$2/tree" && docker -H "$1" export "$c" | tar -C "$2/tree" -xf - && docker -H "$1" rm "$c"'
 _EXPORT_TAR = _CREATE + 'docker -H "$1" export "$c" | gzip -1 >"$2/tree.tar.gz" && docker -H "$1" rm "$c"'
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from udi.architecture import KNOWN_ARCHITECTURE
+from udi.audit import AuditConfig
 from udi.environment import EnvironmentConfig
 from udi.registries import RegistryConfig
 from udi.settings import (
@@ -342,6 +343,7 @@ class SiteConfig:
     machine: str = setting("", "the machine that jobs run on, by the name of its table; empty: a Cray")
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     registry: RegistryConfig = field(default_factory=RegistryConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
     signatures: SignaturesConfig = field(default_factory=SignaturesConfig)
     systems: tuple[SystemConfig, ...] = setting([], "additional image stores that get every image")
     node: NodeConfig = field(default_factory=NodeConfig)

@@ -10,9 +10,10 @@ import pytest
 
 from gateway.client import client
 from gateway.client.client import Pending
+from gateway.wire.messages import Found
 from slurm_hooks import submit
 from udi.config import SiteConfig
-from udiroot.errors import ImageInvalid, NotFound, TimedOut, UdiError, UpstreamFailed
+from udiroot.errors import ImageInvalid, NotFound, NotPermitted, TimedOut, UdiError, UpstreamFailed
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a configuration is root's")
 ID = "ab" * 32
@@ -38,11 +39,13 @@ def run(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.M
     config = tmp_path / "udi.toml"
     config.write_text(f'[store]\npath = "{tmp_path}"\n[volumes]\nallowed = ["{tmp_path}/scratch"]\n{MODULES}')
 
-    def once(*words: str, found: str | Pending | UdiError = ID, **environment: str) -> tuple[int, str, str]:
-        def answer(site: SiteConfig, reference: str, **more: object) -> str | Pending:
+    def once(
+        *words: str, found: str | Pending | UdiError = ID, warnings: tuple[str, ...] = (), **environment: str
+    ) -> tuple[int, str, str]:
+        def answer(site: SiteConfig, reference: str, **more: object) -> Found | Pending:
             if isinstance(found, UdiError):
                 raise found
-            return found
+            return found if isinstance(found, Pending) else Found(reference=reference, id=found, warnings=warnings)
 
         monkeypatch.setattr(client, "submit", answer)
         for name, value in environment.items():
@@ -61,6 +64,18 @@ def answer(image: str, found: str = ID, volumes: str = "", modules: str = "", ca
 @pytest.mark.parametrize("text", ["debian:12", "docker.io/library/debian:12", "docker:debian:12", " debian:12"])
 def test_accepted(run: Run, text: str) -> None:
     assert run("--image", text) == (0, answer("debian:12"), "")
+
+
+def test_warnings_are_shown_and_the_job_is_accepted(run: Run) -> None:
+    code, out, err = run("--image", "debian:12", warnings=("image debian:12 has 1 high finding\x1b[31m",))
+    assert (code, out) == (0, answer("debian:12"))
+    assert err == "udi-slurm-submit: warning: image debian:12 has 1 high finding\\x1b[31m\n"
+
+
+def test_an_image_that_the_site_refuses(run: Run) -> None:
+    refused = NotPermitted("image debian:12 has 1 critical finding, which this site refuses for new jobs", "see it")
+    code, out, err = run("--image", "debian:12", found=refused)
+    assert (code, out, err.count("\n")) == (4, "", 1) and "1 critical finding" in err and "see it" in err
 
 
 def test_docker_before_a_name_alone(run: Run) -> None:

@@ -21,7 +21,7 @@ from udiroot.errors import ConfigError, UpstreamFailed, UsageError
 
 INSIDE, OUTSIDE, TORQUE = UnscriptedSlurm(inside=True), UnscriptedSlurm(inside=False), UnscriptedTorque()
 STORE = StoreConfig(path="/images")
-WORDS = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0\n"), max_size=12), max_size=5)
+WORDS = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12), max_size=5)
 
 
 @pytest.mark.parametrize(
