@@ -40,6 +40,8 @@ from udiroot.errors import UdiError, UsageError, printable
 KEYS = ("image", "volumes", "modules", "unset", "workdir", "entrypoint", "args", "environment")
 _OURS_ONLY = ("volumes", "modules", "unset", "args", "environment")
 _MAX_BYTES = 64 << 10
+_MAX_NAME = 390
+"""Characters of a file's name: a note of Slurm's hooks keeps so many, by which a step knows its job's."""
 
 
 def carry(image: str, environment: Mapping[str, str]) -> str:
@@ -76,14 +78,16 @@ def examined(path: str, environment: Mapping[str, str]) -> tuple[Carried | None,
 
 def _document(path: str) -> Mapping[str, Any]:
     """The TOML of a regular file. Raises UsageError."""
+    if len(path) > _MAX_NAME or not path.isprintable():
+        raise UsageError(f"its name has over {_MAX_NAME} characters, or some that cannot be printed")
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         with os.fdopen(descriptor, "rb") as stream:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise UsageError("it is not a regular file")
             text = stream.read(_MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # a NUL in the path is a ValueError
-        raise UsageError(f"it cannot be read: {reason(error) if isinstance(error, OSError) else error}") from error
+    except OSError as error:
+        raise UsageError(f"it cannot be read: {reason(error)}") from error
     if len(text) > _MAX_BYTES:
         raise UsageError(f"it has over {_MAX_BYTES} bytes")
     try:

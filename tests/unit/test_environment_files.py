@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from udi.carried import Carried, RunChanges
-from udi.runfile import carry, examined, read_run_file
+from udi.edf import EDF_KEYS
+from udi.runfile import KEYS, carry, examined, read_run_file
 from udiroot.errors import UsageError
 
 USERS = {"USER": "alice", "SCRATCH": "/scratch/alice", "EMPTY": "", "ODD": "a\nb"}
@@ -184,9 +187,21 @@ def test_what_is_no_file_is_refused_and_never_waited_for(file: Path) -> None:
     os.mkfifo(file)
     assert examined("run.toml", USERS)[1] == ("run.toml: it is not a regular file",)
     assert examined("none.toml", USERS)[1] == ("none.toml: it cannot be read: no such file or directory",)
-    assert "it cannot be read" in examined("a\0b", USERS)[1][0]
+    for name in ("a\0b", "a\nb", "x" * 391):
+        assert "its name has over 390 characters, or some that cannot be printed" in examined(name, USERS)[1][0]
+    assert examined("", USERS)[0] is None
     assert examined("/dev/null", USERS)[1] == ("/dev/null: it is not a regular file",)
     assert carry("debian:12", USERS) == ""
+
+
+def test_the_document_has_every_key_and_an_example_that_is_right(file: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs/environment-files.md").read_text()
+    ours, edf = text.split("## EDF files")
+    for part, keys in ((ours, KEYS), (edf, EDF_KEYS)):
+        assert not [key for key in keys if f"`{key}`" not in part and f"`[{key}]`" not in part]
+    file.write_text(re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0])
+    assert set(tomllib.loads(file.read_text())) == set(KEYS)
+    assert read_run_file("run.toml", USERS).volumes == "/scratch/alice/run:/output;/scratch/shared/data:/input:ro"
 
 
 VALUES = st.recursive(
