@@ -86,9 +86,6 @@ def test_refused_at_submission(site: Cray) -> None:
     path.write_text('image = "tiny:1"\nvolumes = ["/root:/x"]\n')
     said = site.refused("alice", "-v", "UDI=@/home/alice/run.toml")
     assert "volume /root:/x: source /root is not in a directory that the site allows" in said
-    path.write_text('image = "tiny:1"\n')
-    said = site.refused("alice", "-I", "-v", "UDI=@/home/alice/run.toml")
-    assert "an interactive job has no script to carry environment file /home/alice/run.toml" in said
 
 
 def test_past_the_filter_a_job_ends_with_the_reason(site: Cray) -> None:
