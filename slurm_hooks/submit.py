@@ -129,9 +129,8 @@ def _step(given: Mapping[str, str], environment: Mapping[str, str]) -> Answer:
             f"environment file {printable(step.strip()[1:])} was asked for in job {printable(job)}",
             "such a file is the whole job's: name it to sbatch, to salloc, or to an srun outside of a job",
         )
-    names = [asked(text, carried=carried).image for text in (step, *([jobs] if jobs else ()))]
-    wanted, has = (*(_reference(given, name) for name in names), None)[:2]
-    assert wanted is not None
+    wanted = _reference(given, asked(step, carried=carried).image)
+    has = _reference(given, asked(jobs, carried=carried).image) if jobs else None
     known_id = environment.get(_JOBS_IMAGE_ID, "")
     if wanted != has and not (wanted.id and wanted.id == known_id):
         what = f"runs in image {printable(jobs)}" if jobs else "was submitted without an image"
