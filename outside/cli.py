@@ -136,6 +136,42 @@ def run_here(
     raise SystemExit(run_image(config_path, image, volumes, (*options, *words), engine=engine, pull=pull))
 
 
+@cli.group()
+def env() -> None:
+    """Environment files: a run's image, volumes, modules, environment and entry point in a file, requested as @FILE."""
+
+
+@env.command()
+@click.argument("file", metavar="FILE")
+@click.pass_obj
+def check(config_path: str, file: str) -> None:
+    """Say what is wrong with FILE, a line each; exit code 0 where a job could be submitted with it, else 2."""
+    from outside.environment_files import examine
+    from udi.sentences import report
+
+    wrong = examine(config_path, file)[1]
+    for line in wrong:
+        report("udi", line)
+    if wrong:
+        raise SystemExit(2)
+
+
+@env.command()
+@click.argument("file", metavar="FILE")
+@json_option
+@click.pass_obj
+def show(config_path: str, file: str, as_json: bool) -> None:
+    """Print what FILE amounts to now: the image and the id that a job would be pinned to, and all else that it gets.
+
+    With --json: image, id (empty where the image is not in the store), volumes, modules, environment, workdir,
+    entrypoint and args (null: as the image has it).
+    """
+    from outside.environment_files import as_text, shown
+
+    found = shown(config_path, file)
+    click.echo(json.dumps(found._asdict()) if as_json else as_text(found))
+
+
 def _options(workdir: str, env: tuple[str, ...], words: tuple[str, ...]) -> list[str]:
     """The options of udi-run. Raises UsageError for words after the image that do not begin with --."""
     from udiroot.errors import UsageError, printable

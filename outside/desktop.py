@@ -11,13 +11,15 @@ from outside import userns
 from outside.engine import find_engine
 from outside.local_images import LocalImages
 from udi.accounts import Account, account_of_uid
+from udi.carried import RunChanges, asked
 from udi.config import FilesystemConfig, SiteConfig, StoreConfig, VolumesConfig, load
 from udi.facts import Facts
 from udi.nodes import Node, NodeSlots, named
 from udi.planning import make_plan
-from udi.reference import as_taught
 from udi.registries import RegistryHostConfig
 from udi.request import JobRequest, job_request, parse_volumes, require_sources
+from udi.runfile import carry
+from udi.sentences import report
 from udiroot.errors import NotFound, UsageError, printable
 from udiroot.plan import NodePlan, PlanFile
 from udiroot.software import UDI_RUN
@@ -50,9 +52,10 @@ def run(
 
     Raises UdiError for what cannot be run.
     """
-    site = _site(config_path, volumes)
+    image, typed, changes = _asked(image, ";".join(volumes))
+    site = _site(config_path, typed)
     user = _oneself()
-    request = job_request(site, _JOB, user, as_taught(image).strip(), ";".join(volumes))
+    request = dataclasses.replace(job_request(site, _JOB, user, image, typed), run=changes)
     if any(volume.per_node for volume in request.volumes):
         raise UsageError("a file system of each node's own is for jobs", "name a directory: /source:/target")
     require_sources(request.volumes, site.volumes)
@@ -76,6 +79,14 @@ def run(
     return userns.run(_plan(site, request, here.facts, here.tree), words, dict(os.environ), cwd)
 
 
+def _asked(image: str, volumes: str) -> tuple[str, str, RunChanges]:
+    """What was typed, or an environment file says. Site modules are those of a machine, which a run here has not."""
+    found = asked(image, volumes, carried=carry(image, os.environ))
+    if found.modules:
+        report("udi", f"without modules {printable(found.modules)}: this host has none")
+    return found.image, found.volumes, found.run
+
+
 def _plan(site: SiteConfig, request: JobRequest, facts: Facts, tree: str) -> NodePlan:
     """The plan of a node that is this host: udi-run is one of its files, since there is no software of nodes."""
     plan = make_plan(site, request, facts, _Here(), (NodeSlots(named(os.uname().nodename), 1),))
@@ -94,7 +105,7 @@ def _udi_run(site: SiteConfig) -> Path:
     )
 
 
-def _site(config_path: str, volumes: Sequence[str]) -> SiteConfig:
+def _site(config_path: str, volumes: str) -> SiteConfig:
     """The site's configuration, as far as it is for this host; on a workstation without one, the user's home directory
     and whatever the user may read."""
     uid = os.getuid()
@@ -110,8 +121,8 @@ def _site(config_path: str, volumes: Sequence[str]) -> SiteConfig:
     node = dataclasses.replace(
         site.node, filesystems=(FilesystemConfig(source=home),) if os.path.isdir(home) and home != "/" else ()
     )
-    allowed = tuple(dict.fromkeys(os.path.realpath(volume.source) for volume in parse_volumes(";".join(volumes))))
-    sources = tuple(volume.source for volume in parse_volumes(";".join(volumes)))
+    allowed = tuple(dict.fromkeys(os.path.realpath(volume.source) for volume in parse_volumes(volumes)))
+    sources = tuple(volume.source for volume in parse_volumes(volumes))
     return dataclasses.replace(site, node=node, volumes=VolumesConfig(allowed=(*sources, *allowed)))
 
 

@@ -11,8 +11,8 @@ from outside.settings import SessionsConfig
 from udi.accounts import account_of_uid
 from udi.config import SiteConfig
 from udi.oserrors import reason
-from udi.reference import as_taught
-from udi.request import job_request, require_sources
+from udi.request import job_request, parse_volumes, require_sources
+from udi.runfile import carry
 from udiroot.errors import UpstreamFailed
 
 _NO_JOB = "0"
@@ -27,14 +27,21 @@ def start(site: SiteConfig, image: str, volumes: Sequence[str], modules: Sequenc
     settings = site.table(SessionsConfig)
     user = account_of_uid(os.getuid())
     require_permitted(settings, user)
-    request = job_request(
-        site, _NO_JOB, user, as_taught(image).strip(), ";".join(volumes), modules=(listed := ";".join(modules))
-    )
+    carried = carry(image, os.environ)
+    typed, listed = ";".join(map(str, parse_volumes(";".join(volumes)))), ";".join(modules)
+    request = job_request(site, _NO_JOB, user, image, typed, modules=listed, carried=carried)
     require_permitted_image(settings, request.reference)
     require_sources(request.volumes, site.volumes)
     found = image_id(site, "udi", str(request.reference), wait=True)
-    argv = [settings.sudo, "-n", "--", f"{site.install.bin}/{SESSION}", "--image", str(request.reference)]
-    argv += ["--id", found or "-", "--volumes", ";".join(map(str, request.volumes)), "--modules", listed]
+    argv = [
+        settings.sudo,
+        "-n",
+        "--",
+        f"{site.install.bin}/{SESSION}",
+        "--image",
+        image if carried else str(request.reference),
+    ]
+    argv += ["--id", found or "-", "--volumes", typed, "--modules", listed, "--run", carried]
     argv += ["--term", os.environ.get("TERM", ""), "--cwd", _cwd(), "--", *words]
     try:
         os.execv(argv[0], argv)  # noqa: S606 - it is what this process becomes

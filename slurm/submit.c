@@ -5,7 +5,7 @@
  */
 
 /* The lists that are the whole job's, and the variable in which it keeps what it was given. */
-enum { LISTS = 2, PARTS = 4, SPANK = sizeof "SLURM_SPANK_" - 1 };
+enum { LISTS = 2, PARTS = 5, SPANK = sizeof "SLURM_SPANK_" - 1 };
 static const struct list {
 	char **text, *name, *given;
 } lists[LISTS] = {{&volumes_text, "volume", "SLURM_SPANK_UDI_GIVEN_VOLUMES"},
@@ -13,7 +13,8 @@ static const struct list {
 
 /* What a job is submitted with: the keyword of udi-slurm-submit's answer, and the job's variable. */
 static const char *const parts[PARTS][2] = {{"image ", "SLURM_SPANK_UDI_IMAGE"}, {"id ", "SLURM_SPANK_UDI_ID"},
-	{"volumes ", "SLURM_SPANK_UDI_VOLUMES"}, {"modules ", "SLURM_SPANK_UDI_MODULES"}};
+	{"volumes ", "SLURM_SPANK_UDI_VOLUMES"}, {"modules ", "SLURM_SPANK_UDI_MODULES"},
+	{"run ", "SLURM_SPANK_UDI_RUN"}};
 
 /* What udi-slurm-submit answers: the parts, `end`, and no more. Zero where it is something else. */
 static int parse_answer(char *text, char *values[PARTS])

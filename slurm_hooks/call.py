@@ -12,6 +12,8 @@ from udiroot.fields import number
 
 IMAGE, IMAGE_ID, VOLUMES, MODULES = "SPANK_UDI_IMAGE", "SPANK_UDI_ID", "SPANK_UDI_VOLUMES", "SPANK_UDI_MODULES"
 """Set by the plugin at submission: the image as the user wrote it, its id then or `-`, the volumes and the modules."""
+CARRIED = "SPANK_UDI_RUN"
+"""The same for what the job carries of an environment file."""
 RESERVATION = "BASIL_RESERVATION_ID"
 """The id of the job's reservation, where Slurm made one of ALPS (cray-reference T22)."""
 _CALLER = "slurmd runs this program"
@@ -35,6 +37,7 @@ class HookCall:
     image_id: str = ""
     volumes: str = ""
     modules: str = ""
+    carried: str = ""
     reservation: str = ""
 
 
@@ -60,6 +63,7 @@ def hook_call(environment: Mapping[str, str]) -> HookCall:
         image_id=environment.get(IMAGE_ID, ""),
         volumes=environment.get(VOLUMES, ""),
         modules=environment.get(MODULES, ""),
+        carried=environment.get(CARRIED, ""),
         reservation=environment.get(RESERVATION, ""),
     )
 

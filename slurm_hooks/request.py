@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from udi.accounts import Account
+from udi.carried import asked
 from udi.config import SiteConfig
 from udi.reference import as_taught
 from udi.request import JobRequest, Pin, job_request
@@ -15,13 +16,21 @@ _ID = re.compile(r"[0-9a-f]{64}")
 
 
 def requested(
-    site: SiteConfig, job: str, user: Account, image: str, volumes: str = "", image_id: str = "", modules: str = ""
+    site: SiteConfig,
+    job: str,
+    user: Account,
+    image: str,
+    volumes: str = "",
+    image_id: str = "",
+    modules: str = "",
+    carried: str = "",
 ) -> JobRequest:
-    """The request that the texts make; `image_id` is what the image was at submission.
+    """The request that the texts make; `image_id` is what the image was at submission, and `carried` what the job
+    carries of an environment file.
 
     Raises UsageError for what has no meaning, NotPermitted for what the site or the rules of the root forbid,
     NotFound for a module that the site does not have.
     """
-    text = as_taught(image)
-    pin = Pin(site.registry.parse(text.strip()), image_id) if _ID.fullmatch(image_id) else None
-    return job_request(site, job, user, text, volumes, pin, modules)
+    name = as_taught(asked(image, carried=carried).image).strip()
+    pin = Pin(site.registry.parse(name), image_id) if _ID.fullmatch(image_id) else None
+    return job_request(site, job, user, image, volumes, pin, modules, carried)

@@ -16,6 +16,7 @@ The plugin reads from stdout what the job is submitted with:
     id <64 hex>|-
     volumes <list>
     modules <list>
+    run <what the job carries of an environment file>
     end
 
 The exit code is 0 where the job is accepted, else the error's.
@@ -31,10 +32,12 @@ from typing import NamedTuple
 from gateway.client.submission import image_id
 from slurm_hooks.request import NO_ID, requested
 from udi.accounts import account_of_uid
+from udi.carried import asked, is_file
 from udi.config import DEFAULT_PATH, SiteConfig, load
 from udi.homefile import FILE, NONE, image_of_home
 from udi.reference import ImageReference, as_taught
 from udi.request import parse_volumes, require_sources
+from udi.runfile import carry
 from udi.sentences import report, sentence
 from udi.sitemodules import parse_modules
 from udi.waiting import WAIT, is_wait, waits
@@ -46,6 +49,8 @@ _AT_HOME = f"~/{FILE}"
 _OPTIONS = ("--config", "--image", "--volumes", "--modules", "--job", "--job-image")
 _JOBS_IMAGE_ID = "SLURM_SPANK_UDI_ID"
 """Slurm's name, in a job's environment, for the id that its submission fixed."""
+_JOBS_CARRIED = "SLURM_SPANK_UDI_RUN"
+"""The same for what it carries of an environment file."""
 _INTERRUPTED = 130
 _INTERNAL_ERROR = 70
 
@@ -57,6 +62,7 @@ class Answer(NamedTuple):
     id: str
     volumes: str = ""
     modules: str = ""
+    run: str = ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,11 +87,12 @@ def _accepted(given: Mapping[str, str], environment: Mapping[str, str]) -> Answe
         return _step(given, environment)
     if not is_wait(environment.get(WAIT, "")):
         raise UsageError(f"{WAIT} must be yes or no, not '{printable(environment[WAIT])}'")
+    carried = carry(image, environment)
     try:
         site = load(given.get("--config", DEFAULT_PATH))
         if image == _AT_HOME and not (image := _of_home(site, environment.get("HOME", ""))):
             return Answer(NONE, NO_ID)
-        return _checked(site, image, volumes, modules, wait=waits(environment.get(WAIT, "")))
+        return _checked(site, image, volumes, modules, carried, wait=waits(environment.get(WAIT, "")))
     except UdiError as error:
         if error.is_users:
             raise
@@ -93,9 +100,8 @@ def _accepted(given: Mapping[str, str], environment: Mapping[str, str]) -> Answe
             report(PROGRAM, f"{_AT_HOME} is not read, the job runs without an image: {sentence(error)}")
             return Answer(NONE, NO_ID)
         report(PROGRAM, f"image not checked, it will be when the job starts: {sentence(error)}")
-        volumes = ";".join(map(str, parse_volumes(volumes)))
-        modules = ";".join(parse_modules(modules))
-        return Answer(str(ImageReference.parse(as_taught(image).strip())), NO_ID, volumes, modules)
+        name = as_taught(asked(image, carried=carried).image).strip()
+        return _answer(str(ImageReference.parse(name)), NO_ID, volumes, modules, carried)
 
 
 def _of_home(site: SiteConfig, home: str) -> str:
@@ -105,8 +111,9 @@ def _of_home(site: SiteConfig, home: str) -> str:
     return image
 
 
-def _checked(site: SiteConfig, image: str, volumes: str, modules: str, *, wait: bool) -> Answer:
-    request = requested(site, _NO_JOB_YET, account_of_uid(os.getuid()), image, volumes, modules=modules)
+def _checked(site: SiteConfig, image: str, volumes: str, modules: str, carried: str, *, wait: bool) -> Answer:
+    user = account_of_uid(os.getuid())
+    request = requested(site, _NO_JOB_YET, user, image, volumes, modules=modules, carried=carried)
     require_sources(request.volumes, site.volumes)
     try:
         found = image_id(site, PROGRAM, str(request.reference), wait=wait)
@@ -115,8 +122,13 @@ def _checked(site: SiteConfig, image: str, volumes: str, modules: str, *, wait: 
             raise
         report(PROGRAM, f"image not checked, it will be when the job starts: {sentence(error)}")
         found = None
-    volumes, modules = ";".join(map(str, request.volumes)), ";".join(parse_modules(modules))
-    return Answer(str(request.reference), found or NO_ID, volumes, modules)
+    return _answer(str(request.reference), found or NO_ID, volumes, modules, carried)
+
+
+def _answer(image: str, found: str, volumes: str, modules: str, carried: str) -> Answer:
+    """Of volumes and modules, those that were typed: the others are among what the job carries."""
+    listed = ";".join(map(str, parse_volumes(volumes)))
+    return Answer(image, found, listed, ";".join(parse_modules(modules)), carried)
 
 
 def _step(given: Mapping[str, str], environment: Mapping[str, str]) -> Answer:
@@ -128,7 +140,14 @@ def _step(given: Mapping[str, str], environment: Mapping[str, str]) -> Answer:
                 f"a step of job {printable(job)} cannot have {what} of its own",
                 f"name them when the job is submitted: sbatch --{option}=..., salloc --{option}=...",
             )
-    wanted, has = (_reference(given, text) for text in (step, jobs)) if jobs else (_reference(given, step), None)
+    carried = environment.get(_JOBS_CARRIED, "")
+    if is_file(step) and step != jobs:
+        raise UsageError(
+            f"environment file {printable(step.strip()[1:])} was asked for in job {printable(job)}",
+            "such a file is the whole job's: name it to sbatch, to salloc, or to an srun outside of a job",
+        )
+    wanted = _reference(given, asked(step, carried=carried).image)
+    has = _reference(given, asked(jobs, carried=carried).image) if jobs else None
     known_id = environment.get(_JOBS_IMAGE_ID, "")
     if wanted != has and not (wanted.id and wanted.id == known_id):
         what = f"runs in image {printable(jobs)}" if jobs else "was submitted without an image"

@@ -22,7 +22,7 @@ from torque_hooks.arguments import PrologueCall, config_and_rest, prologue_call
 from torque_hooks.exit_codes import ABORT, REQUEUE, RUN, prologue_code
 from torque_hooks.holds import Torque
 from torque_hooks.jobid import job_id
-from torque_hooks.pin import PIN_PREFIX, find_pin
+from torque_hooks.pin import CARRIED_PREFIX, PIN_PREFIX, carried_text, find_pin
 from torque_hooks.qstat import TorqueJob, read_job
 from torque_hooks.settings import TorqueConfig
 from torque_hooks.userline import append_for
@@ -177,8 +177,9 @@ class _Start:
         if not is_requested(job.variables):
             _refuse_lost_variable(self._pin_if_readable())
             return
-        pin = find_pin(site.registry, _script_text(call.script))
-        request = requested(site, job.id, _account(call.user), job.variables, pin)
+        text = _script_text(call.script)
+        pin = find_pin(site.registry, text)
+        request = requested(site, job.id, _account(call.user), job.variables, pin, carried_text(text))
         prepared = prepare(site, self._machine, request, job.hosts, self._deadline)
         self._forget()
         if prepared.notice:
@@ -262,7 +263,8 @@ def _shows_no_image(script: str) -> bool:
         text = _script_text(script)
     except UpstreamFailed:
         return False
-    return bool(script) and PIN_PREFIX.encode() not in text and not _NAMED.search(text)
+    ours = (PIN_PREFIX.encode(), CARRIED_PREFIX.encode())
+    return bool(script) and not any(prefix in text for prefix in ours) and not _NAMED.search(text)
 
 
 def _script_text(path: str) -> bytes:

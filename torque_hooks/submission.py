@@ -1,9 +1,10 @@
 """What the submit filter does with a job that requests an image.
 
-It refuses a request that could not succeed, while the user is there to read why; has the image pulled where it is not
-in the store yet, and shows the progress; and fixes the image that a tag stands for, by a line of the script. On any
-error that is not the user's the script is passed through unchanged, and the image is checked when the job starts. With
-`UDI_WAIT=no` among the job's variables, qsub does not wait for a pull.
+It refuses a request that could not succeed, while the user is there to read why; reads an environment file that the
+request names, as the user, and has the job carry what it says; has the image pulled where it is not in the store yet,
+and shows the progress; and fixes the image that a tag stands for. Both are lines of the script. On any error that is
+not the user's the image is checked when the job starts. With `UDI_WAIT=no` among the job's variables, qsub does not
+wait for a pull.
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ from gateway.client.submission import image_id
 from torque_hooks.arguments import config_and_rest
 from torque_hooks.directives import Submission, read_submission
 from torque_hooks.homefile import with_image
-from torque_hooks.pin import with_pin
+from torque_hooks.pin import with_carried, with_pin
 from torque_hooks.review import review
-from torque_hooks.variables import IMAGE, is_requested, requested
+from torque_hooks.variables import IMAGE, MODULES, VOLUMES, is_requested, requested
 from udi.accounts import account_of_uid
+from udi.carried import Carried
 from udi.config import load
 from udi.homefile import FILE, image_of_home
 from udi.log import plain
 from udi.request import Pin, require_sources
+from udi.runfile import carry
 from udi.sentences import report, sentence
 from udi.waiting import WAIT, waits
-from udiroot.errors import ConfigError, UdiError
+from udiroot.errors import ConfigError, UdiError, UsageError, printable
 
 PROGRAM = "udi-submit-filter"
 _NO_JOB_YET = "0"
@@ -36,19 +39,27 @@ _FIRST_BYTES = 128
 def filtered(arguments: Sequence[str], script: bytes) -> bytes | None:
     """The script that qsub submits, with a pin where the job requests an image; None where the job is refused."""
     config, arguments = config_and_rest(arguments)
+    carrying = script
     try:
         submission = read_submission(arguments, script, os.environ)
         for warning in review(submission, os.environ):
             report(PROGRAM, f"warning: {plain(warning, _MAX_WARNING)}")
         if IMAGE not in submission.variables:
             script, submission = _as_at_home(config, arguments, script, submission)
-        return _pinned(config, script, submission)
+            carrying = script
+        if not is_requested(submission.variables):
+            return script
+        carried = carry(submission.variables[IMAGE], os.environ)
+        if carried:
+            _require_place(submission, script, carried)
+            carrying = with_carried(script, carried)
+        return _pinned(config, submission, carrying, carried)
     except UdiError as error:
         if error.is_users:
             report(PROGRAM, sentence(error))
             return None
         report(PROGRAM, f"image not checked, it will be when the job starts: {sentence(error)}")
-        return script
+        return carrying
 
 
 def _as_at_home(
@@ -75,17 +86,28 @@ def _as_at_home(
     return script, read(script)
 
 
-def _pinned(config: str, script: bytes, submission: Submission) -> bytes:
+def _pinned(config: str, submission: Submission, script: bytes, carried: str) -> bytes:
     variables = submission.variables
-    if not is_requested(variables):
-        return script
     site = load(config)
-    request = requested(site, _NO_JOB_YET, account_of_uid(os.getuid()), variables)
+    request = requested(site, _NO_JOB_YET, account_of_uid(os.getuid()), variables, carried=carried)
     require_sources(request.volumes, site.volumes)
     pinned = image_id(site, PROGRAM, str(request.reference), wait=waits(variables.get(WAIT, "")))
     if pinned is None or submission.is_interactive or not _takes_a_comment(submission, script):
         return script
     return with_pin(script, Pin(request.reference, pinned))
+
+
+def _require_place(submission: Submission, script: bytes, carried: str) -> None:
+    """Raise UsageError where there are no lines of a script that could carry what the file says."""
+    if submission.is_interactive or not _takes_a_comment(submission, script):
+        what = "an interactive job has no script" if submission.is_interactive else "a program has no lines"
+        found = Carried.parse(carried)
+        typed = [f"{IMAGE}={found.image}", *([f"{VOLUMES}={found.volumes}"] if found.volumes else [])]
+        typed += [f"{MODULES}={found.modules}"] if found.modules else []
+        raise UsageError(
+            f"{what} to carry environment file {printable(found.file)}",
+            f"type what it says: -v '{printable(','.join(typed))}'; its environment goes with udi-run --env",
+        )
 
 
 def _takes_a_comment(submission: Submission, script: bytes) -> bool:

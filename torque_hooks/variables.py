@@ -8,7 +8,6 @@ from torque_hooks.jobid import job_id
 from udi.accounts import Account
 from udi.config import SiteConfig
 from udi.homefile import NONE
-from udi.reference import as_taught
 from udi.request import JobRequest, Pin, job_request
 
 IMAGE = "UDI"
@@ -26,12 +25,12 @@ def is_requested(variables: Mapping[str, str]) -> bool:
 
 
 def requested(
-    site: SiteConfig, job: str, user: Account, variables: Mapping[str, str], pin: Pin | None = None
+    site: SiteConfig, job: str, user: Account, variables: Mapping[str, str], pin: Pin | None = None, carried: str = ""
 ) -> JobRequest:
-    """The request that a job's variables make.
+    """The request that a job's variables make, with what its script carries of an environment file.
 
     Raises UsageError for what has no meaning, NotPermitted for what the site or the rules of the root forbid, NotFound
     for a module that the site does not have.
     """
     image, volumes, modules = (variables.get(name, "") for name in (IMAGE, VOLUMES, MODULES))
-    return job_request(site, job_id(job), user, as_taught(image), volumes, pin, modules)
+    return job_request(site, job_id(job), user, image, volumes, pin, modules, carried)

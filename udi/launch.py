@@ -9,6 +9,8 @@ import shlex
 from dataclasses import dataclass
 from typing import Protocol
 
+from udi.carried import MARK, is_file
+
 RUN = "/opt/udi/bin/udi-run"
 """Where udi-run is in every root."""
 _NAME_LENGTH = 15
@@ -31,8 +33,9 @@ class Launch:
 
     @property
     def job_name(self) -> str:
-        """The image's own name, as a job can be called by it."""
-        last = self.image.partition("@")[0].rpartition("/")[2].removeprefix("docker:").removeprefix("id:")
+        """The image's own name, or the environment file's, as a job can be called by it."""
+        named = self.image.removesuffix(".toml") if is_file(self.image) else self.image.partition("@")[0]
+        last = named.rpartition("/")[2].removeprefix("docker:").removeprefix("id:").removeprefix(MARK)
         plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in last)[:_NAME_LENGTH]
         return plain if plain[:1].isalpha() else f"udi-{plain}"[:_NAME_LENGTH]
 

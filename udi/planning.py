@@ -56,8 +56,15 @@ def make_plan(
     rendered = dict(_render_node_files(site, request, facts, addresses))
     client = PlanFile(f"{_PROGRAMS}/{_SSH}", 0o755, rendered.pop(_SSH))
     programs = _PROGRAMS if keys else ""
-    with_modules = bool(request.modules)
-    data = run_data(facts, site.environment, user, str(request.reference), programs, with_modules=with_modules)
+    data = run_data(
+        facts,
+        site.environment,
+        user,
+        str(request.reference),
+        programs,
+        with_modules=bool(request.modules),
+        changes=request.run,
+    )
     return NodePlan(
         job=request.job,
         user=PlanUser(user.name, user.uid, user.gid, user.groups, user.home, user.shell),

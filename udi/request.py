@@ -13,11 +13,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from udi.accounts import Account
+from udi.carried import UNCHANGED, RunChanges, asked
 from udi.chos import SCHEME, Environment
 from udi.chosmap import permitted
 from udi.config import SiteConfig, VolumesConfig
 from udi.oserrors import reason
-from udi.reference import ImageReference
+from udi.reference import ImageReference, as_taught
 from udi.sitemodules import ChosenModule, choose_modules
 from udiroot.errors import NotPermitted, UsageError, printable
 from udiroot.rules import is_forbidden, is_within
@@ -75,6 +76,7 @@ class JobRequest:
     volumes: tuple[Volume, ...]
     pin: Pin | None = None
     modules: tuple[ChosenModule, ...] = ()
+    run: RunChanges = UNCHANGED
 
 
 def job_request(
@@ -85,14 +87,16 @@ def job_request(
     volumes: str = "",
     pin: Pin | None = None,
     modules: str = "",
+    carried: str = "",
 ) -> JobRequest:
     """The request that a user's texts make: `image` as `UDI=` takes it, `volumes` as `UDI_VOLUMES=` does, and `modules`
-    as `UDI_MODULES=`.
+    as `UDI_MODULES=`; `carried` is what the job carries of an environment file, where `image` names one.
 
     Raises UsageError for what has no meaning, NotPermitted for what the site or the rules of the root forbid, NotFound
     for a module or an environment that the site does not have, and ConfigError where its map cannot be read.
     """
-    reference = site.registry.parse(image.strip())
+    image, volumes, modules, run = asked(image, volumes, modules, carried)
+    reference = site.registry.parse(as_taught(image).strip())
     wanted = parse_volumes(volumes)
     if len(wanted) > site.volumes.max_count:
         raise NotPermitted(f"{len(wanted)} volumes requested, the site allows {site.volumes.max_count}")
@@ -103,7 +107,7 @@ def job_request(
     if reference.scheme == SCHEME:
         require_room(wanted, permitted(site, reference.name, user))
     kept = pin if pin is not None and pin.reference == reference else None
-    return JobRequest(job_id(job), user, reference, wanted, kept, chosen)
+    return JobRequest(job_id(job), user, reference, wanted, kept, chosen, run)
 
 
 def job_id(text: str) -> str:

@@ -10,6 +10,7 @@ import posixpath
 from collections.abc import Iterator
 
 from udi.accounts import Account
+from udi.carried import UNCHANGED, RunChanges
 from udi.environment import EnvironmentConfig
 from udi.facts import Facts
 from udiroot.errors import ImageInvalid, printable
@@ -32,20 +33,22 @@ def run_data(
     programs: str = "",
     *,
     with_modules: bool = False,
+    changes: RunChanges = UNCHANGED,
 ) -> str:
     """The text of the file. `programs` is a directory that goes first in PATH. `with_modules` marks the place in which
-    each node puts the environment of the job's modules.
+    each node puts the environment of the job's modules. `changes` are those of the job's environment file: over all of
+    the image's, the site's and its modules'.
 
     Raises ImageInvalid where the image's configuration holds what no program can be started with.
     """
     records = [
-        ("workdir", _as_docker_reads_it(facts.workdir)),
-        *(("entrypoint", word) for word in facts.entrypoint),
-        *(("cmd", word) for word in facts.cmd),
+        ("workdir", changes.workdir or _as_docker_reads_it(facts.workdir)),
+        *_program(facts, changes),
         *_of_image(facts.env),
         *changes_of(site),
     ]
     of_job = [
+        *changes.environment,
         *_of_job(facts.id, user, reference),
         *((("prepend", f"PATH={programs}"),) if programs else ()),
     ]
@@ -55,6 +58,14 @@ def run_data(
     if size > _MAX_BYTES:
         raise ImageInvalid(f"environment, entry point and arguments of the image have {size} bytes, over {_MAX_BYTES}")
     return "".join(f"{line}\0" for line in lines)
+
+
+def _program(facts: Facts, changes: RunChanges) -> Iterator[Record]:
+    """Entry point and arguments. As with Docker, another entry point is not given the arguments of the image's own."""
+    entrypoint = facts.entrypoint if changes.entrypoint is None else changes.entrypoint
+    arguments = () if changes.entrypoint else facts.cmd
+    yield from (("entrypoint", word) for word in entrypoint)
+    yield from (("cmd", word) for word in (arguments if changes.args is None else changes.args))
 
 
 def changes_of(environment: EnvironmentConfig) -> Iterator[Record]:

@@ -83,7 +83,7 @@ def test_refused_at_submission_in_one_line(site: Slurm, user: str, image: str, m
 def test_a_forged_request_is_refused_on_the_node(site: Slurm) -> None:
     """Past the submission program: what a user may have, the node decides."""
     for module, said in (("hers", "module hers is not for bob"), ("x;y", "no module 'x' on this system")):
-        with site.answering(f"image secret:1\nid -\nvolumes \nmodules {module}\nend\n"):
+        with site.answering(f"image secret:1\nid -\nvolumes \nmodules {module}\nrun \nend\n"):
             done = site.run("bob", "srun", "--image=secret:1", "true")
         assert done.returncode != 0
         assert said in done.stderr

@@ -115,6 +115,18 @@ def test_the_entry_point_and_exit_codes(workstation: Cray, cray: Cray, engine: s
 
 
 @pytest.mark.parametrize("engine", ["docker", "none"])
+def test_an_environment_file(workstation: Cray, cray: Cray, engine: str) -> None:
+    """Site modules are passed over with a line, since a workstation has none; the rest is as in a job."""
+    cray.machine.path("/home/alice/desk.toml").write_text(
+        'image = "team/desk:1"\nvolumes = ["/scratch/${USER}:/data"]\nmodules = ["mpich"]\nworkdir = "/tmp"\n'
+        'entrypoint = ["/bin/sh", "-c"]\nargs = [\'[ -d /data ] && echo "$A in $PWD"\']\n[environment]\nA = "b  c"\n'
+    )
+    done = run(cray, "alice", engine, "@/home/alice/desk.toml")
+    assert done.stdout == "b  c in /tmp\n"
+    assert done.stderr.splitlines()[0] == "udi: without modules mpich: this host has none"
+
+
+@pytest.mark.parametrize("engine", ["docker", "none"])
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

@@ -57,8 +57,8 @@ def run(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.M
     return once
 
 
-def answer(image: str, found: str = ID, volumes: str = "", modules: str = "") -> str:
-    return f"image {image}\nid {found}\nvolumes {volumes}\nmodules {modules}\nend\n"
+def answer(image: str, found: str = ID, volumes: str = "", modules: str = "", carried: str = "") -> str:
+    return f"image {image}\nid {found}\nvolumes {volumes}\nmodules {modules}\nrun {carried}\nend\n"
 
 
 @pytest.mark.parametrize("text", ["debian:12", "docker.io/library/debian:12", "docker:debian:12", " debian:12"])
@@ -162,6 +162,27 @@ def test_without_a_configuration_the_text_is_still_checked(run: Run, tmp_path: P
     assert run("--image", "Debian!")[0] == 2 and run("--image", "debian", "--volumes", "x")[0] == 2
     assert run("--image", "debian", "--modules", "a b")[0] == 2
     assert run("--image", "debian", "--modules", "any;b")[1] == answer("debian:latest", "-", "", "any;b")
+
+
+def test_an_environment_file(run: Run, tmp_path: Path) -> None:
+    file, data = tmp_path / "run.toml", tmp_path / "scratch/data"
+    file.write_text(f'image = "debian:12"\nvolumes = ["{data}:/a"]\n[environment]\nA = "1 2"\n')
+    carried = f"file={file};image=debian:12;volumes={data}:/a;set=A%3D1%202"
+    assert run("--image", f"@{file}") == (0, answer("debian:12", carried=carried), "")
+    typed = run("--image", f"@{file}", "--volumes", f"{data}:/b", "--modules", "gpu")
+    assert typed == (0, answer("debian:12", ID, f"{data}:/b", "gpu", carried), "")
+    assert "have the same target" in run("--image", f"@{file}", "--volumes", f"{data}/x:/a")[2]
+    job = ("--job", "7", "--job-image", f"@{file}")
+    environment = {"SLURM_SPANK_UDI_RUN": carried}
+    file.unlink()
+    for step in ("debian:12", "docker:debian:12", f"@{file}"):
+        assert run("--image", step, *job, **environment)[:2] == (0, answer("debian:12", "-"))
+    code, out, err = run("--image", "@other.toml", *job, **environment)
+    assert (code, out) == (2, "") and "environment file other.toml was asked for in job 7" in err
+    assert run("--image", "debian:13", *job, **environment)[0] == 2
+    code, out, err = run("--image", f"@{file}")
+    line = f"udi-slurm-submit: environment file {file}: it cannot be read: no such file or directory\n"
+    assert (code, out, err) == (2, "", line)
 
 
 def test_a_step_names_its_jobs_image_by_any_name(run: Run) -> None:

@@ -428,7 +428,7 @@ class Submit:
 
     def __init__(self, directory: Path) -> None:
         self.program, self.seen = directory / "udi-slurm-submit", directory / "seen"
-        self.answers("image debian:12\nid -\nvolumes /a:/b\nmodules mpich\nend\n")
+        self.answers("image debian:12\nid -\nvolumes /a:/b\nmodules mpich\nrun image=x\nend\n")
 
     def answers(self, text: str, more: str = "") -> None:
         lines = [
@@ -467,6 +467,7 @@ def test_what_prolog_is_told(submit: Submit) -> None:
         "UDI_ID=-",
         "UDI_VOLUMES=/a:/b",
         "UDI_MODULES=mpich",
+        "UDI_RUN=image=x",
         "UDI_GIVEN_VOLUMES=/a:/b",
         "UDI_GIVEN_MODULES=",
     ]
@@ -542,13 +543,16 @@ def test_an_srun_in_a_job_runs_in_the_jobs_image_without_asking(submit: Submit) 
     for options in ([], ["--image=debian:12"], ["--image=none"], ["--image=none", "--volume=/x:/y"]):
         done = submit.run("srun", *options, env=JOB)
         assert (done.returncode, done.stderr, submit.words()) == (0, b"", [])
-        assert done.stdout == b"UDI_IMAGE=debian:12\nUDI_ID=\nUDI_VOLUMES=\nUDI_MODULES=\n", (
+        assert done.stdout == b"UDI_IMAGE=debian:12\nUDI_ID=\nUDI_VOLUMES=\nUDI_MODULES=\nUDI_RUN=\n", (
             "without Alloc, Prolog knows no more"
         )
     done = submit.run(
         "srun", "--image=debian", env={**JOB, "SLURM_SPANK_UDI_ID": "ab", "SLURM_SPANK_UDI_VOLUMES": "/a:/b"}
     )
-    assert (done.returncode, done.stdout) == (0, b"UDI_IMAGE=debian:12\nUDI_ID=ab\nUDI_VOLUMES=/a:/b\nUDI_MODULES=\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        b"UDI_IMAGE=debian:12\nUDI_ID=ab\nUDI_VOLUMES=/a:/b\nUDI_MODULES=\nUDI_RUN=\n",
+    )
     assert submit.words() == ["--image", "debian", "--job", "7", "--job-image", "debian:12"]
 
 
@@ -596,14 +600,14 @@ def test_an_sbatch_in_a_job_is_a_job_of_its_own(submit: Submit) -> None:
     "answer",
     [
         "",
-        "image a\nid -\nvolumes \nmodules \n",
+        "image a\nid -\nvolumes \nmodules \nrun \n",
         "image a\nid -\nvolumes \nend\n",
-        "image a\nid -\nvolumes \nmodules \nend",
-        "image a\nid -\nvolumes \nmodules \nend\nx\n",
-        "image a\nid \nvolumes \nmodules \nend\n",
-        "id -\nimage a\nvolumes \nmodules \nend\n",
-        "image a\nid -\nvolumes \nmodules \nend x\n",
-        "image a\n\nid -\nvolumes \nmodules \nend\n",
+        "image a\nid -\nvolumes \nmodules \nrun \nend",
+        "image a\nid -\nvolumes \nmodules \nrun \nend\nx\n",
+        "image a\nid \nvolumes \nmodules \nrun \nend\n",
+        "id -\nimage a\nvolumes \nmodules \nrun \nend\n",
+        "image a\nid -\nvolumes \nmodules \nrun \nend x\n",
+        "image a\n\nid -\nvolumes \nmodules \nrun \nend\n",
     ],
 )
 def test_an_answer_that_is_none(submit: Submit, answer: str) -> None:
@@ -624,7 +628,7 @@ def test_an_answer_without_end_is_bounded(submit: Submit) -> None:
     [("exit 3", b""), ("kill -9 $$", b" was terminated: Killed\n"), ("kill -14 $$", b" was terminated: Alarm clock\n")],
 )
 def test_a_program_that_refuses_or_dies(submit: Submit, end: str, words: bytes) -> None:
-    submit.answers("image a\nid -\nvolumes \nmodules \nend\n", more=end)
+    submit.answers("image a\nid -\nvolumes \nmodules \nrun \nend\n", more=end)
     done = submit.run("sbatch", "--image=a")
     assert (done.returncode, done.stdout) == (255, b"")
     assert done.stderr.endswith(words) and done.stderr.count(b"\n") == (1 if words else 0)

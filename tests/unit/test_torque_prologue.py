@@ -85,6 +85,36 @@ def test_job_without_image_is_left_alone(cray: StandIns) -> None:
     assert cray.calls("apstat") == [] and states(cray) == []
 
 
+def test_what_the_script_carries_of_an_environment_file(cray: StandIns, tmp_path: Path) -> None:
+    """The file itself is never looked at."""
+    cray.qstat_job("PBS_O_HOME=/root,UDI=@/nonexistent/run.toml")
+    script = tmp_path / "123.SC"
+    carries = "#UDI carries file=/nonexistent/run.toml;image=debian:12;work\n#UDI carries dir=/w;set=A%3D1%2C2"
+    script.write_text(f"#!/bin/sh\n#UDI pinned debian:12 {IMAGE_ID}\n{carries}\naprun x\n")
+    assert prologue(cray, str(script)) == (0, "")
+    plan = (cray.store / "plans" / cray.plans()[0]).read_text()
+    assert "workdir%20/w%00" in plan and "set%20A=1,2%00set%20HOME=" in plan
+    assert epilogue(cray) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("carries", "said"),
+    [
+        ("", "environment file /run.toml: the job carries nothing of it"),
+        ("#UDI carries file=/x.toml;image=debian:12", "was to have environment file /run.toml, and carries /x.toml"),
+        ("#UDI carries file=/run.toml;image=debian:12;set=A%0A", "has a control character at A"),
+        ("#UDI carries file=/run.toml;image=debian:12;volumes=/root:/x", "is not in a directory that the site allows"),
+    ],
+)
+def test_what_a_script_cannot_carry_deletes_the_job(cray: StandIns, tmp_path: Path, carries: str, said: str) -> None:
+    cray.qstat_job("PBS_O_HOME=/root,UDI=@/run.toml")
+    script = tmp_path / "123.SC"
+    script.write_text(f"#!/bin/sh\n{carries}\naprun x\n")
+    code, err = prologue(cray, str(script))
+    assert (code, err.count("\n")) == (1, 1) and said in err
+    assert states(cray) == [] and cray.plans() == [] and cray.calls("xtxqtcmd") == []
+
+
 def test_twice_sets_up_afresh(cray: StandIns) -> None:
     assert prologue(cray)[0] == 0
     assert prologue(cray)[0] == 0

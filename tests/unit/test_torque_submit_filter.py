@@ -108,6 +108,49 @@ def test_a_line_that_is_no_comment_there_is_not_added(cray: StandIns, arguments:
         assert run(cray, *arguments, "-v", "UDI=debian:12", script=script) == (0, script, "")
 
 
+FILE = 'image = "debian:12"\nvolumes = ["/scratch/a:/mnt"]\n[environment]\nA = "1,2"\n'
+CARRIES = b"#UDI carries file=run.toml;image=debian:12;volumes=/scratch/a:/mnt;set=A%3D1%2C2\n"
+
+
+def test_an_environment_file_is_read_and_carried(cray: StandIns) -> None:
+    (cray.directory / "run.toml").write_text(FILE)
+    old = b"#!/bin/sh\n#UDI carries file=old;image=old\n#UDI pinned old " + b"0" * 64 + b"\naprun -n 2 hostname\n"
+    with gateway(cray, FOUND) as seen:
+        for script in (SCRIPT, old):
+            code, out, err = run(cray, "-v", "UDI=@run.toml", script=script)
+            assert (code, err) == (0, "")
+            assert out == b"#!/bin/sh\n" + PIN + CARRIES + b"aprun -n 2 hostname\n"
+    assert b'"debian:12"' in seen[0]
+
+
+def test_a_gateway_that_fails_does_not_cost_what_the_file_says(cray: StandIns) -> None:
+    (cray.directory / "run.toml").write_text(FILE)
+    code, out, err = run(cray, "-v", "UDI=@run.toml")
+    assert (code, out) == (0, b"#!/bin/sh\n" + CARRIES + b"aprun -n 2 hostname\n")
+    assert "image not checked" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "script", "said"),
+    [
+        (["-v", "UDI=@none.toml"], SCRIPT, "environment file none.toml: it cannot be read: no such file or directory"),
+        (["-v", "UDI=@bad.toml"], SCRIPT, "unknown key 'imgae' (did you mean image?) (and 1 more: udi env check bad."),
+        (["-v", "UDI=@/dev/stdin"], SCRIPT, "it is not a regular file"),
+        (["-v", "UDI=@run.toml,UDI_VOLUMES=/scratch/b:/mnt"], SCRIPT, "have the same target"),
+        (["-v", "UDI=@run.toml,UDI_MODULES=x"], SCRIPT, "no module 'x' on this system"),
+        (["-I", "-v", "UDI=@run.toml"], b"", "type what it says: -v 'UDI=debian:12,UDI_VOLUMES=/scratch/a:/mnt'"),
+        (["-v", "UDI=@run.toml"], b"\x7fELF\0", "a program has no lines to carry environment file run.toml"),
+        (["-v", "UDI=@"], SCRIPT, "environment file "),
+    ],
+)
+def test_an_environment_file_that_is_refused(cray: StandIns, arguments: list[str], script: bytes, said: str) -> None:
+    (cray.directory / "run.toml").write_text(FILE)
+    (cray.directory / "bad.toml").write_text('imgae = "debian:12"\nmodules = ""\n')
+    code, out, err = run(cray, *arguments, script=script)
+    assert (code, out, err.count("\n")) == (255, b"", 1)
+    assert said in err
+
+
 def test_directive_of_the_script(cray: StandIns) -> None:
     script = b"#!/bin/sh\n#PBS -v UDI=debian:12\naprun x\n"
     with gateway(cray, FOUND):

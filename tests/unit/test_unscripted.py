@@ -110,7 +110,8 @@ def test_qsub_gets_the_user_s_variables_and_ours() -> None:
 @pytest.mark.parametrize(
     ("image", "name"),
     [("debian:12", "debian-12"), ("registry.example.org:5000/team/app", "app"), ("id:" + "a" * 64, "aaaaaaaaaaaaaaa"),
-     ("7zip:1", "udi-7zip-1"), ("docker:app", "app"), ("app@sha256:" + "0" * 64, "app")],
+     ("7zip:1", "udi-7zip-1"), ("docker:app", "app"), ("app@sha256:" + "0" * 64, "app"),
+     ("@/home/me/run.toml", "run"), ("@run", "run")],
 )  # fmt: skip
 def test_a_job_is_called_after_its_image(image: str, name: str) -> None:
     assert Launch(image).job_name == name
