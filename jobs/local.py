@@ -23,7 +23,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from jobs.image import choose_image
 from udi import durable
 from udi.command import Deadline, run
 from udi.config import SiteConfig
@@ -118,7 +117,8 @@ class LocalJob:
 
         Raises the UdiError of what failed; TeardownIncomplete where undoing it failed too.
         """
-        from udi.planning import make_plan  # templates are slow to import, and a teardown needs none
+        from jobs.image import choose_image  # the store and templates are slow to import, and a teardown needs neither
+        from udi.planning import make_plan
 
         choice = choose_image(self._site, request, marks_use=nodes[0].node.name == here)
         plan = make_plan(self._site, request, choice.facts, _Names(), nodes)
