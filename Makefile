@@ -7,16 +7,17 @@ BIN := $(VENV)/bin
 CACHE := .cache
 SSHD := $(CACHE)/sshd
 UDI_RUN := $(CACHE)/udi-run
+MPICH := $(CACHE)/mpich
 SPANK := $(CACHE)/slurm
-PACKAGES := python3 python3-venv apache2-utils busybox-static charliecloud-runtime debian-archive-keyring \
+PACKAGES := python3 python3-venv apache2-utils busybox-static charliecloud-runtime db5.3-util debian-archive-keyring \
             debootstrap docker-registry docker.io dpkg-dev e2fsprogs fdisk gcc iproute2 ksh libc6-dev libmpich-dev \
             libpython3-dev libslurm-dev make mpich munge musl-tools openssh-client openssh-server openssl patch \
-            procps qemu-utils rsync shellcheck skopeo slurm-client slurm-wlm-basic-plugins slurmctld slurmd \
-            squashfs-tools squashfs-tools-ng strace sudo systemd tinyproxy umoci util-linux xinetd
-# What `make pynamic` compares to, too; the tests do not need it.
-PEERS := sshfs
+            podman procps qemu-utils rpm rsync shellcheck skopeo slurm-client slurm-wlm-basic-plugins slurmctld \
+            slurmd squashfs-tools squashfs-tools-ng strace sudo systemd tinyproxy umoci util-linux xinetd
+# What `make pynamic` and `make bench` compare to, too; the tests do not need it.
+PEERS := charliecloud-builders sshfs
 
-.PHONY: help venv check test-fast format setup packages programs sshd udi-run spank demo demo-slurm test test-faults bench pynamic constraints clean root
+.PHONY: help venv check test-fast format setup packages programs sshd udi-run spank mpich demo demo-slurm test test-faults bench pynamic constraints clean root
 .NOTPARALLEL:
 
 help: ## show what can be made
@@ -48,20 +49,22 @@ spank: $(SPANK)/udi.so ## build the SPANK plugin for the Slurm of this machine; 
 
 sshd: $(SSHD)/bin ## build the static private sshd from Debian's source package, once (root)
 
+mpich: $(MPICH)/lib/libmpich.so.12 ## build an MPICH that tests swap for that of an image, from Debian's source package, once (root)
+
 demo-slurm: root setup ## bring up a real Slurm of two nodes and run jobs inside a Debian image on it (root)
 	$(BIN)/python -m slurmsim.demo
 
 demo: root setup ## bring up a one-machine Cray XC and run jobs inside a Debian image on it (root)
 	$(BIN)/python -m xcsim.demo
 
-test: root setup ## run every test, in two processes (root)
+test: root setup mpich ## run every test, in two processes (root)
 	$(BIN)/python -m pytest -n 2
 
-test-faults: root setup ## kill and fail the node software at every point, not only at the seeded ones (root)
+test-faults: root setup mpich ## kill and fail the node software at every point, not only at the seeded ones (root)
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest -rP tests/node/test_interrupted.py tests/node/test_together.py
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest tests/slurm/test_kills.py tests/slurm/test_failures.py
 
-bench: root setup ## print the figures that the README quotes (root)
+bench: root setup $(CACHE)/pynamic-packages ## print the figures that the README quotes (root)
 	$(BIN)/python -m benchmarks.setup
 	$(BIN)/python -m benchmarks.setup --cold
 	$(BIN)/python -m benchmarks.shared_root
@@ -110,13 +113,16 @@ $(CACHE)/pynamic-packages: | $(CACHE)/packages
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PEERS)
 	touch $@
 
-$(SSHD)/bin: sshd/build.sh sshd/job-only.patch sshd/localoptions.h | $(CACHE)/packages
+$(SSHD)/bin: sshd/build.sh sshd/fetch.sh sshd/job-only.patch sshd/localoptions.h | $(CACHE)/packages
 	sshd/build.sh $(SSHD)
+
+$(MPICH)/lib/libmpich.so.12: tests/mpich/build.sh | $(CACHE)/packages
+	tests/mpich/build.sh $(MPICH)
 
 $(UDI_RUN)/udi-run: udirun/build.sh $(wildcard udirun/*.[ch]) setup.cfg
 	@command -v musl-gcc >/dev/null || { echo "make: udi-run needs musl-gcc; on Debian install musl-tools" >&2; exit 1; }
 	udirun/build.sh $(UDI_RUN)
 
-$(SPANK)/udi.so: slurm/build.sh slurm/udi.c
+$(SPANK)/udi.so: slurm/build.sh $(wildcard slurm/*.c)
 	@test -e /usr/include/slurm/spank.h || { echo "make: the SPANK plugin needs Slurm's headers; on Debian install libslurm-dev" >&2; exit 1; }
 	slurm/build.sh $(SPANK)

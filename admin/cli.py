@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from admin.cdi import as_module, edits_of, read_specification, require_fitting
 from admin.config_check import errors_of
 from admin.example import example
 from admin.installing import built, install_programs, install_sshd, planned, render_below
@@ -88,6 +89,23 @@ def install(config_path: str, root: str) -> None:
         click.echo(path)
     for advice in done.advice + manager.advice():
         click.echo(f"{PROGRAM}: to do: {advice}", err=True)
+
+
+@cli.command()
+@click.argument("file")
+@click.option("--name", required=True, metavar="NAME", help="What the module is called.")
+@click.option(
+    "--device", "devices", multiple=True, metavar="NAME", help="A device of it; may be repeated.  [default: all]"
+)
+@click.pass_obj
+def cdi(config_path: str, file: str, name: str, devices: tuple[str, ...]) -> None:
+    """Print a table [modules.NAME] for the configuration, made from the CDI specification FILE (JSON).
+
+    Device nodes must be those that node.devices allows. Hooks are not run; remarks say what that means.
+    """
+    text = as_module(edits_of(read_specification(file), file, devices), name, file)
+    require_fitting(load(config_path), name, text)
+    click.echo(text, nl=False)
 
 
 @cli.command()

@@ -23,7 +23,7 @@ from gateway.image.formats.squashfs import parse_compression
 from gateway.sources.verifying import Verifier
 from gateway.wire.munge import Munge
 from jobs.tries import tries_directory
-from udi.accounts import Account, account_of_uid, store_owner
+from udi.accounts import Account, account_of, account_of_uid, group_id, store_owner
 from udi.config import SiteConfig, errors_in, parse, trusted_text
 from udi.keyring import read_keys
 from udi.oserrors import reason
@@ -113,6 +113,16 @@ def _check_gateway(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
             yield _error(site, f"gateway.publishers: no account '{printable(name)}' on this host")
 
 
+def _check_modules(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
+    for name, module in site.modules.items():
+        for user in module.users:
+            for error in _raised(lambda user=user: account_of(user)):  # type: ignore[misc]
+                yield _error(site, f"modules.{name}.users: {error.message}")
+        for group in module.groups:
+            if group_id(group) < 0:
+                yield _error(site, f"modules.{name}.groups: no group '{printable(group)}' on this host")
+
+
 def _check_signatures(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
     """The keys of each rule can be read, also by the store's account, and are keys by which images are signed."""
     for number, rule in enumerate(site.signatures.rules):
@@ -128,6 +138,20 @@ def _check_signatures(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
             wanted = os.R_OK | os.X_OK if os.path.isdir(path) else os.R_OK
             if blocked := hindrance(path, account, wanted):
                 yield _error(site, f"{key}: {path} cannot be read by store.account {account.name}: {blocked}")
+
+
+def _check_audit(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
+    """The gateway can tell when the scanner's feed has changed."""
+    for _ in _raised(lambda: _store_account(site)):
+        return  # reported with the store
+    account = _store_account(site)
+    for path in site.audit.feed:
+        if not os.path.isdir(site.gateway.state) and not os.path.lexists(path):
+            continue  # the gateway works on another host
+        if not os.path.exists(path):
+            yield _error(site, f"audit.feed: {path} does not exist", "an empty directory will do until it is filled")
+        elif blocked := hindrance(path, account, os.R_OK | os.X_OK if os.path.isdir(path) else os.R_OK):
+            yield _error(site, f"audit.feed: {path} cannot be read by store.account {account.name}: {blocked}")
 
 
 def _read_verifier(rule: SignatureRule) -> None:
@@ -218,8 +242,9 @@ def _check_programs(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
 def _programs_of_gateway(site: SiteConfig) -> Mapping[str, str]:
     gateway = site.gateway
     packers = {"gateway.tar2sqfs": gateway.tar2sqfs, "gateway.rdsquashfs": gateway.rdsquashfs}
-    rsyncs = {f"systems[{number}].rsync": system.rsync for number, system in enumerate(site.systems)}
-    return {**({"gateway.mke2fs": gateway.mke2fs} if gateway.format == "ext4" else packers), **rsyncs}
+    others = {f"systems[{number}].rsync": system.rsync for number, system in enumerate(site.systems)}
+    others |= {"audit.command": site.audit.command[0]} if site.audit.is_on else {}
+    return {**({"gateway.mke2fs": gateway.mke2fs} if gateway.format == "ext4" else packers), **others}
 
 
 def _check_access(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
@@ -267,7 +292,9 @@ _CHECKS = (
     _check_manager,
     _check_store,
     _check_gateway,
+    _check_modules,
     _check_signatures,
+    _check_audit,
     _check_files,
     _check_places,
     _check_programs,

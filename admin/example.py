@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import textwrap
 import typing
@@ -34,23 +35,25 @@ def _blocks() -> Iterator[str]:
     for name in specs:
         kind = _table_of(hints[name])
         if kind:
-            yield from _table(kind, name, listed=not dataclasses.is_dataclass(hints[name]))
+            yield from _table(kind, name, hints[name])
     for kind in all_tables():
-        yield from _table(kind, kind.NAME, listed=False)
+        yield from _table(kind, kind.NAME, kind)
 
 
-def _table(kind: Any, name: str, *, listed: bool) -> Iterator[str]:
-    """A table, then the lists of tables in it. One that may stand any number of times is commented out."""
+def _table(kind: Any, name: str, hint: Any, *, inside: bool = False) -> Iterator[str]:
+    """A table, then those in it. One that may stand any number of times is commented out, and so is all `inside` it."""
     hints = typing.get_type_hints(kind)
     specs = dataclasses.fields(kind)
-    head = f"# [[{name}]]" if listed else f"[{name}]"
+    name = f"{name}.NAME" if _is_named(hint) else name
+    listed = inside or hint is not kind
+    head = f"# [[{name}]]" if typing.get_origin(hint) is tuple else f"# [{name}]" if listed else f"[{name}]"
     keys = [spec for spec in specs if not _table_of(hints[spec.name])]
     text = _comment((kind.__doc__ or "").strip().split("\n\n")[0])
     yield text + f"{head}\n" + "".join(_key(spec, hints[spec.name], "" if listed else f"{name}.") for spec in keys)
     for spec in specs:
         inner = _table_of(hints[spec.name])
         if inner:
-            yield from _table(inner, f"{name}.{spec.name}", listed=True)
+            yield from _table(inner, f"{name}.{spec.name}", hints[spec.name], inside=listed)
 
 
 def _key(spec: dataclasses.Field[Any], hint: Any, where: str) -> str:
@@ -71,9 +74,15 @@ def _default(spec: dataclasses.Field[Any]) -> Any:
 
 
 def _table_of(hint: Any) -> Any:
-    """The dataclass of a table or of a list of tables; None for a plain key."""
-    kind = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else hint
+    """The dataclass of a table, of a list of tables or of tables by name; None for a plain key."""
+    arguments = typing.get_args(hint)
+    kind = arguments[-1] if _is_named(hint) else arguments[0] if typing.get_origin(hint) is tuple else hint
     return kind if dataclasses.is_dataclass(kind) else None
+
+
+def _is_named(hint: Any) -> bool:
+    """Whether it is a table of tables, each by a name of the site's own."""
+    return typing.get_origin(hint) is collections.abc.Mapping
 
 
 def _comment(text: str) -> str:

@@ -1,11 +1,11 @@
-"""How long it takes to make an image one file: with our software, with the packer alone, and the usual way.
+"""How long it takes to make an image one file: with our software, with the packer alone, and as others do it.
 
-    python -m benchmarks.convert [--archive FILE] [--rounds 5]
+    python -m benchmarks.convert [--archive FILE] [--rounds 3]
 
-(a) ours, from a docker-archive; (b) mksquashfs on the tree already unpacked, which is the limit; (c) skopeo copy,
-umoci unpack, mksquashfs. All to squashfs with zstd level 3, in one run. Every round measures each way once, so that
-all are subject to the same load of the machine; a ratio is the median of the rounds' ratios. Without --archive, an
-image is made from this machine's own /usr, in four layers. Needs root, since umoci restores owners.
+What all others are compared to is mksquashfs on the tree already unpacked, with zstd level 3. Every round measures each
+way once, so that all are subject to the same load of the machine; a ratio is the median of the rounds' ratios. Without
+--archive, an image is made from this machine's own /usr, in four layers. Needs root, since umoci restores owners.
+Docker and ch-convert (Debian's charliecloud-builders) are left out with a line where they are missing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -27,13 +28,15 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.gateway.archives import BASE, layer_tar, make_archive
+from tests.gateway.dockerd import Dockerd
 from tests.gateway.registries import DebianRegistry
 from udi.commandline import run
 from udiroot.errors import UpstreamFailed
 from xcsim.registry import push_to
 
 _COMPRESSION = ["-comp", "zstd", "-Xcompression-level", "3"]
-_LIMIT = "(b) mksquashfs on the unpacked tree, zstd:3"
+_LIMIT = "mksquashfs on the unpacked tree, zstd:3"
+_DEFAULT = "ours, from an archive (the default, gzip:1)"
 _peak = 0
 """MiB of the largest process since this was set to 0: of a command, and of all children that it waited for."""
 _LAYERS = (("usr/bin", "usr/sbin"), ("usr/lib",), ("usr/share",), ("usr/include",))
@@ -85,6 +88,28 @@ def usual_way(archive: str, work: str) -> None:
     packer_alone(f"{work}/bundle/rootfs", work)
 
 
+def by_docker(docker: Dockerd, work: str) -> None:
+    """The image is in Docker already, as after `docker pull`: exported, unpacked, packed."""
+    _run(["/bin/sh", "-c", _EXPORT, "sh", docker.socket, work, _image_of(docker)])
+    packer_alone(f"{work}/tree", work)
+
+
+def by_charliecloud(docker: Dockerd, work: str) -> None:
+    """Likewise, by Charliecloud: its own squashfs, by mksquashfs with gzip."""
+    _run(["/bin/sh", "-c", _EXPORT_TAR, "sh", docker.socket, work, _image_of(docker)])
+    _run(["ch-convert", "--tmp", work, "-i", "tar", "-o", "squash", f"{work}/tree.tar.gz", f"{work}/charliecloud.sqfs"])
+
+
+def _image_of(docker: Dockerd) -> str:
+    """The id of the one image that the daemon has."""
+    return str(docker.client.images()[0]["Id"])
+
+
+_CREATE = 'c=$(docker -H "$1" create "$3" /none) && '
+_EXPORT = _CREATE + 'mkdir "$2/tree" && docker -H "$1" export "$c" | tar -C "$2/tree" -xf - && docker -H "$1" rm "$c"'
+_EXPORT_TAR = _CREATE + 'docker -H "$1" export "$c" | gzip -1 >"$2/tree.tar.gz" && docker -H "$1" rm "$c"'
+
+
 def _run(argv: list[str]) -> None:
     global _peak
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -116,12 +141,15 @@ def _timed(step: Callable[[str], None], directory: str) -> float:
     show_default=True,
     help="Compression of the made image's layers.",
 )
-@click.option("--rounds", default=5, show_default=True, help="Number of rounds.")
+@click.option("--rounds", default=3, show_default=True, help="Number of rounds.")
 @click.option("--megabytes", default=250, show_default=True, help="Maximum size of each layer of the made image.")
+@click.option("--peers/--no-peers", default=True, show_default=True, help="Measure what others do, too.")
 @click.option("--directory", default=None, help="Working directory, on a local disk.")
-def main(archive: str | None, how: str, rounds: int, megabytes: int, directory: str | None) -> None:
+def main(archive: str | None, how: str, rounds: int, megabytes: int, peers: bool, directory: str | None) -> None:
     """Measure how long it takes to make an image one file, and print a table of medians."""
-    with tempfile.TemporaryDirectory(dir=directory) as work, DebianRegistry(Path(work, "registry")) as registry:
+    with ExitStack() as stack:
+        work = stack.enter_context(tempfile.TemporaryDirectory(dir=directory))
+        registry = stack.enter_context(DebianRegistry(Path(work, "registry")))
         if archive is None:
             archive = f"{work}/image.tar"
             with ProcessPoolExecutor(1) as other:  # its memory must not count for those that are measured
@@ -129,28 +157,57 @@ def main(archive: str | None, how: str, rounds: int, megabytes: int, directory: 
         push_to(registry.name, Path(archive), "image:1")
         os.mkdir(f"{work}/tree")
         usual_way(archive, f"{work}/tree")
-        ways = _ways(archive, f"{work}/tree/bundle/rootfs", registry.name, _configuration(work, registry.name))
+        tree = f"{work}/tree/bundle/rootfs"
+        ways = _ways(archive, tree, registry.name, _configuration(work, registry.name))
+        if peers:
+            ways |= _peers(archive, stack, Path(work))
         measured: dict[str, list[tuple[float, int]]] = {name: [] for name in ways}
         for number in range(rounds):
             for name, way in ways.items():
                 measured[name].append(_measured(way, work))
-            print(f"round {number + 1} of {rounds} done", file=sys.stderr)
+            shown = ", ".join(f"{name}: {each[-1][0]:.2f} s" for name, each in measured.items())
+            print(f"round {number + 1} of {rounds}: {shown}", file=sys.stderr)
+        sizes = _sizes(archive, tree, work)
         size = os.path.getsize(archive) / (1 << 20)
     _show(measured, f"archive of {size:.0f} MiB, {rounds} rounds")
+    print(f"bytes of the default image, times those of mksquashfs with gzip:1: {sizes[0] / sizes[1]:.3f}")
 
 
 def _ways(archive: str, tree: str, registry: str, config: str) -> dict[str, Callable[[str], None]]:
-    saved = f"docker-archive:{archive}"
+    saved, pulled = f"docker-archive:{archive}", f"docker://{registry}/image:1"
     return {
-        "(a) ours, zstd:3": lambda at: convert(saved, at),
         _LIMIT: lambda at: packer_alone(tree, at),
-        "(c) skopeo copy, umoci unpack, mksquashfs, zstd:3": lambda at: usual_way(archive, at),
-        "ours, gzip:1 (the default)": lambda at: convert(saved, at, compression="gzip:1"),
-        "ours, ext4": lambda at: convert(saved, at, image_format="ext4"),
-        "ours, from a registry (gzip layers), zstd:3": lambda at: convert(
-            f"docker://{registry}/image:1", at, config=config
+        _DEFAULT: lambda at: convert(saved, at, compression="gzip:1"),
+        "ours, from an archive, zstd:3": lambda at: convert(saved, at),
+        "ours, from a registry with gzip layers (the default)": lambda at: convert(
+            pulled, at, compression="gzip:1", config=config
         ),
+        "ours, from a registry with gzip layers, zstd:3": lambda at: convert(pulled, at, config=config),
     }
+
+
+def _peers(archive: str, stack: ExitStack, work: Path) -> dict[str, Callable[[str], None]]:
+    """What others do, as far as this machine has them."""
+    found: dict[str, Callable[[str], None]] = {
+        "skopeo copy, umoci unpack, mksquashfs, zstd:3": lambda at: usual_way(archive, at)
+    }
+    missing = [name for name in ("dockerd", "docker", "ch-convert") if not shutil.which(name)]
+    if missing:
+        print(f"left out, since {', '.join(missing)} is not installed: Docker, Charliecloud", file=sys.stderr)
+        return found
+    docker = stack.enter_context(Dockerd(work / "docker"))
+    docker.load(Path(archive))
+    found["docker export, tar, mksquashfs, zstd:3 (is in Docker already)"] = lambda at: by_docker(docker, at)
+    found["docker export, ch-convert, gzip (is in Docker already)"] = lambda at: by_charliecloud(docker, at)
+    return found
+
+
+def _sizes(archive: str, tree: str, work: str) -> tuple[int, int]:
+    """Bytes of our default image, and of that of mksquashfs with gzip:1."""
+    convert(f"docker-archive:{archive}", work, compression="gzip:1")
+    options = ["-noappend", "-no-progress", "-comp", "gzip", "-Xcompression-level", "1"]
+    _run(["mksquashfs", tree, f"{work}/gzip", *options])
+    return os.path.getsize(f"{work}/ours"), os.path.getsize(f"{work}/gzip")
 
 
 def _configuration(directory: str, registry: str) -> str:
@@ -169,7 +226,7 @@ def _measured(way: Callable[[str], None], directory: str) -> tuple[float, int]:
 
 
 def _show(measured: dict[str, list[tuple[float, int]]], title: str) -> None:
-    table = Table("way", "median s", "times (b)", "largest process, MiB", title=title)
+    table = Table("way", "median s", "times mksquashfs", "largest process, MiB", title=title)
     limits = [seconds for seconds, _ in measured[_LIMIT]]
     for name, rounds in measured.items():
         seconds = [each for each, _ in rounds]

@@ -14,9 +14,10 @@ from tests.node.rig import IMAGE_ID, Rig
 from udi.accounts import Account
 from udi.commandline import run
 from udi.facts import Facts
-from udi.rundata import PATH, run_data
+from udi.rundata import run_data
 from udiroot.errors import UpstreamFailed
 from udiroot.plan import PlanFile
+from udiroot.sitemodules import RUN
 
 _ROOT = "/var/udi"
 _SCRIPT = "/opt/udi/bin/by-shell"
@@ -37,7 +38,7 @@ def _measure(rig: Rig, rounds: int) -> dict[str, list[float]]:
     alice = Account("alice", 1001, 1001, (1001,), "/", "/bin/sh")
     exports = "".join(f"export {name}='{value}'\n" for name, _, value in (text.partition("=") for text in env))
     files = (
-        PlanFile(PATH, 0o444, run_data(facts, rig.site.environment, alice, "tiny")),
+        PlanFile(RUN, 0o444, run_data(facts, rig.site.environment, alice, "tiny")),
         PlanFile(_SCRIPT, 0o755, f'#!/bin/sh\n{exports}cd /analysis || exit 125\nexec "$@"\n'),
     )
     done = rig.set_up(rig.plan(files=files))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from udi.acceptance import require_accepted
 from udi.accounts import store_owner
+from udi.audit import judge
 from udi.config import SiteConfig
 from udi.facts import Facts
 from udi.oserrors import reason
@@ -33,14 +34,14 @@ def choose_image(site: SiteConfig, request: JobRequest, *, marks_use: bool = Tru
     """The image for a request, as far as its user may use it. Files only; the gateway is not queried. `marks_use` says
     that the time of this use is recorded: once a job is enough, where each of its nodes looks for itself.
 
-    Raises NotFound, ImageInvalid; NotPermitted where the site's rules on signatures do not accept it; UpstreamFailed
-    when the store cannot be read.
+    Raises NotFound, ImageInvalid; NotPermitted where the site's rules on signatures do not accept it, or the site
+    refuses what its scanner found; UpstreamFailed when the store cannot be read.
     """
     layout = StoreLayout(site.store.path)
     reader = StoreReader(layout, request.user.uid, request.user.groups, reads_all=True)
     try:
         with FileRights(*store_owner(site.store.account)):
-            choice = _choice(reader, request)
+            choice = _audited(site, reader, request, _choice(reader, request))
             _require_file(layout, request, choice.facts)
             require_accepted(site, reader, request.reference, choice.facts.id)
             if marks_use:
@@ -48,6 +49,19 @@ def choose_image(site: SiteConfig, request: JobRequest, *, marks_use: bool = Tru
     except OSError as error:
         raise UpstreamFailed(f"image store {layout.path}: {reason(error)}") from error
     return choice
+
+
+def _audited(site: SiteConfig, reader: StoreReader, request: JobRequest, choice: Choice) -> Choice:
+    """The choice, where the report on the image allows it. A job whose image was accepted at submission, which the
+    gateway's pin shows, runs whatever was found since; any other learns here what others learn there."""
+    if not site.audit.is_on or reader.has_pin(choice.facts.id):
+        return choice
+    verdict = judge(site.audit, reader.audit(choice.facts.id))
+    verdict.require(str(request.reference))
+    warning = verdict.warning(str(request.reference))
+    if not warning:
+        return choice
+    return Choice(choice.facts, f"{choice.notice}; {warning}" if choice.notice else f"warning: {warning}")
 
 
 def _require_file(layout: StoreLayout, request: JobRequest, facts: Facts) -> None:

@@ -18,6 +18,7 @@ _WORDS_OF_OTHERS = {"ignore_unknown_options": True, "allow_interspersed_args": F
 
 @cli.command(context_settings=_WORDS_OF_OTHERS)
 @click.option("--volume", "volumes", multiple=True, metavar="SOURCE:TARGET[:ro]", help="A volume; may be repeated.")
+@click.option("--module", "modules", multiple=True, metavar="NAME[;...]", help="A site module; may be repeated.")
 @click.option("--workdir", default="", metavar="DIR", help="Start there; a relative one is below the job's directory.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable inside the image; may be repeated.")
 @click.option("--args", "with_args", is_flag=True, help="What follows -- are arguments of the image's entry point.")
@@ -28,6 +29,7 @@ _WORDS_OF_OTHERS = {"ignore_unknown_options": True, "allow_interspersed_args": F
 def submit(
     config_path: str,
     volumes: tuple[str, ...],
+    modules: tuple[str, ...],
     workdir: str,
     env: tuple[str, ...],
     with_args: bool,
@@ -44,9 +46,8 @@ def submit(
     from outside.submit import submit as submit_job
     from udi import config
 
-    options = [*(("--workdir", workdir) if workdir else ()), *(word for text in env for word in ("--env", text))]
-    options += ["--args"] if with_args else []
-    submission = prepared(config.load(config_path), words, volumes, tuple(options))
+    options = [*_options(workdir, env, ()), *(("--args",) if with_args else ())]
+    submission = prepared(config.load(config_path), words, volumes, tuple(options), modules)
     if only_print:
         if as_json:
             click.echo(json.dumps({"argv": submission.argv, "script": submission.script}))
@@ -57,8 +58,27 @@ def submit(
     click.echo(json.dumps({"job": done.job}) if as_json else done.job)
 
 
+@cli.command()
+@json_option
+@click.pass_obj
+def modules(config_path: str, as_json: bool) -> None:
+    """List what the site offers to go with an image: UDI_MODULES='NAME;NAME', --module='NAME;NAME'.
+
+    With --json: name, description, default (whether jobs have it without asking), allowed (whether you may have it).
+    """
+    from outside.modules import as_table, offered
+    from udi import config
+
+    rows = offered(config.load(config_path))
+    if as_json:
+        click.echo(json.dumps([row._asdict() for row in rows]))
+    elif rows:
+        click.echo(as_table(rows))
+
+
 @cli.command(context_settings=_WORDS_OF_OTHERS)
 @click.option("--volume", "volumes", multiple=True, metavar="SOURCE:TARGET[:ro]", help="A volume; may be repeated.")
+@click.option("--module", "modules", multiple=True, metavar="NAME[;...]", help="A site module; may be repeated.")
 @click.option("--workdir", default="", metavar="DIR", help="Start there; a relative one is below this directory.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable inside the image; may be repeated.")
 @click.argument("image", metavar="IMAGE")
@@ -67,6 +87,7 @@ def submit(
 def shell(
     config_path: str,
     volumes: tuple[str, ...],
+    modules: tuple[str, ...],
     workdir: str,
     env: tuple[str, ...],
     image: str,
@@ -79,12 +100,49 @@ def shell(
     """
     from outside.shell import start
     from udi import config
+
+    start(config.load(config_path), image, volumes, modules, (*_options(workdir, env, words), *words))
+
+
+@cli.command("run", context_settings=_WORDS_OF_OTHERS)
+@click.option("--volume", "volumes", multiple=True, metavar="SOURCE:TARGET[:ro]", help="A volume; may be repeated.")
+@click.option("--workdir", default="", metavar="DIR", help="Start there; a relative one is below this directory.")
+@click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable inside the image; may be repeated.")
+@click.option("--args", "with_args", is_flag=True, help="What follows -- are arguments of the image's entry point.")
+@click.option("--engine", default="", metavar="NAME", help="docker, podman, or none; default: what this host has.")
+@click.option("--pull", is_flag=True, help="Get the image again, though it is here.")
+@click.argument("image", metavar="IMAGE")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG...]]")
+@click.pass_obj
+def run_here(
+    config_path: str,
+    volumes: tuple[str, ...],
+    workdir: str,
+    env: tuple[str, ...],
+    with_args: bool,
+    engine: str,
+    pull: bool,
+    image: str,
+    words: tuple[str, ...],
+) -> None:
+    """Run the image's entry point, or COMMAND, on this workstation, as a job would: as you, in a read-only root.
+
+    By Docker or podman where there is one, else by namespaces of your own. The exit code is that of the program.
+    """
+    from outside.desktop import run as run_image
+
+    options = _options(workdir, env, words)
+    options = [*options, *(("--args",) if with_args else ())]
+    raise SystemExit(run_image(config_path, image, volumes, (*options, *words), engine=engine, pull=pull))
+
+
+def _options(workdir: str, env: tuple[str, ...], words: tuple[str, ...]) -> list[str]:
+    """The options of udi-run. Raises UsageError for words after the image that do not begin with --."""
     from udiroot.errors import UsageError, printable
 
     if words and words[0] != "--":
-        raise UsageError(f"'{printable(words[0])}' after the image", "udi shell IMAGE -- COMMAND [ARG...]")
-    options = [*(("--workdir", workdir) if workdir else ()), *(word for text in env for word in ("--env", text))]
-    start(config.load(config_path), image, volumes, (*options, *words))
+        raise UsageError(f"'{printable(words[0])}' after the image", "what runs inside comes after --")
+    return [*(("--workdir", workdir) if workdir else ()), *(word for text in env for word in ("--env", text))]
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """`udi-session`: what `udi shell` starts as root, by the rule of sudo that the site has installed.
 
-    udi-session [--config FILE] --image NAME [--id ID] [--volumes LIST] [--term NAME] [--cwd DIR] [-- WORD...]
+    udi-session [--config FILE] --image NAME [--id ID] [--volumes LIST] [--modules LIST] [--term NAME] [--cwd DIR]
+                [-- WORD...]
 
 It opens a session for whoever called sudo: an image's root that only this session's processes see, made and taken down
 by the software that does it for jobs. All its arguments are user text, and are checked as a job's are. The user's
@@ -43,7 +44,7 @@ from udiroot.errors import SetupFailed, TeardownIncomplete, TimedOut, UdiError, 
 from udiroot.fields import number
 
 PROGRAM = "udi-session"
-_OPTIONS = ("--config", "--image", "--id", "--volumes", "--term", "--cwd")
+_OPTIONS = ("--config", "--image", "--id", "--volumes", "--modules", "--term", "--cwd")
 _ID = re.compile(r"[0-9a-f]{64}")
 _TERM = re.compile(r"[A-Za-z0-9._+-]{1,64}")
 _BEYOND_NODE = 40
@@ -173,7 +174,7 @@ def _request(site: SiteConfig, job: str, user: Account, given: Mapping[str, str]
     text = as_taught(given["--image"]).strip()
     image_id = given.get("--id", "")
     pin = Pin(site.registry.parse(text), image_id) if _ID.fullmatch(image_id) else None
-    return job_request(site, job, user, text, given.get("--volumes", ""), pin)
+    return job_request(site, job, user, text, given.get("--volumes", ""), pin, given.get("--modules", ""))
 
 
 def _program(user: Account, given: Mapping[str, str], words: tuple[str, ...], limits: Limits) -> Program:

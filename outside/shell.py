@@ -20,19 +20,21 @@ SESSION = "udi-session"
 """The installed program that a rule of sudo lets users start as root."""
 
 
-def start(site: SiteConfig, image: str, volumes: Sequence[str], words: Sequence[str]) -> None:
+def start(site: SiteConfig, image: str, volumes: Sequence[str], modules: Sequence[str], words: Sequence[str]) -> None:
     """Become the session's program; `words` are for udi-run, none at all is a shell. The image is pulled before, if the
     store lacks it. It returns only by its errors: all that `udi-session` would refuse for the user's part, and
     UpstreamFailed where it cannot be started."""
     settings = site.table(SessionsConfig)
     user = account_of_uid(os.getuid())
     require_permitted(settings, user)
-    request = job_request(site, _NO_JOB, user, as_taught(image).strip(), ";".join(volumes))
+    request = job_request(
+        site, _NO_JOB, user, as_taught(image).strip(), ";".join(volumes), modules=(listed := ";".join(modules))
+    )
     require_permitted_image(settings, request.reference)
     require_sources(request.volumes, site.volumes)
     found = image_id(site, "udi", str(request.reference), wait=True)
     argv = [settings.sudo, "-n", "--", f"{site.install.bin}/{SESSION}", "--image", str(request.reference)]
-    argv += ["--id", found or "-", "--volumes", ";".join(map(str, request.volumes))]
+    argv += ["--id", found or "-", "--volumes", ";".join(map(str, request.volumes)), "--modules", listed]
     argv += ["--term", os.environ.get("TERM", ""), "--cwd", _cwd(), "--", *words]
     try:
         os.execv(argv[0], argv)  # noqa: S606 - it is what this process becomes

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from udi.config import SiteConfig
 from udi.launch import Launch, Submission, Unscripted
 from udi.request import Volume
+from udi.sitemodules import parse_modules
 from udiroot.errors import ConfigError, UdiError, UpstreamFailed, UsageError, printable
 
 _GRAMMAR = "udi submit [OPTIONS of qsub or sbatch] IMAGE [-- COMMAND [ARG...]]"
@@ -47,7 +48,13 @@ def unscripted(site: SiteConfig) -> Unscripted:
     return UnscriptedTorque()
 
 
-def prepared(site: SiteConfig, words: tuple[str, ...], volumes: tuple[str, ...], run: tuple[str, ...]) -> Submission:
+def prepared(
+    site: SiteConfig,
+    words: tuple[str, ...],
+    volumes: tuple[str, ...],
+    run: tuple[str, ...],
+    modules: tuple[str, ...] = (),
+) -> Submission:
     """The submission of `[OPTIONS] IMAGE [-- COMMAND]`; `run` are options of udi-run.
 
     Raises UsageError, ConfigError.
@@ -60,8 +67,10 @@ def prepared(site: SiteConfig, words: tuple[str, ...], volumes: tuple[str, ...],
         raise UsageError(what, f"{_GRAMMAR}; what runs inside comes after --")
     for text in volumes:
         Volume.parse(text)
+    for text in modules:
+        parse_modules(text)
     words = (*run, *(("--", *command[1:]) if command[1:] else ()))
-    return manager.submission(options, Launch(image[0], ";".join(volumes), words))
+    return manager.submission(options, Launch(image[0], ";".join(volumes), ";".join(modules), words))
 
 
 def submit(submission: Submission) -> Submitted:

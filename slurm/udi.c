@@ -1,7 +1,7 @@
 /*
  * The SPANK plugin of shifter-xc: the tasks of a Slurm job run inside the image that the job asked for.
  *
- * At submission, as the user, it offers --image and --volume, lets udi-slurm-submit judge them, and hands what was
+ * At submission, as the user, it offers --image, --volume and --module, lets udi-slurm-submit judge them, and hands what was
  * asked for to Prolog. On a node it goes by the note that Prolog has left for the job: each task enters the root that
  * the note names, once the kernel's own table shows that it is this job's, and gets the image's environment.
  *
@@ -42,7 +42,7 @@ static struct site {
 } site = {.wrong = 1};
 
 /* The options as they were written; NULL where they were not. */
-static char *image_text, *volumes_text;
+static char *image_text, *volumes_text, *modules_text;
 #define IS_OUTSIDE (image_text && !strcmp(image_text, "none"))
 
 /* What Prolog wrote about this job: the value behind each keyword, empty where it has none. */
@@ -96,10 +96,10 @@ static void read_arguments(int count, char **words)
 	}
 }
 
-/* An image replaces the one before; volumes given one by one are a list. Slurm may call twice for one option. */
+/* An image replaces the one before; what is given one by one is a list. Slurm may call twice for one option. */
 static int take_option(int value, const char *text, int remote UNUSED)
 {
-	char **known = value ? &volumes_text : &image_text, *before = *known;
+	char **const texts[] = {&image_text, &volumes_text, &volumes_text, &modules_text}, **known = texts[value], *before = *known;
 	int joins = value && before && strcmp(before, text) != 0;
 	if (asprintf(known, "%s%s%s", joins ? before : "", joins ? ";" : "", text) < 0)
 		refuse("not enough memory");
@@ -111,9 +111,9 @@ static struct spank_option options[] = {
 	{"image", "NAME", "container image to run in; none: a step outside of its job's image", 1, 0, take_option},
 	{"imagevolume", "FROM:TO[:ro][;...]", "show directories inside the image", 1, 1, take_option},
 	{"volume", "FROM:TO[:ro][;...]", "the same as --imagevolume", 1, 2, take_option},
+	{"module", "NAME[;...]", "what the site offers to go with an image: udi modules", 1, 3, take_option},
 };
 
-/* ---- Submission, as the user ---- */
 /* The value behind `keyword` in the line at *text, which becomes the next line; NULL where the line is another. */
 static char *take_line(char **text, const char *keyword)
 {
@@ -126,88 +126,7 @@ static char *take_line(char **text, const char *keyword)
 	return line + length;
 }
 
-/* What udi-slurm-submit answers: four lines and no more. Zero where it is something else. */
-static int parse_answer(char *text, char **id, char **volumes)
-{
-	char *end;
-	return take_line(&text, "image ") && (*id = take_line(&text, "id ")) && **id &&
-	       (*volumes = take_line(&text, "volumes ")) && (end = take_line(&text, "end")) && !*end && !*text;
-}
-
-/* In the child: the program, with a deadline and with no descriptor but the three. */
-static void become_submit(char *const *arguments, int answers)
-{
-	sigset_t all;
-	sigfillset(&all);
-	if (!freopen("/dev/null", "r", stdin) || dup2(answers, 1) < 0 || sigprocmask(SIG_UNBLOCK, &all, NULL) < 0)
-		_exit(127);
-	for (int descriptor = 3; descriptor < sysconf(_SC_OPEN_MAX) && descriptor < 65536; descriptor++)
-		close(descriptor);
-	signal(SIGALRM, SIG_DFL);
-	alarm(site.seconds);
-	execv(site.submit, arguments);
-	dprintf(2, "udi: %s cannot be started: %s" SITE_FAULT "\n", site.submit, strerror(errno));
-	_exit(127);
-}
-
-/* Lets udi-slurm-submit judge what was asked for; -1 where nothing must be submitted, and the user knows why. */
-static int run_submit(char *const *arguments, char *answer)
-{
-	int ends[2], status = -1;
-	pid_t child;
-	FILE *answers;
-	if (pipe2(ends, O_CLOEXEC) < 0 || (child = fork()) < 0 || (child && !(answers = fdopen(ends[0], "r"))))
-		return give_up("%s cannot be started: %s", site.submit, strerror(errno));
-	if (child == 0)
-		become_submit(arguments, ends[1]);
-	close(ends[1]);
-	answer[fread(answer, 1, ANSWER_BYTES, answers)] = 0;
-	fclose(answers);
-	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-		continue;
-	if (WIFSIGNALED(status))
-		return give_up("%s was terminated: %s", site.submit, strsignal(WTERMSIG(status)));
-	return status ? -1 : 0;
-}
-
-/* Whether --volume is what an srun has inherited from its job: all or the last that the job was given. */
-static int is_inherited(const char *volumes, const char *of_job)
-{
-	size_t length = strlen(volumes), whole = of_job ? strlen(of_job) : 0;
-	return length && whole >= length && !strcmp(of_job + whole - length, volumes) &&
-	       (whole == length || of_job[whole - length - 1] == ';');
-}
-
-static int submit(spank_t spank)
-{
-	char *job = spank_context() == S_CTX_LOCAL ? getenv("SLURM_JOB_ID") : NULL, *of_job = getenv("SLURM_SPANK_UDI_IMAGE");
-	if (site.wrong)
-		return give_up("an argument in plugstack.conf is not understood" SITE_FAULT);
-	static const char *const jobs[] = {"SLURM_SPANK_UDI_IMAGE", "SLURM_SPANK_UDI_ID", "SLURM_SPANK_UDI_VOLUMES"};
-	for (size_t at = 0; at < 3; at++) /* a node's first step brings them, without Alloc; a new job has its own */
-		job ? (int)spank_job_control_setenv(spank, jobs[at] + 12, getenv(jobs[at]) ?: "", 1) : unsetenv(jobs[at]);
-	if (!image_text && getenv("_SLURM_SPANK_OPTION_udi_image")) /* for which Slurm does not call take_option */
-		take_option(0, getenv("_SLURM_SPANK_OPTION_udi_image"), 0);
-	if (job && volumes_text && !IS_OUTSIDE && !is_inherited(volumes_text, getenv("SLURM_SPANK_UDI_GIVEN_VOLUMES")))
-		return give_up("volumes are the whole job's: give --volume to sbatch, to salloc, or to an srun outside of a job");
-	if (!image_text || IS_OUTSIDE)
-		return volumes_text && !job ? give_up("--volume needs --image, since volumes are inside an image") : 0;
-	if (job && (!of_job || !strcmp(of_job, image_text) || access(site.submit, X_OK) != 0))
-		return 0; /* it is the job's own, or the nodes say that it is not */
-	char *arguments[] = {"udi-slurm-submit", "--image", image_text, job ? "--job" : volumes_text ? "--volumes" : NULL,
-	                     job ? job : volumes_text, job ? "--job-image" : NULL, of_job, NULL};
-	static char answer[ANSWER_BYTES + 1], *id, *volumes;
-	if (run_submit(arguments, answer) < 0)
-		return -1;
-	if (!parse_answer(answer, &id, &volumes))
-		return give_up("what %s answers is not understood" SITE_FAULT, site.submit);
-	const char *const told[] = {"UDI_IMAGE", image_text, "UDI_ID", id, "UDI_VOLUMES", volumes, "UDI_GIVEN_VOLUMES",
-	                            volumes_text ? volumes_text : ""};
-	for (size_t at = 0; !job && at < sizeof told / sizeof *told; at += 2)
-		if (spank_job_control_setenv(spank, told[at], told[at + 1], 1) != ESPANK_SUCCESS)
-			return give_up("Slurm does not take %s" SITE_FAULT, told[at]);
-	return 0;
-}
+#include "submit.c"
 
 /* A file of at most `most` bytes that root alone can write; NULL with errno where there is none. */
 static char *read_trusted(const char *path, size_t most, size_t *length)

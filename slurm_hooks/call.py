@@ -10,8 +10,8 @@ from udi.config import DEFAULT_PATH
 from udiroot.errors import UpstreamFailed, UsageError, printable
 from udiroot.fields import number
 
-IMAGE, IMAGE_ID, VOLUMES = "SPANK_UDI_IMAGE", "SPANK_UDI_ID", "SPANK_UDI_VOLUMES"
-"""Set by the plugin at submission: the image as the user wrote it, its id then or `-`, and the volumes."""
+IMAGE, IMAGE_ID, VOLUMES, MODULES = "SPANK_UDI_IMAGE", "SPANK_UDI_ID", "SPANK_UDI_VOLUMES", "SPANK_UDI_MODULES"
+"""Set by the plugin at submission: the image as the user wrote it, its id then or `-`, the volumes and the modules."""
 RESERVATION = "BASIL_RESERVATION_ID"
 """The id of the job's reservation, where Slurm made one of ALPS (cray-reference T22)."""
 _CALLER = "slurmd runs this program"
@@ -34,6 +34,7 @@ class HookCall:
     image: str = ""
     image_id: str = ""
     volumes: str = ""
+    modules: str = ""
     reservation: str = ""
 
 
@@ -58,6 +59,7 @@ def hook_call(environment: Mapping[str, str]) -> HookCall:
         image=environment.get(IMAGE, ""),
         image_id=environment.get(IMAGE_ID, ""),
         volumes=environment.get(VOLUMES, ""),
+        modules=environment.get(MODULES, ""),
         reservation=environment.get(RESERVATION, ""),
     )
 

@@ -230,7 +230,9 @@ class _Start:
 
     def _prepare(self) -> None:
         call = self._call
-        request = requested(self._site, call.job, _account(call.uid), call.image, call.volumes, call.image_id)
+        request = requested(
+            self._site, call.job, _account(call.uid), call.image, call.volumes, call.image_id, call.modules
+        )
         self._outcome.note = self._notes.change(call.job, self._outcome.note, image=str(request.reference))
         if self._settings.over_alps:
             self._prepare_over_alps(request)

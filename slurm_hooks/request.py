@@ -15,12 +15,13 @@ _ID = re.compile(r"[0-9a-f]{64}")
 
 
 def requested(
-    site: SiteConfig, job: str, user: Account, image: str, volumes: str = "", image_id: str = ""
+    site: SiteConfig, job: str, user: Account, image: str, volumes: str = "", image_id: str = "", modules: str = ""
 ) -> JobRequest:
     """The request that the texts make; `image_id` is what the image was at submission.
 
-    Raises UsageError for what has no meaning, NotPermitted for what the site or the rules of the root forbid.
+    Raises UsageError for what has no meaning, NotPermitted for what the site or the rules of the root forbid,
+    NotFound for a module that the site does not have.
     """
     text = as_taught(image)
     pin = Pin(site.registry.parse(text.strip()), image_id) if _ID.fullmatch(image_id) else None
-    return job_request(site, job, user, text, volumes, pin)
+    return job_request(site, job, user, text, volumes, pin, modules)

@@ -15,7 +15,7 @@ _LONG_FLAGS = frozenset(
     )
 )
 """Long options of sbatch(1) that take no value, or one after `=` only."""
-_OURS = ("--image", "--imagevolume", "--volume", "--wrap")
+_OURS = ("--image", "--imagevolume", "--volume", "--module", "--wrap")
 
 
 class UnscriptedSlurm:
@@ -38,11 +38,15 @@ class UnscriptedSlurm:
         """Raises UsageError for options that this command gives itself."""
         names = [word.partition("=")[0] for word in options]
         if ours := next((name for name in names if name in _OURS), ""):
-            raise UsageError(f"{ours} is set by this command", "the image is its argument; for volumes use --volume")
+            raise UsageError(
+                f"{ours} is set by this command",
+                "the image is its argument; for volumes use --volume, for modules --module",
+            )
         named = any(name == "--job-name" or name.startswith("-J") for name in names)
         argv = [_PROGRAM, "--parsable", *(() if named else (f"--job-name={launch.job_name}",)), *options]
         argv += [f"--image={launch.image}"]
         argv += [f"--imagevolume={launch.volumes}"] if launch.volumes else []
+        argv += [f"--module={launch.modules}"] if launch.modules else []
         return Submission(tuple(argv), _inside(launch) if self._inside else _outside(launch))
 
 

@@ -22,7 +22,7 @@ _CONFIGURATION = "/etc/udi/udi.toml"
 _GATEWAY_SECONDS = 20.0
 TABLES: Tables = {
     "store": {"path": "/scratch/udi", "account": "udi"},
-    "gateway": {"state": "/var/lib/udi-gateway", "pull_at_submission": False},
+    "gateway": {"state": "/var/lib/udi-gateway", "pull_at_submission": False, "user_formats": ["directory"]},
     "node": {
         "zip": "/opt/udi/node/udi.zip",
         "python": ["/usr/bin/python3"],

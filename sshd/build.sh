@@ -2,34 +2,14 @@
 # Builds the private sshd, its client and its key generator as static programs, from Debian's own source package of
 # dropbear with job-only.patch and localoptions.h, linked with musl.
 # Usage: build.sh DIRECTORY; the programs are then in DIRECTORY/bin.
-#
-# The source comes from where this machine's apt gets its packages: the machine's own sources are given to apt once more
-# as deb-src, with separate package lists, and apt verifies signatures and checksums as always.
 set -eu
 version=2022.83
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
 cd "$1"
 # Files left by an earlier, failed build would be picked up.
-rm -rf "dropbear-$version" dropbear_* bin.new lists sources
-mkdir -p lists/partial sources
-
-for list in /etc/apt/sources.list /etc/apt/sources.list.d/debian*.list; do
-    if [ -f "$list" ]; then
-        sed -n 's/^deb /deb-src /p' "$list" > "sources/$(basename "$list" .list).list"
-    fi
-done
-for list in /etc/apt/sources.list.d/debian*.sources; do
-    if [ -f "$list" ]; then
-        sed 's/^Types:.*/Types: deb-src/' "$list" > "sources/$(basename "$list")"
-    fi
-done
-own_apt() {
-    apt-get -qq -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts="$PWD/sources" \
-        -o Dir::State::Lists="$PWD/lists" -o APT::Sandbox::User=root "$@"
-}
-own_apt update
-own_apt source --download-only dropbear
+rm -rf "dropbear-$version" dropbear_* bin.new
+"$here/fetch.sh" dropbear
 [ -f "dropbear_$version.orig.tar.bz2" ] || {
     echo "build.sh: this Debian does not have dropbear $version, which job-only.patch is made for" >&2
     exit 1
@@ -52,5 +32,5 @@ strip -o ../bin.new/sshd dropbear
 strip -o ../bin.new/ssh dbclient
 strip -o ../bin.new/sshkey dropbearkey
 cd ..
-rm -rf bin "dropbear-$version" lists sources
+rm -rf bin "dropbear-$version"
 mv bin.new bin

@@ -8,18 +8,22 @@ is compared with what the job gets: what cannot be meant is refused, and what ma
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 
 from torque_hooks.directives import Item, Submission, VariableList
 from torque_hooks.scripts import Setting, settings, submits
-from torque_hooks.variables import IMAGE, ROOT, ROOT_NAME, VOLUMES, is_requested
+from torque_hooks.variables import IMAGE, MODULES, ROOT, ROOT_NAME, VOLUMES, is_requested
 from udi.waiting import WAIT, is_wait
 from udiroot.errors import UsageError, printable
+from udiroot.sitemodules import USED
 
-_OURS = (IMAGE, VOLUMES, WAIT)
-_NEVER_LOST = (IMAGE, VOLUMES)
-_OF_UDI_RUN = ("UDI_IMAGE", "UDI_IMAGE_ID")
+_LISTS = (VOLUMES, MODULES)
+"""What goes with an image, and means nothing without one."""
+_NEVER_LOST = (IMAGE, *_LISTS)
+_OURS = (*_NEVER_LOST, WAIT)
+_OF_UDI_RUN = (USED, "UDI_IMAGE", "UDI_IMAGE_ID")
 """What `udi-run` sets for programs of an image, which may submit jobs themselves."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _EXPORTED_FUNCTION = "BASH_FUNC_"
@@ -34,7 +38,7 @@ _OTHER_ROOTS = ("DSL", "INITRAMFS", "")
 _NEARLY_DIRECTIVE = re.compile(r"#(?:[ \t]*PBS\b|\$|[A-Z]{3,8}\b).*-v", re.IGNORECASE)
 """A directive of ours that is not one, or one of another batch system."""
 _OUR_NAME = re.compile(rf"(?<![A-Za-z0-9_]){IMAGE}(?![A-Za-z0-9])", re.IGNORECASE)
-_ASSIGNED = re.compile(rf"(?<![A-Za-z0-9_])(?:{IMAGE}|{VOLUMES})\s*=")
+_ASSIGNED = re.compile(rf"(?<![A-Za-z0-9_])(?:{'|'.join(_NEVER_LOST)})\s*=")
 
 
 def review(submission: Submission, environment: Mapping[str, str]) -> list[str]:
@@ -73,7 +77,7 @@ def _require_variables(written: VariableList) -> None:
                 )
             raise UsageError(
                 f"'{printable(text)}' on {written.place} is not a variable: qsub splits -v at every comma",
-                f"separate volumes by semicolons, in quotes: {VOLUMES}=/a:/b;/c:/d",
+                f"separate volumes by semicolons, in quotes, and modules too: {VOLUMES}=/a:/b;/c:/d",
             )
 
 
@@ -149,13 +153,14 @@ def _require_nothing_lost(submission: Submission) -> None:
 def _require_an_image(submission: Submission) -> None:
     """Volumes, or the name of the image root, are meant for a job with an image; another root is not."""
     listed = {item.name: item for written in submission.lists if written.counts for item in written.items}
-    volumes, root = listed.get(VOLUMES), listed.get(ROOT)
+    root = listed.get(ROOT)
     if is_requested(submission.variables):
         if root and root.value in _OTHER_ROOTS:
             raise UsageError(f"{_shown(root)} contradicts {IMAGE}: aprun would not enter the image", f"omit {ROOT}")
         return
-    if volumes and volumes.value.strip():
-        raise UsageError(f"{_shown(volumes)} is given, but no image", f"add {IMAGE}=NAME:TAG to the same list")
+    for found in (listed[name] for name in _LISTS if name in listed):
+        if found.value.strip():
+            raise UsageError(f"{_shown(found)} is given, but no image", f"add {IMAGE}=NAME:TAG to the same list")
     if root and root.value == ROOT_NAME:
         raise UsageError(f"{_shown(root)} is given, but no image", f"write {IMAGE}=NAME:TAG in its place")
 
@@ -173,10 +178,23 @@ def _about_names(submission: Submission) -> Iterator[str]:
                     f"{printable(item.name)} on {written.place} is not set, and some versions of qsub then damage"
                     f" {following.name}, which follows it"
                 )
+        for item in _after_modules(written):
+            yield (
+                f"{printable(item.name)} on {written.place} is no module but a variable that is not set: the comma ends"
+                f" {MODULES}, and modules are separated by ;"
+            )
         if any(item.name == IMAGE and not item.value.strip() for item in written.items) and written.counts:
             yield f"{IMAGE} on {written.place} is empty: the job runs without an image"
     if WAIT in submission.variables and not (submission.takes_environment or is_requested(submission.variables)):
         yield f"{WAIT} has no effect without {IMAGE}"
+
+
+def _after_modules(written: VariableList) -> Iterator[Item]:
+    """What a comma may have cut off a list of modules: `UDI_MODULES=mpich,gpu`."""
+    names = [item.name for item in written.items]
+    if MODULES in names:
+        rest = written.items[names.index(MODULES) + 1 :]
+        yield from itertools.takewhile(lambda item: "=" not in item.text and not item.value, rest)
 
 
 def _is_near(name: str) -> bool:
@@ -191,8 +209,9 @@ def _about_environment(submission: Submission, environment: Mapping[str, str]) -
             if name not in (*_OURS, *inside) and (meant := _meant_by(name)) and environment[name]:
                 yield f"variable {printable(name)} of the environment has no effect; did you mean {meant}?"
     if is_requested(submission.variables):
-        if environment.get(VOLUMES, "").strip() and VOLUMES not in submission.variables:
-            yield f"{VOLUMES} of the environment is not passed to the job: qsub -v {IMAGE}=NAME:TAG,{VOLUMES} passes it"
+        for name in _LISTS:
+            if environment.get(name, "").strip() and name not in submission.variables:
+                yield f"{name} of the environment is not passed to the job: qsub -v {IMAGE}=NAME:TAG,{name} passes it"
         if environment.get(ROOT, ROOT_NAME) != ROOT_NAME:
             yield (
                 f"{ROOT}={printable(environment[ROOT])} is set in your environment: where your own profile sets it,"
@@ -252,7 +271,7 @@ def _requires_an_image(setting: Setting) -> bool:
 def _effect(setting: Setting) -> str:
     if setting.name == ROOT:
         return "aprun does not enter the image after it"
-    return "has no effect, the image and volumes of a job are those of its submission"
+    return "has no effect, the image, volumes and modules of a job are those of its submission"
 
 
 def _begins_like_ours(name: str) -> bool:

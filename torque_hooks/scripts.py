@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torque_hooks.variables import IMAGE, ROOT, VOLUMES
+from torque_hooks.variables import IMAGE, MODULES, ROOT, VOLUMES
 
-_NAMES = f"({IMAGE}|{VOLUMES}|{ROOT})"
+_NAMES = f"({IMAGE}|{VOLUMES}|{MODULES}|{ROOT})"
 _BEFORE = "export|env|declare|typeset|readonly|local|then|do|else|exec|time|command|builtin|eval|set|@"
 _KEYWORDS = rf"(?:(?:{_BEFORE})\s+(?:-\w+\s+)*)"
 _SET = re.compile(rf"\s*{_KEYWORDS}{{0,4}}(?:[A-Za-z_]\w*=\S*\s+){{0,8}}{_NAMES}=(\S*)")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import getopt
 
 from torque_hooks.directives import OPTIONS
+from torque_hooks.variables import IMAGE, MODULES, VOLUMES
 from udi.launch import Launch, Submission
 from udiroot.errors import UsageError, printable
 
 _PROGRAM = "qsub"
 _TAKES_TERMINAL = ("-I", "-X")
-_OURS = ("UDI", "UDI_VOLUMES")
+_OURS = (IMAGE, VOLUMES, MODULES)
 
 
 class UnscriptedTorque:
@@ -31,11 +32,12 @@ class UnscriptedTorque:
         for name in _OURS:
             if any(item.partition("=")[0].strip() == name for value in variables for item in value.split(",")):
                 raise UsageError(
-                    f"{name} is set by this command", "the image is its argument; for volumes use --volume"
+                    f"{name} is set by this command",
+                    "the image is its argument; for volumes use --volume, for modules --module",
                 )
         argv = [_PROGRAM, *(() if "-N" in names else ("-N", launch.job_name)), *options]
-        ours = [f"UDI={_item(launch.image)}"]
-        ours += [f"UDI_VOLUMES={_item(launch.volumes)}"] if launch.volumes else []
+        values = zip(_OURS, (launch.image, launch.volumes, launch.modules), strict=True)
+        ours = [f"{name}={_item(value)}" for name, value in values if value]
         return Submission((*argv, "-v", ",".join((*variables, *ours))), _script(launch))
 
 

@@ -12,6 +12,7 @@ from udi.request import JobRequest, Pin, job_request
 
 IMAGE = "UDI"
 VOLUMES = "UDI_VOLUMES"
+MODULES = "UDI_MODULES"
 ROOT = "CRAY_ROOTFS"
 """The variable by which aprun chooses a root, and what it must hold for ours: the installed profile snippets set it."""
 ROOT_NAME = "UDI"
@@ -27,6 +28,8 @@ def requested(
 ) -> JobRequest:
     """The request that a job's variables make.
 
-    Raises UsageError for what has no meaning, NotPermitted for what the site or the rules of the root forbid.
+    Raises UsageError for what has no meaning, NotPermitted for what the site or the rules of the root forbid, NotFound
+    for a module that the site does not have.
     """
-    return job_request(site, job_id(job), user, as_taught(variables.get(IMAGE, "")), variables.get(VOLUMES, ""), pin)
+    image, volumes, modules = (variables.get(name, "") for name in (IMAGE, VOLUMES, MODULES))
+    return job_request(site, job_id(job), user, as_taught(image), volumes, pin, modules)

@@ -69,6 +69,14 @@ def group_name(gid: int) -> str:
         return f"group{gid}"
 
 
+def group_id(name: str) -> int:
+    """The gid of a group; -1 where there is no such group, which nobody is a member of."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return -1
+
+
 def _account(entry: pwd.struct_passwd) -> Account:
     others = sorted(set(os.getgrouplist(entry.pw_name, entry.pw_gid)) - {entry.pw_gid})
     return Account(

@@ -22,12 +22,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from udi.architecture import KNOWN_ARCHITECTURE
+from udi.audit import AuditConfig
 from udi.environment import EnvironmentConfig
 from udi.registries import RegistryConfig
 from udi.settings import (
     COUNT,
     DAYS,
     FEW,
+    FILE,
     OPTIONAL_PATH,
     PATH,
     POSITIVE,
@@ -41,6 +43,7 @@ from udi.settings import (
     setting,
 )
 from udi.signatures import SignaturesConfig, unknown_registries
+from udi.sitemodules import DEVICES, ModuleConfig, ModuleName, is_allowed_device
 from udi.tables import read_table, table_errors, unknown
 from udiroot import fields
 from udiroot.errors import ConfigError, printable
@@ -56,7 +59,6 @@ _MAX_TRUSTED = 16 << 20
 _MULTIARCH = str(sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu")
 _PLAIN = re.compile(r"[A-Za-z0-9_.:@%+=,/][A-Za-z0-9_.:@%+=,/-]*")
 """Words that ssh's remote shell and rsync's own parser leave unchanged."""
-_FILE = Matching(r"[A-Za-z0-9_][A-Za-z0-9_.+/-]*", "a file's name")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,10 +212,11 @@ class NodeConfig:
     nid_file: str = setting("/proc/cray_xt/nid", "file in which a numbered node finds its nid", PATH)
     tmp_bytes: int = setting(8 << 30, "limit on the size of each of a job's /tmp and /var/tmp", POSITIVE)
     deadline: int = setting(60, "seconds that setup or teardown of one node may take", SECONDS)
-    modules: tuple[str, ...] = setting([], "kernel modules that images need, in load order (squashfs.ko)", _FILE)
+    modules: tuple[str, ...] = setting([], "kernel modules that images need, in load order (squashfs.ko)", FILE)
     module_path: str = setting(
         "/dsl/lib/modules/{release}", "directory of the modules on a node; {release} is its kernel's", PATH
     )
+    devices: tuple[str, ...] = setting([], "device nodes that site modules may name, as /dev/nvidia*", DEVICES)
     krsip: str = setting("/proc/sys/net/krsip/request", "switch of realm-specific IP, used where a node has it", PATH)
     shared: bool = setting(
         False, "whether jobs may share a node; if not, teardown terminates everything that runs as the job's user there"
@@ -231,9 +234,12 @@ class NodeConfig:
             for own in (self.root, self.run):
                 if is_within(own, filesystem.source):
                     raise ConfigError(f"filesystems[{index}].source contains {own}, which shifter-xc manages")
-        targets = [(f"filesystems[{n}]", each.target or each.source, "") for n, each in enumerate(self.filesystems)]
-        targets += [(f"steps[{n}]", step.target, step.kind) for n, step in enumerate(self.steps)]
-        _check_targets(targets)
+        _check_targets(self.targets())
+
+    def targets(self) -> list[tuple[str, str, str]]:
+        """Each path in a root that the site takes: its key, the path, and the kind of a step."""
+        found = [(f"filesystems[{n}]", each.target or each.source, "") for n, each in enumerate(self.filesystems)]
+        return found + [(f"steps[{n}]", step.target, step.kind) for n, step in enumerate(self.steps)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,12 +343,14 @@ class SiteConfig:
     machine: str = setting("", "the machine that jobs run on, by the name of its table; empty: a Cray")
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
     registry: RegistryConfig = field(default_factory=RegistryConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
     signatures: SignaturesConfig = field(default_factory=SignaturesConfig)
     systems: tuple[SystemConfig, ...] = setting([], "additional image stores that get every image")
     node: NodeConfig = field(default_factory=NodeConfig)
     ssh: SshConfig = field(default_factory=SshConfig)
     volumes: VolumesConfig = field(default_factory=VolumesConfig)
     environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
+    modules: Mapping[str, ModuleConfig] = setting({}, "what goes with an image, by name", ModuleName())
     etc: EtcConfig = field(default_factory=EtcConfig)
     jobs: JobsConfig = field(default_factory=JobsConfig)
     install: InstallConfig = field(default_factory=InstallConfig)
@@ -368,13 +376,39 @@ class SiteConfig:
         return found
 
     def check(self) -> None:
-        """Raises ConfigError where two systems have one name, and for signatures of a registry that there is not."""
+        """Raises ConfigError where two systems have one name, for signatures of a registry that there is not, and for
+        what modules may not have here."""
         for error in unknown_registries(self.signatures, [host.name for host in self.registry.hosts]):
             raise error
         names = [system.name for system in self.systems]
         for number, name in enumerate(names):
             if name in names[:number]:
                 raise ConfigError(f"systems[{number}].name: two systems are called {printable(name)}")
+        self._check_modules()
+
+    def _check_modules(self) -> None:
+        """Each goes together with what every root has, and those by default with each other."""
+        own = [("node." + key, target, kind) for key, target, kind in self.node.targets()]
+        always: list[tuple[str, str, str]] = []
+        for name, module in self.modules.items():
+            where = f"modules.{name}"
+            for number, bind in enumerate(module.binds):
+                for path in (self.node.root, self.node.run):
+                    if is_within(path, bind.source) or is_within(bind.source, path):
+                        raise ConfigError(
+                            f"{where}.mounts[{number}]: {bind.source} is shifter-xc's own, or contains {path}"
+                        )
+            for number, device in enumerate(module.devices):
+                if not is_allowed_device(device, self.node.devices):
+                    raise ConfigError(
+                        f"{where}.devices[{number}]: node.devices does not allow {printable(device)}",
+                        f'node.devices = ["{device}"] would',
+                    )
+            mine = [(f"{where}.{key}", target, kind) for key, target, kind in module.targets()]
+            _check_targets(own + mine)
+            if module.default and not (module.users or module.groups):
+                always += mine
+        _check_targets(always)
 
 
 def load(path: str = DEFAULT_PATH) -> SiteConfig:

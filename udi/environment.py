@@ -8,8 +8,9 @@ from typing import Any
 
 from udi.settings import setting
 from udiroot.errors import ConfigError, printable
+from udiroot.sitemodules import USED
 
-_NOT_THE_SITE_S = ("HOME", "USER", "LOGNAME", "SHELL", "PWD", "UDI_IMAGE", "UDI_IMAGE_ID")
+_NOT_THE_SITE_S = ("HOME", "USER", "LOGNAME", "SHELL", "PWD", "UDI_IMAGE", "UDI_IMAGE_ID", USED)
 """What udi-run sets in each job, over everything but the user's own options."""
 
 

@@ -119,6 +119,10 @@ class JsonValue:
         """Whether it is a string."""
         return isinstance(self._value, str)
 
+    def as_it_is(self) -> object:
+        """The value as `json` reads it, for whoever passes it on and does not look into it."""
+        return self._value
+
     def _dictionary(self, message: str = "") -> dict[str, object]:
         if not isinstance(self._value, dict):
             self._refuse(message, "JSON object")

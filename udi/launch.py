@@ -1,4 +1,4 @@
-"""What a job without a script of its own runs: an image, volumes, and the words that udi-run gets inside.
+"""What a job without a script of its own runs: an image, volumes, modules, and the words that udi-run gets inside.
 
 Each workload manager makes a script and a submission of it (`torque_hooks.unscripted`, `slurm_hooks.unscripted`).
 """
@@ -8,8 +8,6 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from typing import Protocol
-
-from udiroot.errors import UsageError, printable
 
 RUN = "/opt/udi/bin/udi-run"
 """Where udi-run is in every root."""
@@ -23,14 +21,12 @@ class Launch:
 
     image: str
     volumes: str = ""
+    modules: str = ""
     words: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
-        """udi-run with its words, as a line for a shell. Raises UsageError for what no script can hold."""
-        for word in self.words:
-            if "\0" in word or "\n" in word:
-                raise UsageError(f"a word of the command holds a line break: '{printable(word)}'")
+        """udi-run with its words, as a command for a shell."""
         return shlex.join((RUN, *self.words))
 
     @property

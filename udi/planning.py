@@ -16,14 +16,16 @@ from udi.facts import Facts
 from udi.nodes import Node, NodeSlots
 from udi.platform import NodeNames
 from udi.request import JobRequest, Volume
-from udi.rundata import PATH as RUN_DATA
-from udi.rundata import run_data
+from udi.rundata import changes_of, run_data
+from udi.sitemodules import ChosenModule
 from udi.sshkeys import SshKeys, public_key
 from udi.store import StoreLayout
 from udiroot.errors import ConfigError, ImageInvalid, printable
 from udiroot.plan import NodePlan, NodeRun, PlanCache, PlanFile, PlanMount, PlanStep, PlanUser
+from udiroot.plan_modules import PlanModule
 from udiroot.plan_ssh import PlanSsh
 from udiroot.rules import check_name
+from udiroot.sitemodules import RUN
 from udiroot.software import UDI_RUN
 
 _PROGRAMS = "/opt/udi/bin"
@@ -50,7 +52,9 @@ def make_plan(
     store_uid, store_gid = store_owner(site.store.account)
     rendered = dict(_render_node_files(site, request, facts, addresses))
     client = PlanFile(f"{_PROGRAMS}/{_SSH}", 0o755, rendered.pop(_SSH))
-    data = run_data(facts, site.environment, user, str(request.reference), _PROGRAMS if keys else "")
+    programs = _PROGRAMS if keys else ""
+    with_modules = bool(request.modules)
+    data = run_data(facts, site.environment, user, str(request.reference), programs, with_modules=with_modules)
     return NodePlan(
         job=request.job,
         user=PlanUser(user.name, user.uid, user.gid, user.groups, user.home, user.shell),
@@ -68,14 +72,30 @@ def make_plan(
         volumes=tuple(PlanMount(v.source, v.target, v.read_only) for v in request.volumes if not v.per_node),
         caches=tuple(_cache(site, request, volume) for volume in request.volumes if volume.per_node),
         etc=tuple(PlanFile(name, 0o644, text) for name, text in sorted(rendered.items()) if text.strip()),
-        files=(PlanFile(RUN_DATA, 0o444, data), *((client, *_key_files(keys)) if keys else ())),
+        files=(PlanFile(RUN, 0o444, data), *((client, *_key_files(keys)) if keys else ())),
         programs=(UDI_RUN,),
         nodes=tuple(_runs(machine, nodes, addresses)),
         ssh=_ssh(site, keys) if keys else None,
-        modules=tuple(os.path.normpath(os.path.join(site.node.module_path, name)) for name in site.node.modules),
+        modules=tuple(_kernel_module(site, name) for name in site.node.modules),
         krsip=site.node.krsip,
         steps=tuple(PlanStep(step.when, step.kind, step.source, step.target) for step in site.node.steps),
+        site_modules=tuple(_site_module(site, chosen) for chosen in request.modules),
     )
+
+
+def _kernel_module(site: SiteConfig, name: str) -> str:
+    return os.path.normpath(os.path.join(site.node.module_path, name))
+
+
+def _site_module(site: SiteConfig, chosen: ChosenModule) -> PlanModule:
+    module = site.modules[chosen.name]
+    parts = [("present", path, "") for path in module.present]
+    parts += [("device", path, "") for path in module.devices]
+    parts += [("kernel", _kernel_module(site, name), "") for name in module.kernel_modules]
+    parts += [("ro" if bind.read_only else "rw", bind.source, bind.target) for bind in module.binds]
+    parts += [("link", text, path) for path, text in module.links.items()]
+    parts += [(keyword, text, "") for keyword, text in changes_of(module.environment)]
+    return PlanModule(chosen.name, chosen.asked, tuple(parts))
 
 
 def _cache(site: SiteConfig, request: JobRequest, volume: Volume) -> PlanCache:

@@ -16,6 +16,7 @@ from udi.accounts import Account
 from udi.config import SiteConfig, VolumesConfig
 from udi.oserrors import reason
 from udi.reference import ImageReference
+from udi.sitemodules import ChosenModule, choose_modules
 from udiroot.errors import NotPermitted, UsageError, printable
 from udiroot.rules import is_forbidden, is_within
 
@@ -71,14 +72,23 @@ class JobRequest:
     reference: ImageReference
     volumes: tuple[Volume, ...]
     pin: Pin | None = None
+    modules: tuple[ChosenModule, ...] = ()
 
 
 def job_request(
-    site: SiteConfig, job: str, user: Account, image: str, volumes: str = "", pin: Pin | None = None
+    site: SiteConfig,
+    job: str,
+    user: Account,
+    image: str,
+    volumes: str = "",
+    pin: Pin | None = None,
+    modules: str = "",
 ) -> JobRequest:
-    """The request that a user's texts make: `image` as `UDI=` takes it, `volumes` as `UDI_VOLUMES=` does.
+    """The request that a user's texts make: `image` as `UDI=` takes it, `volumes` as `UDI_VOLUMES=` does, and `modules`
+    as `UDI_MODULES=`.
 
-    Raises UsageError for what has no meaning, NotPermitted for what the site or the rules of the root forbid.
+    Raises UsageError for what has no meaning, NotPermitted for what the site or the rules of the root forbid, NotFound
+    for a module that the site does not have.
     """
     reference = site.registry.parse(image.strip())
     wanted = parse_volumes(volumes)
@@ -86,9 +96,10 @@ def job_request(
         raise NotPermitted(f"{len(wanted)} volumes requested, the site allows {site.volumes.max_count}")
     for volume in wanted:
         check_volume(volume, site.volumes)
-    _check_targets(wanted, site)
+    chosen = choose_modules(site.modules, modules, user)
+    _check_targets(wanted, site, chosen)
     kept = pin if pin is not None and pin.reference == reference else None
-    return JobRequest(job_id(job), user, reference, wanted, kept)
+    return JobRequest(job_id(job), user, reference, wanted, kept, chosen)
 
 
 def job_id(text: str) -> str:
@@ -146,10 +157,15 @@ def require_sources(volumes: Iterable[Volume], rules: VolumesConfig) -> None:
             raise UsageError(f"volume {printable(volume)}: {printable(volume.source)}: {reason(error)}") from error
 
 
-def _check_targets(wanted: tuple[Volume, ...], site: SiteConfig) -> None:
+def _check_targets(wanted: tuple[Volume, ...], site: SiteConfig, modules: Iterable[ChosenModule]) -> None:
     """Raise where two would be mounted at one path, or a volume would hide what the site mounts."""
     mounted = [(each.target or each.source, f"site file system {each.source}") for each in site.node.filesystems]
     mounted += [(step.target, f"site {step.kind} {step.target}") for step in site.node.steps]
+    mounted += [
+        (target, f"{printable(target)} of module {each.name}")
+        for each in modules
+        for _, target, _ in site.modules[each.name].targets()
+    ]
     first: dict[str, Volume] = {}
     for volume in wanted:
         other = first.setdefault(volume.target, volume)

@@ -13,9 +13,8 @@ from udi.accounts import Account
 from udi.environment import EnvironmentConfig
 from udi.facts import Facts
 from udiroot.errors import ImageInvalid, printable
+from udiroot.sitemodules import PLACE
 
-PATH = "/opt/udi/etc/run"
-"""The file in a root."""
 _VERSION = "udi-run 1"
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """What Docker sets where an image has no PATH."""
@@ -25,8 +24,17 @@ _MAX_BYTES = 2 << 20
 Record = tuple[str, str]
 
 
-def run_data(facts: Facts, site: EnvironmentConfig, user: Account, reference: str, programs: str = "") -> str:
-    """The text of the file. `programs` is a directory that goes first in PATH.
+def run_data(
+    facts: Facts,
+    site: EnvironmentConfig,
+    user: Account,
+    reference: str,
+    programs: str = "",
+    *,
+    with_modules: bool = False,
+) -> str:
+    """The text of the file. `programs` is a directory that goes first in PATH. `with_modules` marks the place in which
+    each node puts the environment of the job's modules.
 
     Raises ImageInvalid where the image's configuration holds what no program can be started with.
     """
@@ -35,15 +43,26 @@ def run_data(facts: Facts, site: EnvironmentConfig, user: Account, reference: st
         *(("entrypoint", word) for word in facts.entrypoint),
         *(("cmd", word) for word in facts.cmd),
         *_of_image(facts.env),
-        *_of_site(site),
+        *changes_of(site),
+    ]
+    of_job = [
         *_of_job(facts.id, user, reference),
         *((("prepend", f"PATH={programs}"),) if programs else ()),
     ]
-    lines = (_VERSION, *(" ".join(record) for record in records), "end")
+    place = (PLACE.strip("\0"),) if with_modules else ()
+    lines = (_VERSION, *map(" ".join, records), *place, *map(" ".join, of_job), "end")
     size = sum(_bytes_of(line) + 1 for line in lines)
     if size > _MAX_BYTES:
         raise ImageInvalid(f"environment, entry point and arguments of the image have {size} bytes, over {_MAX_BYTES}")
     return "".join(f"{line}\0" for line in lines)
+
+
+def changes_of(environment: EnvironmentConfig) -> Iterator[Record]:
+    """What a table of the configuration changes."""
+    yield from (("unset", name) for name in environment.unset)
+    changed = (("set", environment.set), ("prepend", environment.prepend), ("append", environment.append))
+    for keyword, values in changed:
+        yield from ((keyword, f"{name}={value}") for name, value in values.items())
 
 
 def _as_docker_reads_it(workdir: str) -> str:
@@ -56,12 +75,6 @@ def _of_image(env: tuple[str, ...]) -> Iterator[Record]:
     variables = {name: text for text in env if (name := text.partition("=")[0]) and "=" in text}
     variables.setdefault("PATH", f"PATH={_DEFAULT_PATH}")
     return (("set", text) for text in variables.values())
-
-
-def _of_site(site: EnvironmentConfig) -> Iterator[Record]:
-    yield from (("unset", name) for name in site.unset)
-    for keyword, values in (("set", site.set), ("prepend", site.prepend), ("append", site.append)):
-        yield from ((keyword, f"{name}={value}") for name, value in values.items())
 
 
 def _of_job(image: str, user: Account, reference: str) -> Iterator[Record]:

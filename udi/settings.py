@@ -115,6 +115,7 @@ POSITIVE = Bounds(1)
 FEW = Bounds(1, cap=10_000)
 COUNT = Bounds(0)
 WORD = Matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "a plain word")
+FILE = Matching(r"[A-Za-z0-9_][A-Za-z0-9_.+/-]*", "a file's name")
 
 
 def setting(default: Any, help_text: str, constraint: Constraint | None = None, *, filled: bool = False) -> Any:

@@ -3,6 +3,8 @@
     images/<id>.<format>                 the image file, 0444, or 0400 where no public reference names it
     images/<id>.directory/tree/          in its place, an unpacked tree, in a directory that only the account can enter
     images/<id>.json                     its Facts, same mode
+    images/<id>.report                   what the site's scanner found in it (`udi.audit_report`), same mode
+    images/<id>.inventory                what the scanner was shown, for the next scan: JSON, gzip, same mode
     images/<id>.provenance.json          where it came from and who signed it, where the site asks for signatures
     refs/<quoted reference>.json         a public reference
     refs/<quoted reference>~<uid>.json   that user's own, found before the public one; one that a group of the
@@ -25,6 +27,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from udi import provenance
+from udi.audit_report import MAX_SUMMARY, Report, Summary, read_summary
 from udi.facts import Facts, Ref
 from udi.oserrors import reason
 from udi.reference import ImageReference
@@ -34,6 +37,9 @@ TREE = "tree"
 """The name of an unpacked tree in its directory."""
 MAX_JSON = 16 << 20
 """Bytes that a facts file may have: an image's environment and labels are bounded by the gateway well below this."""
+REPORT, INVENTORY = "report", "inventory"
+BESIDE = ("json", provenance.SUFFIX.removeprefix("."), REPORT, INVENTORY)
+"""How the names of files end that are of an image and are not the image."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,14 @@ class StoreLayout:
     def facts(self, image_id: str) -> str:
         """The image's facts."""
         return f"{self.images}/{image_id}.json"
+
+    def report(self, image_id: str) -> str:
+        """The report on the image."""
+        return f"{self.images}/{image_id}.{REPORT}"
+
+    def inventory(self, image_id: str) -> str:
+        """The inventory of the image."""
+        return f"{self.images}/{image_id}.{INVENTORY}"
 
     def provenance(self, image_id: str) -> str:
         """The record of where the image came from."""
@@ -150,6 +164,28 @@ class StoreReader:
             raise ImageInvalid(f"the facts of image {image_id} are those of {facts.id}", "pull it again")
         return facts
 
+    def audit(self, image_id: str) -> Summary | None:
+        """What the report on an image comes to, where there is one. A damaged one is the site's matter, and says that
+        the image has not been scanned."""
+        first = self._text(self.layout.report(image_id), MAX_SUMMARY)
+        try:
+            return read_summary(first.partition(b"\n")[0]) if first is not None else None
+        except ImageInvalid as error:
+            return Summary(id=image_id, time=0, error=error.message)
+
+    def report(self, image_id: str) -> Report | None:
+        """The whole report on an image, where there is one; a damaged one as `audit` has it."""
+        text = self._text(self.layout.report(image_id))
+        try:
+            return Report.from_text(text) if text is not None else None
+        except ImageInvalid as error:
+            return Report(summary=Summary(id=image_id, time=0, error=error.message))
+
+    def has_pin(self, image_id: str) -> bool:
+        """Whether the image is kept for a job that the caller submitted: the gateway alone pins one."""
+        pin = self._ref(self.layout.ref(ImageReference(id=image_id), self.uid))
+        return pin is not None and pin.id == image_id
+
     def provenance(self, image_id: str) -> tuple[provenance.Provenance, ...]:
         """Where an image came from, as far as that was recorded. Raises ImageInvalid for a damaged record."""
         text = self._text(self.layout.provenance(image_id))
@@ -198,10 +234,10 @@ class StoreReader:
         text = self._text(path)
         return Ref.from_json(text) if text is not None else None
 
-    def _text(self, path: str) -> bytes | None:
-        """A file's bytes; None where there is none, or where the caller may not read it."""
+    def _text(self, path: str, first: int = 0) -> bytes | None:
+        """A file's bytes, or the first of them; None where there is none, or where the caller may not read it."""
         try:
-            return _read(path)
+            return _read(path, first)
         except OSError as error:
             if isinstance(error, PermissionError) and not self._reads_all:
                 return None
@@ -220,14 +256,14 @@ class StoreReader:
         return NotFound(f"image '{printable(wanted)}' not found, or you do not have access to it", hint)
 
 
-def _read(path: str) -> bytes | None:
-    """The bytes of a small store file; None where there is none. Raises OSError."""
+def _read(path: str, first: int = 0) -> bytes | None:
+    """The bytes of a small store file, or the first of them; None where there is none. Raises OSError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     with os.fdopen(descriptor, "rb") as stream:
-        text = stream.read(MAX_JSON + 1)
+        text = stream.read(first or MAX_JSON + 1)
     if len(text) > MAX_JSON:
         raise ImageInvalid(f"image store: {path} is larger than {MAX_JSON} bytes")
     return text

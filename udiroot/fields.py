@@ -44,6 +44,14 @@ def are_tokens(tokens: "tuple[str, ...]", joined: str) -> bool:
     return not any(wrong in f",{joined}," for wrong in (",.", ",_", ",-", ",,"))
 
 
+def absolute(path: str) -> str:
+    """An absolute path in its one spelling. Raises ValueError for `.`, `..`, doubled or trailing slashes, and NUL."""
+    parts = path.split("/")
+    if parts[0] or len(parts) < 2 or any(part in ("", ".", "..") for part in parts[1:]) or "\0" in path:
+        raise ValueError(f"not a plain absolute path: '{path}'")
+    return path
+
+
 def number(text: str, largest: int = LARGEST_ID) -> int:
     """The number that `text` writes in ASCII digits, of 0 to `largest`; -1 for every other text.
 

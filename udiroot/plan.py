@@ -10,11 +10,12 @@ cost every node more than the set-up of its root, and a node must see nothing bu
 from the one to the other.
 """
 
+from udiroot import plan_modules
 from udiroot.errors import SetupFailed, printable
-from udiroot.fields import are_tokens, escape, unescape
+from udiroot.fields import absolute, are_tokens, escape, unescape
 from udiroot.plan_ssh import PlanSsh
 
-VERSION = "2"
+VERSION = "3"
 _MAX_BYTES = 8 << 20
 """Bytes that a plan may have: ten thousand nodes and large etc files stay far below that."""
 
@@ -39,8 +40,12 @@ _FIELDS = {
     "module": 1,
     "krsip": 1,
     "step": 4,
+    "sitemodule": 2,
+    "part": 4,
 }
-_REPEATED = frozenset(("site", "allow", "volume", "cache", "etc", "file", "program", "node", "module", "step"))
+_REPEATED = frozenset(
+    ("site", "allow", "volume", "cache", "etc", "file", "program", "node", "module", "step", "sitemodule", "part")
+)
 _OPTIONAL = _REPEATED | {"ssh", "krsip"}
 STEPS = {"when": ("before", "after"), "kind": ("directory", "link", "bind")}
 IMAGE_FORMATS = ("squashfs", "ext4", "directory")
@@ -56,12 +61,13 @@ class PlanUser:
 
 
 class PlanMount:
-    """A directory or file of the node that is mounted in the root at `target`."""
+    """A directory or file of the node that is mounted in the root at `target`; `module` is the site module that it is
+    of, on a node that has one."""
 
-    __slots__ = ("read_only", "source", "target")
+    __slots__ = ("module", "read_only", "source", "target")
 
-    def __init__(self, source: str, target: str, read_only: bool) -> None:
-        self.source, self.target, self.read_only = source, target, read_only
+    def __init__(self, source: str, target: str, read_only: bool, module: str = "") -> None:
+        self.source, self.target, self.read_only, self.module = source, target, read_only, module
 
 
 class PlanCache:
@@ -135,8 +141,8 @@ class NodePlan:
 
     __slots__ = (
         "allowed", "caches", "deadline", "etc", "files", "image_format", "image_id", "image_path", "job", "krsip",
-        "modules", "nodes", "programs", "root", "run", "sites", "ssh", "steps", "store_gid", "store_uid", "tmp_bytes",
-        "user", "volumes",
+        "modules", "nodes", "programs", "root", "run", "site_modules", "sites", "ssh", "steps", "store_gid",
+        "store_uid", "tmp_bytes", "user", "volumes",
     )  # fmt: skip
 
     def __init__(
@@ -165,6 +171,7 @@ class NodePlan:
         steps: tuple[PlanStep, ...] = (),
         caches: tuple[PlanCache, ...] = (),
         programs: tuple[str, ...] = (),
+        site_modules: "tuple[plan_modules.PlanModule, ...]" = (),
     ) -> None:
         self.job, self.user, self.store_uid, self.store_gid = job, user, store_uid, store_gid
         self.root, self.run = root, run
@@ -173,6 +180,7 @@ class NodePlan:
         self.sites, self.allowed, self.volumes, self.caches = sites, allowed, volumes, caches
         self.etc, self.files, self.programs, self.nodes = etc, files, programs, nodes
         self.ssh, self.modules, self.krsip, self.steps = ssh, modules, krsip, steps
+        self.site_modules = site_modules
 
     def text(self) -> str:
         """The plan as text, ending in `end`."""
@@ -199,6 +207,7 @@ class NodePlan:
         rows += [("module", path) for path in self.modules]
         rows += [("krsip", self.krsip)] if self.krsip else []
         rows += [("step", s.when, s.kind, s.source, s.target) for s in self.steps]
+        rows += [row for module in self.site_modules for row in module.rows()]
         lines = [" ".join((str(row[0]), *(escape(str(field)) for field in row[1:]))) for row in rows]
         return "\n".join((f"udi-plan {VERSION}", *lines, "end", ""))
 
@@ -217,27 +226,28 @@ class NodePlan:
                 user=user,
                 store_uid=int(once["store"][0]),
                 store_gid=int(once["store"][1]),
-                root=_absolute(once["root"][0]),
-                run=_absolute(once["run"][0]),
+                root=absolute(once["root"][0]),
+                run=absolute(once["run"][0]),
                 image_format=image_format,
-                image_path=_absolute(image_path),
+                image_path=absolute(image_path),
                 image_id=image_id,
                 tmp_bytes=int(once["tmp"][0]),
                 deadline=int(once["deadline"][0]),
                 sites=tuple(_mount(row) for row in many["site"]),
-                allowed=tuple(_absolute(row[0]) for row in many["allow"]),
+                allowed=tuple(absolute(row[0]) for row in many["allow"]),
                 volumes=tuple(_mount(row) for row in many["volume"]),
                 caches=tuple(
-                    PlanCache(_absolute(row[0]), _absolute(row[1]), int(row[2]), row[3]) for row in many["cache"]
+                    PlanCache(absolute(row[0]), absolute(row[1]), int(row[2]), row[3]) for row in many["cache"]
                 ),
                 etc=tuple(PlanFile(row[0], int(row[1], 8), row[2]) for row in many["etc"]),
-                files=tuple(PlanFile(_absolute(row[0]), int(row[1], 8), row[2]) for row in many["file"]),
-                programs=tuple(_absolute(row[0]) for row in many["program"]),
+                files=tuple(PlanFile(absolute(row[0]), int(row[1], 8), row[2]) for row in many["file"]),
+                programs=tuple(absolute(row[0]) for row in many["program"]),
                 nodes=tuple(NodeRun.of_row(row) for row in many["node"]),
-                ssh=PlanSsh.of_row([_absolute(once["ssh"][0]), *once["ssh"][1:]]) if "ssh" in once else None,
-                modules=tuple(_absolute(row[0]) for row in many["module"]),
-                krsip=_absolute(once["krsip"][0]) if "krsip" in once else "",
+                ssh=PlanSsh.of_row([absolute(once["ssh"][0]), *once["ssh"][1:]]) if "ssh" in once else None,
+                modules=tuple(absolute(row[0]) for row in many["module"]),
+                krsip=absolute(once["krsip"][0]) if "krsip" in once else "",
                 steps=tuple(_step(row) for row in many["step"]),
+                site_modules=plan_modules.of_rows(many["sitemodule"], many["part"]),
             )
         except ValueError as error:
             raise SetupFailed(f"plan: {printable(error)}") from error
@@ -298,26 +308,18 @@ def _rows(data: bytes) -> "tuple[dict[str, list[str]], dict[str, list[list[str]]
 def _mount(row: "list[str]") -> PlanMount:
     if row[2] not in ("ro", "rw"):
         raise SetupFailed(f"plan: access {printable(row[2])} is neither ro nor rw")
-    return PlanMount(_absolute(row[0]), _absolute(row[1]), row[2] == "ro")
+    return PlanMount(absolute(row[0]), absolute(row[1]), row[2] == "ro")
 
 
 def _step(row: "list[str]") -> PlanStep:
     when, kind, source, target = row
     if when not in STEPS["when"] or kind not in STEPS["kind"] or (kind == "directory") != (source == ""):
         raise SetupFailed(f"plan: invalid step: {printable(' '.join(row), 60)}")
-    return PlanStep(when, kind, _absolute(source) if kind == "bind" else source, _absolute(target))
+    return PlanStep(when, kind, absolute(source) if kind == "bind" else source, absolute(target))
 
 
 def _access(mount: PlanMount) -> str:
     return "ro" if mount.read_only else "rw"
-
-
-def _absolute(path: str) -> str:
-    """An absolute path in its one spelling: without `.`, `..`, doubled or trailing slashes, or NUL."""
-    parts = path.split("/")
-    if parts[0] or len(parts) < 2 or any(part in ("", ".", "..") for part in parts[1:]) or "\0" in path:
-        raise SetupFailed(f"plan: not a plain absolute path: '{printable(path)}'")
-    return path
 
 
 def _require_addresses(addresses: "tuple[str, ...]") -> None:

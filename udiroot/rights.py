@@ -24,14 +24,17 @@ _NOBODY_CHANGES = 0xFFFFFFFF
 class FileRights:
     """`with FileRights(uid, gid, groups):` every path inside is opened as that account would open it.
 
-    Uses process-wide groups, so it is for single-threaded programs. Raises PermissionError when the rights cannot
-    be taken.
+    Uses process-wide groups, so it is for single-threaded programs. A process that is that account already, and not
+    root, has its rights, and may not be allowed to set groups. Raises PermissionError when the rights cannot be taken.
     """
 
     def __init__(self, uid: int, gid: int, groups: "tuple[int, ...]" = ()) -> None:
         self._wanted = (uid, gid, groups)
+        self._is_own = os.geteuid() == uid != 0 and os.getegid() == gid
 
     def __enter__(self) -> None:
+        if self._is_own:
+            return
         uid, gid, groups = self._wanted
         self._before = (_libc.setfsuid(_NOBODY_CHANGES), _libc.setfsgid(_NOBODY_CHANGES), tuple(os.getgroups()))
         try:
@@ -44,6 +47,8 @@ class FileRights:
     def __exit__(
         self, kind: "type[BaseException] | None", error: "BaseException | None", trace: "TracebackType | None"
     ) -> None:
+        if self._is_own:
+            return
         try:
             self._restore()
         except BaseException:  # the deadline's alarm, which is raised once

@@ -35,6 +35,10 @@ def set_up(plan: NodePlan, plan_path: str, node: str, deadline: float) -> str:
         try:
             _require_wanted(plan_path)
             _clear_earlier(plan.job, root, run, node, deadline)
+            if plan.site_modules:
+                from udiroot import sitemodules  # only a job with site modules pays for it
+
+                sitemodules.settle(plan)
             made_root = not os.path.lexists(root)
             record = _written_record(plan, root, run, deadline, made_root)
             modules.load(record.modules)

@@ -19,14 +19,16 @@ from udiroot.rules import hides_ours
 def site_fixtures(plan: NodePlan) -> "list[Fixture]":
     """All that the site has declared. Raises SetupFailed."""
     steps = [_step(step) for step in plan.steps]
-    sites = [
-        _bound(f"site file system {printable(site.source)}", site.source, site.target, _flags(site))
-        for site in plan.sites
-    ]
+    sites = [_bound(_name(site), site.source, site.target, _flags(site)) for site in plan.sites]
     for fixture in (*steps, *sites):
         if hides_ours(fixture.target):
             raise SetupFailed(f"{fixture.name}: {printable(fixture.target)} would hide what belongs to shifter-xc")
     return [*steps, *sites]
+
+
+def _name(site: PlanMount) -> str:
+    what = f"mount of module {printable(site.module)}" if site.module else "site file system"
+    return f"{what} {printable(site.source)}"
 
 
 def _flags(site: PlanMount) -> int:

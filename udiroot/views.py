@@ -1,6 +1,7 @@
 """What every root has in any case: the kernel's file systems, and empty ones of the job's own."""
 
 import os
+from errno import EINVAL
 
 from udiroot.binds import SAFE, bind
 from udiroot.kernel import MS_NOEXEC, MS_NOSUID, mount
@@ -18,7 +19,13 @@ def mount_views(root: str, label: str, limit: int) -> "set[int]":
     Returns the devices of the empty ones. /dev/shm is one of them wherever the node has such a directory, so that
     POSIX shared memory is the job's own and goes with it.
     """
-    bind("/proc", root + "/proc", SAFE | MS_NOEXEC)
+    try:
+        bind("/proc", root + "/proc", SAFE | MS_NOEXEC)
+    except OSError as error:
+        if error.errno != EINVAL:
+            raise
+        # in a user's own namespace, what is mounted below it may not be uncovered
+        bind("/proc", root + "/proc", SAFE | MS_NOEXEC, recursive=True)
     bind("/sys", root + "/sys", SAFE, recursive=True)
     bind("/dev", root + "/dev", MS_NOSUID, recursive=True)
     empty = [*EMPTY]

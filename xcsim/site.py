@@ -65,7 +65,7 @@ def configure(machine: LoginAccess, changes: Tables) -> None:
 def toml_value(value: object) -> str:
     """A TOML value on one line. JSON writes strings, numbers and booleans as TOML does."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key} = {toml_value(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(key)} = {toml_value(one)}" for key, one in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(toml_value(one) for one in value) + "]"
     return json.dumps(value, ensure_ascii=False)

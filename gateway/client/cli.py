@@ -68,12 +68,13 @@ def pull(
     whose configuration the options are: rootfs-archive:FILE (a tar archive of a tree), squashfs:FILE, ext4:FILE, or
     the disk of a virtual machine, vm-raw:FILE, vm-qcow2:FILE, vm-vmdk:FILE, vm-vdi:FILE, each with [:PARTITION];
     it is then called vm:NAME:TAG. With --json: reference, id, format, troubles (replica systems that do not have it
-    yet, one sentence each).
+    yet, one sentence each), warnings (of the site's scanner).
     """
     from gateway.client import pulling
     from gateway.client.progress import Shown, show
     from gateway.sources.made import Words
     from udi import config
+    from udi.log import plain
 
     site = config.load(config_path)
     words = Words(env, _words("--entrypoint", entrypoint), _words("--cmd", cmd), workdir)
@@ -98,6 +99,8 @@ def pull(
         sys.stderr.write(f"udi: the image is in the store already, in the format {printable(done.format)}\n")
     for trouble in done.troubles:
         sys.stderr.write(f"udi: warning: not yet copied to all systems: {printable(trouble)}\n")
+    for warning in done.warnings:
+        sys.stderr.write(f"udi: warning: {plain(warning)}\n")
     _print(done, as_json, f"{printable(done.reference)} {done.id}")
 
 
@@ -108,7 +111,7 @@ def images(config_path: str, as_json: bool) -> None:
     """List the images that you may use, one row per name.
 
     With --json: images, a list of reference, id, public, groups (gids that may use it too), created, used (seconds
-    since 1970), kind, format, size (bytes).
+    since 1970), kind, format, size (bytes), audit (where the site scans images: clean, note, warn or refuse).
     """
     from gateway.client import client
     from gateway.wire.messages import ListImages
@@ -121,7 +124,7 @@ def images(config_path: str, as_json: bool) -> None:
         _print_table(done.images)
     else:
         for row in done.images:
-            click.echo("\t".join(_cells(row)))
+            click.echo("\t".join((*_cells(row), *([row.audit] if row.audit else []))))
 
 
 @cli.command()
@@ -144,7 +147,11 @@ def lookup(config_path: str, reference: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def inspect(config_path: str, reference: str, as_json: bool) -> None:
-    """Show what is known about an image. With --json: reference, facts, signed_by."""
+    """Show what is known about an image, and what the site's scanner found in it.
+
+    With --json: reference, facts, signed_by, audit (level, words, time, scanner, feed, packages, unread, counts,
+    findings).
+    """
     from dataclasses import asdict
 
     from gateway.client import client
@@ -155,6 +162,10 @@ def inspect(config_path: str, reference: str, as_json: bool) -> None:
     done = client.ask(config.load(config_path), Inspect(reference=ImageReference.parse(reference)))
     lines = [f"{key}: {_plain(value)}" for key, value in asdict(done.facts).items() if value]
     lines += [f"signed_by: {signer}" for signer in done.signed_by]
+    if done.audit:
+        from gateway.client.audited import audit_lines
+
+        lines += audit_lines(done.audit)
     _print(done, as_json, "\n".join([f"reference: {printable(done.reference)}", *lines]))
 
 
@@ -196,9 +207,10 @@ def _print_table(rows: tuple[ImageRow, ...]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("IMAGE", "ID", "KIND", "FOR", "SINCE", "SIZE", box=None)
+    audited = any(row.audit for row in rows)
+    table = Table("IMAGE", "ID", "KIND", "FOR", "SINCE", "SIZE", *(["AUDIT"] if audited else []), box=None)
     for row in rows:
-        table.add_row(*_cells(row))
+        table.add_row(*_cells(row), *([row.audit] if audited else []))
     Console(markup=False).print(table)
 
 

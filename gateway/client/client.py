@@ -112,19 +112,20 @@ def lookup(site: SiteConfig, reference: str, timeout: float = 10.0) -> str:
 
 def submit(
     site: SiteConfig, reference: str, *, within: float, wait: bool = True, on_event: EventSink | None = None
-) -> str | Pending:
-    """The id of the image for a job that is being submitted. It is pulled where it is not in the store, and kept for
-    the job; `on_event` gets the events of the pull.
+) -> Found | Pending:
+    """The image for a job that is being submitted: its id, and the site's warnings. It is pulled where it is not in the
+    store, and kept for the job; `on_event` gets the events of the pull.
 
     Without `wait`, the answer is Pending as soon as a pull has begun: the registry's answer is waited for, so that a
-    mistyped name is refused. Raises what `lookup` raises; TimedOut after `within` seconds, while the pull continues.
+    mistyped name is refused. Raises what `lookup` raises; NotPermitted where the site refuses the
+    image; TimedOut after `within` seconds, while the pull continues.
     """
     request = Submit(reference=ImageReference.parse(reference))
     with contextlib.closing(_events(site, request, (), _INTERACTIVE_SILENCE, within)) as stream:
         for event in stream:
             if isinstance(event, Done):
                 found: Found = event.answer
-                return found.id
+                return found
             if on_event:
                 on_event(event)
             if not wait and not (isinstance(event, Progress) and event.is_query):

@@ -53,10 +53,10 @@ def pull(
     settings = site.gateway
     with contextlib.closing(origin.open(settings.architecture, settings.max_metadata_bytes)) as opened:
         own_name, expected = "", ""
-        if not origin.is_made:
-            # The service reads the files again; a broken archive is reported before it is copied.
-            image = opened.read(settings.architecture, settings.max_metadata_bytes)
-            own_name, expected = image.name, image.id
+        if not origin.is_made and not (given and origin.is_compressed(opened.files)):
+            # The service reads the files again; a broken archive is reported before it is copied. What is compressed
+            # is not expanded here for that alone.
+            own_name, expected = opened.names(settings)
         if not given and not own_name:
             raise UsageError("the image has no name of its own", f"give one: udi pull {printable(source)} NAME:TAG")
         request = PullFiles(

@@ -12,6 +12,7 @@ from gateway.client import client
 from gateway.client.client import Pending
 from gateway.wire.events import Event, Progress
 from udi.config import SiteConfig
+from udi.log import plain
 from udi.sentences import report
 from udi.waiting import WAIT
 from udiroot.errors import TimedOut
@@ -19,7 +20,9 @@ from udiroot.errors import TimedOut
 if TYPE_CHECKING:
     from gateway.client.progress import Shown
 
-_LOOKUP_SECONDS = 10.0
+_LOOKUP_SECONDS = 10
+"""Where nothing is pulled."""
+_MAX_WARNING = 600
 
 
 def image_id(site: SiteConfig, program: str, reference: str, *, wait: bool) -> str | None:
@@ -27,11 +30,9 @@ def image_id(site: SiteConfig, program: str, reference: str, *, wait: bool) -> s
     pull continues without `program`, the submission.
 
     Raises NotFound where the user has no access to such an image and it cannot be pulled, ImageInvalid where it cannot
-    be the root of a job, UpstreamFailed, TimedOut.
+    be the root of a job, NotPermitted where the site refuses what its scanner found, UpstreamFailed, TimedOut.
     """
-    if not site.gateway.pull_at_submission and not site.signatures.is_active:
-        return client.lookup(site, reference, _LOOKUP_SECONDS)
-    seconds = site.gateway.submission_wait
+    seconds = site.gateway.submission_wait if site.gateway.pull_at_submission else _LOOKUP_SECONDS
     display = _Display(program, reference)
     try:
         with display.stack:
@@ -42,7 +43,9 @@ def image_id(site: SiteConfig, program: str, reference: str, *, wait: bool) -> s
             raise
         found = Pending(reference)
     if not isinstance(found, Pending):
-        return found
+        for warning in found.warnings:
+            report(program, f"warning: {plain(warning, _MAX_WARNING)}")
+        return found.id
     state = f"not ready after {seconds} s; submitting anyway, the pull continues" if wait else "is being pulled"
     report(program, f"image {reference} {state} (the job fails if the pull has not finished by job start)")
     return None

@@ -36,8 +36,8 @@ _FEATURES = {
 """Incompatible features that are understood, or do not matter to a reader."""
 _PIECE = 1 << 20
 _LONGEST_LINK = 4095
-_MOST_ATTRIBUTES = 1 << 16
-"""Bytes of the attributes of one inode outside of it."""
+_LONGEST_ATTRIBUTE, _MOST_ATTRIBUTES = 1 << 16, 1 << 20
+"""Bytes of one attribute that has an inode of its own, and of all those of an inode."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,13 @@ class ExtFileSystem:
         self._require_sound(shift, incompatible)
         self.block_size = 1024 << shift
         self._has_types = bool(incompatible & _FEATURES["filetype"])
-        self._blocks = min(blocks, -(-blob.size // self.block_size))
+        if blocks * self.block_size > blob.size:  # the kernel does not mount such a one either
+            raise ImageInvalid(
+                f"ext file system is cut off: it has {blocks * self.block_size} bytes, and {blob.size} are there",
+                "copy it again",
+            )
+        self._blocks = blocks
+        self._inodes = min(self._inodes, blob.size // self._inode_size)
         self._left = self._blocks + self._inodes
         self._tables: dict[int, int] = {}
 
@@ -316,12 +322,13 @@ class ExtFileSystem:
 
     def _attributes_in(self, entries: bytes, values: bytes, inode: Inode) -> dict[tuple[int, bytes], bytes]:
         found: dict[tuple[int, bytes], bytes] = {}
-        at = 0
+        at, total = 0, 0
         while at + 16 <= len(entries) and entries[at : at + 4] != bytes(4):
             length, index, offset, elsewhere, size = struct.unpack_from("<BBHII", entries, at)
             name = entries[at + 16 : at + 16 + length]
             value = self._value_in_inode(elsewhere, size) if elsewhere else values[offset : offset + size]
-            if len(value) != size or len(name) != length:
+            total += length + size
+            if len(value) != size or len(name) != length or total > _MOST_ATTRIBUTES:
                 raise _damaged(f"attributes of inode {inode.number}")
             found[index, name] = value
             at += (16 + length + 3) & ~3
@@ -329,7 +336,7 @@ class ExtFileSystem:
 
     def _value_in_inode(self, number: int, size: int) -> bytes:
         holder = self.inode(number)
-        if size > _MOST_ATTRIBUTES or holder.size != size or not holder.flags & _EA_INODE:
+        if size > _LONGEST_ATTRIBUTE or holder.size != size or not holder.flags & _EA_INODE:
             raise _damaged(f"attribute in inode {number}")
         return b"".join(self._read(holder))[:size]
 

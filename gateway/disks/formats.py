@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from gateway.disks.extent import require_whole_qcow2, require_whole_vdi, require_whole_vmdk
 from gateway.image.blob import Blob
 from udi.command import run
 from udi.config import GatewayConfig
@@ -29,6 +30,7 @@ _BACKED = ImageInvalid(
 )
 _EXTERNAL_DATA, _KNOWN_FEATURES = 1 << 2, 0b11011
 _MAX_DESCRIPTOR = 1 << 16
+_NO_PARENT = "f" * 8
 _SECTOR = 512
 
 
@@ -55,6 +57,7 @@ def _qcow2(image: Blob) -> int:
         raise ImageInvalid("the disk image is encrypted", "decrypt it first: qemu-img convert")
     if features & ~_KNOWN_FEATURES:
         raise ImageInvalid(f"the disk image has features of qcow2 that are not known: {features:#x}")
+    require_whole_qcow2(image)
     return int(size)
 
 
@@ -70,8 +73,9 @@ def _vmdk(image: Blob) -> int:
         raise _not_one("VMware disk")
     text = image.read_at(at * _SECTOR, min(count * _SECTOR, _MAX_DESCRIPTOR)).decode("latin-1") if at else ""
     parent = re.search(r"^\s*parentCID\s*=\s*(\w+)", text, re.MULTILINE | re.IGNORECASE)
-    if "parentfilenamehint" in text.lower() or (parent and int(parent[1], 16) != 0xFFFFFFFF):
+    if "parentfilenamehint" in text.lower() or (parent and parent[1].lower() != _NO_PARENT):
         raise _BACKED
+    require_whole_vmdk(image)
     return int(capacity) * _SECTOR
 
 
@@ -81,6 +85,7 @@ def _vdi(image: Blob) -> int:
         raise _not_one("VDI")
     if any(header[424:456]):  # the uuids of an image that this one continues
         raise _BACKED
+    require_whole_vdi(image)
     return int(struct.unpack_from("<Q", header, 368)[0])
 
 
@@ -89,9 +94,10 @@ FORMATS: Mapping[str, Format] = {
 }  # fmt: skip
 
 
-def as_raw(image: Blob, kind: str, directory: str, settings: GatewayConfig) -> int:
+def as_raw(image: Blob, kind: str, directory: str, most: int, settings: GatewayConfig) -> int:
     """A descriptor on a file in `directory`, without a name, with the plain bytes of the disk in `image`, which must be
-    a whole file. It takes no room where the disk is empty.
+    a whole file. It takes no room where the disk is empty, and elsewhere `most` bytes and a fiftieth of the disk: a
+    small image may name one of its clusters for every place of the disk.
 
     Raises ImageInvalid; UpstreamFailed where qemu-img cannot be run, TimedOut where it takes too long.
     """
@@ -114,11 +120,21 @@ def as_raw(image: Blob, kind: str, directory: str, settings: GatewayConfig) -> i
     )
     try:
         with tempfile.NamedTemporaryFile(dir=directory, prefix=".udi-disk-") as output:
-            argv = [settings.qemu_img, "convert", "-q", "-O", "raw", "-W", "-m", "4", f"json:{given}", output.name]
-            done = run(argv, seconds=settings.conversion_seconds, merge=True)
+
+            def look(progress: bytes) -> None:
+                if os.fstat(output.fileno()).st_blocks * _SECTOR > most:
+                    raise ImageInvalid(
+                        f"the disk has more than {most} bytes that are in use",
+                        "limits set by gateway.max_disk_bytes, gateway.max_ratio and gateway.ratio_from_bytes",
+                    )
+
+            # it reports its progress each fiftieth of its work
+            argv = [settings.qemu_img, "convert", "-p", "-O", "raw", "-W", "-m", "4", f"json:{given}", output.name]
+            done = run(argv, seconds=settings.conversion_seconds, on_stdout=look)
+            look(b"")
             if done.exit_code:
                 raise ImageInvalid(
-                    f"the disk image is damaged: {_last_line(done.stdout)}", "check it with qemu-img check"
+                    f"the disk image is damaged: {_last_line(done.stderr)}", "check it with qemu-img check"
                 )
             return os.open(output.name, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:

@@ -8,6 +8,7 @@ import stat
 from gateway.disks.ext import ROOT, ExtFileSystem, is_ext
 from gateway.disks.partitions import partitions
 from gateway.image.blob import Blob
+from gateway.image.compression import compression_of
 from udiroot.errors import ImageInvalid
 
 _KINDS = (
@@ -20,8 +21,11 @@ _KINDS = (
     (54, b"FAT", "FAT"),
     (3, b"NTFS", "NTFS"),
     (0, b"hsqs", "squashfs"),
+    (0x8001, b"CD001", "the ISO 9660 of a CD"),
 )
 """Place and mark of what is found in partitions, and its name."""
+_FORMATS = ((0, b"QFI\xfb", "vm-qcow2"), (0, b"KDMV", "vm-vmdk"), (64, b"\x7f\x10\xda\xbe", "vm-vdi"))
+"""Place and mark of the formats of disks, and the kind of source that reads them."""
 _HINT = (
     "only ext2, ext3 and ext4 are read: copy its files to such a file system, or into an archive (rootfs-archive:FILE)"
 )
@@ -30,6 +34,7 @@ _HINT = (
 def root_of(disk: Blob, wanted: str) -> ExtFileSystem:
     """The root file system of a disk: that of the partition `wanted`, counted from 1, or where that is empty the only
     one that looks like one. Raises ImageInvalid."""
+    _require_plain(disk)
     parts = [disk] if _kind(disk) else partitions(disk)
     if wanted:
         return _chosen(parts, wanted)
@@ -43,6 +48,16 @@ def root_of(disk: Blob, wanted: str) -> ExtFileSystem:
         )
     listed = ", ".join(f"partition {number}: {_kind(part) or 'unknown'}" for number, part in enumerate(parts, 1))
     raise ImageInvalid(f"no root file system in the disk image ({listed or 'no partition'})", _HINT)
+
+
+def _require_plain(disk: Blob) -> None:
+    """Raises ImageInvalid for a file that does not begin as a disk does."""
+    for at, mark, kind in _FORMATS:
+        if disk.read_at(at, len(mark)) == mark:
+            raise ImageInvalid(f"the disk image is of the format {kind.removeprefix('vm-')}", f"pull it as {kind}:FILE")
+    way = compression_of(disk)
+    if way != "plain":
+        raise ImageInvalid(f"the disk image is compressed with {way}", "decompress it first")
 
 
 def _chosen(parts: list[Blob], wanted: str) -> ExtFileSystem:

@@ -20,7 +20,9 @@ _KINDS = {
     stat.S_IFIFO: tarfile.FIFOTYPE, stat.S_IFCHR: tarfile.CHRTYPE, stat.S_IFBLK: tarfile.BLKTYPE,
 }  # fmt: skip
 """Types of inodes that an archive can have; a socket is none of them, and useless outside its machine."""
-_DEEPEST = 1000
+_LONGEST_PATH = 4095
+_NAMED = 1024
+"""Bytes that a file takes in an archive besides its path, attributes and content."""
 
 
 def write_tar(
@@ -60,7 +62,7 @@ class _Writer:
             yield path, inode
             if not stat.S_ISDIR(inode.mode):
                 continue
-            if inode.number in self._directories or path.count("/") > _DEEPEST:
+            if inode.number in self._directories:
                 raise ImageInvalid(f"ext file system is damaged: directory '{printable(path)}' has two places")
             self._directories.add(inode.number)
             below = sorted(self._system.entries(inode), reverse=True)
@@ -74,7 +76,18 @@ class _Writer:
                 f"the file system has more than {self._max_entries} files", "limit set by gateway.max_entries"
             )
 
+    def _spend(self, count: int) -> None:
+        """Paths and attributes count as well: a small file system may repeat them as often as it has files."""
+        self._bytes += count
+        if self._bytes > self._max_bytes:
+            raise ImageInvalid(
+                f"the files have more than {self._max_bytes} bytes",
+                "limits set by gateway.max_image_bytes, gateway.max_ratio and gateway.ratio_from_bytes",
+            )
+
     def _add(self, path: str, inode: Inode) -> None:
+        if len(os.fsencode(path)) > _LONGEST_PATH:
+            raise ImageInvalid(f"the file system has a path of more than {_LONGEST_PATH} bytes: {printable(path, 100)}")
         kind = _KINDS.get(stat.S_IFMT(inode.mode))
         if kind is None:
             return
@@ -87,9 +100,9 @@ class _Writer:
             return
         if inode.links > 1:
             self._linked[inode.number] = info.name
-        info.pax_headers = {
-            f"SCHILY.xattr.{name}": os.fsdecode(value) for name, value in self._system.attributes(inode).items()
-        }
+        attributes = self._system.attributes(inode)
+        self._spend(_NAMED + len(path) + sum(len(name) + len(value) for name, value in attributes.items()))
+        info.pax_headers = {f"SCHILY.xattr.{name}": os.fsdecode(value) for name, value in attributes.items()}
         if kind == tarfile.SYMTYPE:
             info.linkname = os.fsdecode(self._system.target(inode))
         elif kind in (tarfile.CHRTYPE, tarfile.BLKTYPE):
@@ -98,11 +111,7 @@ class _Writer:
             self._tar.addfile(info)
             return
         info.size = inode.size
-        self._bytes += inode.size
-        if self._bytes > self._max_bytes:
-            raise ImageInvalid(
-                f"the files have more than {self._max_bytes} bytes", "limit set by gateway.max_image_bytes"
-            )
+        self._spend(inode.size)
         self._tar.addfile(info, _Pieces(self._system.data(inode)))
         self._advance(inode.size)
 

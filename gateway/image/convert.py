@@ -20,6 +20,7 @@ from gateway.image.kept import KeptLayers
 from gateway.image.layers import Layer
 from gateway.image.magic import FIRST_BYTES, foreign_to_layers
 from gateway.image.manifest import ImageConfig, SourceImage
+from gateway.image.onlooker import Onlooker, contents_of
 from gateway.image.progress import Progress
 from gateway.image.removing import remove_image
 from udi.config import GatewayConfig
@@ -43,8 +44,15 @@ _WORD_COST = 12
 _MAX_PATH = 4095
 
 
-def convert(image: SourceImage, output: str, settings: GatewayConfig, progress: Progress) -> Facts:
-    """Make the image at `output`, which must not exist, checked and on disk. Returns the facts.
+def convert(
+    image: SourceImage,
+    output: str,
+    settings: GatewayConfig,
+    progress: Progress,
+    onlooker: Onlooker | None = None,
+) -> Facts:
+    """Make the image at `output`, which must not exist, checked and on disk. Returns the facts. An onlooker sees the
+    tree last.
 
     Leaves nothing behind when it raises: ImageInvalid, UpstreamFailed, TimedOut, ConfigError.
     """
@@ -59,13 +67,18 @@ def convert(image: SourceImage, output: str, settings: GatewayConfig, progress: 
         with Checks(layers) as checks, KeptLayers(settings.layer_memory_bytes) as kept:
             progress.stage("reading", _bytes_to_read(layers))
             flattened = flatten.flatten(layers, _limits(settings), progress.advance, checks, kept)
+            if onlooker:
+                flattened.watched = frozenset(onlooker.wanted(flattened.final))
             progress.stage("packing", flattened.data_bytes)
             if image.ready:
                 keep(flattened, image.ready, output, progress.advance)
+                flattened.contents = contents_of(flattened, flattened.watched)
             else:
                 FORMATS[settings.format](flattened, output, settings, progress.advance)
             size, digest = digest_of(output) if settings.format == "directory" else _settle(output)
             checks.finish()
+            if onlooker:
+                onlooker.see(flattened.final, flattened.contents)
     except BaseException as error:
         remove_image(output)
         if isinstance(error, OSError):

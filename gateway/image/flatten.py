@@ -52,6 +52,10 @@ class Flattened:
     layers: Sequence[Layer]
     limits: Limits
     checks: Checks | None = None
+    contents: dict[int, bytes] = field(default_factory=dict)
+    """What the data pass kept of the files that it was asked to keep."""
+    watched: frozenset[int] = frozenset()
+    """The inodes of those files."""
     entries: int = field(init=False)
     inodes: int = field(init=False)
     data_bytes: int = field(init=False)
@@ -195,6 +199,7 @@ class _DataPass:
         self._limits = flattened.limits
         self._writer = writer
         self._accounts = account_files(self._final)
+        self._watched, self._contents_kept = flattened.watched, flattened.contents
         self._files = array("I")
         self._main_name: dict[int, int] = {}
         self._links: list[tuple[int, int]] = []
@@ -261,10 +266,13 @@ class _DataPass:
                 number = final.layers[inode]
                 copy = self._copier(self._layers[number])
             self._entry(self._path(self._main_name.get(inode, inode)), inode, tar_writer.REGULAR)
-            self._writer.kept = kept = bytearray() if inode in self._accounts else None
+            judged, wanted = inode in self._accounts, inode in self._watched
+            self._writer.kept = kept = bytearray() if judged or wanted else None
             self._contents(inode, copy)
-            if kept is not None:
+            if kept is not None and judged:
                 accounts.check_accounts(self._accounts[inode], bytes(kept))
+            if kept is not None and wanted:
+                self._contents_kept[inode] = bytes(kept)
             self._writer.pad(final.sizes[inode])
 
     def _contents(self, inode: int, copy: Callable[[int, int], None]) -> None:

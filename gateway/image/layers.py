@@ -1,4 +1,4 @@
-"""Layers: what compresses them, their bytes in order, and whether they are the bytes that the image's id names.
+"""Layers: their bytes in order, and whether they are the bytes that the image's id names.
 
 A layer is read completely at least once: its uncompressed sha256 must be the configuration's diff_id. Whoever reads it
 a second time may rely on that only where nobody else can write the file (the service keeps a copy of its own).
@@ -7,39 +7,17 @@ a second time may rely on that only where nobody else can write the file (the se
 from __future__ import annotations
 
 import hashlib
-import io
 import queue
-import re
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, cast
-
-import zstandard
-from isal import igzip, igzip_lib
 
 from gateway.image.blob import Blob
-from udiroot.errors import ImageInvalid, printable
+from gateway.image.compression import compression_of, expanded
+from udiroot.errors import ImageInvalid
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer as Buffer
-
-_CHUNK = 1 << 20
 _WINDOW = 1 << 13
 """Bytes that are read at a header, so that small files after it and the next headers are read as well."""
-_ISAL_ERROR = cast(type[Exception], igzip_lib.error)
-_DAMAGE: tuple[type[Exception], ...] = (
-    OSError,
-    EOFError,
-    OverflowError,  # a field of a gzip header that does not end
-    zlib.error,
-    _ISAL_ERROR,
-    zstandard.ZstdError,
-)
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
-"""A frame of something else (RFC 8878, 3.1.2): pzstd begins with one, and zstd:chunked ends with some."""
 
 
 @dataclass
@@ -83,7 +61,7 @@ class Layer:
 
     @property
     def compression(self) -> str:
-        """`gzip`, `zstd` or `plain`."""
+        """As `compression_of` names it."""
         return "plain" if self.is_expanded else compression_of(self.blob)
 
 
@@ -95,19 +73,10 @@ def check_diff_id(layer: Layer, found: str) -> None:
         )
 
 
-def compression_of(blob: Blob) -> str:
-    """`gzip`, `zstd` or `plain`, by the first bytes and not by the manifest."""
-    start = blob.read_at(0, 4)
-    if start[:2] == _GZIP:
-        return "gzip"
-    return "zstd" if start == _ZSTD or _ZSTD_SKIPPABLE.fullmatch(start) else "plain"
-
-
 def chunks(layer: Layer, budget: Budget) -> Iterator[bytes]:
     """The layer's uncompressed bytes, in order and within the budget."""
-    produce = {"gzip": _gunzip, "zstd": _unzstd, "plain": _raw}[layer.compression]
     produced = 0
-    for chunk in produce(layer):
+    for chunk in expanded(layer.blob, layer.label, layer.compression):
         produced += len(chunk)
         budget.spend(len(chunk))
         if produced > budget.ratio_from and produced > layer.blob.size * budget.max_ratio:
@@ -116,61 +85,6 @@ def chunks(layer: Layer, budget: Budget) -> Iterator[bytes]:
                 "limits set by gateway.ratio_from_bytes and gateway.max_ratio",
             )
         yield chunk
-
-
-def _raw(layer: Layer) -> Iterator[bytes]:
-    position = 0
-    while position < layer.blob.size:
-        chunk = layer.blob.read_at(position, _CHUNK)
-        if not chunk:
-            raise ImageInvalid(f"{layer.label} ends after {position} of {layer.blob.size} bytes")
-        yield chunk
-        position += len(chunk)
-
-
-def _gunzip(layer: Layer) -> Iterator[bytes]:
-    """In one member or several, as `cat a.gz b.gz` makes them."""
-    raw = io.BufferedReader(_BlobFile(layer.blob), 1 << 18)
-    stream = cast(IO[bytes], igzip.IGzipFile(fileobj=raw, mode="rb"))  # type: ignore[no-untyped-call]
-    with stream:
-        yield from _expanded(layer, stream)
-
-
-def _unzstd(layer: Layer) -> Iterator[bytes]:
-    """In one frame or several; the window is bounded, so that a frame's header cannot claim all memory."""
-    decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
-    raw = io.BufferedReader(_BlobFile(layer.blob), 1 << 18)
-    with decompressor.stream_reader(raw, read_across_frames=True) as stream:
-        yield from _expanded(layer, stream)
-
-
-def _expanded(layer: Layer, stream: IO[bytes]) -> Iterator[bytes]:
-    while True:
-        try:
-            chunk = stream.read(_CHUNK)
-        except _DAMAGE as error:
-            raise ImageInvalid(f"{layer.label} is damaged: {printable(error)}") from error
-        if not chunk:
-            return
-        yield chunk
-
-
-class _BlobFile(io.RawIOBase):
-    """A blob as the file object that decompressors read from."""
-
-    def __init__(self, blob: Blob) -> None:
-        self._blob = blob
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Buffer, /) -> int:
-        view = memoryview(buffer)
-        piece = self._blob.read_at(self._position, len(view))
-        view[: len(piece)] = piece
-        self._position += len(piece)
-        return len(piece)
 
 
 class Digester:

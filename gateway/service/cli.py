@@ -75,6 +75,40 @@ def expire(config_path: str, dry_run: bool, as_json: bool) -> None:
 
 
 @cli.command()
+@click.option("--all", "everything", is_flag=True, help="Scan all images, even where nothing has changed.")
+@json_option
+@click.pass_obj
+def rescan(config_path: str, everything: bool, as_json: bool) -> None:
+    """Scan the images of the store whose report was made with another scanner or feed, without reading the images.
+
+    One that was made before the site had a scanner is read once. With --json: rescanned, a list of id, before, after
+    (clean, note, warn, refuse), words, was_read, error (why it could not be scanned; its report stays).
+    """
+    import dataclasses
+
+    from gateway.audit.rescan import Rescan
+    from udi.log import plain
+    from udiroot.errors import counted
+
+    gateway = _gateway(config_path)
+    failed, done = 0, []
+    for image in Rescan(gateway.site, gateway.store, gateway.locks).run(everything=everything):
+        done.append(image)
+        failed += bool(image.error)
+        if not as_json:
+            change = image.after if image.after == image.before else f"{image.before} -> {image.after}"
+            text = f"not scanned: {image.error}" if image.error else f"{change}: {image.words}"
+            click.echo(f"{image.id[:12]} {plain(text)}")
+    if as_json:
+        click.echo(json.dumps({"rescanned": [dataclasses.asdict(image) for image in done]}, sort_keys=True))
+    troubles = _transfer(gateway) if done and gateway.site.systems else []
+    if failed:
+        troubles.insert(0, f"{counted(failed, 'image')} could not be scanned")
+    if troubles:
+        raise UpstreamFailed("; ".join(troubles))
+
+
+@cli.command()
 @click.pass_obj
 def rebuild(config_path: str) -> None:
     """Recreate queue and history from the store; the old database is moved aside."""
@@ -85,14 +119,7 @@ def rebuild(config_path: str) -> None:
 @click.pass_obj
 def transfer(config_path: str) -> None:
     """Copy the image store to all replica systems."""
-    import logging
-
-    from gateway.service.systems import Systems
-
-    logging.getLogger("gateway.service.systems").addHandler(logging.NullHandler())  # its warnings are our error
-    gateway = _gateway(config_path)
-    systems = Systems(gateway.site.systems, gateway.site.gateway.state, gateway.store, gateway.history, gateway.locks)
-    errors = systems.update(lambda event: None)
+    errors = _transfer(_gateway(config_path))
     if errors:
         raise UpstreamFailed("; ".join(errors))
 
@@ -132,6 +159,17 @@ def convert(
         facts = convert_image(image, partial, settings, shown)
         _publish(partial, output)
     click.echo(facts.to_json() if as_json else facts.id, nl=not as_json)
+
+
+def _transfer(gateway: Gateway) -> list[str]:
+    """Copy the store to all systems. Returns the errors."""
+    import logging
+
+    from gateway.service.systems import Systems
+
+    logging.getLogger("gateway.service.systems").addHandler(logging.NullHandler())  # its warnings are our error
+    systems = Systems(gateway.site.systems, gateway.site.gateway.state, gateway.store, gateway.history, gateway.locks)
+    return list(systems.update(lambda event: None))
 
 
 def _gateway(config_path: str) -> Gateway:

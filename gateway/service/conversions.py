@@ -12,19 +12,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator
 
-from gateway.service.heartbeat import BEAT
+from gateway.audit.scanner import scan
+from gateway.service.heartbeat import BEAT, with_heartbeat
 from gateway.service.history import History, Row
 from gateway.service.origins import Origin
 from gateway.service.turns import Turns
 from gateway.service.workers import Worker
 from gateway.store.locks import Holder, Locks
 from gateway.store.writer import StoreWriter
-from gateway.wire.events import Event, EventSink, Failed, Queued, Storing
+from gateway.wire.events import Event, EventSink, Failed, Progress, Queued, Storing
+from udi.audit import AuditConfig
 from udi.config import GatewayConfig
 from udiroot.errors import UdiError, UpstreamFailed
 
@@ -38,8 +41,11 @@ log = logging.getLogger(__name__)
 class Conversions:
     """Leads conversions, joins those of the same source, and shares a bounded number of workers between users."""
 
-    def __init__(self, settings: GatewayConfig, store: StoreWriter, history: History, locks: Locks) -> None:
+    def __init__(
+        self, settings: GatewayConfig, audit: AuditConfig, store: StoreWriter, history: History, locks: Locks
+    ) -> None:
         self._settings = settings
+        self._audit = audit
         self._store = store
         self._history = history
         self._locks = locks
@@ -138,9 +144,12 @@ class Conversions:
     def _convert(
         self, number: int, source: Origin, on_event: EventSink, held: contextlib.ExitStack, image_format: str
     ) -> str:
-        """Run a worker to its end and publish the image. Returns the image's id."""
+        """Run a worker to its end, have the image scanned, and publish it. Returns the image's id."""
         settings = dataclasses.replace(self._settings, format=image_format)
-        with self._store.temporary() as temporary, Worker(source, temporary, settings) as worker:
+        with self._store.temporary() as temporary, self._store.temporary() as listed, contextlib.ExitStack() as ended:
+            inventory = listed if self._audit.is_on else ""
+            most = self._audit.max_inventory_bytes
+            worker = ended.enter_context(Worker(source, temporary, settings, inventory, most))
             image_id = worker.identified(on_event).id
             held.enter_context(self._store.expecting(image_id))
             self._history.identified(number, image_id)
@@ -149,12 +158,21 @@ class Conversions:
                 holder.take(self._locks.making(image_id), seconds=_LONG, waiting=waiting)
                 if not self._store.has(image_id):
                     facts = worker.convert(on_event)
+                    report = self._scan(image_id, inventory, on_event) if inventory else ""
                     on_event(Storing())
-                    self._store.publish(temporary, facts)
+                    self._store.publish(temporary, facts, inventory, report)
                     log.info("image %s is in the store", image_id)
                     return image_id
             worker.verify(on_event)
             return image_id
+
+    def _scan(self, image_id: str, inventory: str, on_event: EventSink) -> str:
+        """The report on an image that was made; where it could not be scanned, it says so."""
+        work = functools.partial(scan, self._audit, inventory, image_id, self._settings.state)
+        report = with_heartbeat(on_event, Progress("scanning", 0, 0), work)
+        if report.summary.error:
+            log.warning("image %s was not scanned: %s", image_id, report.summary.error)
+        return report.to_text()
 
 
 class _Begun(Exception):

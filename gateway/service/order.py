@@ -20,18 +20,23 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True)
 class Order:
-    """Make the image file `output` from `origin`. `parent` is the pid of the process that waits for it."""
+    """Make the image file `output` from `origin`. `parent` is the pid of the process that waits for it. Where the image
+    is to be scanned, `inventory` is the file to list it in, of `max_inventory_bytes` before it is compressed."""
 
     parent: int
     output: str
     settings: GatewayConfig
     origin: Origin
+    inventory: str = ""
+    max_inventory_bytes: int = 0
 
     def to_json(self) -> str:
         """One line."""
         origin = {"from": self.origin.name} | to_document(self.origin)
         settings = to_document(self.settings)
-        return json.dumps({"parent": self.parent, "output": self.output, "settings": settings, "origin": origin})
+        plain = {"parent": self.parent, "output": self.output, "inventory": self.inventory}
+        plain |= {"max_inventory_bytes": self.max_inventory_bytes}
+        return json.dumps(plain | {"settings": settings, "origin": origin})
 
     @classmethod
     def from_json(cls, text: str) -> Order:
@@ -44,4 +49,6 @@ class Order:
             document["output"],
             from_document(GatewayConfig, document["settings"], "settings"),
             from_document(kind, origin, "origin"),
+            document["inventory"],
+            document["max_inventory_bytes"],
         )

@@ -111,16 +111,14 @@ class FromFiles(Origin):
         with contextlib.closing(self.opened()) as given:
             progress.stage("copying", sum(os.fstat(descriptor).st_size for descriptor in self.descriptors()))
             copy = spool(given, settings.state, settings.max_image_bytes, progress.advance)
-        with contextlib.closing(copy):
-            source = copy.source
+        arch, source = settings.architecture, copy.source
+        with contextlib.closing(copy), source.plain(copy.files, settings.state, settings, progress) as files:
             if issubclass(source, MadeSource):
-                making = source.make(
-                    copy.files, copy.tag, self.words, settings.state, settings, progress, keep=self.keep
-                )
+                making = source.make(files, copy.tag, self.words, settings.state, settings, progress, keep=self.keep)
                 with making as image:
-                    yield _Local(image, settings.architecture)
+                    yield _Local(image, arch)
             else:
-                yield _Local(copy.read(settings.architecture, settings.max_metadata_bytes), settings.architecture)
+                yield _Local(source.read(files, copy.tag, arch, settings.max_metadata_bytes), arch)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from gateway.service.caller import Call
 from gateway.service.conversions import Conversions
 from gateway.service.history import History
@@ -13,6 +15,7 @@ from gateway.sources.kinds import FILE_KINDS
 from gateway.store.writer import StoreWriter
 from gateway.wire.messages import Found, Pulled, PullFiles, PullReference, Submit
 from udi.acceptance import require_accepted
+from udi.audit import Verdict, judge
 from udi.config import SiteConfig
 from udi.facts import FORMATS
 from udi.keyring import KeyRings
@@ -75,7 +78,8 @@ class Pulls:
             return self._bring(call, name, owner, groups, offer.origin, offer.provenance, image_format)
 
     def submission(self, call: Call, request: Submit) -> Found:
-        """The image of a job that is being submitted, pinned for that job."""
+        """The image of a job that is being submitted, pinned for that job. Raises NotPermitted where the site refuses
+        what was found in it."""
         reference = request.reference
         reader = StoreReader(self._store.layout, call.uid, call.groups)
         try:
@@ -88,8 +92,17 @@ class Pulls:
                 image_id = self.reference(call, PullReference(kind="docker", reference=str(reference))).id
             except (NotFound, NotPermitted, UpstreamFailed, TimedOut) as error:
                 raise NotFound(f"{absent.message}; it cannot be pulled: {error.message}", absent.hint) from error
+        verdict = self._verdict(image_id)
+        verdict.require(str(reference))
         self._store.pin(image_id, call.uid)
-        return Found(reference=str(reference), id=image_id)
+        warning = verdict.warning(str(reference))
+        return Found(reference=str(reference), id=image_id, warnings=(warning,) if warning else ())
+
+    def _verdict(self, image_id: str) -> Verdict:
+        """What the site makes of the report on an image; that is read by the store's account."""
+        settings = self._site.audit
+        reader = StoreReader(self._store.layout, os.geteuid(), reads_all=True)
+        return judge(settings, reader.audit(image_id)) if settings.is_on else Verdict()
 
     def _bring(
         self,
@@ -113,7 +126,9 @@ class Pulls:
             self._store.name(name, image_id, owner, groups)
             is_in = self._store.format_of(image_id)
         troubles = self._systems.update(call.on_event)
-        return Pulled(reference=str(name), id=image_id, troubles=troubles, format=is_in)
+        notice = self._verdict(image_id).notice(str(name))
+        warnings = (notice,) if notice else ()
+        return Pulled(reference=str(name), id=image_id, troubles=troubles, format=is_in, warnings=warnings)
 
     def _format(self, call: Call, wanted: str) -> str:
         """The format of a new image. Raises NotPermitted, UsageError."""

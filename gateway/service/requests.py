@@ -17,9 +17,11 @@ from gateway.store.locks import Locks
 from gateway.store.writer import StoreWriter
 from gateway.wire import messages
 from gateway.wire.messages import Request
+from udi.audit import AuditConfig, judge
+from udi.audit_report import Report
 from udi.config import SiteConfig
 from udi.facts import Ref
-from udi.store import StoreReader
+from udi.store import BESIDE, StoreReader
 from udiroot.errors import ImageInvalid, NotPermitted, UsageError
 
 
@@ -31,7 +33,7 @@ class Requests:
         self._store = store
         self._history = history
         self._upstream = Upstream(site)
-        conversions = Conversions(site.gateway, store, history, locks)
+        conversions = Conversions(site.gateway, site.audit, store, history, locks)
         systems = Systems(site.systems, site.gateway.state, store, history, locks)
         pulls = Pulls(site, store, history, conversions, self._upstream, systems)
         self._answers: dict[type[Request[Any]], Callable[[Call, Any], object]] = {
@@ -59,7 +61,7 @@ class Requests:
 
     def _images(self, call: Call, request: messages.ListImages) -> messages.ImageList:
         reader = self._reader(call)
-        return messages.ImageList(images=tuple(_row(ref, reader) for ref in reader.visible()))
+        return messages.ImageList(images=tuple(_row(ref, reader, self._site.audit) for ref in reader.visible()))
 
     def _lookup(self, call: Call, request: messages.Lookup) -> messages.Found:
         reader = self._reader(call)
@@ -70,7 +72,9 @@ class Requests:
         reader = self._reader(call)
         facts = reader.facts(request.reference)
         signers = {signer for each in reader.provenance(facts.id) for signer in each.signers}
-        return messages.Inspected(reference=str(request.reference), facts=facts, signed_by=tuple(sorted(signers)))
+        signed_by = tuple(sorted(signers))
+        audit = _audited(self._site.audit, reader.report(facts.id)) if self._site.audit.is_on else None
+        return messages.Inspected(reference=str(request.reference), facts=facts, signed_by=signed_by, audit=audit)
 
     def _remove(self, call: Call, request: messages.Remove) -> messages.Removed:
         if request.reference.id:
@@ -93,6 +97,25 @@ class Requests:
         return StoreReader(self._store.layout, call.uid, call.groups)
 
 
+def _audited(settings: AuditConfig, report: Report | None) -> messages.Audit:
+    verdict = judge(settings, report.summary if report else None)
+    if report is None:
+        return messages.Audit(level=verdict.level, words=verdict.words)
+    summary = report.summary
+    return messages.Audit(
+        level=verdict.level,
+        words=verdict.words,
+        time=summary.time,
+        scanner=summary.scanner,
+        feed=summary.feed,
+        network=summary.network,
+        packages=summary.packages,
+        unread=summary.unread,
+        counts=summary.counts,
+        findings=report.findings,
+    )
+
+
 def _kind(reader: StoreReader, image_id: str) -> str:
     """What a visible image was made of; nothing, where its facts cannot be read."""
     try:
@@ -101,7 +124,7 @@ def _kind(reader: StoreReader, image_id: str) -> str:
         return ""
 
 
-def _row(ref: Ref, reader: StoreReader) -> messages.ImageRow:
+def _row(ref: Ref, reader: StoreReader, audit: AuditConfig) -> messages.ImageRow:
     image_format, kind, size = "", "", 0
     with contextlib.suppress(ImageInvalid):  # removed meanwhile, or damaged: the name exists all the same
         facts = reader.facts_behind(ref)
@@ -116,6 +139,7 @@ def _row(ref: Ref, reader: StoreReader) -> messages.ImageRow:
         format=image_format,
         kind=kind,
         size=size,
+        audit=judge(audit, reader.audit(ref.id)).level if audit.is_on else "",
     )
 
 
@@ -123,7 +147,7 @@ def _image_sizes(store: StoreWriter) -> list[int]:
     """Bytes that each image of a store takes on its disk."""
     sizes = []
     for name in os.listdir(store.layout.images):
-        if not name.startswith(".") and not name.endswith(".json"):
+        if not name.startswith(".") and name.partition(".")[2] not in BESIDE:
             with contextlib.suppress(FileNotFoundError, ImageInvalid):
                 sizes.append(store.size_of(name))
     return sizes

@@ -1,10 +1,10 @@
 """Replica systems: image stores elsewhere that get every image and every name of this one.
 
 Files are copied by rsync, to a directory of this machine or over ssh as a special-purpose account that owns the remote
-store. An image is sent under a temporary name, its sha256 is computed there, and then it is renamed; its facts follow,
-then the references. Of an unpacked tree, rsync itself compares both ends, file by file. What this store no longer has
-is removed there too, unless a job there holds it. The next transfer, or `udi-gateway transfer`, completes one that was
-interrupted.
+store. Reports on images come first. An image is sent under a temporary name, its sha256 is computed there, and then it
+is renamed; its facts follow, then the references. Of an unpacked tree, rsync itself compares both ends, file by file.
+What this store no longer has is removed there too, unless a job there holds it. The next transfer, or `udi-gateway
+transfer`, completes one that was interrupted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from udi.config import SystemConfig
 from udi.durable import TEMPORARY
 from udi.facts import Facts
 from udi.provenance import SUFFIX
-from udi.store import StoreLayout
+from udi.store import REPORT, StoreLayout
 from udiroot.errors import ImageInvalid, UdiError, UpstreamFailed, printable
 
 _SHORT = 60.0
@@ -93,9 +93,11 @@ class Mirror:
         self._deadline = Deadline(system.deadline)
 
     def run(self) -> None:
-        """Images, facts, modes, records, references; then what is to be removed. Raises UpstreamFailed, TimedOut."""
+        """Reports, images, facts, modes, records, references; then what is to be removed. Raises UpstreamFailed,
+        TimedOut."""
         there = self._there
         names = set(self._list(there.images))
+        self._rsync("-rpt", f"--include=*.{REPORT}", "--exclude=*", f"{self._here.images}/", there.images + "/")
         for name in sorted(os.listdir(self._here.images)):
             image_id, _, kind = name.partition(".")
             if image_id and kind == "json" and name not in names:

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 
+from gateway.audit.inventory import InventoryMaker
 from gateway.image.convert import convert, verify
 from gateway.service.order import Order, Verdict
 from gateway.service.origins import Candidate
@@ -72,7 +73,7 @@ def _process(candidate: Candidate, verdict: Verdict, order: Order, progress: _Re
     facts = ""
     try:
         if verdict is Verdict.CONVERT:
-            facts = convert(image, order.output, settings, progress).to_json()
+            facts = convert(image, order.output, settings, progress, _onlooker(candidate, order)).to_json()
         else:
             verify(image, settings, progress)
     except ImageInvalid:
@@ -81,6 +82,12 @@ def _process(candidate: Candidate, verdict: Verdict, order: Order, progress: _Re
     candidate.accept()
     progress.end()
     return facts
+
+
+def _onlooker(candidate: Candidate, order: Order) -> InventoryMaker | None:
+    if not order.inventory:
+        return None
+    return InventoryMaker(order.inventory, candidate.id, candidate.arch, order.max_inventory_bytes)
 
 
 def limit_memory(most: int) -> None:

@@ -28,7 +28,10 @@ _STANDSTILL = 900.0
 class Worker:
     """One process of `gateway.service.worker`. A context manager: at its end, no process is left."""
 
-    def __init__(self, origin: Origin, output: str, settings: GatewayConfig) -> None:
+    def __init__(
+        self, origin: Origin, output: str, settings: GatewayConfig, inventory: str = "", max_inventory_bytes: int = 0
+    ) -> None:
+        """`inventory` is the file that it lists the image in, where that is wanted."""
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-m", "gateway.service.worker"],
             stdin=subprocess.PIPE,
@@ -42,7 +45,7 @@ class Worker:
         self._left = float(self._limit)
         """Seconds that it may still be waited for; those that it waits itself, for a verdict, do not count."""
         self._last: Event = Queued()
-        self._send(Order(os.getpid(), output, settings, origin).to_json())
+        self._send(Order(os.getpid(), output, settings, origin, inventory, max_inventory_bytes).to_json())
 
     def __enter__(self) -> Worker:
         return self

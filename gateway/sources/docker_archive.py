@@ -1,6 +1,7 @@
 """`docker-archive:`, what `docker save` writes: an outer tar with manifest.json, a configuration and layers.
 
-Older Dockers name layers `<hash>/layer.tar`, newer ones `blobs/sha256/<digest>`; manifest.json names them in both.
+Older Dockers name layers `<hash>/layer.tar`, newer ones `blobs/sha256/<digest>`, podman `<digest>.tar`; manifest.json
+names them in all of these. Dockers before 1.10 wrote none (`gateway.sources.v1_archive`).
 """
 
 from __future__ import annotations
@@ -10,15 +11,14 @@ from dataclasses import dataclass
 from gateway.image.blob import Blob
 from gateway.image.manifest import ImageConfig, NotForUs, SourceImage, parse_json
 from gateway.sources.choice import Choice, is_number
+from gateway.sources.spelling import normal, same_name
 from gateway.sources.tar_index import TarIndex
+from gateway.sources.v1_archive import is_v1, read_v1
 from udi.jsonvalue import JsonValue
-from udi.registries import RegistryConfig
-from udiroot.errors import ImageInvalid, UsageError, printable
+from udiroot.errors import ImageInvalid, printable
 
 _MANIFEST = "manifest.json"
 _FORM = "docker-archive:FILE:{}"
-_DOCKER = RegistryConfig()
-"""A name in an archive is what Docker takes it for: one without a registry is of Docker Hub."""
 
 
 def read_docker_archive(archive: Blob, wanted: str, arch: str, max_metadata: int) -> SourceImage:
@@ -28,10 +28,10 @@ def read_docker_archive(archive: Blob, wanted: str, arch: str, max_metadata: int
     """
     index = TarIndex(archive, "archive")
     manifest = index.find(_MANIFEST)
+    if manifest is None and is_v1(index):
+        return read_v1(index, wanted, arch, max_metadata)
     if manifest is None:
-        layout = index.find("index.json") is not None
-        hint = "it looks like an OCI archive: oci-archive:FILE" if layout else "docker save writes such archives"
-        raise ImageInvalid("archive has no manifest.json", hint)
+        raise ImageInvalid("archive has no manifest.json", _what_else(index))
     document = parse_json(manifest.read_whole(_MANIFEST, max_metadata), _MANIFEST)
     entries = [_Entry.of(entry) for entry in document.items("manifest.json is not a list of images")]
     chosen = _choose(entries, wanted)
@@ -50,6 +50,14 @@ def read_docker_archive(archive: Blob, wanted: str, arch: str, max_metadata: int
         return SourceImage(config, blobs, name)
     assert unsuitable
     raise unsuitable
+
+
+def _what_else(index: TarIndex) -> str:
+    if index.find("index.json"):
+        return "it looks like an OCI archive: oci-archive:FILE"
+    if any(name.startswith(("bin/", "etc/", "usr/")) or name == "bin" for name in index.names()):
+        return "it looks like an archive of a tree, as docker export writes it: rootfs-archive:FILE"
+    return "docker save writes such archives"
 
 
 @dataclass(frozen=True)
@@ -75,19 +83,11 @@ def _choose(entries: list[_Entry], wanted: str) -> list[_Entry]:
         raise ImageInvalid("manifest.json lists no image")
     choice = Choice([entry.tags for entry in entries], "archive", _FORM)
     if wanted:
-        return [entries[number] for number in choice.named(wanted, lambda tag, name: _normal(tag) == _normal(name))]
-    names = {frozenset(map(_normal, entry.tags)) for entry in entries}
+        return [entries[number] for number in choice.named(wanted, same_name)]
+    names = {frozenset(map(normal, entry.tags)) for entry in entries}
     if len(entries) > 1 and (len(names) > 1 or names == {frozenset()}):
         raise choice.unclear(range(len(entries)))
     return entries
-
-
-def _normal(text: str) -> str:
-    """Two spellings of one name compare equal; text that is not a name equals only itself."""
-    try:
-        return str(_DOCKER.parse(text))
-    except UsageError:
-        return text
 
 
 def _member(index: TarIndex, name: JsonValue, what: str) -> Blob:

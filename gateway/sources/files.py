@@ -21,7 +21,7 @@ from udiroot.errors import NotFound, NotPermitted, UsageError, printable
 
 if TYPE_CHECKING:
     from gateway.image.manifest import SourceImage
-    from gateway.image.progress import LayerProgress
+    from gateway.image.progress import LayerProgress, Progress
     from udi.config import GatewayConfig
     from udi.registries import RegistryConfig
 
@@ -66,6 +66,22 @@ class FileSource(Source):
         files[""] = open_regular(self.path)
 
     @classmethod
+    def is_compressed(cls, files: Mapping[str, int]) -> bool:
+        """Whether `read` takes the files only after `plain`."""
+        return False
+
+    @classmethod
+    @contextlib.contextmanager
+    def plain(
+        cls, files: Mapping[str, int], directory: str, settings: GatewayConfig, progress: Progress
+    ) -> Iterator[Mapping[str, int]]:
+        """The files as `read` takes them. What is made for it is in `directory`, without a name.
+
+        Raises ImageInvalid, UpstreamFailed.
+        """
+        yield files
+
+    @classmethod
     @abc.abstractmethod
     def read(cls, files: Mapping[str, int], tag: str, arch: str, max_metadata: int) -> SourceImage:
         """The image in such files, by the names that the format gives them; a file alone has an empty name.
@@ -79,8 +95,11 @@ class FileSource(Source):
     ) -> Iterator[SourceImage]:
         """The image, read where it is."""
         arch, max_metadata = settings.architecture, settings.max_metadata_bytes
-        with contextlib.closing(self.open(arch, max_metadata)) as opened:
-            yield opened.read(arch, max_metadata)
+        with (
+            contextlib.closing(self.open(arch, max_metadata)) as opened,
+            self.plain(opened.files, directory, settings, progress) as files,
+        ):
+            yield self.read(files, self.tag, arch, max_metadata)
 
 
 @dataclass
@@ -106,6 +125,18 @@ class OpenedFiles:
         """The image, its layers as blobs of these files. Raises ImageInvalid, NotFound, UsageError."""
         return self.source.read(self.files, self.tag, arch, max_metadata)
 
+    def names(self, settings: GatewayConfig) -> tuple[str, str]:
+        """What the image calls itself, and its id; the id is empty where the archive is compressed, since it may take
+        all its layers to know that. Raises ImageInvalid, NotFound, UsageError."""
+        from gateway.sources import compressed
+
+        arch, max_metadata = settings.architecture, settings.max_metadata_bytes
+        if not self.source.is_compressed(self.files):
+            image = self.read(arch, max_metadata)
+            return image.name, image.id
+        with compressed.outline(Blob.of_file(self.files[""]), settings) as descriptor:
+            return self.source.read({"": descriptor}, self.tag, arch, max_metadata).name, ""
+
     def identity(self) -> tuple[object, ...]:
         """Equal for two callers who opened the very same files, unchanged in between."""
         parts: list[tuple[object, ...]] = []
@@ -121,8 +152,33 @@ class OpenedFiles:
         self.files.clear()
 
 
-class DockerArchive(FileSource):
-    """What `docker save` writes."""
+class CompressibleFile(FileSource):
+    """One file that may be compressed as a whole."""
+
+    @classmethod
+    def is_compressed(cls, files: Mapping[str, int]) -> bool:
+        """By its first bytes."""
+        from gateway.sources import compressed
+
+        return compressed.is_compressed(Blob.of_file(files[""]))
+
+    @classmethod
+    @contextlib.contextmanager
+    def plain(
+        cls, files: Mapping[str, int], directory: str, settings: GatewayConfig, progress: Progress
+    ) -> Iterator[Mapping[str, int]]:
+        """The file expanded."""
+        from gateway.sources import compressed
+
+        if not cls.is_compressed(files):
+            yield files
+            return
+        with compressed.plain(Blob.of_file(files[""]), directory, settings, progress) as descriptor:
+            yield {"": descriptor}
+
+
+class DockerArchive(CompressibleFile):
+    """What `docker save` and `podman save` write, also when it is compressed."""
 
     kind = "docker-archive"
     prefix = "docker-archive:"
@@ -136,7 +192,7 @@ class DockerArchive(FileSource):
         return read_docker_archive(Blob.of_file(files[""]), tag, arch, max_metadata)
 
 
-class OciArchive(FileSource):
+class OciArchive(CompressibleFile):
     """An OCI image layout in one tar file."""
 
     kind = "oci-archive"

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, ClassVar
 
 from gateway.image.blob import Blob
 from gateway.image.manifest import SourceImage
-from gateway.sources.files import FileSource
+from gateway.sources.files import CompressibleFile, FileSource
 from udi.oserrors import reason
 from udiroot.errors import ImageInvalid, UpstreamFailed, UsageError
 
@@ -59,6 +59,9 @@ class Words:
 
 
 NO_WORDS = Words()
+_OF_IMAGES = {b"manifest.json", b"index.json", b"oci-layout", b"repositories"}
+_OF_TREES = {b"bin", b"usr", b"etc"}
+"""What the uppermost names of an archive are when it holds an image, and when it holds a tree."""
 
 
 class MadeSource(FileSource):
@@ -108,17 +111,25 @@ class MadeSource(FileSource):
         opened = self.open(settings.architecture, settings.max_metadata_bytes)
         with (
             contextlib.closing(opened),
-            self.make(opened.files, self.tag, NO_WORDS, directory, settings, progress) as image,
+            self.plain(opened.files, directory, settings, progress) as files,
+            self.make(files, self.tag, NO_WORDS, directory, settings, progress) as image,
         ):
             yield image
 
 
-class RootfsArchive(MadeSource):
-    """What `docker export` writes, or any tar archive of a complete tree, with gzip or zstd or without."""
+class RootfsArchive(MadeSource, CompressibleFile):
+    """What `docker export` writes, or any tar archive of a complete tree; it may be compressed."""
 
     kind, image_kind = "rootfs-archive", "archive"
     prefix = "rootfs-archive:"
     form = "rootfs-archive:FILE"
+
+    @classmethod
+    def is_compressed(cls, files: Mapping[str, int]) -> bool:
+        """Whether it is compressed in a way that a layer may not be: any other is read as it is."""
+        from gateway.image.compression import compression_of
+
+        return compression_of(Blob.of_file(files[""])) in ("xz", "bzip2")
 
     @classmethod
     @contextlib.contextmanager
@@ -126,18 +137,34 @@ class RootfsArchive(MadeSource):
         cls, file: Blob, tag: str, directory: str, settings: GatewayConfig, progress: LayerProgress
     ) -> Iterator[tuple[Blob, str]]:
         """The archive itself; its bytes are read once, for its digest."""
-        from gateway.image.layers import Budget, Layer, chunks
+        from gateway.image import tar_reader
+        from gateway.image.layers import Budget, Layer, LayerStream, chunks
         from gateway.image.magic import FIRST_BYTES, foreign_to_layers
 
         if kind := foreign_to_layers(file.read_at(0, FIRST_BYTES)):
             raise ImageInvalid(f"the archive is {kind.name}", kind.hint)
         progress.stage("reading", 0)
         digest = hashlib.sha256()
-        budget = Budget.of(settings.max_image_bytes, settings.max_ratio, settings.ratio_from_bytes)
-        for chunk in chunks(Layer(file, "", 1), budget):
+
+        def watch(chunk: bytes) -> None:
             digest.update(chunk)
             progress.advance(len(chunk))
+
+        budget = Budget.of(settings.max_image_bytes, settings.max_ratio, settings.ratio_from_bytes)
+        stream = LayerStream(chunks(Layer(file, "", 1), budget), "the archive", watch)
+        names = (member.name.strip(b"./").partition(b"/")[0] for member in tar_reader.members(stream, "the archive"))
+        found = {name for name in names if name in _OF_IMAGES | _OF_TREES}
+        if found and not found & _OF_TREES:
+            raise ImageInvalid(
+                "the archive holds an image, not a tree of files", "pull it as docker-archive:FILE or oci-archive:FILE"
+            )
+        stream.drain()
         yield file, f"sha256:{digest.hexdigest()}"
+
+
+def most_bytes(file: Blob, limit: int, settings: GatewayConfig) -> int:
+    """How many bytes may be made of a file: `limit`, and no more than a layer of its size may have."""
+    return min(limit, max(settings.ratio_from_bytes, file.size * settings.max_ratio))
 
 
 class _FileSystem(MadeSource):
@@ -188,11 +215,13 @@ class _Disk(_FileSystem):
             disk = file
             if cls.format != "raw":
                 progress.stage("decoding", 0)
-                descriptor = as_raw(file, cls.format, directory, settings)
+                most = most_bytes(file, settings.max_disk_bytes, settings)
+                descriptor = as_raw(file, cls.format, directory, most, settings)
                 held.callback(os.close, descriptor)
                 disk = Blob.of_file(descriptor)
             progress.stage("reading", 0)
-            write_tar(root_of(disk, tag), output, settings.max_image_bytes, settings.max_entries, progress.advance)
+            most = most_bytes(file, settings.max_image_bytes, settings)
+            write_tar(root_of(disk, tag), output, most, settings.max_entries, progress.advance)
 
 
 class VmRaw(_Disk):
@@ -233,7 +262,8 @@ class Ext4File(_FileSystem):
         from gateway.disks.tar import write_tar
 
         progress.stage("reading", 0)
-        write_tar(ExtFileSystem(file), output, settings.max_image_bytes, settings.max_entries, progress.advance)
+        most = most_bytes(file, settings.max_image_bytes, settings)
+        write_tar(ExtFileSystem(file), output, most, settings.max_entries, progress.advance)
 
 
 class SquashfsFile(_FileSystem):
@@ -250,14 +280,15 @@ class SquashfsFile(_FileSystem):
 
         if file.read_at(0, 4) != b"hsqs":
             raise ImageInvalid("not a squashfs file system")
-        left = settings.max_image_bytes
+        most = left = most_bytes(file, settings.max_image_bytes, settings)
 
         def take(piece: bytes) -> None:
             nonlocal left
             left -= len(piece)
             if left < 0:
                 raise ImageInvalid(
-                    f"the files have more than {settings.max_image_bytes} bytes", "limit set by gateway.max_image_bytes"
+                    f"the files have more than {most} bytes",
+                    "limits set by gateway.max_image_bytes, gateway.max_ratio and gateway.ratio_from_bytes",
                 )
             output.write(piece)
             progress.advance(len(piece))

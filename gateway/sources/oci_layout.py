@@ -29,6 +29,8 @@ def read_oci_layout(layout: Layout, wanted: str, arch: str, max_metadata: int) -
 
     Every manifest and configuration is checked against its digest. Layers are not: the diff_ids bind them.
     """
+    if layout.find(INDEX) is None and layout.find("manifest.json") is not None:
+        raise ImageInvalid(f"OCI layout has no {INDEX}", "what docker save wrote is docker-archive:FILE")
     document = parse_json(_file(layout, INDEX).read_whole(INDEX, max_metadata), INDEX).as_object()
     entries = document.get("manifests").items(f"{INDEX} has no list of manifests")
     chosen = _choose(entries, wanted)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Iterator
 
 from gateway.image import tar_reader
 from gateway.image.blob import Blob
-from gateway.image.layers import BlobStream, compression_of
+from gateway.image.compression import compression_of
+from gateway.image.layers import BlobStream
 from gateway.image.magic import FIRST_BYTES, recognize
 from udiroot.errors import ImageInvalid, printable
 
@@ -46,6 +48,11 @@ class TarIndex:
             self._links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
         elif member.kind == tar_reader.LINK:
             self._links[name] = _clean(member.linkname)
+
+    def names(self) -> Iterator[str]:
+        """The names of all files and links."""
+        yield from self._blobs
+        yield from self._links
 
     def find(self, name: str) -> Blob | None:
         """The blob called `name`, however its path is spelled; a symbolic link stands for another layer's file in

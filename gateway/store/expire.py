@@ -10,6 +10,7 @@ from gateway.store.writer import StoreWriter
 from udi.config import GatewayConfig
 from udi.facts import Ref
 from udi.oserrors import reason
+from udi.store import BESIDE
 from udiroot.errors import UpstreamFailed
 
 _DAY = 86400
@@ -73,7 +74,7 @@ def _images(store: StoreWriter) -> list[_Image]:
     by_id: dict[str, _Image] = {}
     for name in os.listdir(store.layout.images):
         image_id, _, kind = name.partition(".")
-        if image_id and kind and not kind.endswith("json") and store.has(image_id):
+        if image_id and kind and kind not in BESIDE and store.has(image_id):
             used = int(os.stat(store.layout.facts(image_id)).st_mtime)
             by_id[image_id] = _Image(image_id, [], store.size_of(name), used)
     for ref in store.refs():

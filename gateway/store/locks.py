@@ -14,6 +14,7 @@ Each lock is one byte of one file, at the offset that the hash of its name gives
     connection WHO NUMBER       one of the connections that all callers together (all), or one of them, may have
     system NAME                 the one transfer to this replica system
     layer REGISTRY DIGEST       the one download of this layer
+    rescan                      the one rescan of the store's images
     history                     schema and recovery of the history's database
     serve                       the one service that listens on the socket
 """
@@ -119,6 +120,11 @@ class Locks:
     def layer(registry: str, digest: str) -> LockName:
         """The one download of this layer."""
         return LockName(f"layer {registry} {digest}")
+
+    @staticmethod
+    def rescan() -> LockName:
+        """The one rescan of the store's images."""
+        return LockName("rescan")
 
     @staticmethod
     def history() -> LockName:

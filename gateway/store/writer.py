@@ -1,8 +1,9 @@
 """Writing the image store: what `udi.store` reads, so that nobody ever sees an incomplete file.
 
 An image file is written under a hidden temporary name in the store, and renamed when it is checked and on disk; its
-facts follow, then the reference. All processes of the gateway on one machine may write a store at the same time: the
-locks of `gateway.store.locks` keep them apart, and show which temporary files belong to dead conversions.
+inventory and report follow where the site audits images, then its facts, then the reference. All processes of the
+gateway on one machine may write a store at the same time: the locks of `gateway.store.locks` keep them apart, and show
+which temporary files belong to dead conversions.
 
 A file is 0444 while a public reference names its image and 0400 otherwise. An image that no reference names any more
 is removed, unless a job's plan names it; then the next change of names, or the next start, removes it. A pin, which is
@@ -112,8 +113,9 @@ class StoreWriter:
             return os.stat(path).st_blocks * 512
         return StoreReader(self.layout, os.geteuid(), reads_all=True).facts_of(name.removesuffix(_TREE)).size
 
-    def publish(self, temporary: str, facts: Facts) -> None:
-        """Give a finished image its name, and write its facts; nobody but this account may read them yet."""
+    def publish(self, temporary: str, facts: Facts, inventory: str = "", report: str = "") -> None:
+        """Give a finished image its name, and the file of its inventory; write its report and its facts. Nobody
+        but this account may read them yet."""
         with self.locked():
             try:
                 if facts.format != "directory":
@@ -121,9 +123,39 @@ class StoreWriter:
                 elif os.path.lexists(self.layout.image(facts.id, facts.format)):
                     self._bury(f"{facts.id}.{facts.format}")  # without facts: its removal was interrupted
                 os.rename(temporary, self.layout.image(facts.id, facts.format))
+                if inventory:
+                    os.chmod(inventory, _PRIVATE)
+                    os.rename(inventory, self.layout.inventory(facts.id))
+                if report:
+                    durable.write(self.layout.report(facts.id), report, mode=_PRIVATE)
                 durable.write(self.layout.facts(facts.id), facts.to_json(), mode=_PRIVATE)
             except OSError as error:
                 raise _failed(temporary, error) from error
+
+    def put_audit(self, image_id: str, report: str, inventory: str = "") -> bool:
+        """Replace the report on an image, and its inventory by this file. False where the image is gone."""
+        with self.locked():
+            try:
+                mode = stat.S_IMODE(os.stat(self.layout.facts(image_id)).st_mode)
+                if inventory:
+                    os.chmod(inventory, mode)
+                    os.rename(inventory, self.layout.inventory(image_id))
+                durable.write(self.layout.report(image_id), report, mode=mode)
+            except FileNotFoundError:
+                return False
+            except OSError as error:
+                raise _failed(self.layout.report(image_id), error) from error
+            return True
+
+    def image_ids(self) -> list[str]:
+        """The images that are complete in the store."""
+        try:
+            names = sorted(os.listdir(self.layout.images))
+        except OSError as error:
+            raise _failed(self.layout.images, error) from error
+        return [
+            image_id for image_id, _, kind in (name.partition(".") for name in names) if image_id and kind == "json"
+        ]
 
     def note_provenance(self, image_id: str, new: Provenance) -> None:
         """Record one way by which the image came; whoever may read its facts may read that. Raises UpstreamFailed."""

@@ -1,16 +1,16 @@
 """Requests to the service and its answers, each a frozen dataclass whose fields are the JSON keys.
 
     do       fields of the request                          fields of the answer
-    pull     kind, tag, files, name, public, group, image,  reference, id, format, troubles
-             words, format, keep
+    pull     kind, tag, files, name, public, group, image,  reference, id, format, troubles,
+             words, format, keep                            warnings
     pull     kind, reference, name, public, group, arch,    the same
              format
-    submit   reference                                      reference, id
+    submit   reference                                      reference, id, kind, warnings
     login    registry, user, password                       registry, user, checked
     logout   registry                                       registry, removed
     images                                                  images
     lookup   reference                                      reference, id, kind
-    inspect  reference                                      reference, facts
+    inspect  reference                                      reference, facts, signed_by, audit
     remove   reference                                      reference, id, kind
     status                                                  queue, errors, images, bytes
 
@@ -20,12 +20,13 @@ connection (`gateway.wire.events`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
 from gateway.sources import kinds
 from gateway.sources.made import NO_WORDS, Words
 from gateway.wire.codec import Document, ParseReference, from_document, to_document
+from udi.audit_report import Counts, Finding
 from udi.facts import Facts
 from udi.reference import ImageReference
 from udiroot.errors import UsageError, printable
@@ -43,22 +44,24 @@ UPSTREAM_KINDS = tuple(kinds.UPSTREAM_KINDS)
 class Pulled:
     """An image that is in the store under a name, in this format.
 
-    `troubles` are the replica systems that do not have it yet, one sentence each.
+    `troubles` are the replica systems that do not have it yet, one sentence each; `warnings` are of the site's scanner.
     """
 
     reference: str
     id: str
     troubles: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
     format: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a reference stands for now, and what that was made of."""
+    """What a reference stands for now, and what that was made of. `warnings` are for whoever submits a job with it."""
 
     reference: str
     id: str
     kind: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +86,8 @@ class LoggedOut:
 class ImageRow:
     """A name that the caller may use. `groups` are the gids that may use it too; `created` and `used` are seconds since
     the epoch, `size` bytes. `kind` is what the image was made of. `format` and `kind` are empty and `size` 0 where the
-    image's facts cannot be read."""
+    image's facts cannot be read. `audit` is what the site's policy makes of the report on it (`udi.audit.Level`); empty
+    where the site has no scanner."""
 
     reference: str
     id: str
@@ -93,6 +97,7 @@ class ImageRow:
     used: int
     format: str
     size: int
+    audit: str = ""
     kind: str = ""
 
 
@@ -104,12 +109,31 @@ class ImageList:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Audit:
+    """What the site's scanner found in an image, and what the site's policy makes of it: `level` (`udi.audit.Level`)
+    and `words`. `time` is when it was scanned, in seconds since the epoch, or 0."""
+
+    level: str
+    words: str
+    time: int = 0
+    scanner: str = ""
+    feed: str = ""
+    network: bool = False
+    packages: int = 0
+    unread: tuple[str, ...] = ()
+    counts: Counts = field(default_factory=Counts)
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inspected:
-    """What is known about an image. `signed_by` has the fingerprints of the keys whose signatures were verified."""
+    """What is known about an image. `signed_by` has the fingerprints of the keys whose signatures were verified, and
+    `audit` is there where the site has a scanner."""
 
     reference: str
     facts: Facts
     signed_by: tuple[str, ...] = ()
+    audit: Audit | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +27,13 @@ def _no_fault(request: pytest.FixtureRequest) -> None:
     if "service" in request.fixturenames:
         running: Service = request.getfixturevalue("service")
         running.fault("")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A directory with room for 1 MiB."""
+    directory = tmp_path / "small"
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", directory], check=True, timeout=10)
+    yield directory
+    subprocess.run(["umount", directory], check=True, timeout=10)

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -105,15 +105,6 @@ def test_an_image_of_another_architecture_or_with_other_layers(tmp_path: Path) -
     make_archive(tmp_path / "two.tar", [*LAYERS, BASE], config=image_config([layer_tar(LAYERS[0])]))
     with pytest.raises(ImageInvalid, match="2 layers, its configuration names 1"):
         convert_source(f"docker-archive:{tmp_path}/two.tar", tmp_path / "out")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    directory = tmp_path / "small"
-    directory.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", directory], check=True, timeout=10)
-    yield directory
-    subprocess.run(["umount", directory], check=True, timeout=10)
 
 
 @needs_root

@@ -14,6 +14,7 @@ import pytest
 
 from admin.status import Jobs, read_status
 from gateway.client import client
+from gateway.wire.messages import Found
 from tests.gateway.service import ACCOUNT, ANNA, BERT, NOBODY, Service, run_as
 from tests.gateway.test_processes import archive, pull, until_true
 from udi.facts import Ref
@@ -99,7 +100,7 @@ def test_nobody_shadows_a_public_name_for_a_group(service: Service) -> None:
 def test_the_image_of_a_queued_job_stays_when_its_tag_moves(service: Service) -> None:
     (first, first_id), (second, second_id) = archive(service, "moves1"), archive(service, "moves2")
     service.ask(NOBODY, "pull", "--public", f"docker-archive:{first}", "moves:1")
-    assert service.python(ANNA, "print(client.submit(site, 'moves:1', within=10))").stdout == f"{first_id}\n"
+    assert service.python(ANNA, "print(client.submit(site, 'moves:1', within=10).id)").stdout == f"{first_id}\n"
     service.ask(NOBODY, "pull", "--public", f"docker-archive:{second}", "moves:1")
     layout = StoreLayout(str(service.store))
     assert StoreReader(layout, ANNA).facts(ImageReference(id=first_id)).id == first_id, "anna's job still gets it"
@@ -116,7 +117,7 @@ def test_the_image_of_a_queued_job_stays_when_its_tag_moves(service: Service) ->
 
 def test_a_removed_image_is_gone_for_all(service: Service) -> None:
     image_id = bring(service, "pinned/away", uid=0)
-    assert client.submit(service.site, "pinned/away:1", within=10) == image_id
+    assert client.submit(service.site, "pinned/away:1", within=10) == Found(reference="pinned/away:1", id=image_id)
     service.ask(0, "rm", "pinned/away:1")
     assert image_id not in image_files(service)
     with pytest.raises(NotFound):
@@ -151,7 +152,7 @@ def test_use_by_a_job_keeps_an_image(service: Service) -> None:
     os.chown(plan, ACCOUNT, ACCOUNT)
     assert operator(service, "expire", settings="keep_days = 30").stdout == "", "its job runs for a hundred days"
     plan.unlink()
-    assert client.submit(service.site, "age/used:1", within=10) == image_id
+    assert client.submit(service.site, "age/used:1", within=10) == Found(reference="age/used:1", id=image_id)
     assert operator(service, "expire", settings="keep_days = 30").stdout == "", "a job was just submitted"
     service.ask(0, "rm", "age/used:1")
 

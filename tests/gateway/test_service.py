@@ -56,7 +56,13 @@ def mode_of(path: Path) -> int:
 def test_an_image_of_an_archive_is_its_pullers_alone(service: Service) -> None:
     path, image_id = fresh(service, "private/app:2")
     answer = service.ask(ANNA, "pull", f"docker-archive:{path}")
-    assert answer == {"reference": "private/app:2", "id": image_id, "troubles": [], "format": "squashfs"}
+    assert answer == {
+        "reference": "private/app:2",
+        "id": image_id,
+        "troubles": [],
+        "format": "squashfs",
+        "warnings": [],
+    }
     assert "private/app:2" in service.names(ANNA)
     assert "private/app:2" not in service.names(BERT) | service.names(0)
     for words in (["lookup", "private/app:2"], ["inspect", f"id:{image_id}"], ["rm", "private/app:2"]):

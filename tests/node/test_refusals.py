@@ -94,8 +94,8 @@ def test_truncated_image(rig: Rig) -> None:
 
 
 def test_plan_of_another_version(rig: Rig) -> None:
-    report = rig.set_up(rig.plan().text().replace("udi-plan 2", "udi-plan 1", 1))
-    assert (report.code, "this node reads 'udi-plan 2'" in report.words) == (7, True)
+    report = rig.set_up(rig.plan().text().replace("udi-plan 3", "udi-plan 2", 1))
+    assert (report.code, "this node reads 'udi-plan 3'" in report.words) == (7, True)
 
 
 def test_plan_that_was_changed_on_the_way(rig: Rig) -> None:

@@ -14,12 +14,13 @@ from tests.node.rig import ALICE, Rig, make_tree
 from udi import nodezip
 from udi.accounts import Account
 from udi.facts import Facts
-from udi.rundata import PATH, run_data
+from udi.rundata import run_data
 from udiroot.plan import PlanFile
+from udiroot.sitemodules import RUN
 from xcsim.entering import Entry
 
 _ME = Account("alice", ALICE.uid, ALICE.gid, ALICE.groups, "/home/alice", "/bin/bash")
-_UDI_RUN = "/opt/udi/bin/udi-run"
+UDI_RUN = "/opt/udi/bin/udi-run"
 
 
 class Image:
@@ -35,7 +36,7 @@ class Image:
             self.rig.make_image("squashfs", self.id, self.tree)
         values: dict[str, object] = {"id": self.id, "format": "squashfs", "size": 1, "sha256": "0" * 64}
         data = run_data(Facts(**(values | facts)), self.rig.site.environment, _ME, "app:1")  # type: ignore[arg-type]
-        files = (PlanFile(PATH, 0o444, data),)
+        files = (PlanFile(RUN, 0o444, data),)
         path = f"/lus/udi/images/{self.id}.squashfs"
         done = self.rig.set_up(self.rig.plan(image_path=path, image_id=self.id, files=files))
         assert done.ok, done.words
@@ -44,7 +45,7 @@ class Image:
         """As aprun starts it: chrooted, as the user, in the job's directory where the root has that."""
         entry = Entry(ALICE.uid, ALICE.gid, ALICE.groups, self.rig.site.node.root, cwd, no_new_privileges=True)
         process = self.rig.node.popen(
-            [_UDI_RUN, *words], entry=entry, env=env or {}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [UDI_RUN, *words], entry=entry, env=env or {}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         out, err = process.communicate(timeout=20)
         return process.returncode, out, err

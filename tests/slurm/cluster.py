@@ -6,7 +6,8 @@ import os
 import re
 import subprocess
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,26 @@ class Slurm:
         self.cluster.start_slurm()
         for user, name in (("alice", "tiny:1"), ("bob", "secret:1"), ("root", "tools:1")):
             self.pull(user, name, *(["--public"] if user == "root" else []))
+
+    @contextmanager
+    def configured(self, changes: Tables) -> Iterator[None]:
+        """The site's configuration with these changes, for a while."""
+        site.configure(self.cluster, changes)
+        try:
+            yield
+        finally:
+            site.configure(self.cluster, {})
+
+    @contextmanager
+    def answering(self, answer: str) -> Iterator[None]:
+        """For a while nothing judges a submission: the plugin is told this, as a user might forge it."""
+        program = self.cluster.directory / "opt/bin/udi-slurm-submit"
+        text = program.read_text()
+        program.write_text(f"#!/bin/sh\nprintf '%s' '{answer}'\n")
+        try:
+            yield
+        finally:
+            program.write_text(text)
 
     def marker(self, name: str) -> str:
         """What the image says of itself."""

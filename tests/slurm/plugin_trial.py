@@ -121,7 +121,7 @@ exit 0
 
 _SUBMIT = r"""#!/bin/sh
 [ "$2" != unknown ] || { echo "udi-slurm-submit: image unknown: nobody knows it" >&2; exit 2; }
-printf 'image debian:12\nid -\nvolumes %s\nend\n' "$4"
+printf 'image debian:12\nid -\nvolumes %s\nmodules \nend\n' "$4"
 """
 
 _RUN_DATA = ("udi-run 1", "workdir /work", "set PATH=/bin:/from-image", "set COLOUR=blue", "set SLURM_JOB_ID=0", "end")

@@ -8,13 +8,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from slurmsim import site
 from slurmsim.cluster import LOGIN
 from tests.slurm.cluster import ALICE, LOOK, Slurm
 from tests.slurm.conftest import cluster_up
 from udiroot.errors import printable
 from xcsim.processes import wait_until
-from xcsim.site import Tables
 
 HELD = "PENDING job_requeued_in_held_state"
 _PYTHON = """#!/bin/sh
@@ -29,19 +27,9 @@ exec /usr/bin/python3 "$@"
 
 
 @contextmanager
-def configured(slurm: Slurm, changes: Tables) -> Iterator[None]:
-    """The site's configuration with these changes, for a while."""
-    site.configure(slurm.cluster, changes)
-    try:
-        yield
-    finally:
-        site.configure(slurm.cluster, {})
-
-
-@contextmanager
 def broken_store(slurm: Slurm, **settings: object) -> Iterator[None]:
     """The image store is not mounted where the site says."""
-    with configured(slurm, {"store": {"path": "/scratch/gone"}, "slurm": settings}):
+    with slurm.configured({"store": {"path": "/scratch/gone"}, "slurm": settings}):
         yield
 
 
@@ -51,7 +39,7 @@ def reporting(slurm: Slurm, step: str) -> Iterator[None]:
     path = slurm.cluster.directory / "opt/reporting"
     path.write_text(_PYTHON.format(step=step))
     path.chmod(0o755)
-    with configured(slurm, {"node": {"python": ["/opt/udi/reporting"]}}):
+    with slurm.configured({"node": {"python": ["/opt/udi/reporting"]}}):
         yield
 
 

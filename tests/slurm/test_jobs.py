@@ -55,6 +55,20 @@ def test_steps_of_a_script_that_stays_outside(slurm: Slurm) -> None:
     assert lines[-1] == expected(slurm, "tiny:1", ALICE, "n1")[0]
 
 
+def test_an_unpacked_tree(slurm: Slurm) -> None:
+    """It belongs to the store's account and nobody writes it; who may not use it has no job in it, nor reads it."""
+    slurm.pull("alice", "tree:1", "--format", "directory")
+    wanted = expected(slurm, "tree:1", ALICE, "n1", "n2")
+    look = f"{LOOK}; touch /bin/x 2>/dev/null && echo WRITTEN; true"
+    done = slurm.run("alice", "srun", "-N2", "--image=tree:1", "sh", "-c", look)
+    assert (done.returncode, sorted(done.stdout.splitlines())) == (0, wanted), done.stderr
+    refused = slurm.run("bob", "srun", "--image=tree:1", "true")
+    assert refused.returncode != 0
+    assert "tree:1" in refused.stderr
+    assert slurm.run("bob", "ls", f"/scratch/udi/images/{slurm.ids['tree:1']}.directory").returncode != 0
+    assert slurm.run("alice", "udi", "rm", "tree:1").returncode == 0
+
+
 def test_two_users_on_one_node_at_once(slurm: Slurm) -> None:
     """Each in a root of its own."""
     jobs = {}

@@ -3,57 +3,36 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
-import pytest
-
-from tests.gateway.archives import Entry, directory, file
+from tests.mpich.program import DEBIANS, program_with_libraries, put_own
 from tests.slurm.cluster import Slurm
 from tests.system import images
 
-_RING = r"""
-#include <mpi.h>
-#include <stdio.h>
-#include <unistd.h>
-
-int main(int argc, char **argv)
-{
-    int rank, size, from = -1;
-    MPI_Init(&argc, &argv);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
-    int mine = 10 * rank;
-    MPI_Sendrecv(&mine, 1, MPI_INT, (rank + 1) % size, 0, &from, 1, MPI_INT, (rank + size - 1) % size, 0,
-                 MPI_COMM_WORLD, MPI_STATUS_IGNORE);
-    printf("%d of %d got %d, %s\n", rank, size, from, access("/etc/marker", F_OK) ? "OUTSIDE" : "inside");
-    MPI_Finalize();
-    return 0;
+_MODULES = {
+    "mpich": {
+        "description": "the system's MPICH",
+        "mounts": ["/scratch/site/mpich:/opt/udi-site/mpich:ro"],
+        "environment": {"prepend": {"LD_LIBRARY_PATH": "/opt/udi-site/mpich"}},
+    }
 }
-"""
 
 
-def program_with_libraries(work: Path) -> list[Entry]:
-    """The program at /bin/ring, and every library that the loader finds for it, at its own path."""
-    source, built = work / "ring.c", work / "ring"
-    source.write_text(_RING)
-    subprocess.run(["mpicc", "-o", str(built), str(source)], check=True, capture_output=True)
-    listed = subprocess.run(["ldd", str(built)], check=True, capture_output=True, text=True).stdout
-    libraries = [Path(found) for found in re.findall(r"(/\S+) \(0x", listed)]
-    parents = {str(parent)[1:] for library in libraries for parent in library.parents if str(parent) != "/"}
-    entries = [directory(name) for name in sorted(parents)]
-    entries += [file(str(library)[1:], library.read_bytes(), mode=0o755) for library in libraries]
-    return [*entries, file("bin/ring", built.read_bytes(), mode=0o755)]
-
-
-def test_a_message_between_two_nodes(slurm: Slurm, tmp_path: Path) -> None:
-    if not shutil.which("mpicc"):
-        pytest.skip("needs MPICH (Debian: mpich, libmpich-dev)")
+def test_a_message_between_two_nodes_by_the_image_s_mpich_and_by_the_site_s(slurm: Slurm, tmp_path: Path) -> None:
+    """One program: with the libraries of its image, and with a module that swaps its MPICH for another build."""
     layers = [*images.tiny(slurm.marker("ring:1")), program_with_libraries(tmp_path)]
+    put_own(slurm.cluster.directory / "scratch/site/mpich")
     slurm.pull("alice", "ring:1", layers=layers)
-    # Between nodes that differ in their namespaces of processes, UCX must use the network alone.
-    done = slurm.run(
-        "alice", "srun", "-N2", "-n2", "--mpi=pmi2", "--image=ring:1", "/bin/ring", env={"UCX_TLS": "tcp,self"}
-    )
-    assert sorted(done.stdout.splitlines()) == ["0 of 2 got 10, inside", "1 of 2 got 0, inside"], done.stderr
+    # Between nodes that differ in their namespaces of processes, UCX must use the network alone. Sockets would look up
+    # the node's own name, which in a root is that of the loopback; rank 0 is on the first node.
+    hosts = slurm.cluster.root("n1", "cat", "/etc/hosts").stdout
+    addresses = re.findall(r"^(\S+) n\d$", hosts, re.MULTILINE)
+    env = {f"MPICH_INTERFACE_HOSTNAME_R{rank}": address for rank, address in enumerate(addresses)}
+    words = ("srun", "-N2", "-n2", "--mpi=pmi2", "--image=ring:1")
+    with slurm.configured({"modules": _MODULES}):
+        for options, library in (([], DEBIANS), (["--module=mpich"], "/opt/udi-site/mpich/libmpich.so.12")):
+            done = slurm.run(
+                "alice", *words, *options, "/bin/ring", "ring", env={"UCX_TLS": "tcp,self", **env}, timeout=60
+            )
+            lines = [f"0 of 2 got 10, inside, {library}", f"1 of 2 got 0, inside, {library}"]
+            assert sorted(done.stdout.splitlines()) == lines, done.stderr

@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.gateway.archives import layer_tar
 from tests.system import images
 from tests.system.cray import Cray
+from tests.system.made import KINDS, make
 from tests.system.scripts import expected, ranks
 
 ALICE = 1001
-_FORMS = {"vm-raw": "disk", "vm-qcow2": "qcow2", "ext4": "disk", "squashfs": "squashfs", "rootfs-archive": "tar"}
-
-
-def _make(directory: Path, marker: str, form: str) -> Path:
-    """The tiny image's tree in a file of that form."""
-    tree, output = directory / "tree", directory / f"image.{form}"
-    tree.mkdir()
-    for number, entries in enumerate(images.tiny(marker)):
-        archive = directory / f"{number}.tar"
-        archive.write_bytes(layer_tar(entries))
-        subprocess.run(["tar", "-xpf", archive, "-C", tree], check=True)
-    if form == "tar":
-        subprocess.run(["tar", "-C", tree, "-cf", output, "."], check=True)
-    elif form == "squashfs":
-        subprocess.run(["mksquashfs", tree, output, "-quiet", "-no-progress"], check=True, stdout=subprocess.DEVNULL)
-    else:
-        plain = directory / "image.disk"
-        subprocess.run(["truncate", "-s", "20M", plain], check=True)
-        subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, plain], check=True)
-        if form != "disk":
-            subprocess.run(["qemu-img", "convert", "-q", "-f", "raw", "-O", form, plain, output], check=True)
-    return output
 
 
 def test_a_job_in_an_unpacked_tree(cray: Cray) -> None:
@@ -57,17 +34,16 @@ def test_a_job_in_an_unpacked_tree(cray: Cray) -> None:
     cray.assert_clean()
 
 
-@pytest.mark.parametrize("kind", _FORMS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_job_of_one_user_and_not_of_another(cray: Cray, tmp_path: Path, kind: str) -> None:
-    form = _FORMS[kind]
     home = cray.machine.path("/home/alice")
-    file = home / f"image.{form}"
-    file.write_bytes(_make(tmp_path, f"made of {kind}", form).read_bytes())
+    file = home / "image"
+    file.write_bytes(make(tmp_path, f"made of {kind}", kind).read_bytes())
     os.chown(file, home.stat().st_uid, home.stat().st_gid)
     given = "machine:1" if kind.startswith("vm-") else "made:1"
     name = f"vm:{given}" if kind.startswith("vm-") else given
     cray.udi("alice", "pull", "--env", "KIND=of it", "--entrypoint", "/bin/cat", "--cmd", "/etc/marker",
-             f"{kind}:/home/alice/image.{form}", given)  # fmt: skip
+             f"{kind}:/home/alice/image", given)  # fmt: skip
     ended = cray.run("alice", ranks() + "aprun -q -n 1 -b /opt/udi/bin/udi-run\n", image=name)
     assert sorted(ended.output.splitlines()[:-1]) == expected(f"made of {kind}", ALICE)
     assert ended.output.splitlines()[-1] == f"made of {kind}"

@@ -196,13 +196,13 @@ def test_a_plan_of_another_version_is_refused_by_the_node(cray: Cray) -> None:
     """The shared root has newer node software than the MOM node."""
     library = cray.machine.path("/opt/udi/lib/udiroot/plan.py")
     text = library.read_text()
-    assert 'VERSION = "2"' in text
+    assert 'VERSION = "3"' in text
     install = ["/opt/udi/bin/udi-admin", "install"]
-    library.write_text(text.replace('VERSION = "2"', 'VERSION = "1000"'))
+    library.write_text(text.replace('VERSION = "3"', 'VERSION = "1000"'))
     try:
         cray.machine.run_as("root", install, check=True)
         library.write_text(text)
-        held_with(cray.run("alice"), "plan: begins with 'udi-plan 2'; this node reads 'udi-plan 1000'")
+        held_with(cray.run("alice"), "plan: begins with 'udi-plan 3'; this node reads 'udi-plan 1000'")
     finally:
         library.write_text(text)
         cray.machine.run_as("root", install, check=True)

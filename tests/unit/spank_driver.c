@@ -158,7 +158,7 @@ static int print_submission(int count, char **arguments)
 
 int main(int count, char **arguments)
 {
-	char *id, *volumes;
+	char *values[PARTS];
 	const char *part = arguments[1];
 	if (!strcmp(part, "note"))
 		return print_note();
@@ -177,8 +177,8 @@ int main(int count, char **arguments)
 	if (!strcmp(part, "answer")) {
 		size_t length = read_text();
 		char *copy = memcpy(calloc(length + 1, 1), text, length);
-		int right = parse_answer(copy, &id, &volumes);
-		printf("%s|%s\n", right ? id : "wrong", right ? volumes : "");
+		int right = parse_answer(copy, values);
+		right ? printf("%s|%s|%s\n", values[1], values[2], values[3]) : puts("wrong||");
 		free(copy);
 		return 0;
 	}

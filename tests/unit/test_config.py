@@ -16,6 +16,7 @@ from admin.machines import all_tables, machine_of
 from alps.settings import AlpsConfig
 from torque_hooks.settings import TorqueConfig
 from udi.config import SiteConfig, Table, errors_in, load, parse, shared_keys
+from udi.sitemodules import ModuleConfig
 from udiroot.errors import ConfigError
 from udiroot.rules import is_within
 
@@ -162,7 +163,7 @@ _ALL_ERRORS = (
     "machine must be a string, not 5",
     "unknown key store.acount",
     "store.path must be a plain absolute path, not 'x'",
-    "gateway.format must be squashfs or ext4, not 'cramfs'",
+    "gateway.format must be squashfs or ext4 or directory, not 'cramfs'",
     "gateway.workers must be at least 1, not 0",
     "node.filesystems[0].source is missing",
     "node.filesystems[1].source must be a string, not 3",
@@ -190,12 +191,14 @@ def test_the_machine_is_one_that_exists() -> None:
 def test_the_example_is_valid_and_names_every_key() -> None:
     text = example()
     parse(text, "udi.toml")
-    uncommented = re.sub(r"^# (\w+ = |\[\[)", r"\1", text, flags=re.MULTILINE)
+    uncommented = re.sub(r"^# (\w+ = |\[)", r"\1", text, flags=re.MULTILINE)
     document = tomllib.loads(re.sub(r"^\[\[.*\n(.+\n)*", "", uncommented, flags=re.MULTILINE))
     kinds = {kind.NAME: kind for kind in all_tables()}
     hints = typing.get_type_hints(SiteConfig)
     for name, table in document.items():
-        if isinstance(table, dict):
+        if name == "modules":
+            assert {f.name for f in dataclasses.fields(ModuleConfig)} <= set(table["NAME"])
+        elif isinstance(table, dict):
             kind: typing.Any = kinds.get(name) or hints[name]
             plain = {
                 f.name for f in dataclasses.fields(kind) if f.name not in ("hosts", "rules", "steps", "filesystems")

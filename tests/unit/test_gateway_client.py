@@ -94,7 +94,7 @@ FOUND = Done(Found(reference="app:1", id="ab" * 32))
 @pytest.mark.parametrize("wait", [True, False])
 def test_an_image_in_the_store_is_the_answer_at_once(tmp_path: Path, wait: bool) -> None:
     with answering(tmp_path, FOUND) as site:
-        assert client.submit(site, "app:1", within=5, wait=wait) == FOUND.answer.id
+        assert client.submit(site, "app:1", within=5, wait=wait) == FOUND.answer
 
 
 def test_without_waiting_a_pull_that_has_begun_is_pending(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ GATEWAY = [
     "gateway.disks",
     "gateway.store",
     "gateway.sources",
+    "gateway.audit",
     "gateway.wire",
     "gateway.client",
     "gateway.service",
@@ -35,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "jobs": {*BASE, "nodehealth"},
     "torque_hooks": {*BASE, "jobs", "gateway.wire", "gateway.client"},
     "slurm_hooks": {*BASE, "jobs", "gateway.wire", "gateway.client"},
-    "outside": {*BASE, "jobs", "gateway.wire", "gateway.client", "torque_hooks", "slurm_hooks"},
+    "outside": {*BASE, "jobs", *GATEWAY[:-1], "torque_hooks", "slurm_hooks"},
     "admin": {
         *BASE,
         "alps",

@@ -23,12 +23,11 @@ def test_linter(command: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+SCRIPTS = (".ci/run", "sshd/build.sh", "sshd/fetch.sh", "slurm/build.sh", "tests/mpich/build.sh", "udirun/build.sh")
+
+
 def test_shell_files() -> None:
     if not shutil.which("shellcheck"):
         pytest.skip("needs shellcheck, which make setup installs")
-    done = subprocess.run(
-        ["shellcheck", ROOT / ".ci/run", ROOT / "sshd/build.sh", ROOT / "slurm/build.sh", ROOT / "udirun/build.sh"],
-        capture_output=True,
-        text=True,
-    )
+    done = subprocess.run(["shellcheck", *SCRIPTS], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

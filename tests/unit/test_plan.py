@@ -147,7 +147,7 @@ def test_a_plan_with_a_line_changed_is_refused_or_another_plan(data: st.DataObje
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda text: text.replace("udi-plan 2", "udi-plan 1"), "this node reads 'udi-plan 2'"),
+        (lambda text: text.replace("udi-plan 3", "udi-plan 2"), "this node reads 'udi-plan 3'"),
         (lambda text: text[:-5], "truncated"),
         (lambda text: text.replace("tmp ", "temp "), "line 8 is invalid"),
         (lambda text: text.replace("job 1.sdb", "job 1.sdb\njob 2.sdb"), "repeats job"),

@@ -10,13 +10,25 @@ import pytest
 
 from gateway.client import client
 from gateway.client.client import Pending
+from gateway.wire.messages import Found
 from slurm_hooks import submit
 from udi.config import SiteConfig
-from udiroot.errors import ImageInvalid, NotFound, TimedOut, UdiError, UpstreamFailed
+from udiroot.errors import ImageInvalid, NotFound, NotPermitted, TimedOut, UdiError, UpstreamFailed
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a configuration is root's")
 ID = "ab" * 32
 Run = Callable[..., tuple[int, str, str]]
+
+MODULES = """
+[modules.mpi]
+default = true
+environment.set = {MPI = "1"}
+[modules.gpu]
+environment.set = {GPU = "1"}
+[modules.theirs]
+users = ["nobody"]
+environment.set = {X = "1"}
+"""
 
 
 @pytest.fixture
@@ -25,13 +37,15 @@ def run(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.M
     (tmp_path / "scratch").mkdir()
     (tmp_path / "scratch/data").touch()
     config = tmp_path / "udi.toml"
-    config.write_text(f'[store]\npath = "{tmp_path}"\n[volumes]\nallowed = ["{tmp_path}/scratch"]\n')
+    config.write_text(f'[store]\npath = "{tmp_path}"\n[volumes]\nallowed = ["{tmp_path}/scratch"]\n{MODULES}')
 
-    def once(*words: str, found: str | Pending | UdiError = ID, **environment: str) -> tuple[int, str, str]:
-        def answer(site: SiteConfig, reference: str, **more: object) -> str | Pending:
+    def once(
+        *words: str, found: str | Pending | UdiError = ID, warnings: tuple[str, ...] = (), **environment: str
+    ) -> tuple[int, str, str]:
+        def answer(site: SiteConfig, reference: str, **more: object) -> Found | Pending:
             if isinstance(found, UdiError):
                 raise found
-            return found
+            return found if isinstance(found, Pending) else Found(reference=reference, id=found, warnings=warnings)
 
         monkeypatch.setattr(client, "submit", answer)
         for name, value in environment.items():
@@ -43,13 +57,25 @@ def run(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.M
     return once
 
 
-def answer(image: str, found: str = ID, volumes: str = "") -> str:
-    return f"image {image}\nid {found}\nvolumes {volumes}\nend\n"
+def answer(image: str, found: str = ID, volumes: str = "", modules: str = "") -> str:
+    return f"image {image}\nid {found}\nvolumes {volumes}\nmodules {modules}\nend\n"
 
 
 @pytest.mark.parametrize("text", ["debian:12", "docker.io/library/debian:12", "docker:debian:12", " debian:12"])
 def test_accepted(run: Run, text: str) -> None:
     assert run("--image", text) == (0, answer("debian:12"), "")
+
+
+def test_warnings_are_shown_and_the_job_is_accepted(run: Run) -> None:
+    code, out, err = run("--image", "debian:12", warnings=("image debian:12 has 1 high finding\x1b[31m",))
+    assert (code, out) == (0, answer("debian:12"))
+    assert err == "udi-slurm-submit: warning: image debian:12 has 1 high finding\\x1b[31m\n"
+
+
+def test_an_image_that_the_site_refuses(run: Run) -> None:
+    refused = NotPermitted("image debian:12 has 1 critical finding, which this site refuses for new jobs", "see it")
+    code, out, err = run("--image", "debian:12", found=refused)
+    assert (code, out, err.count("\n")) == (4, "", 1) and "1 critical finding" in err and "see it" in err
 
 
 def test_docker_before_a_name_alone(run: Run) -> None:
@@ -61,9 +87,19 @@ def test_volumes(run: Run, tmp_path: Path) -> None:
     assert run("--image", "debian", "--volumes", f"{volume}:ro;")[1] == answer("debian:latest", ID, f"{volume}:ro")
 
 
+def test_modules(run: Run) -> None:
+    """What was asked for is kept as it was asked for: which are there by default, the site says when the job starts."""
+    assert run("--image", "debian", "--modules", " gpu ;;mpi;gpu")[1] == answer("debian:latest", ID, "", "gpu;mpi")
+    assert run("--image", "debian", "--modules", "none")[1] == answer("debian:latest", ID, "", "none")
+    assert run("--image", "debian")[1] == answer("debian:latest")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("--image", "debian", "--modules", "gpus"), "no module 'gpus' on this system (did you mean gpu?"),
+        (("--image", "debian", "--modules", "mpi,gpu"), "not a module's name: 'mpi,gpu'"),
+        (("--image", "debian", "--modules", "theirs"), "module theirs is not for root"),
         (("--image", "debian:$(id)"), "not an image name: 'debian:$(id)'"),
         (("--image", "debian", "--volumes", "/etc:/mnt"), "source /etc is not in a directory that the site allows"),
         (("--image", "debian", "--volumes", "/etc"), "not a volume: '/etc'"),
@@ -72,7 +108,7 @@ def test_volumes(run: Run, tmp_path: Path) -> None:
 )
 def test_refused_with_one_line(run: Run, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
     code, out, err = run(*(word.format(scratch=tmp_path / "scratch") for word in words))
-    assert code in (2, 4) and out == ""
+    assert code in (2, 3, 4) and out == ""
     assert err.startswith("udi-slurm-submit: ") and message in err and err.count("\n") == 1
 
 
@@ -101,6 +137,8 @@ def test_without_a_configuration_the_text_is_still_checked(run: Run, tmp_path: P
     code, out, err = run("--image", "docker:debian")
     assert (code, out) == (0, answer("debian:latest", "-")) and "image not checked" in err
     assert run("--image", "Debian!")[0] == 2 and run("--image", "debian", "--volumes", "x")[0] == 2
+    assert run("--image", "debian", "--modules", "a b")[0] == 2
+    assert run("--image", "debian", "--modules", "any;b")[1] == answer("debian:latest", "-", "", "any;b")
 
 
 def test_a_step_names_its_jobs_image_by_any_name(run: Run) -> None:
@@ -119,6 +157,10 @@ def test_a_step_names_its_jobs_image_by_any_name(run: Run) -> None:
         (
             ("--image", "debian", "--job", "7", "--job-image", "debian", "--volumes", "/a:/b"),
             "a step of job 7 cannot have volumes of its own",
+        ),
+        (
+            ("--image", "debian", "--job", "7", "--job-image", "debian", "--modules", "gpu"),
+            "a step of job 7 cannot have modules of its own",
         ),
     ],
 )

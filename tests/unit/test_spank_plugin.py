@@ -428,7 +428,7 @@ class Submit:
 
     def __init__(self, directory: Path) -> None:
         self.program, self.seen = directory / "udi-slurm-submit", directory / "seen"
-        self.answers("image debian:12\nid -\nvolumes /a:/b\nend\n")
+        self.answers("image debian:12\nid -\nvolumes /a:/b\nmodules mpich\nend\n")
 
     def answers(self, text: str, more: str = "") -> None:
         lines = [
@@ -466,7 +466,9 @@ def test_what_prolog_is_told(submit: Submit) -> None:
         "UDI_IMAGE=debian:12",
         "UDI_ID=-",
         "UDI_VOLUMES=/a:/b",
+        "UDI_MODULES=mpich",
         "UDI_GIVEN_VOLUMES=/a:/b",
+        "UDI_GIVEN_MODULES=",
     ]
     open_files = (submit.seen.with_name("seen.fds")).read_text().splitlines()
     assert [line.split(" ")[0] for line in open_files if line] == ["0", "2"] or len(open_files) <= 4
@@ -484,11 +486,18 @@ def test_volumes_given_one_by_one(submit: Submit) -> None:
     assert submit.words()[-1].startswith("/a:/b;/c:/d;/e:/f")
 
 
-def test_volumes_without_an_image(submit: Submit) -> None:
-    for options in (["--volume=/a:/b"], ["--volume=/a:/b", "--image=none"]):
+def test_modules_given_one_by_one(submit: Submit) -> None:
+    done = submit.run("sbatch", "--image=debian", "--module=mpich", "--volume=/a:/b", "--module=gpu;x")
+    assert submit.words() == ["--image", "debian", "--volumes", "/a:/b", "--modules", "mpich;gpu;x"]
+    assert done.stdout.endswith(b"UDI_GIVEN_VOLUMES=/a:/b\nUDI_GIVEN_MODULES=mpich;gpu;x\n")
+
+
+@pytest.mark.parametrize("what", ["volume", "module"])
+def test_lists_without_an_image(submit: Submit, what: str) -> None:
+    for options in ([f"--{what}=/a:/b"], [f"--{what}=/a:/b", "--image=none"]):
         done = submit.run("sbatch", *options)
         assert done.returncode == 255
-        assert done.stderr == b"udi: --volume needs --image, since volumes are inside an image\n"
+        assert done.stderr.decode() == f"udi: --{what} needs --image, since {what}s are inside an image\n"
 
 
 def test_an_image_that_the_environment_alone_asks_for(submit: Submit) -> None:
@@ -504,11 +513,13 @@ def test_an_srun_in_a_job_runs_in_the_jobs_image_without_asking(submit: Submit) 
     for options in ([], ["--image=debian:12"], ["--image=none"], ["--image=none", "--volume=/x:/y"]):
         done = submit.run("srun", *options, env=JOB)
         assert (done.returncode, done.stderr, submit.words()) == (0, b"", [])
-        assert done.stdout == b"UDI_IMAGE=debian:12\nUDI_ID=\nUDI_VOLUMES=\n", "without Alloc, Prolog knows no more"
+        assert done.stdout == b"UDI_IMAGE=debian:12\nUDI_ID=\nUDI_VOLUMES=\nUDI_MODULES=\n", (
+            "without Alloc, Prolog knows no more"
+        )
     done = submit.run(
         "srun", "--image=debian", env={**JOB, "SLURM_SPANK_UDI_ID": "ab", "SLURM_SPANK_UDI_VOLUMES": "/a:/b"}
     )
-    assert (done.returncode, done.stdout) == (0, b"UDI_IMAGE=debian:12\nUDI_ID=ab\nUDI_VOLUMES=/a:/b\n")
+    assert (done.returncode, done.stdout) == (0, b"UDI_IMAGE=debian:12\nUDI_ID=ab\nUDI_VOLUMES=/a:/b\nUDI_MODULES=\n")
     assert submit.words() == ["--image", "debian", "--job", "7", "--job-image", "debian:12"]
 
 
@@ -529,6 +540,17 @@ def test_volumes_that_an_srun_inherits(submit: Submit, volumes: str) -> None:
     assert submit.run("srun", f"--volume={volumes}", env=JOB).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("given_modules", "code"), [("mpich;gpu", 0), ("gpu", 0), ("mpich", 255), ("pu", 255), ("", 255)]
+)
+def test_modules_of_a_step(submit: Submit, given_modules: str, code: int) -> None:
+    job = {**JOB, "SLURM_SPANK_UDI_GIVEN_MODULES": "mpich;gpu"}
+    done = submit.run("srun", f"--module={given_modules}", env=job)
+    assert done.returncode == code
+    line = b"udi: modules are the whole job's: give --module to sbatch, to salloc, or to an srun outside of a job\n"
+    assert done.stderr == (line if code else b"")
+
+
 @pytest.mark.parametrize("volumes", ["/a:/b", ":/f", "/x:/y", "", "/a:/b;/c:/d;/e:/f;/g:/h"])
 def test_volumes_that_are_a_steps_own(submit: Submit, volumes: str) -> None:
     done = submit.run("srun", f"--volume={volumes}", env=JOB)
@@ -545,13 +567,14 @@ def test_an_sbatch_in_a_job_is_a_job_of_its_own(submit: Submit) -> None:
     "answer",
     [
         "",
-        "image a\nid -\nvolumes \n",
-        "image a\nid -\nvolumes \nend",
-        "image a\nid -\nvolumes \nend\nx\n",
-        "image a\nid \nvolumes \nend\n",
-        "id -\nimage a\nvolumes \nend\n",
-        "image a\nid -\nvolumes \nend x\n",
-        "image a\n\nid -\nvolumes \nend\n",
+        "image a\nid -\nvolumes \nmodules \n",
+        "image a\nid -\nvolumes \nend\n",
+        "image a\nid -\nvolumes \nmodules \nend",
+        "image a\nid -\nvolumes \nmodules \nend\nx\n",
+        "image a\nid \nvolumes \nmodules \nend\n",
+        "id -\nimage a\nvolumes \nmodules \nend\n",
+        "image a\nid -\nvolumes \nmodules \nend x\n",
+        "image a\n\nid -\nvolumes \nmodules \nend\n",
     ],
 )
 def test_an_answer_that_is_none(submit: Submit, answer: str) -> None:
@@ -572,7 +595,7 @@ def test_an_answer_without_end_is_bounded(submit: Submit) -> None:
     [("exit 3", b""), ("kill -9 $$", b" was terminated: Killed\n"), ("kill -14 $$", b" was terminated: Alarm clock\n")],
 )
 def test_a_program_that_refuses_or_dies(submit: Submit, end: str, words: bytes) -> None:
-    submit.answers("image a\nid -\nvolumes \nend\n", more=end)
+    submit.answers("image a\nid -\nvolumes \nmodules \nend\n", more=end)
     done = submit.run("sbatch", "--image=a")
     assert (done.returncode, done.stdout) == (255, b"")
     assert done.stderr.endswith(words) and done.stderr.count(b"\n") == (1 if words else 0)
@@ -631,6 +654,6 @@ def test_arguments_that_are_none(word: str) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.text("imageidvolums -\nend", max_size=60).map(str.encode) | st.binary(max_size=40))
+@given(st.text("imageidvolumods -\nend", max_size=60).map(str.encode) | st.binary(max_size=40))
 def test_any_answer(raw: bytes) -> None:
     run("answer", text=raw)

@@ -68,9 +68,9 @@ def test_what_is_read_does_not_grow_with_the_store(layout: StoreLayout, monkeypa
     opened: list[str] = []
     read = store._read
 
-    def noted(path: str) -> bytes | None:
+    def noted(path: str, first: int) -> bytes | None:
         opened.append(path)
-        return read(path)
+        return read(path, first)
 
     monkeypatch.setattr(store, "_read", noted)
     reader = StoreReader(layout, ALICE)
@@ -178,7 +178,7 @@ def test_a_store_that_fails(layout: StoreLayout, monkeypatch: pytest.MonkeyPatch
 def test_what_a_caller_may_not_read_does_not_exist(layout: StoreLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user reads the store as that user, and private references cannot be read by others."""
 
-    def refused(path: str) -> bytes | None:
+    def refused(path: str, first: int) -> bytes | None:
         raise PermissionError(errno.EACCES, "Permission denied", path)
 
     monkeypatch.setattr(store, "_read", refused)

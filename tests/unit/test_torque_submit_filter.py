@@ -279,9 +279,24 @@ def test_an_image_that_cannot_be_pulled(cray: StandIns) -> None:
     assert err == "udi-submit-filter: image 'debian:12' not found, or you do not have access to it\n"
 
 
+def test_what_the_scanner_found_is_a_warning(cray: StandIns) -> None:
+    with gateway(cray, FOUND | {"warnings": ["image debian:12 has 1 high finding\x1b[31m"]}):
+        code, out, err = run(cray, "-v", "UDI=debian:12")
+    assert code == 0 and PIN in out
+    assert err == "udi-submit-filter: warning: image debian:12 has 1 high finding\\x1b[31m\n"
+
+
+def test_what_the_scanner_found_is_a_refusal(cray: StandIns) -> None:
+    found = "image debian:12 has 1 critical finding, which this site refuses for new jobs"
+    with gateway(cray, {"event": "error", "message": found, "hint": "x", "exit_code": 4}):
+        code, out, err = run(cray, "-v", "UDI=debian:12")
+    assert code == 255 and out == b""
+    assert err == f"udi-submit-filter: {found} (x)\n"
+
+
 def test_a_site_where_qsub_pulls_nothing(cray: StandIns) -> None:
     text = cray.config_path.read_text()
     cray.config_path.write_text(text.replace("[gateway]", "[gateway]\npull_at_submission = false"))
     with gateway(cray, FOUND) as seen:
         assert PIN in run(cray, "-v", "UDI=debian:12")[1]
-    assert json.loads(seen[0])["do"] == "lookup"
+    assert json.loads(seen[0])["do"] == "submit"

@@ -21,7 +21,7 @@ from udiroot.errors import ConfigError, UpstreamFailed, UsageError
 
 INSIDE, OUTSIDE, TORQUE = UnscriptedSlurm(inside=True), UnscriptedSlurm(inside=False), UnscriptedTorque()
 STORE = StoreConfig(path="/images")
-WORDS = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0\n"), max_size=12), max_size=5)
+WORDS = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12), max_size=5)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,17 @@ def test_qsub_gets_the_user_s_variables_and_ours() -> None:
 )  # fmt: skip
 def test_a_job_is_called_after_its_image(image: str, name: str) -> None:
     assert Launch(image).job_name == name
+
+
+def test_modules_reach_either() -> None:
+    launch = Launch("app:1", modules="mpich;gpu")
+    assert "--module=mpich;gpu" in INSIDE.submission((), launch).argv
+    assert TORQUE.submission((), launch).argv[-2:] == ("-v", "UDI=app:1,UDI_MODULES=mpich;gpu")
+    for manager, option in ((INSIDE, ("--module=x",)), (TORQUE, ("-v", "UDI_MODULES=x"))):
+        with pytest.raises(UsageError, match="is set by this command"):
+            manager.submission(option, launch)
+    with pytest.raises(UsageError, match="not a module's name"):
+        prepared(SiteConfig(store=STORE), ("app",), (), (), ("a b",))
 
 
 def test_sbatch_gets_the_image_and_the_volumes() -> None:

@@ -5,6 +5,7 @@ A key that has no wrong value here fails the test: whoever adds one says what it
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import json
 import os
@@ -102,6 +103,14 @@ WRONG: dict[str, list[object]] = {
     "signatures.rules[].keys": [*([path] for path in PATHS), ["/dev/null"], ["/etc/passwd"], ["/tmp"]],
     "signatures.rules[].needed": [0, -1, 101],
     "signatures.rules[].repositories": [[""], ["docker.io"], ["docker.io/*"], ["*"], ["docker.io/A"]],
+    "audit.command": [["scanner"], [""], ["/bin/sh", ""], ["/etc/passwd"]],
+    "audit.feed": [[path] for path in PATHS],
+    "audit.warn": ["", "bad", "HIGH"],
+    "audit.refuse": ["", "bad", "always"],
+    "audit.unscanned": ["", "publish"],
+    "audit.seconds": SECONDS,
+    "audit.memory_bytes": [*POSITIVE, 1 << 20],
+    "audit.max_inventory_bytes": [*POSITIVE, 1 << 10],
     "signatures.default": ["", "ACCEPT", "publishers"],
     "signatures.files": ["", "root"],
     "systems[].name": ["", "a b", "a/b", "-x", "$(id)"],
@@ -120,6 +129,7 @@ WRONG: dict[str, list[object]] = {
     "node.deadline": [*SECONDS, 1000],
     "node.modules": [[""], ["a b"], ["-x"], ["$(id)"], ["/abs"]],
     "node.module_path": PATHS,
+    "node.devices": [[path] for path in (*PATHS, "/etc/passwd", "/dev", "/dev/", "/dev/../etc", "/dev/a/../b")],
     "node.krsip": PATHS,
     "node.steps[].kind": ["", "mount"],
     "node.steps[].target": PATHS,
@@ -137,6 +147,23 @@ WRONG: dict[str, list[object]] = {
     "environment.set": NAMES,
     "environment.prepend": LISTS,
     "environment.append": LISTS,
+    "modules.some.description": ["a\nb"],
+    "modules.some.users": [[""], ["a b"], ["-x"], ["who is that"], ["no-such-account"]],
+    "modules.some.groups": [[""], ["a b"], ["-x"], ["no-such-group"]],
+    "modules.some.present": [[path] for path in PATHS],
+    "modules.some.devices": [*([path] for path in PATHS), ["/dev/null"]],
+    "modules.some.kernel_modules": [[""], ["a b"], ["-x"], ["$(id)"], ["/abs"]],
+    "modules.some.mounts": [
+        *([f"{path}:/to:ro"] for path in PATHS),
+        *([f"/from:{path}:rw"] for path in PATHS),
+        *(["/from"], ["/from:/to"], ["/from:/to:"], ["/from:/to:rx"], ["/from:/to:ro:x"], ["/from:/proc:ro"]),
+        *(["/var/udi/x:/to:ro"], ["/var:/to:ro"], ["/from:/opt/udi/x:ro"], ["/a:/to:ro", "/b:/to:ro"]),
+    ],
+    "modules.some.links": [*({path: "x"} for path in PATHS), {"/x": ""}, {"/proc": "x"}, {"/x": 5}],
+    "modules.some.environment.unset": [[""], ["A=B"], ["HOME"], ["a\nb"]],
+    "modules.some.environment.set": NAMES,
+    "modules.some.environment.prepend": LISTS,
+    "modules.some.environment.append": LISTS,
     "etc.templates": [*OPTIONAL, "/no/such", A_FILE],
     "etc.nameservers": [[""], ["host"], ["10.0.0.1 # x"], ["10.0.0.1", "10.0.0"]],
     "etc.search": [[""], ["a b"], ["-x"], ["a/b"]],
@@ -214,20 +241,23 @@ REQUIRED: dict[str, dict[str, object]] = {
     "rules": {"images": ["docker.io/*"]},
     "steps": {"kind": "directory", "target": "/made"},
     "filesystems": {"source": "/scratch"},
+    "some": {"kernel_modules": ["some.ko"]},
 }
-"""What an entry of a list of tables must have."""
+"""What an entry of a list of tables, or of tables by name, must have."""
 TYPES: list[object] = [5, 1.5, True, "text", ["x"], [5], {"x": 5}, float("nan"), tomllib.loads("a = 1979-05-27")["a"]]
 
 
 def keys(kind: Any, where: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key with its type; of a list of tables as `systems[].name`."""
+    """Every key with its type; of a list of tables as `systems[].name`, of tables by name as `modules.some.users`."""
     hints = typing.get_type_hints(kind)
     for spec in dataclasses.fields(kind):
         hint = hints[spec.name]
         inner = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else hint
         if kind is SiteConfig and spec.name not in shared_keys():
             continue
-        if dataclasses.is_dataclass(inner):
+        if typing.get_origin(hint) is collections.abc.Mapping and dataclasses.is_dataclass(typing.get_args(hint)[1]):
+            yield from keys(typing.get_args(hint)[1], f"{where}{spec.name}.some.")
+        elif dataclasses.is_dataclass(inner):
             yield from keys(inner, f"{where}{spec.name}{'' if inner is hint else '[]'}.")
         else:
             yield where + spec.name, hint
@@ -297,7 +327,7 @@ def messages(cray: StandIns, base: str, key: str, value: object) -> list[str]:
     at = document
     for table in tables:
         plain = table.removesuffix("[]")
-        at = at.setdefault(plain, {} if plain == table else [dict(REQUIRED[plain])])
+        at = at.setdefault(plain, dict(REQUIRED.get(plain, {})) if plain == table else [dict(REQUIRED[plain])])
         at = at if plain == table else at[0]
     if name in ("tar2sqfs", "mke2fs"):
         at["format"] = "squashfs" if name == "tar2sqfs" else "ext4"
@@ -343,6 +373,15 @@ def test_contradictions_between_keys_are_named(cray: StandIns) -> None:
     link: dict[str, object] = {"kind": "link", "source": "/x", "target": "/made"}
     [message] = messages(cray, base, "node.steps", [link, {"kind": "directory", "target": "/made"}])
     assert message == "node.steps[0] and steps[1] have the same target /made"
+    clash = {"one": {"default": True, "mounts": ["/a:/x:ro"]}, "two": {"default": True, "mounts": ["/b:/x:ro"]}}
+    [message] = messages(cray, base, "modules", clash)
+    assert message == "modules.one.mounts[0] and modules.two.mounts[0] have the same target /x"
+    [message] = messages(cray, base, "modules", {"none": {"mounts": ["/a:/x:ro"]}})
+    assert message.startswith("modules must not have 'none'")
+    [message] = messages(cray, base, "modules", {"a b": {"mounts": ["/a:/x:ro"]}})
+    assert message.startswith("modules must have names of letters")
+    [message] = messages(cray, base, "modules", {"one": {"default": True}})
+    assert message.startswith("modules.one.mounts is empty")
     [message] = messages(cray, base, "systems", [REQUIRED["systems"]] * 2)
     assert "two systems are called other" in message
 

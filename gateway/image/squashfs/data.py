@@ -40,6 +40,7 @@ class DataPass:
         self._block_size = block_size
         self._reader = reader
         self._accounts = account_files(flattened.final)
+        self._watched = flattened.watched
         self.contents = Contents(len(flattened.final))
         self._small, self._large = SmallFiles(), LargeFiles(self.contents, output)
         self._fragments = Fragments(pipeline, output, block_size)
@@ -70,7 +71,7 @@ class DataPass:
     def _file(self, row: int, source: Source) -> None:
         final = self._final
         position, size = final.data[row], final.sizes[row]
-        if row in self._accounts or row in final.sparse:
+        if row in self._accounts or row in self._watched or row in final.sparse:
             self._rare(row, source)
         elif size < self._block_size:
             self._fragment(row, source.read(position, size))
@@ -79,12 +80,15 @@ class DataPass:
             self._blocks(row, (source.blocks(position + at, min(self._pipeline.run, size - at)) for at in ends))
 
     def _rare(self, row: int, source: Source) -> None:
-        """A file with holes, or one that is judged."""
+        """A file with holes, or one that is judged or kept."""
         final, most = self._final, self._pipeline.run
         runs = runs_of(source, final.data[row], final.sizes[row], final.sparse.get(row), most)
-        if row in self._accounts:
-            text = b"".join(map(bytes, runs))  # of a megabyte at most
-            accounts.check_accounts(self._accounts[row], text)
+        if row in self._accounts or row in self._watched:
+            text = b"".join(map(bytes, runs))  # whose size was bounded
+            if row in self._accounts:
+                accounts.check_accounts(self._accounts[row], text)
+            if row in self._watched:
+                self._flattened.contents[row] = text
             runs = (text[at : at + most] for at in range(0, len(text), most))
         if final.sizes[row] < self._block_size:
             self._fragment(row, b"".join(map(bytes, runs)))

@@ -1,0 +1,132 @@
+"""`udi run`: an image on the user's own workstation, as a job would see it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from outside import userns
+from outside.engine import find_engine
+from outside.local_images import LocalImages
+from udi.accounts import Account, account_of_uid
+from udi.config import FilesystemConfig, SiteConfig, StoreConfig, VolumesConfig, load
+from udi.facts import Facts
+from udi.nodes import Node, NodeSlots, named
+from udi.planning import make_plan
+from udi.reference import as_taught
+from udi.registries import RegistryHostConfig
+from udi.request import JobRequest, job_request, parse_volumes, require_sources
+from udiroot.errors import NotFound, UsageError, printable
+from udiroot.plan import NodePlan, PlanFile
+from udiroot.software import UDI_RUN
+
+_JOB = "desktop"
+_BUILT = Path(__file__).parents[1] / ".cache/udi-run/udi-run"
+
+
+def _oneself() -> Account:
+    """The caller, with the groups that this process has."""
+    account = account_of_uid(os.getuid())
+    groups = (os.getgid(), *(gid for gid in os.getgroups() if gid != os.getgid()))
+    return dataclasses.replace(account, gid=os.getgid(), groups=groups)
+
+
+class _Here:
+    """This host, which is the one node."""
+
+    def identity(self, node: Node) -> str:
+        return node.name
+
+    def address(self, node: Node) -> str:
+        raise AssertionError(f"no address of {node} is needed")
+
+
+def run(
+    config_path: str, image: str, volumes: Sequence[str], words: Sequence[str], *, engine: str = "", pull: bool = False
+) -> int:
+    """Run udi-run with these words in the image, by an engine or else by namespaces of users; the exit code.
+
+    Raises UdiError for what cannot be run.
+    """
+    site = _site(config_path, volumes)
+    user = _oneself()
+    request = job_request(site, _JOB, user, as_taught(image).strip(), ";".join(volumes))
+    if any(volume.per_node for volume in request.volumes):
+        raise UsageError("a file system of each node's own is for jobs", "name a directory: /source:/target")
+    require_sources(request.volumes, site.volumes)
+    if request.reference.id or request.reference.scheme:
+        raise UsageError(
+            f"{request.reference} is in the store of the site alone", "udi shell, or a job, finds it there"
+        )
+    found = find_engine(engine)
+    cwd = os.getcwd()
+    if found is not None:
+        facts = found.facts(str(request.reference), pull=pull)
+        return found.run(_plan(site, request, facts, ""), str(request.reference), words, cwd)
+    local = LocalImages(_cache())
+    here = None if pull else local.find(str(request.reference))
+    if here is None:
+        from gateway.client.progress import Shown
+
+        with Shown() as shown:
+            fetching = site if os.path.exists(config_path) else _with_registry(site, request)
+            here = local.fetch(fetching, str(request.reference), str(request.reference), shown)
+    return userns.run(_plan(site, request, here.facts, here.tree), words, dict(os.environ), cwd)
+
+
+def _plan(site: SiteConfig, request: JobRequest, facts: Facts, tree: str) -> NodePlan:
+    """The plan of a node that is this host: udi-run is one of its files, since there is no software of nodes."""
+    plan = make_plan(site, request, facts, _Here(), (NodeSlots(named(os.uname().nodename), 1),))
+    program = PlanFile(UDI_RUN, 0o755, _udi_run(site).read_bytes().decode("utf-8", "surrogateescape"))
+    plan.files, plan.programs = (*plan.files, program), ()
+    plan.image_format, plan.image_path = "directory", tree or "/"
+    return plan
+
+
+def _udi_run(site: SiteConfig) -> Path:
+    for path in (Path(site.install.udi_run_built), _BUILT):
+        if path.is_file():
+            return path
+    raise NotFound(
+        "udi-run was not built on this host", f"make udi-run builds it; install it as {site.install.udi_run_built}"
+    )
+
+
+def _site(config_path: str, volumes: Sequence[str]) -> SiteConfig:
+    """The site's configuration, as far as it is for this host; on a workstation without one, the user's home directory
+    and whatever the user may read."""
+    uid = os.getuid()
+    own = StoreConfig(path="/var/empty", account=str(uid))
+    if os.path.exists(config_path):
+        site = load(config_path)
+        there = tuple(each for each in site.node.filesystems if os.path.exists(each.source))
+        node = dataclasses.replace(site.node, filesystems=there, modules=(), krsip="", steps=())
+        ssh = dataclasses.replace(site.ssh, enabled=False)
+        return dataclasses.replace(site, store=own, node=node, ssh=ssh, modules={})
+    site = SiteConfig(store=own)
+    home = account_of_uid(uid).home
+    node = dataclasses.replace(
+        site.node, filesystems=(FilesystemConfig(source=home),) if os.path.isdir(home) and home != "/" else ()
+    )
+    allowed = tuple(dict.fromkeys(os.path.realpath(volume.source) for volume in parse_volumes(";".join(volumes))))
+    sources = tuple(volume.source for volume in parse_volumes(";".join(volumes)))
+    return dataclasses.replace(site, node=node, volumes=VolumesConfig(allowed=(*sources, *allowed)))
+
+
+def _with_registry(site: SiteConfig, request: JobRequest) -> SiteConfig:
+    """A workstation may fetch from whatever registry its user names; one on this host speaks plain HTTP."""
+    name = request.reference.registry
+    if not name or any(host.name == name for host in site.registry.hosts):
+        return site
+    plain = name.partition(":")[0] in ("localhost", "127.0.0.1")
+    host = RegistryHostConfig(name=name, plain_http=plain)
+    return dataclasses.replace(site, registry=dataclasses.replace(site.registry, hosts=(*site.registry.hosts, host)))
+
+
+def _cache() -> str:
+    top = os.environ.get("XDG_CACHE_HOME") or f"{account_of_uid(os.getuid()).home}/.cache"
+    if not top.startswith("/"):
+        raise UsageError(f"XDG_CACHE_HOME is not an absolute path: '{printable(top)}'")
+    return f"{top}/udi"
