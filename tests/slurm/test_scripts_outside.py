@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from slurmsim import site
+from tests.mpich.program import DEBIANS, program_with_libraries
 from tests.slurm.cluster import ALICE, LOOK, Slurm
 from tests.slurm.test_jobs import expected, outside
-from tests.slurm.test_mpi import program_with_libraries
 from tests.system import images
 
 
@@ -21,11 +20,10 @@ def outdoors(slurm: Slurm) -> Iterator[Slurm]:
     path = slurm.cluster.directory / "etc-slurm/plugstack.conf"
     ours = path.read_text()
     assert " batch=inside " in ours
-    site.configure(slurm.cluster, {"slurm": {**site.TABLES["slurm"], "batch": "outside"}})
     path.write_text(ours.replace(" batch=inside ", " batch=outside "))
-    yield slurm
+    with slurm.configured({"slurm": {"batch": "outside"}}):
+        yield slurm
     path.write_text(ours)
-    site.configure(slurm.cluster, {})
 
 
 def test_steps_of_a_script(outdoors: Slurm) -> None:
@@ -49,16 +47,16 @@ def test_steps_of_a_script(outdoors: Slurm) -> None:
 
 
 def test_mpi_from_a_script(outdoors: Slurm, tmp_path: Path) -> None:
-    if not shutil.which("mpicc"):
-        pytest.skip("needs MPICH (Debian: mpich, libmpich-dev)")
-    layers = [*images.tiny(outdoors.marker("ring:2")), program_with_libraries(tmp_path)]
-    outdoors.pull("alice", "ring:2", layers=layers)
-    script = "export UCX_TLS=tcp,self\nsrun --mpi=pmi2 /bin/ring; srun -n2 --mpi=pmi2 /bin/ring"
-    code, output = outdoors.batch("alice", script, "-N2", "-n2", "--image=ring:2")
-    assert (code, sorted(output.splitlines())) == (
-        0,
-        ["0 of 2 got 10, inside", "0 of 2 got 10, inside", "1 of 2 got 0, inside", "1 of 2 got 0, inside"],
-    ), output
+    """Steps one after the other; each of the nodes' addresses is named, as in test_mpi.py."""
+    outdoors.pull("alice", "ring:2", layers=[*images.tiny(outdoors.marker("ring:2")), program_with_libraries(tmp_path)])
+    hosts = outdoors.cluster.root("n1", "cat", "/etc/hosts").stdout
+    addresses = re.findall(r"^(\S+) n\d$", hosts, re.MULTILINE)
+    names = "\n".join(f"export MPICH_INTERFACE_HOSTNAME_R{rank}={each}" for rank, each in enumerate(addresses))
+    step = "srun -N2 -n2 --mpi=pmi2 /bin/ring ring"
+    script = f"export UCX_TLS=tcp,self\n{names}\n{step}\n{step}"
+    code, output = outdoors.batch("alice", script, "-N2", "-n2", "--image=ring:2", timeout=60)
+    lines = [f"{rank} of 2 got {10 - 10 * rank}, inside, {DEBIANS}" for rank in (0, 0, 1, 1)]
+    assert (code, sorted(output.splitlines())) == (0, lines), output
 
 
 def test_a_job_without_a_script_of_its_own(outdoors: Slurm) -> None:
