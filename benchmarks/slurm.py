@@ -35,7 +35,7 @@ _ARCHIVE = f"/scratch/{_IMAGE.replace(':', '-')}.tar"
 _TREE = f"/scratch/{_USER}/tree"
 _WARM_UP = 2
 _ALLOCATED = re.compile(r"Granted job allocation (\d+)")
-_OF_STORE = re.compile(r'(?<!\\)[<"]/scratch/udi')
+_OF_STORE = re.compile(r'^\d+ +(?:\w+\(\d+<|(?!p?read)\w+\(.*?(?<!\\)[<"])/scratch/udi')
 """A path of the store in a line of strace, and not in what was read."""
 _CALL = re.compile(r'^\d+ +(\w+)\(.*?(?<!\\)[<"]/scratch/udi(/[a-z]+)?(?:[^ ]*(\.\w+)[>"])?.*$')
 """A call, and of a path below the store the first name and the suffix."""
@@ -151,12 +151,12 @@ def _count_operations(slurm: Slurm) -> None:
     _seconds(slurm, "-N2", f"--image={_IMAGE}", *_PROGRAM)
     cluster.await_states("idle")
     for hook in ("prolog", "epilog"):
-        for node, what in (("n1", "first"), ("n2", "each other")):
+        for node, what in (("n1", "the first"), ("n2", "each other")):
             text = (cluster.directory / f"scratch/{hook}-{node}").read_text()
             lines = [line for line in text.splitlines() if _OF_STORE.search(line)]
             if hook == "prolog" and not lines:
                 raise UpstreamFailed("the trace of Prolog has no path of the store")
-            click.echo(f"\n{hook.title()} on the {what} node of a job: {len(lines)} operations on the store")
+            click.echo(f"\n{hook.title()} on {what} node of a job: {len(lines)} operations on the store")
             for call, count in Counter(_CALL.sub(r"\1 \2 \3", line) for line in lines).items():
                 click.echo(f"{count:4}  {call}")
 
