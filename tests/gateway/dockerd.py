@@ -11,10 +11,14 @@ import docker
 
 
 class Dockerd:
-    """A running dockerd on a UNIX socket that all may use. A context manager."""
+    """A running dockerd on a UNIX socket that all may use. A context manager.
 
-    def __init__(self, directory: Path) -> None:
+    Its storage driver `vfs` works everywhere, and copies the whole tree for each layer; `overlay2` is what people have.
+    """
+
+    def __init__(self, directory: Path, storage: str = "vfs") -> None:
         self.directory = directory
+        self._storage = storage
         self.socket = f"unix://{directory}/docker.sock"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -23,7 +27,12 @@ class Dockerd:
         at.mkdir()
         self.log = at / "log"
         options = ["--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none"]
-        options += ["--storage-driver=vfs", f"--data-root={at}/data", f"--exec-root={at}/exec", f"--pidfile={at}/pid"]
+        options += [
+            f"--storage-driver={self._storage}",
+            f"--data-root={at}/data",
+            f"--exec-root={at}/exec",
+            f"--pidfile={at}/pid",
+        ]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(["/usr/sbin/dockerd", *options, "-H", self.socket], stdout=log, stderr=log)
         deadline = time.monotonic() + 30
