@@ -105,6 +105,24 @@ def test_recovery_leaves_a_node_that_is_not_clean_or_not_ours(node: HooksNode) -
     assert node.told() == []
 
 
+def test_a_label_that_a_user_gave_a_mount_of_fuse(node: HooksNode) -> None:
+    """As fusermount(1) does for any user, with `fsname`."""
+    point = f"{node.directory}/scratch/alice"
+    node.in_node(f"""
+        import ctypes, os
+        options = f"fd={{os.open('/dev/fuse', os.O_RDWR)}},rootmode=40000,user_id={UID},group_id={UID}"
+        done = ctypes.CDLL(None, use_errno=True).mount(b"udi:7:{UID}:made", b"{point}", b"fuse", 6, options.encode())
+        assert done == 0, os.strerror(ctypes.get_errno())
+    """)
+    assert "udi:7:" in node.shell("cat /proc/self/mountinfo").stdout
+    try:
+        assert node.run("health") == node.run("epilog") == 0
+        assert node.told() == []
+        assert "udi:7:" in node.shell("cat /proc/self/mountinfo").stdout
+    finally:
+        node.shell(f"umount {point}")
+
+
 @pytest.mark.parametrize(
     ("reason", "said"),
     [
