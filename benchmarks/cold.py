@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.slowfs import Mounting, Service, SlowFileSystems
 from tests.node.rig import IDENTITY_FILE, Rig
-from udi import nodecommand, nodezip
+from udi import nodecommand, nodestart
 from xcsim import tools
 
 _LATENCY = 0.001
@@ -36,7 +36,7 @@ def measure(rig: Rig, rounds: int) -> None:
         sys.executable, "-m", "compileall", "-q", "-o", "0", software / "tree", failure="our software did not compile"
     )
     starts = {
-        "zip": nodezip.start_line(f"{_MOUNT}/udi.zip", "udiroot.commands", nodecommand.START_SIGN),
+        "zip": nodestart.start_line(f"{_MOUNT}/udi.zip", "udiroot.commands", nodecommand.START_SIGN),
         "package tree": f"import sys; sys.path.insert(0, '{_MOUNT}/tree'); from udiroot.commands import main; "
         f"sys.stderr.write({nodecommand.START_SIGN!r}); main()",
     }
@@ -58,7 +58,7 @@ def _pair(rig: Rig, software: Path, start: str) -> dict[str, tuple[int, float]]:
         "setupRoot": nodecommand.setup_command(rig.site, IDENTITY_FILE, path, sha256, nonce),
         "unsetupRoot": nodecommand.teardown_command(rig.site, IDENTITY_FILE, plan.job, nonce),
     }
-    usual = nodezip.start_line(rig.site.node.zip, "udiroot.commands", nodecommand.START_SIGN)
+    usual = nodestart.start_line(rig.site.node.zip, "udiroot.commands", nodecommand.START_SIGN)
     return {
         step: _cold(rig, software, [start if word == usual else word for word in shlex.split(command)])
         for step, command in commands.items()

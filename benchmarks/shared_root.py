@@ -27,7 +27,7 @@ from rich.table import Table
 from benchmarks.pynamic.image import make_tree, squashfs
 from benchmarks.slowfs import Counts, Mounting, Service, SlowFileSystems
 from tests.node.rig import IDENTITY_FILE, Rig
-from udi import nodecommand, nodezip
+from udi import nodecommand, nodestart
 from udi.commandline import run
 
 _LATENCY = 0.001
@@ -83,7 +83,9 @@ def _starts(rig: Rig, python: list[str], archive: str) -> dict[str, list[str]]:
         "setupRoot": nodecommand.setup_command(site, IDENTITY_FILE, path, sha256, nonce),
         "unsetupRoot": nodecommand.teardown_command(site, IDENTITY_FILE, plan.job, nonce),
     }
-    lines = [nodezip.start_line(each, "udiroot.commands", nodecommand.START_SIGN) for each in (site.node.zip, archive)]
+    lines = [
+        nodestart.start_line(each, "udiroot.commands", nodecommand.START_SIGN) for each in (site.node.zip, archive)
+    ]
     usual, wanted = shlex.join(site.node.python), shlex.join(python)
     found = {"python3 -I -S -c pass": [*python, "-I", "-S", "-c", "pass"]}
     for name, command in steps.items():

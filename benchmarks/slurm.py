@@ -35,7 +35,7 @@ _ARCHIVE = f"/scratch/{_IMAGE.replace(':', '-')}.tar"
 _TREE = f"/scratch/{_USER}/tree"
 _WARM_UP = 2
 _ALLOCATED = re.compile(r"Granted job allocation (\d+)")
-_OF_STORE = re.compile(r'(?<!\\)[<"]/scratch/udi')
+_OF_STORE = re.compile(r'^\d+ +(?:\w+\(\d+<|(?!p?read)\w+\(.*?(?<!\\)[<"])/scratch/udi')
 """A path of the store in a line of strace, and not in what was read."""
 _CALL = re.compile(r'^\d+ +(\w+)\(.*?(?<!\\)[<"]/scratch/udi(/[a-z]+)?(?:[^ ]*(\.\w+)[>"])?.*$')
 """A call, and of a path below the store the first name and the suffix."""
@@ -129,30 +129,36 @@ def _without_line(slurm: Slurm, steps: int) -> dict[str, list[float]]:
 
 
 def _count_operations(slurm: Slurm) -> None:
-    """How often a node's Prolog names a path of the store, or reads a file or directory there. What the kernel reads of
-    the image itself is the same whoever makes a plan."""
+    """How often the hooks of each node of a job name a path of the store, or read a file or directory there. What the
+    kernel reads of the image itself is the same whoever makes a plan."""
     if not shutil.which("strace"):
         click.echo("strace is not installed: operations on the store are not counted")
         return
     cluster = slurm.cluster
-    trace = "/scratch/trace"
-    program = cluster.directory / "opt/bin/traced"
-    watched = "strace -f -qq -y -s 256 -e trace=%file,read,pread64,getdents64"
-    program.write_text(f"#!/bin/sh\nexec {watched} -o {trace} /opt/udi/bin/udi-slurm-prolog\n")
-    program.chmod(0o755)
-    cluster.configure({"Prolog": "/opt/udi/bin/traced"})
+    for hook in ("prolog", "epilog"):
+        program = cluster.directory / f"opt/bin/traced-{hook}"
+        watched = "strace -f -qq -y -s 256 -e trace=%file,read,pread64,getdents64"
+        program.write_text(
+            f"#!/bin/sh\nexec {watched} -o /scratch/{hook}-$SLURMD_NODENAME /opt/udi/bin/udi-slurm-{hook}\n"
+        )
+        program.chmod(0o755)
+    cluster.configure({"Prolog": "/opt/udi/bin/traced-prolog", "Epilog": "/opt/udi/bin/traced-epilog"})
     cluster.root(LOGIN, "scontrol", "reconfigure")
     if not wait_until(
-        lambda: "traced" in cluster.root(LOGIN, "scontrol", "show", "config").stdout, _COUNT_SECONDS, 0.1
+        lambda: cluster.root(LOGIN, "scontrol", "show", "config").stdout.count("traced") == 2, _COUNT_SECONDS, 0.1
     ):
-        raise UpstreamFailed("slurmctld did not take another Prolog")
-    _seconds(slurm, "-w", "n1", f"--image={_IMAGE}", *_PROGRAM)
-    lines = [line for line in (cluster.directory / "scratch/trace").read_text().splitlines() if _OF_STORE.search(line)]
-    if not lines:
-        raise UpstreamFailed("the trace of Prolog has no path of the store")
-    click.echo(f"\nProlog on the first node of a job: {len(lines)} operations on the store")
-    for call, count in Counter(_CALL.sub(r"\1 \2 \3", line) for line in lines).items():
-        click.echo(f"{count:4}  {call}")
+        raise UpstreamFailed("slurmctld did not take other hooks")
+    _seconds(slurm, "-N2", f"--image={_IMAGE}", *_PROGRAM)
+    cluster.await_states("idle")
+    for hook in ("prolog", "epilog"):
+        for node, what in (("n1", "the first"), ("n2", "each other")):
+            text = (cluster.directory / f"scratch/{hook}-{node}").read_text()
+            lines = [line for line in text.splitlines() if _OF_STORE.search(line)]
+            if hook == "prolog" and not lines:
+                raise UpstreamFailed("the trace of Prolog has no path of the store")
+            click.echo(f"\n{hook.title()} on {what} node of a job: {len(lines)} operations on the store")
+            for call, count in Counter(_CALL.sub(r"\1 \2 \3", line) for line in lines).items():
+                click.echo(f"{count:4}  {call}")
 
 
 _BARE_LINE, _WITH_LINE = "without the plugin's line", "with it"

@@ -23,7 +23,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from jobs.image import choose_image
 from udi import durable
 from udi.command import Deadline, run
 from udi.config import SiteConfig
@@ -36,7 +35,6 @@ from udiroot import loop, mountinfo
 from udiroot.commands import read_identity
 from udiroot.errors import SetupFailed, TeardownIncomplete, TimedOut, UdiError, UpstreamFailed, UsageError
 from udiroot.ledger import survey
-from udiroot.mountinfo import Label
 from udiroot.plan import NodePlan
 from udiroot.record import RunDirectory
 from udiroot.report import NodeReport
@@ -118,7 +116,8 @@ class LocalJob:
 
         Raises the UdiError of what failed; TeardownIncomplete where undoing it failed too.
         """
-        from udi.planning import make_plan  # templates are slow to import, and a teardown needs none
+        from jobs.image import choose_image  # the store and templates are slow to import, and a teardown needs neither
+        from udi.planning import make_plan
 
         choice = choose_image(self._site, request, marks_use=nodes[0].node.name == here)
         plan = make_plan(self._site, request, choice.facts, _Names(), nodes, binds=choice.binds)
@@ -168,7 +167,7 @@ class LocalJob:
     @property
     def is_left(self) -> bool:
         """Whether this host has a root of the job, or remains of one: its mounts, loop devices or run directory."""
-        mounted = any((label := Label.parse(mount.source)) and label.job == self.job for mount in mountinfo.read())
+        mounted = any(mount.label and mount.label.job == self.job for mount in mountinfo.read())
         return mounted or os.path.lexists(self._site.node.run) or self.job in _jobs_of_loops()
 
     def remains(self) -> str:
@@ -237,7 +236,7 @@ def jobs_here(site: SiteConfig) -> set[str]:
     except OSError as error:
         raise UpstreamFailed(f"{site.node.run} cannot be read: {reason(error)}") from error
     found = {name.removesuffix(".plan").removesuffix(".lock") for name in names}
-    found |= {label.job for mount in mountinfo.read() if (label := Label.parse(mount.source)) is not None}
+    found |= {label.job for mount in mountinfo.read() if (label := mount.label) is not None}
     return set(filter(_is_job, found | _jobs_of_loops()))
 
 

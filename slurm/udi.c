@@ -250,13 +250,15 @@ static enum verdict decide(spank_t spank)
 	return wrong ? because("%s: %s" SITE_FAULT, path, wrong) : judge(1);
 }
 
-/* The source of the mount with that number, in a table like /proc/self/mountinfo; empty where there is none. */
+/* The source of the mount with that number, in a table like /proc/self/mountinfo; empty where there is none, or where
+ * it is of FUSE, for which users choose it. */
 static void find_source(FILE *table, int number, char source[TEXT])
 {
 	char *line = NULL, *at;
 	size_t room = 0;
 	while (!*source && getline(&line, &room, table) > 0)
-		if (strtol(line, &at, 10) == number && *at == ' ' && (at = strstr(at, " - ")) && (at = strchr(at + 3, ' ')))
+		if (strtol(line, &at, 10) == number && *at == ' ' && (at = strstr(at, " - ")) && strncmp(at + 3, "fuse", 4) != 0 &&
+		    (at = strchr(at + 3, ' ')))
 			snprintf(source, TEXT, "%.*s", (int)strcspn(at + 1, " \n"), at + 1);
 	free(line);
 }

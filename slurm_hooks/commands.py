@@ -29,14 +29,17 @@ _WIDTH = 4096
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job as slurmctld has it. `name` is what commands take for this job alone: of an array, `ARRAY_INDEX`, since the
-    id of one of its jobs is that of the array."""
+    """A job as slurmctld has it. `name` is what commands take for it: of an array, `ARRAY_INDEX`, since the id of one
+    of its jobs is that of the array; of a heterogeneous job, the id of its first component, by which all are queued
+    again: Slurm refuses that of any other one alone. `is_component` is true for those others.
+    """
 
     name: str
     state: str
     restarts: int
     nodes: str
     comment: str
+    is_component: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,8 +142,10 @@ def _queued(line: str) -> tuple[str, QueuedJob | None]:
     if len(fields) != 6:
         return "", None
     job, name, state, restarts, nodes, comment = fields
-    comment = comment.strip()
-    return job, QueuedJob(name, state, max(0, number(restarts)), nodes, "" if comment == "(null)" else comment)
+    name, comment = name.partition("+")[0], comment.strip()
+    comment = "" if comment == "(null)" else comment
+    is_component = "_" not in name and name != job
+    return job, QueuedJob(name, state, max(0, number(restarts)), nodes, comment, is_component)
 
 
 def _node_state(text: str) -> NodeState | None:

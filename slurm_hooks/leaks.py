@@ -41,7 +41,7 @@ def examine(site: SiteConfig, slurm: Slurm, node: str, deadline: Deadline) -> Ex
         still: set[str] = set()
         for job in sorted(suspects & _jobs(site)):
             try:
-                if not LocalJob(site, job).is_busy() and not _is_at_work(slurm, job, node, deadline):
+                if not LocalJob(site, job).is_busy() and not is_at_work(slurm, job, node, deadline):
                     still.add(job)
             except UdiError as error:
                 unknown = unknown or error.message
@@ -59,7 +59,7 @@ def _jobs(site: SiteConfig) -> set[str]:
     return jobs_here(site) | Notes(site.table(SlurmConfig).notes).jobs()
 
 
-def _is_at_work(slurm: Slurm, job: str, node: str, deadline: Deadline) -> bool:
+def is_at_work(slurm: Slurm, job: str, node: str, deadline: Deadline) -> bool:
     """Whether a job runs on this node or has not ended there: one that is queued again ends on its old nodes first."""
     try:
         job_id(job)

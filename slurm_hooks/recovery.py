@@ -7,15 +7,19 @@ import logging
 from jobs.local import LocalJob
 from jobs.notes import Notes
 from slurm_hooks.commands import REASON, Slurm
-from slurm_hooks.leaks import examine, in_words
+from slurm_hooks.leaks import examine, in_words, is_at_work
 from slurm_hooks.settings import SlurmConfig
+from slurm_hooks.steps import jobs_with_steps
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udiroot.errors import TeardownIncomplete, UdiError
 
 _log = logging.getLogger("udi.slurm")
-_SLURMS_OWN = ("Prolog error", "Epilog error", "batch job complete failure", "Kill task failed", "Duplicate jobid")
-"""Reasons of slurmctld's for a node whose hook was killed, or whose slurmd came back while its job was sent again."""
+_SLURMS_OWN = ("Prolog error", "Epilog error", "batch job complete failure", "Duplicate jobid")
+"""Reasons of slurmctld's for a node whose hook was killed, or whose slurmd came back while its job was sent again. Each
+is about a job that has ended there by now, and harmless once no step of such a job runs on. "Kill task failed" is not
+among them: of a process that nothing could kill, only a person can say whether the node may go on.
+"""
 
 
 def clean_here(site: SiteConfig, node: str, deadline: Deadline) -> tuple[str, ...]:
@@ -48,7 +52,8 @@ def take_down_here(site: SiteConfig, job: str, deadline: Deadline) -> None:
 
 
 def resume(site: SiteConfig, node: str, deadline: Deadline) -> str:
-    """Bring a node back into service that is out of it because of us; why not, where it is not.
+    """Bring this node, which is clean, back into service, where it is out of it because of us or of a job that Slurm
+    has given up; why not, where it is not.
 
     Raises UpstreamFailed, TimedOut.
     """
@@ -56,8 +61,12 @@ def resume(site: SiteConfig, node: str, deadline: Deadline) -> str:
     state = slurm.node(node, deadline)
     if not state.is_drained:
         return ""
-    if not (state.reason.startswith(REASON) or state.reason in _SLURMS_OWN):
-        return f"drained by others: {state.reason or 'no reason is given'}"
+    if not state.reason.startswith(REASON):
+        if state.reason not in _SLURMS_OWN:
+            return f"drained by others: {state.reason or 'no reason is given'}"
+        over = [job for job in sorted(jobs_with_steps()) if not is_at_work(slurm, job, node, deadline)]
+        if over:
+            return f"drained by Slurm ({state.reason}), and steps of jobs that have ended run on: {', '.join(over)}"
     slurm.resume(node, deadline)
     _log.warning("%s clean and resumed", node)
     return ""

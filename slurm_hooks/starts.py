@@ -71,6 +71,8 @@ def send_back(slurm: Slurm, job: str, start: int, most: int, error: UdiError, de
     """
     try:
         queued = slurm.job(job, deadline)
+        if queued and queued.is_component:  # failures of all components are counted in one place
+            queued = slurm.job(queued.name, deadline)
         if queued is None or queued.restarts != start or queued.state not in _STARTED:
             return "the job has ended, or was requeued"
         allowed = 1 if isinstance(error, AnotherStartWouldHarm) else most

@@ -21,7 +21,7 @@ import re
 import shlex
 
 from udi.config import SiteConfig
-from udi.nodezip import start_line
+from udi.nodestart import start_line
 from udi.request import job_id
 from udiroot.errors import ConfigError, printable
 

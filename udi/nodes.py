@@ -2,6 +2,8 @@
 
 A Cray numbers its nodes, and the name follows from the number: `nid00012`. The hosts of a cluster have names alone. A
 node's name is made here and nowhere else.
+
+ClusterShell is imported where it is called: it reads configuration files, and a hook that lists no nodes need not wait.
 """
 
 from __future__ import annotations
@@ -9,8 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-
-from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet, NodeSetException, RangeSet, RangeSetParseError
 
 from udiroot.errors import UsageError, printable
 
@@ -62,6 +62,8 @@ def named(name: str) -> Node:
 
 def folded(nodes: Iterable[Node]) -> str:
     """Nodes as one short text: `nid[00012-00015]`."""
+    from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet
+
     return str(NodeSet.fromlist(sorted({node.name for node in nodes}), resolver=RESOLVER_NOGROUP))
 
 
@@ -83,6 +85,8 @@ def parse_numbered(text: str) -> tuple[Node, ...]:
         if any(node.number is None for node in nodes):
             raise _not_nodes(text)
         return nodes
+    from ClusterShell.NodeSet import RangeSet, RangeSetParseError
+
     try:
         ranges = RangeSet(text)
     except RangeSetParseError as error:
@@ -94,6 +98,8 @@ def parse_numbered(text: str) -> tuple[Node, ...]:
 
 def parse_named(text: str) -> tuple[Node, ...]:
     """The nodes that a person names: `c[001-016]`, `c001,c004`. Raises UsageError."""
+    from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet, NodeSetException
+
     try:
         found = NodeSet(text, resolver=RESOLVER_NOGROUP)
     except (NodeSetException, ValueError) as error:

@@ -17,6 +17,7 @@ from pathlib import Path
 from udi import durable
 from udi.command import run
 from udi.config import SiteConfig
+from udi.nodestart import START
 from udiroot import bundle
 from udiroot.errors import ConfigError
 
@@ -25,8 +26,6 @@ _MODULES = {"udiroot": None, "nodehealth": ("__init__.py", "check.py")}
 _STANDARD = ("struct", "types", "ctypes", "ctypes._endian")
 """Modules of Python's own library that all steps import: out of the zip, they cost a node no look-up of their own. They
 are those of the Python that nodes run."""
-_START = "bundle"
-"""The module by which the start line of a node begins."""
 
 _COMPILE = """
 import importlib.util, json, marshal, py_compile, sys
@@ -49,18 +48,6 @@ py_compile.compile(start, cfile=target, dfile="bundle", doraise=True, optimize=2
 _SECONDS = 60
 
 
-def start_line(archive: str, module: str, sign: str = "") -> str:
-    """The Python text that a node runs: `main` of `module`, out of the zip at `archive`.
-
-    With `sign`, that word is printed to stderr once everything was found and loaded, just before `main`.
-    """
-    signs = f"sys.stderr.write({sign + chr(10)!r}); sys.stderr.flush(); " if sign else ""
-    return (
-        f"import sys; sys.path.insert(0, {archive!r}); import {_START}; {_START}.install({archive!r}); "
-        f"from {module} import main; {signs}main()"
-    )
-
-
 def build(site: SiteConfig, path: str, programs: Mapping[str, bytes] | None = None) -> None:
     """Compile the node side with `install.python` and put the zip at `path` atomically, with `programs` by their names.
 
@@ -81,7 +68,7 @@ def build(site: SiteConfig, path: str, programs: Mapping[str, bytes] | None = No
             [site.install.python, "-I", "-S", "-c", _COMPILE], seconds=_SECONDS, stdin=json.dumps(order).encode()
         ).require_success()
         with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
-            entries = {f"{_START}.pyc": start.read_bytes(), bundle.TABLE: table.read_bytes()}
+            entries = {f"{START}.pyc": start.read_bytes(), bundle.TABLE: table.read_bytes()}
             entries |= {bundle.PROGRAMS + name: content for name, content in (programs or {}).items()}
             for name, content in entries.items():
                 archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)

@@ -15,7 +15,7 @@ import time
 
 from udiroot import mountinfo, processes, smallfile
 from udiroot.errors import TimedOut
-from udiroot.mountinfo import MARK, Label, Mount
+from udiroot.mountinfo import MARK, Mount
 from udiroot.processes import Process
 from udiroot.threads import with_own_descriptors
 
@@ -59,7 +59,7 @@ class Held:
 
     def has_mount(self, mount: Mount) -> bool:
         """Whether a mount in another namespace is one of ours."""
-        label = Label.parse(mount.source)
+        label = mount.label
         if label is not None:
             return not self.job or label.job == self.job
         if mount.device in self.devices or mount.source in self.loops:

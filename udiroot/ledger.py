@@ -11,7 +11,7 @@ import time
 from udiroot import holders, loop, mountinfo
 from udiroot.errors import TeardownIncomplete, counted
 from udiroot.holders import Held
-from udiroot.mountinfo import Label, Mount
+from udiroot.mountinfo import Mount
 from udiroot.processes import Process
 from udiroot.record import RECORD, Record, RunDirectory
 
@@ -41,7 +41,7 @@ class Survey:
     ) -> None:
         self.mounts, self.loops, self.record = mounts, loops, record
         self.remains, self.jobs, self.others, self.image = remains, jobs, others, image
-        self.label = next((label for m in mounts if (label := Label.parse(m.source))), None)
+        self.label = next((label for m in mounts if (label := m.label)), None)
         self.foreign: list[Process] = []
 
     @property
@@ -92,11 +92,11 @@ def survey(
     mounts = [mount for mount in table if _is_ours(mount, root, run.stage, job)]
     record = run.read()
     loops, other_loops = _loops(node, job, record)
-    jobs = {label.job for m in mounts if (label := Label.parse(m.source))}
+    jobs = {label.job for m in mounts if (label := m.label)}
     jobs |= {owner for name in loops.values() if (owner := loop.job_of(name))}
     if record:
         jobs.add(record.job)
-    labels = (Label.parse(mount.source) for mount in table)
+    labels = (mount.label for mount in table)
     others = bool(job) and (other_loops or any(label is not None and label.job != job for label in labels))
     image = _image_directory(table, record) if record else None
     found = Survey(mounts, sorted(loops), record, run.names(), jobs, others=others, image=image)
@@ -108,7 +108,7 @@ def survey(
 
 def held_by(found: Survey, root: str, stage: str, job: str) -> Held:
     """What no process may hold, for `holders.holders`."""
-    devices = {m.device for m in found.mounts if Label.parse(m.source) or m.source.startswith("/dev/loop")}
+    devices = {m.device for m in found.mounts if m.label or m.source.startswith("/dev/loop")}
     for path in found.loops:  # an image's file system may have no mount of its own any more, and still be in use
         devices.add(os.makedev(_LOOP_MAJOR, int(path.removeprefix("/dev/loop"))))
     return Held((root, stage), devices, job, set(found.loops), found.image)
@@ -137,7 +137,7 @@ def _is_ours(mount: Mount, root: str, stage: str, job: str) -> bool:
     point = mount.point
     if any(point == directory or point.startswith(directory + "/") for directory in (root, stage)):
         return True
-    label = Label.parse(mount.source)
+    label = mount.label
     return label is not None and (not job or label.job == job)
 
 

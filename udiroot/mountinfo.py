@@ -25,6 +25,11 @@ class Mount:
         self.number, self.parent, self.device, self.root = number, parent, device, root
         self.point, self.options, self.kind, self.source = point, options, kind, source
 
+    @property
+    def label(self) -> "Label | None":
+        """The label, where this is a file system of ours. Users choose the source of FUSE (fusermount(1), `fsname`)."""
+        return None if self.kind.startswith("fuse") else Label.parse(self.source)
+
 
 class Label:
     """The source name of our file systems. `made` is true where set-up created the directory that the root is on."""

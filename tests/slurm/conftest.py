@@ -16,7 +16,7 @@ pytest.register_assert_rewrite("tests.slurm.cluster")
 from slurmsim.cluster import PROGRAMS, Cluster  # noqa: E402
 from tests.slurm.cluster import Slurm  # noqa: E402
 
-_FAULTS = ("test_failures.py", "test_kills.py")
+_FAULTS = ("test_components.py", "test_failures.py", "test_kills.py")
 _SOME = (
     "test_killed_prolog[mounted-program]",
     "test_killed_epilog",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
-from tests.slurm.hooks_node import NODE, HooksNode, has_needs, made_node, node
+from tests.slurm.hooks_node import NODE, UID, HooksNode, has_needs, made_node, node
 from xcsim.processes import wait_until
 
 __all__ = ["made_node", "node"]
@@ -100,6 +102,59 @@ def test_recovery_leaves_a_node_that_is_not_clean_or_not_ours(node: HooksNode) -
         from slurm_hooks.recovery import resume
         assert resume(site, "{NODE}", Deadline(30)) == "drained by others: disk is old"
     """)
+    assert node.told() == []
+
+
+def test_a_label_that_a_user_gave_a_mount_of_fuse(node: HooksNode) -> None:
+    """As fusermount(1) does for any user, with `fsname`."""
+    point = f"{node.directory}/scratch/alice"
+    node.in_node(f"""
+        import ctypes, os
+        options = f"fd={{os.open('/dev/fuse', os.O_RDWR)}},rootmode=40000,user_id={UID},group_id={UID}"
+        done = ctypes.CDLL(None, use_errno=True).mount(b"udi:7:{UID}:made", b"{point}", b"fuse", 6, options.encode())
+        assert done == 0, os.strerror(ctypes.get_errno())
+    """)
+    assert "udi:7:" in node.shell("cat /proc/self/mountinfo").stdout
+    try:
+        assert node.run("health") == node.run("epilog") == 0
+        assert node.told() == []
+        assert "udi:7:" in node.shell("cat /proc/self/mountinfo").stdout
+    finally:
+        node.shell(f"umount {point}")
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("Duplicate jobid", "drained by Slurm (Duplicate jobid), and steps of jobs that have ended run on: "),
+        ("Kill task failed", "drained by others: Kill task failed"),
+    ],
+)
+def test_a_reason_of_slurms_own(node: HooksNode, reason: str, said: str) -> None:
+    """A step of an ended job still runs, as does one of a job that Slurm knows; a user's program has the same name."""
+    started = []
+    for title, uid in (("[70000001.batch]", 0), ("[70000002.0]", 0), ("[70000003.0]", UID)):
+        words = ["setpriv", f"--reuid={uid}", "--clear-groups", "bash", "-c", f"exec -a 'slurmstepd: {title}' sleep 99"]
+        started.append(subprocess.Popen(words))
+    node.says("squeue.70000002", "70000002|70000002|RUNNING|1|n1|(null)\n")
+    node.says("node", f"   State=IDLE+DRAIN X=1\n   Reason={reason} [slurm@2026-01-01T00:00:00]\n")
+    try:
+        node.in_node(f"""
+            import time
+            from slurm_hooks.recovery import resume
+            from slurm_hooks.steps import jobs_with_steps
+            ends = time.monotonic() + 10
+            while not jobs_with_steps() >= {{"70000001", "70000002"}} and time.monotonic() < ends:
+                time.sleep(0.02)
+            found = resume(site, "{NODE}", Deadline(30))
+            assert found.startswith("{said}"), found
+            assert ("70000001" in found) == ("steps" in found), found
+            assert "70000002" not in found and "70000003" not in found, found
+        """)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
     assert node.told() == []
 
 

@@ -217,3 +217,11 @@ def test_directories_are_compared_by_components() -> None:
     assert is_within("/scratch", "/scratch")
     assert not is_within("/scratch2", "/scratch")
     assert is_within("/x", "/")
+
+
+def test_by_default_a_host_can_be_gateway_and_node() -> None:
+    """systemd gives the socket's directory to the store's account; root's own directories on a node are others."""
+    site = parse('[store]\npath = "/lus/udi"\n', "udi.toml")
+    gateways, nodes = (os.path.dirname(site.gateway.socket), site.node.run.replace("/var/run/", "/run/"))
+    assert gateways.startswith("/run/") and gateways != nodes
+    assert not gateways.startswith(f"{nodes}/") and not nodes.startswith(f"{gateways}/")

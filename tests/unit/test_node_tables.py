@@ -126,6 +126,12 @@ def test_a_source_that_its_file_system_writes_by_itself(source: str) -> None:
     assert (made.point, made.source) == ("/x y", "a b" if source == r"a\040b" else source)
 
 
+@pytest.mark.parametrize(("kind", "is_ours"), [("tmpfs", True), ("overlay", True), ("fuse", False), ("fuse.x", False)])
+def test_a_label_that_a_user_gave_a_mount_of_his_is_none(kind: str, is_ours: bool) -> None:
+    made = mountinfo.parse(f"1 2 0:40 / /tmp/mine ro - {kind} udi:1.sdb:1000:made rw")
+    assert (made.label is not None) == is_ours
+
+
 @pytest.mark.parametrize("uid", ["9" * 3000, "\u0663", "-1", "", "4294967295"])
 def test_a_label_with_a_uid_that_is_none_is_none(uid: str) -> None:
     assert Label.parse(f"udi:1.sdb:{uid}:made") is None

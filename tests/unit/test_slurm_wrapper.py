@@ -111,6 +111,15 @@ def test_a_program_that_cannot_be_started_lets_no_task_in(wrappers: Wrappers, py
     assert wrappers.run("epilog")[0] != 0, "slurmd drains the node"
 
 
+def test_a_heterogeneous_job_is_held_by_its_first_component(wrappers: Wrappers, tmp_path: Path) -> None:
+    """Slurm refuses it by any other, and by `6+1`."""
+    squeue = next(tmp_path.rglob("squeue"))
+    squeue.write_text("#!/bin/sh\necho '6|6+0|'\necho '7|6+1|'\n")
+    wrappers.without_python("")
+    assert wrappers.run("prolog", SPANK_UDI_IMAGE="debian") == (0, "")
+    assert wrappers.calls() == "requeuehold 6\n"
+
+
 def test_without_a_place_for_the_note_slurmd_drains(wrappers: Wrappers, tmp_path: Path) -> None:
     wrappers.without_python()
     Path(wrappers.notes.path).write_text("in its way")
