@@ -24,15 +24,15 @@ _PROGRAMS = [
 ]
 
 
-@pytest.fixture
-def pulling(slurm: Slurm) -> Iterator[Slurm]:
-    """The cluster with a registry on its login host, from which submissions pull. Its gateway is started again with
-    it, and afterwards without."""
+@pytest.fixture(scope="module")
+def registry(standing: Slurm) -> Iterator[None]:
+    """A registry on the cluster's login host, from which submissions pull. The gateway is started again with it, and
+    afterwards without."""
     tables: Tables = {
         "gateway": {"pull_at_submission": True},
         "registry": {"default": REGISTRY, "hosts": [{"name": REGISTRY, "plain_http": True}]},
     }
-    cluster = slurm.cluster
+    cluster = standing.cluster
     configuration = {
         "version": 0.1,
         "log": {"level": "warn"},
@@ -42,18 +42,24 @@ def pulling(slurm: Slurm) -> Iterator[Slurm]:
     (cluster.directory / "scratch/registry.yml").write_text(json.dumps(configuration))
     cluster.root(LOGIN, "install", "-d", "-o", "udi", "/scratch/registry")
     cluster.root(LOGIN, "pkill", "-u", "udi", check=False)
-    registry = cluster.popen_as("udi", PROGRAM, "serve", "/scratch/registry.yml", cwd="/")
+    process = cluster.popen_as("udi", PROGRAM, "serve", "/scratch/registry.yml", cwd="/")
     site.configure(cluster, tables)
     site.start_gateway(cluster)
     try:
-        assert wait_until(lambda: _answers(slurm), 20, 0.05)
-        yield slurm
+        assert wait_until(lambda: _answers(standing), 20, 0.05)
+        yield
     finally:
-        registry.kill()
-        registry.wait()
+        process.kill()
+        process.wait()
         cluster.root(LOGIN, "pkill", "-u", "udi", check=False)
         site.configure(cluster, {})
         site.start_gateway(cluster)
+
+
+@pytest.fixture
+def pulling(registry: None, slurm: Slurm) -> Slurm:
+    """The cluster for one test, with that registry."""
+    return slurm
 
 
 def _answers(slurm: Slurm) -> bool:

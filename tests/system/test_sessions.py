@@ -17,11 +17,17 @@ RUN, ROOTS = "/run/udi-sessions", "/var/udi-sessions"
 _LOOK = "echo $(cat /etc/marker) $(id -u) $(id -g) $PWD $HOME $UDI_IMAGE $TERM; cat /proc/self/status"
 
 
+@pytest.fixture(scope="module")
+def allowed(standing: Cray) -> Iterator[None]:
+    """The machine allows sessions for alice."""
+    with sessions(standing, users=["alice"], max_per_user=2, max_minutes=1):
+        yield
+
+
 @pytest.fixture
-def login(cray: Cray) -> Iterator[Cray]:
-    """The machine with sessions for alice; afterwards nothing of any is left."""
-    with sessions(cray, users=["alice"], max_per_user=2, max_minutes=1):
-        yield cray
+def login(allowed: None, cray: Cray) -> Iterator[Cray]:
+    """The machine with sessions for alice; after each test nothing of any is left."""
+    yield cray
     assert left(cray) == []
 
 
@@ -154,22 +160,6 @@ def test_the_end_of_its_time(login: Cray) -> None:
     assert not _runs("sleep 981")
 
 
-def test_images_that_the_site_names(cray: Cray) -> None:
-    with sessions(cray, images=["tools/*", "tiny:2"]):
-        done = cray.udi("bob", "shell", "tiny:1", code=4)
-        line, hint = done.stderr.splitlines()
-        assert line == "udi: this site does not allow image tiny:1 in sessions"
-        assert hint == "hint: images that it allows: tools/*, tiny:2"
-        done = cray.machine.run_as("alice", ["sudo", "-n", "/opt/udi/bin/udi-session", "--image", "tiny:1"])
-        assert "does not allow image tiny:1 in sessions" in done.stderr
-    assert left(cray) == []
-
-
-def test_off_unless_the_site_says_so(cray: Cray) -> None:
-    done = cray.udi("alice", "shell", "tiny:1", code=4)
-    assert done.stderr.startswith("udi: this site allows no sessions on its login nodes")
-
-
 def test_on_a_terminal(login: Cray) -> None:
     """Ctrl-C interrupts the program and not the session; the end of the terminal ends both."""
     words = ["script", "-qec", "/opt/udi/bin/udi shell tiny:1", "/dev/null"]
@@ -201,6 +191,24 @@ def test_on_a_terminal(login: Cray) -> None:
     shell.kill()
     shell.communicate()
     assert wait_until(lambda: not _open(login), 10, 0.05)
+
+
+def test_images_that_the_site_names(cray: Cray) -> None:
+    with sessions(cray, images=["tools/*", "tiny:2"]):
+        done = cray.udi("bob", "shell", "tiny:1", code=4)
+        line, hint = done.stderr.splitlines()
+        assert line == "udi: this site does not allow image tiny:1 in sessions"
+        assert hint == "hint: images that it allows: tools/*, tiny:2"
+        done = cray.machine.run_as("alice", ["sudo", "-n", "/opt/udi/bin/udi-session", "--image", "tiny:1"])
+        assert "does not allow image tiny:1 in sessions" in done.stderr
+    assert left(cray) == []
+
+
+def test_off_unless_the_site_says_so(cray: Cray) -> None:
+    """After all tests that need what is allowed here."""
+    with cray.configured({}):
+        done = cray.udi("alice", "shell", "tiny:1", code=4)
+    assert done.stderr.startswith("udi: this site allows no sessions on its login nodes")
 
 
 def _supervisors() -> list[int]:
