@@ -20,10 +20,7 @@ _FAULTS = ("test_components.py", "test_failures.py", "test_kills.py")
 _SOME = (
     "test_killed_prolog[mounted-program]",
     "test_killed_epilog",
-    "test_killed_slurmd_in_prolog[mounted]",
     "test_a_controller_that_ends[running-KILL]",
-    "test_a_node_whose_plugstack_lacks_our_line[srun]",
-    "test_a_volume_that_is_gone_when_the_job_starts",
     "test_a_node_that_cannot_be_cleaned_is_drained_and_comes_back",
 )
 """Slurm takes its time after each of these faults, so only some are in every run; `make test-faults` runs them all."""

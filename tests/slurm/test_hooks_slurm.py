@@ -99,7 +99,9 @@ def test_what_cannot_be_requeued_ends_with_the_reason(slurm: Slurm) -> None:
 def test_users_error_at_start_ends_the_job_and_nothing_else(slurm: Slurm) -> None:
     """The image was there at submission, and is another user's by then."""
     job = slurm.submit("bob", LOOK, "--image=secret:1", "--begin=now+1hour")
-    slurm.cluster.root(LOGIN, "sh", "-c", "mkdir /scratch/away && mv /scratch/udi/refs/*secret* /scratch/away")
+    slurm.cluster.root(
+        LOGIN, "sh", "-c", "mkdir /scratch/away && mv /scratch/udi/refs/*secret* /scratch/udi/refs/id:* /scratch/away"
+    )
     try:
         slurm.cluster.root(LOGIN, "scontrol", "update", f"jobid={job}", "starttime=now")
         slurm.await_state(job, "FAILED")

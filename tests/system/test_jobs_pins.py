@@ -41,10 +41,12 @@ def test_the_image_of_a_queued_job_stays_without_a_name(cray: Cray) -> None:
 
 
 def test_a_pinned_image_that_is_gone_is_told(cray: Cray) -> None:
-    """Where submission only looks a name up, nothing keeps the image: the store lets it go with its last name."""
+    """Without the pin of its submission, nothing keeps the image: the store lets it go with its last name."""
     cray.pull("alice", "app:2", content="third")
     with cray.configured({"gateway": {"pull_at_submission": False}}):
         job = held_job(cray, "app:2")
+    for pin in cray.machine.path("/scratch/udi/refs").glob(f"id:{cray.ids['third']}~*"):
+        pin.unlink()
     cray.pull("alice", "app:2", content="fourth")
     assert released(cray, job) == "0"
     assert sorted(cray.text(job, "Output").splitlines()) == expected(cray.marker("fourth"), ALICE)

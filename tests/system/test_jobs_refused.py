@@ -13,7 +13,7 @@ from tests.system.cray import A, Cray
 from tests.system.endings import deleted_with
 from tests.system.scripts import expected, ranks
 
-GRAMMAR = "(an image is NAME[:TAG][@sha256:...] in lower case, vm:NAME[:TAG], or id: and 64 hex digits)"
+GRAMMAR = "(an image is NAME[:TAG][@sha256:...] in lower case, vm:NAME[:TAG], chos:NAME, or id: and 64 hex digits)"
 BAD_TAGS = [
     "tiny:$(touch /tmp/owned)",
     "tiny:`id`",
