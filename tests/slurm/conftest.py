@@ -16,14 +16,14 @@ pytest.register_assert_rewrite("tests.slurm.cluster")
 from slurmsim.cluster import PROGRAMS, Cluster  # noqa: E402
 from tests.slurm.cluster import Slurm  # noqa: E402
 
-_FAULTS = ("test_components.py", "test_failures.py", "test_kills.py")
+_FAULTS = ("test_components.py", "test_failures.py", "test_kills.py", "test_scripts_outside.py")
 _SOME = (
     "test_killed_prolog[mounted-program]",
-    "test_killed_epilog",
     "test_a_controller_that_ends[running-KILL]",
     "test_a_node_that_cannot_be_cleaned_is_drained_and_comes_back",
 )
-"""Slurm takes its time after each of these faults, so only some are in every run; `make test-faults` runs them all."""
+"""Slurm takes its time after each fault, and a cluster of its own to come up, so only some are in every run;
+`make test-faults` runs them all."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
