@@ -12,8 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from jobs.image import Choice, choose_image
 from tests.gateway.service import ACCOUNT, Service, directory_for_all, run_as
 from tests.gateway.support import needs_root
+from udi.accounts import account_of_uid
+from udi.config import load
+from udi.request import Pin, job_request
+from udiroot.errors import NotPermitted
 
 pytestmark = needs_root
 DAEMON, BIN, ROOT = 1, 2, 0
@@ -136,6 +141,27 @@ def test_the_map_decides_after_publication(site: Site) -> None:
     assert service.udi(DAEMON, "lookup", "chos:sl6").returncode == 3
     assert site.publish() == "withdrawn chos:sl6\n"
     assert not any(name.startswith("chos") for name in os.listdir(service.store / "refs"))
+
+
+def test_a_pin_on_another_name_is_no_way_round_the_map(site: Site) -> None:
+    """A pin is user text: whoever is off the map does not reach the environment by writing its id behind a name."""
+    site.write(f'[sl6]\npath = "{site.tree}"\n')
+    image_id = site.publish().split()[1]
+    subprocess.run(["tar", "-C", site.tree, "-cf", site.top / "o.tar", "etc/marker"], check=True)
+    pulled = site.service.udi(ROOT, "pull", "--public", f"rootfs-archive:{site.top}/o.tar", "other:1")
+    assert pulled.returncode == 0, pulled.stderr
+    config, user = load(str(site.service.config)), account_of_uid(BIN)
+
+    def chosen(name: str) -> Choice:
+        pin = Pin(config.registry.parse(name), image_id)
+        return choose_image(config, job_request(config, "1", user, name, pin=pin), marks_use=False)
+
+    for name in ("other:1", "no-such:1", f"id:{image_id}"):
+        assert chosen(name).facts.id == image_id, "everybody may"
+    site.write(f'[sl6]\npath = "{site.tree}"\ngroups = ["daemon"]\n')
+    for name in ("other:1", "no-such:1", f"id:{image_id}"):
+        with pytest.raises(NotPermitted, match="bin may not use the environment sl6"):
+            chosen(name)
 
 
 def test_it_stays_while_the_map_names_it(site: Site) -> None:
