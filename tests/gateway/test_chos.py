@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
@@ -71,7 +72,7 @@ class Site:
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     with directory_for_all("udi-chos-") as directory:
-        tables = f'[chos]\nmap = "{directory}/chos.d"'
+        tables = f'[chos]\nmap = "{directory}/chos.d"\n[[systems]]\nname = "near"\npath = "{directory}/own/near"'
         with Service(directory, "keep_days = 1", tables) as service:
             yield service
 
@@ -178,6 +179,38 @@ def test_it_stays_while_the_map_names_it(site: Site) -> None:
     gone = json.loads(site.gateway("expire", "--json").stdout)["expired"]
     assert [each["references"] for each in gone] == [["chos:sl6"]]
     assert not facts.exists()
+
+
+def test_further_systems_have_it(site: Site) -> None:
+    """Their job hosts read the map for themselves."""
+    site.write(f'[sl6]\npath = "{site.tree}"\nenv = {{A = "far"}}\nusers = ["daemon"]\n')
+    image_id = site.publish().split()[1]
+    near = site.service.own / "near"
+    for name in (f"images/{image_id}.squashfs", "refs/chos:sl6.json"):
+        assert (near / name).read_bytes() == (site.service.store / name).read_bytes()
+    config = load(str(site.service.config))
+    there = dataclasses.replace(config, store=dataclasses.replace(config.store, path=str(near)))
+    choice = choose_image(there, job_request(there, "1", account_of_uid(DAEMON), "chos:sl6"), marks_use=False)
+    assert (choice.facts.id, choice.facts.env) == (image_id, ("A=far",))
+    with pytest.raises(NotPermitted):
+        job_request(there, "1", account_of_uid(BIN), "chos:sl6")
+
+
+def test_as_an_unpacked_tree(site: Site) -> None:
+    """Where the site has that as its format; users and binds are the map's there, too."""
+    site.write(f'[sl6]\npath = "{site.tree}"\nbinds = ["/etc:/mnt:ro"]\nenv = {{A = "tree"}}\n')
+    config = site.service.config
+    squashfs = config.read_text()
+    try:
+        config.write_text(squashfs.replace("[gateway]\n", '[gateway]\nformat = "directory"\n'))
+        image_id = site.publish().split()[1]
+        found = load(str(config))
+        choice = choose_image(found, job_request(found, "1", account_of_uid(BIN), "chos:sl6"), marks_use=False)
+        assert (choice.facts.format, choice.facts.kind, len(choice.binds)) == ("directory", "chos", 1)
+        program = site.service.store / f"images/{image_id}.directory/tree/usr/bin/program"
+        assert program.stat().st_mode & 0o7777 == 0o755, "no set-id bit in a tree of the store's account"
+    finally:
+        config.write_text(squashfs)
 
 
 def test_files_with_a_file_system(site: Site) -> None:
