@@ -516,7 +516,7 @@ def test_an_image_that_the_environment_alone_asks_for(submit: Submit) -> None:
 
 def test_the_file_at_home_where_the_site_honors_it(submit: Submit, tmp_path: Path) -> None:
     home = {"HOME": str(tmp_path)}
-    answer = "image chos:sl6\nid {}\nvolumes {}\nmodules \nend\n"
+    answer = "image chos:sl6\nid {}\nvolumes {}\nmodules \nrun \nend\n"
     submit.answers(answer.format("ab" * 32, ""))
     assert (submit.run("sbatch", "--home=yes", env=home).stdout, submit.words()) == (b"", []), "there is none"
     (tmp_path / ".chos").symlink_to("/nowhere")  # which the program looks at
@@ -527,6 +527,8 @@ def test_the_file_at_home_where_the_site_honors_it(submit: Submit, tmp_path: Pat
     submit.answers(answer.format("-", "/a:/b"))
     submit.run("sbatch", "--home=yes", "--volume=/a:/b", env=home)
     assert submit.words() == ["--image", "~/.chos", "--volumes", "/a:/b"]
+    typed = submit.run("sbatch", "--image=~/.chos", env=home)
+    assert typed.stdout.startswith(b"UDI_IMAGE=chos:sl6\nUDI_ID=abab"), typed
     for options in (("--image=none",), ("--image=debian:12",)):
         submit.run("sbatch", "--home=yes", *options, env=home)
         assert "~/.chos" not in submit.words()
@@ -536,7 +538,7 @@ def test_the_file_at_home_where_the_site_honors_it(submit: Submit, tmp_path: Pat
 
 def test_the_file_at_home_names_nothing(submit: Submit, tmp_path: Path) -> None:
     (tmp_path / ".chos").touch()
-    submit.answers("image none\nid -\nvolumes \nmodules \nend\n")
+    submit.answers("image none\nid -\nvolumes \nmodules \nrun \nend\n")
     done = submit.run("sbatch", "--home=yes", env={"HOME": str(tmp_path)})
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     done = submit.run("sbatch", "--home=yes", "--volume=/a:/b", env={"HOME": str(tmp_path)})
