@@ -76,7 +76,9 @@ def check(config_path: str, names: tuple[str, ...]) -> None:
     found, errors = map_and_errors(site)
     for name in names:
         if name not in found.environments and not errors:
-            raise NotFound(f"the map has no environment {printable(name)}", f"it has: {', '.join(found.environments)}")
+            raise NotFound(
+                f"the map has no environment {printable(name)}", f"it has: {', '.join(found.environments) or 'none'}"
+            )
     stored = _stored(site, found) if found.environments else {}
     troubles: list[UdiError] = list(errors)
     for name in names or found.environments:

@@ -28,11 +28,12 @@ _log = logging.getLogger("udi.jobs")
 @dataclass(frozen=True)
 class Choice:
     """The image's facts, what the user should know about the choice, and what the site's map has every job in it
-    mount, where it is an environment."""
+    mount, where it is an environment. `is_pinned` where the reference means another image now, or none."""
 
     facts: Facts
     notice: str = ""
     binds: tuple[Bind, ...] = ()
+    is_pinned: bool = False
 
 
 def choose_image(site: SiteConfig, request: JobRequest, *, marks_use: bool = True) -> Choice:
@@ -58,12 +59,16 @@ def choose_image(site: SiteConfig, request: JobRequest, *, marks_use: bool = Tru
         if request.reference.scheme == SCHEME:  # the map has it: the request was checked by that
             raise not_published(request.reference.name, request.user) from error
         raise
-    return dataclasses.replace(choice, binds=_binds(site, request, choice.facts))
+    return dataclasses.replace(choice, binds=_binds(site, request, choice))
 
 
-def _binds(site: SiteConfig, request: JobRequest, facts: Facts) -> tuple[Bind, ...]:
-    """What the site's map says now of the environment that the image is; nothing for any other image."""
-    name = environment_of(request.reference, facts)
+def _binds(site: SiteConfig, request: JobRequest, choice: Choice) -> tuple[Bind, ...]:
+    """What the site's map says now of the environment that the image is; nothing for any other image.
+
+    An image that a pin alone leads to counts as named by its id, since the user may have written the pin.
+    """
+    is_by_id = choice.is_pinned and request.reference.scheme != SCHEME
+    name = environment_of(ImageReference(id=choice.facts.id) if is_by_id else request.reference, choice.facts)
     if not name:
         return ()
     environment = permitted(site, name, request.user)
@@ -81,7 +86,8 @@ def _audited(site: SiteConfig, reader: StoreReader, request: JobRequest, choice:
     warning = verdict.warning(str(request.reference))
     if not warning:
         return choice
-    return Choice(choice.facts, f"{choice.notice}; {warning}" if choice.notice else f"warning: {warning}")
+    notice = f"{choice.notice}; {warning}" if choice.notice else f"warning: {warning}"
+    return dataclasses.replace(choice, notice=notice)
 
 
 def _require_file(layout: StoreLayout, request: JobRequest, facts: Facts) -> None:
@@ -113,12 +119,12 @@ def _choice(reader: StoreReader, request: JobRequest) -> Choice:
         pinned = _pinned(reader, request, pin) if pin else None
         if pinned is None:
             raise
-        return Choice(pinned)
+        return Choice(pinned, is_pinned=True)
     if pin is None or pin.id == now.id:
         return Choice(now)
     pinned = _pinned(reader, request, pin)
     if pinned:
-        return Choice(pinned)
+        return Choice(pinned, is_pinned=True)
     name = request.reference
     notice = f"the image pinned for {name} at submission no longer exists; using the current {name}"
     _log.info("%s", notice)

@@ -119,8 +119,11 @@ static int submit(spank_t spank)
 		return -1;
 	if (!parse_answer(answer, values))
 		return give_up("what %s answers is not understood" SITE_FAULT, site.submit);
-	if (image_text == at_home)
+	if (!strcmp(image_text, at_home)) { /* typed so, too */
+		if (image_text != at_home)
+			free(image_text);
 		image_text = values[0];
+	}
 	for (const struct list *one = lists; IS_OUTSIDE && one < lists + LISTS; one++)
 		if (*one->text)
 			return lacks_image(one);

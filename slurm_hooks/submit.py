@@ -105,6 +105,9 @@ def _accepted(given: Mapping[str, str], environment: Mapping[str, str]) -> Answe
 
 
 def _of_home(site: SiteConfig, home: str) -> str:
+    if not site.chos.home_file:
+        report(PROGRAM, f"warning: {_AT_HOME} is not read, since chos.home_file is off: the job runs without an image")
+        return ""
     image, warning = image_of_home(site, home)
     if warning:
         report(PROGRAM, f"warning: {warning}")

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from torque_hooks.directives import Item, Submission, VariableList
 from torque_hooks.scripts import Setting, settings, submits
 from torque_hooks.variables import IMAGE, MODULES, ROOT, ROOT_NAME, VOLUMES, is_requested
+from udi.homefile import FILE, NONE
 from udi.waiting import WAIT, is_wait
 from udiroot.errors import UsageError, printable
 from udiroot.sitemodules import USED
@@ -41,15 +42,16 @@ _OUR_NAME = re.compile(rf"(?<![A-Za-z0-9_]){IMAGE}(?![A-Za-z0-9])", re.IGNORECAS
 _ASSIGNED = re.compile(rf"(?<![A-Za-z0-9_])(?:{'|'.join(_NEVER_LOST)})\s*=")
 
 
-def review(submission: Submission, environment: Mapping[str, str]) -> list[str]:
-    """Warnings about a submission, a sentence each. Raises UsageError for what cannot be meant."""
+def review(submission: Submission, environment: Mapping[str, str], *, has_image: bool = False) -> list[str]:
+    """Warnings about a submission, a sentence each. `has_image` where it gets one that is not written in it. Raises
+    UsageError for what cannot be meant."""
     for written in submission.lists:
         _require_variables(written)
         _require_known_names(written)
         _require_values(written)
     _require_no_strays(submission)
     _require_nothing_lost(submission)
-    _require_an_image(submission)
+    _require_an_image(submission, has_image=has_image)
     warnings = [
         *_about_names(submission),
         *_about_environment(submission, environment),
@@ -150,13 +152,16 @@ def _require_nothing_lost(submission: Submission) -> None:
                 )
 
 
-def _require_an_image(submission: Submission) -> None:
+def _require_an_image(submission: Submission, *, has_image: bool) -> None:
     """Volumes, or the name of the image root, are meant for a job with an image; another root is not."""
     listed = {item.name: item for written in submission.lists if written.counts for item in written.items}
     root = listed.get(ROOT)
-    if is_requested(submission.variables):
+    if has_image or is_requested(submission.variables):
         if root and root.value in _OTHER_ROOTS:
-            raise UsageError(f"{_shown(root)} contradicts {IMAGE}: aprun would not enter the image", f"omit {ROOT}")
+            what, hint = (f"~/{FILE}", f", or write {IMAGE}={NONE}") if has_image else (IMAGE, "")
+            raise UsageError(
+                f"{_shown(root)} contradicts {what}: aprun would not enter the image", f"omit {ROOT}{hint}"
+            )
         return
     for found in (listed[name] for name in _LISTS if name in listed):
         if found.value.strip():

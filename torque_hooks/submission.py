@@ -42,10 +42,13 @@ def filtered(arguments: Sequence[str], script: bytes) -> bytes | None:
     carrying = script
     try:
         submission = read_submission(arguments, script, os.environ)
-        for warning in review(submission, os.environ):
+        at_home, words = _at_home(config) if IMAGE not in submission.variables else ("", "")
+        for warning in review(submission, os.environ, has_image=bool(at_home)):
             report(PROGRAM, f"warning: {plain(warning, _MAX_WARNING)}")
-        if IMAGE not in submission.variables:
-            script, submission = _as_at_home(config, arguments, script, submission)
+        if words:
+            report(PROGRAM, words)
+        if at_home:
+            script, submission = _in_environment(at_home, arguments, script, submission)
             carrying = script
         if not is_requested(submission.variables):
             return script
@@ -62,22 +65,22 @@ def filtered(arguments: Sequence[str], script: bytes) -> bytes | None:
         return carrying
 
 
-def _as_at_home(
-    config: str, arguments: Sequence[str], script: bytes, submission: Submission
-) -> tuple[bytes, Submission]:
-    """The script of a job that names no image with what `~/.chos` of its user names, and how qsub reads it then."""
+def _at_home(config: str) -> tuple[str, str]:
+    """What `~/.chos` has a job of its user run in that names no image, or nothing; and what the user should know."""
     home = os.environ.get("HOME", "")
     if not os.path.lexists(f"{home}/{FILE}"):
-        return script, submission
+        return "", ""
     try:
         image, warning = image_of_home(load(config), home)
     except ConfigError as error:
-        report(PROGRAM, f"~/{FILE} is not read, the job runs without an image: {sentence(error)}")
-        return script, submission
-    if warning:
-        report(PROGRAM, f"warning: {plain(warning, _MAX_WARNING)}")
-    if not image:
-        return script, submission
+        return "", f"~/{FILE} is not read, the job runs without an image: {sentence(error)}"
+    return image, f"warning: {plain(warning, _MAX_WARNING)}" if warning else ""
+
+
+def _in_environment(
+    image: str, arguments: Sequence[str], script: bytes, submission: Submission
+) -> tuple[bytes, Submission]:
+    """The script with a line that names the image, and how qsub reads it then. Raises UsageError."""
 
     def read(text: bytes) -> Submission:
         return read_submission(arguments, text, os.environ)

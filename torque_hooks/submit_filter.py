@@ -22,6 +22,10 @@ _LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 _CHUNK = 1 << 20
 _MAX_SCRIPT = 4 << 20
 """Bytes of a script that are looked at. What follows, such as a self-extracting archive, is only copied."""
+_CONFIG = "/etc/udi/udi.toml"
+_KEY = b"home_file"
+_MAX_CONFIG = 4 << 20
+"""Bytes of a configuration that are searched for a key; one that is longer is left to who reads it."""
 _MAX_LIST = 1 << 10
 """Bytes of a list that are searched for names that are nearly ours."""
 
@@ -42,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _copy(arguments: list[str]) -> int:
     script = _read(0, _MAX_SCRIPT)
-    if may_request_image(arguments, script, os.environb) or _has_home_file():
+    if may_request_image(arguments, script, os.environb) or _has_home_file(arguments):
         changed = _filtered(arguments, script)
         if changed is None:
             while _read(0, _CHUNK):
@@ -55,10 +59,26 @@ def _copy(arguments: list[str]) -> int:
     return 0
 
 
-def _has_home_file() -> bool:
-    """Whether the user has a `~/.chos`, which the site may honor: what is in it is looked at by who reads the rest."""
+def _has_home_file(arguments: list[str]) -> bool:
+    """Whether the user has a `~/.chos`, and the site may honor it: what is in it is looked at by who reads the rest."""
     home = os.environb.get(b"HOME", b"")
-    return home[:1] == b"/" and os.path.lexists(home + b"/.chos")
+    return home[:1] == b"/" and os.path.lexists(home + b"/.chos") and _may_honor(arguments)
+
+
+def _may_honor(arguments: list[str]) -> bool:
+    """Whether a line of the configuration may set `chos.home_file`; also where it cannot be read, which is then said
+    by who reads it. A home directory may be shared with a machine that has environments, and is looked at by all."""
+    path = arguments[1] if arguments[:1] == ["--config"] and len(arguments) > 1 else _CONFIG
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            text = _read(descriptor, _MAX_CONFIG + 1)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return True
+    lines = (line.lstrip() for line in text.splitlines())
+    return len(text) > _MAX_CONFIG or any(_KEY in line and not line.startswith(b"#") for line in lines)
 
 
 def may_request_image(arguments: list[str], script: bytes, environment: "Mapping[bytes, bytes]") -> bool:

@@ -170,8 +170,12 @@ def _wrong_with(site: SiteConfig, path: str, name: str, table: Any) -> Iterator[
 
 def _clash(site: SiteConfig, bind: Bind) -> str:
     """What of the site's own a bind would show, hide or replace in a root; empty where nothing."""
-    if own := next((own for own in (site.node.root, site.node.run) if is_within(own, bind.source)), ""):
-        return f"source {bind.source} contains {own}, which shifter-xc manages"
+    for own in (site.node.root, site.node.run):
+        if is_within(own, bind.source) or is_within(bind.source, own):
+            return f"source {bind.source} is shifter-xc's own, or contains {own}"
+    links = [step.target for step in site.node.steps if step.kind == "link"]
+    if link := next((link for link in links if is_within(bind.target, link)), ""):
+        return f"target {bind.target} lies on or below the site link {link}"
     targets = [(each.target or each.source, f"site file system {each.source}") for each in site.node.filesystems]
     targets += [(step.target, f"site {step.kind} {step.target}") for step in site.node.steps]
     targets += [

@@ -19,13 +19,13 @@ from gateway.wire import messages
 from gateway.wire.messages import Request
 from udi.audit import AuditConfig, judge
 from udi.audit_report import Report
-from udi.chos import SCHEME
-from udi.chosmap import permitted
+from udi.chos import SCHEME, Environment
+from udi.chosmap import may_use, read_map
 from udi.config import SiteConfig
 from udi.facts import Ref
 from udi.reference import ImageReference
 from udi.store import BESIDE, StoreReader
-from udiroot.errors import ConfigError, ImageInvalid, NotFound, NotPermitted, UsageError
+from udiroot.errors import ConfigError, ImageInvalid, NotPermitted, UsageError
 
 
 class Requests:
@@ -64,18 +64,21 @@ class Requests:
 
     def _images(self, call: Call, request: messages.ListImages) -> messages.ImageList:
         reader = self._reader(call)
-        refs = [ref for ref in reader.visible() if self._is_usable(call, ImageReference.parse(ref.reference))]
+        refs = self._usable(call, reader.visible())
         return messages.ImageList(images=tuple(_row(ref, reader, self._site.audit) for ref in refs))
 
-    def _is_usable(self, call: Call, reference: ImageReference) -> bool:
-        """Whether the site's map still lets a caller use an environment; true for any other image."""
-        if reference.scheme != SCHEME:
-            return True
+    def _usable(self, call: Call, refs: list[Ref]) -> list[Ref]:
+        """Without the environments that the site's map does not let a caller use now, which is read once for all."""
+        environments = {ref.reference: ImageReference.parse(ref.reference) for ref in refs}
+        environments = {text: each for text, each in environments.items() if each.scheme == SCHEME}
+        if not environments:
+            return refs
         try:
-            permitted(self._site, reference.name, call.account)
-        except (NotFound, NotPermitted, ConfigError):
-            return False
-        return True
+            known = read_map(self._site).environments
+        except ConfigError:
+            known = {}  # nobody may use one until the map is right, and whoever names one is told
+        may = {text for text, each in environments.items() if _may_use(known.get(each.name), call)}
+        return [ref for ref in refs if ref.reference in may or ref.reference not in environments]
 
     def _lookup(self, call: Call, request: messages.Lookup) -> messages.Found:
         reader = self._reader(call)
@@ -109,6 +112,10 @@ class Requests:
 
     def _reader(self, call: Call) -> StoreReader:
         return StoreReader(self._store.layout, call.uid, call.groups)
+
+
+def _may_use(environment: Environment | None, call: Call) -> bool:
+    return environment is not None and may_use(environment, call.account)
 
 
 def _audited(settings: AuditConfig, report: Report | None) -> messages.Audit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
@@ -12,8 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from jobs.image import Choice, choose_image
 from tests.gateway.service import ACCOUNT, Service, directory_for_all, run_as
 from tests.gateway.support import needs_root
+from udi.accounts import account_of_uid
+from udi.config import load
+from udi.request import Pin, job_request
+from udiroot.errors import NotPermitted
 
 pytestmark = needs_root
 DAEMON, BIN, ROOT = 1, 2, 0
@@ -66,7 +72,7 @@ class Site:
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     with directory_for_all("udi-chos-") as directory:
-        tables = f'[chos]\nmap = "{directory}/chos.d"'
+        tables = f'[chos]\nmap = "{directory}/chos.d"\n[[systems]]\nname = "near"\npath = "{directory}/own/near"'
         with Service(directory, "keep_days = 1", tables) as service:
             yield service
 
@@ -138,6 +144,27 @@ def test_the_map_decides_after_publication(site: Site) -> None:
     assert not any(name.startswith("chos") for name in os.listdir(service.store / "refs"))
 
 
+def test_a_pin_on_another_name_is_no_way_round_the_map(site: Site) -> None:
+    """A pin is user text: whoever is off the map does not reach the environment by writing its id behind a name."""
+    site.write(f'[sl6]\npath = "{site.tree}"\n')
+    image_id = site.publish().split()[1]
+    subprocess.run(["tar", "-C", site.tree, "-cf", site.top / "o.tar", "etc/marker"], check=True)
+    pulled = site.service.udi(ROOT, "pull", "--public", f"rootfs-archive:{site.top}/o.tar", "other:1")
+    assert pulled.returncode == 0, pulled.stderr
+    config, user = load(str(site.service.config)), account_of_uid(BIN)
+
+    def chosen(name: str) -> Choice:
+        pin = Pin(config.registry.parse(name), image_id)
+        return choose_image(config, job_request(config, "1", user, name, pin=pin), marks_use=False)
+
+    for name in ("other:1", "no-such:1", f"id:{image_id}"):
+        assert chosen(name).facts.id == image_id, "everybody may"
+    site.write(f'[sl6]\npath = "{site.tree}"\ngroups = ["daemon"]\n')
+    for name in ("other:1", "no-such:1", f"id:{image_id}"):
+        with pytest.raises(NotPermitted, match="bin may not use the environment sl6"):
+            chosen(name)
+
+
 def test_it_stays_while_the_map_names_it(site: Site) -> None:
     service = site.service
     site.write(f'[sl6]\npath = "{site.tree}"\n')
@@ -152,6 +179,38 @@ def test_it_stays_while_the_map_names_it(site: Site) -> None:
     gone = json.loads(site.gateway("expire", "--json").stdout)["expired"]
     assert [each["references"] for each in gone] == [["chos:sl6"]]
     assert not facts.exists()
+
+
+def test_further_systems_have_it(site: Site) -> None:
+    """Their job hosts read the map for themselves."""
+    site.write(f'[sl6]\npath = "{site.tree}"\nenv = {{A = "far"}}\nusers = ["daemon"]\n')
+    image_id = site.publish().split()[1]
+    near = site.service.own / "near"
+    for name in (f"images/{image_id}.squashfs", "refs/chos:sl6.json"):
+        assert (near / name).read_bytes() == (site.service.store / name).read_bytes()
+    config = load(str(site.service.config))
+    there = dataclasses.replace(config, store=dataclasses.replace(config.store, path=str(near)))
+    choice = choose_image(there, job_request(there, "1", account_of_uid(DAEMON), "chos:sl6"), marks_use=False)
+    assert (choice.facts.id, choice.facts.env) == (image_id, ("A=far",))
+    with pytest.raises(NotPermitted):
+        job_request(there, "1", account_of_uid(BIN), "chos:sl6")
+
+
+def test_as_an_unpacked_tree(site: Site) -> None:
+    """Where the site has that as its format; users and binds are the map's there, too."""
+    site.write(f'[sl6]\npath = "{site.tree}"\nbinds = ["/etc:/mnt:ro"]\nenv = {{A = "tree"}}\n')
+    config = site.service.config
+    squashfs = config.read_text()
+    try:
+        config.write_text(squashfs.replace("[gateway]\n", '[gateway]\nformat = "directory"\n'))
+        image_id = site.publish().split()[1]
+        found = load(str(config))
+        choice = choose_image(found, job_request(found, "1", account_of_uid(BIN), "chos:sl6"), marks_use=False)
+        assert (choice.facts.format, choice.facts.kind, len(choice.binds)) == ("directory", "chos", 1)
+        program = site.service.store / f"images/{image_id}.directory/tree/usr/bin/program"
+        assert program.stat().st_mode & 0o7777 == 0o755, "no set-id bit in a tree of the store's account"
+    finally:
+        config.write_text(squashfs)
 
 
 def test_files_with_a_file_system(site: Site) -> None:
@@ -237,9 +296,14 @@ def test_the_operator_sees_what_is_wrong(site: Site) -> None:
     assert any("good.env: is not what was published" in line for line in told)
     assert any(f"late.path: {site.top}/none: no such file or directory" in line for line in told)
     assert any("late is not published" in line for line in told)
+    unknown = site.admin("check", "none-such")
+    assert (unknown.returncode, "it has: good, late" in unknown.stderr) == (3, True)
     site.tree.chmod(0o777)
     assert "users would trust" in site.admin("check", "good").stderr
     site.tree.chmod(0o755)
+    site.write("")
+    unknown = site.admin("check", "good")
+    assert (unknown.returncode, "it has: none" in unknown.stderr) == (3, True)
     site.write("[good]\n[late\n")
     checked = site.admin("check")
     assert (checked.returncode, checked.stderr.count("not valid TOML")) == (2, 1)

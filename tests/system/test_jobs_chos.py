@@ -113,6 +113,24 @@ def test_the_map_changes_while_a_job_waits(staff: Staff) -> None:
     cray.assert_clean()
 
 
+def test_a_bind_that_the_nodes_lack_and_a_pin_on_another_name(staff: Staff) -> None:
+    """The site's fault holds the job and says which path; a pin that a user wrote does not lead around the map."""
+    cray = staff.cray
+    staff.write(_SL6.replace("/scratch/common:", "/scratch/no-such:"))
+    published = staff.publish()
+    _note_id(staff, published)
+    held = cray.run("alice", image="chos:sl6")
+    assert held.state == "H", held
+    assert any("/scratch/no-such" in line for line in held.log), held
+    cray.machine.run_as("root", ["qdel", held.id])
+    staff.write(_SL6 + 'users = ["bob"]\n')
+    with cray.without_filter():
+        forged = f"#UDI pinned tiny:1 {published.split()[1]}\n"
+        ended = cray.run("alice", forged + ranks(), image="tiny:1")
+    assert any("alice may not use the environment sl6" in line for line in ended.log), ended
+    cray.assert_clean()
+
+
 def test_the_file_at_home_is_honored_where_the_site_says_so(staff: Staff) -> None:
     cray = staff.cray
     staff.write(_SL6)

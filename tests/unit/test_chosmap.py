@@ -71,7 +71,9 @@ def test_no_directory_is_an_empty_map(tmp_path: Path) -> None:
         (_GOOD + 'binds = ["/a:/proc"]\n', "sl6.binds must not be mounted on /proc", ""),
         (_GOOD + 'binds = ["/a:/opt/udi/x"]\n', "sl6.binds must not be mounted on /opt/udi/x", ""),
         (_GOOD + 'binds = ["/a:/c", "/b:/c"]\n', "sl6.binds[1]: two have the target /c", ""),
-        (_GOOD + 'binds = ["/var:/c"]\n', "sl6.binds[0]: source /var contains /var/udi", ""),
+        (_GOOD + 'binds = ["/var:/c"]\n', "sl6.binds[0]: source /var is shifter-xc's own, or contains /var/udi", ""),
+        (_GOOD + 'binds = ["/var/udi/x:/c"]\n', "sl6.binds[0]: source /var/udi/x is shifter-xc's own", ""),
+        (_GOOD + 'binds = ["/a:/old/b"]\n', "sl6.binds[0]: target /old/b lies on or below the site link /old", ""),
         (_GOOD + 'binds = ["/a:/scratch"]\n', "target /scratch would hide site file system /lus", ""),
         (_GOOD + 'binds = ["/a:/mpi"]\n', "target /mpi would hide /mpi/lib of module mpich", ""),
         (_GOOD + 'env = {HOME = "/x"}\n', "sl6.env must not have HOME", ""),
@@ -88,6 +90,7 @@ def test_no_directory_is_an_empty_map(tmp_path: Path) -> None:
 def test_a_bad_map_is_one_line(tmp_path: Path, text: str, said: str, hint: str) -> None:
     more = (
         'node.filesystems = [{source = "/lus", target = "/scratch"}]\n'
+        'node.steps = [{kind = "link", target = "/old", source = "/new"}]\n'
         'modules.mpich.mounts = ["/global/mpich:/mpi/lib:ro"]\n'
     )
     site = _site(tmp_path, text, more, other='[good]\npath = "/a"\n')

@@ -74,7 +74,8 @@ def test_the_file_at_home(run: Run, tmp_path: Path) -> None:
     config, home = tmp_path / "udi.toml", tmp_path / ".chos"
     home.write_text("sl6\n")
     nothing = (0, answer("none", "-"), "")
-    assert run("--image", "~/.chos", HOME=str(tmp_path)) == nothing, "the site does not say so"
+    code, out, err = run("--image", "~/.chos", HOME=str(tmp_path))
+    assert (code, out) == nothing[:2] and "~/.chos is not read, since chos.home_file is off" in err
     text = config.read_text() + f'[chos]\nhome_file = true\nmap = "{sites}"\n'
     config.write_text(text)
     assert run("--image", "~/.chos", HOME=str(tmp_path)) == (0, answer("chos:sl6"), "")

@@ -527,6 +527,8 @@ def test_the_file_at_home_where_the_site_honors_it(submit: Submit, tmp_path: Pat
     submit.answers(answer.format("-", "/a:/b"))
     submit.run("sbatch", "--home=yes", "--volume=/a:/b", env=home)
     assert submit.words() == ["--image", "~/.chos", "--volumes", "/a:/b"]
+    typed = submit.run("sbatch", "--image=~/.chos", env=home)
+    assert typed.stdout.startswith(b"UDI_IMAGE=chos:sl6\n"), typed
     for options in (("--image=none",), ("--image=debian:12",)):
         submit.run("sbatch", "--home=yes", *options, env=home)
         assert "~/.chos" not in submit.words()

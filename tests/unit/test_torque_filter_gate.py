@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = b"#!/bin/sh\n#PBS -l nodes=2\n#PBS -v A=1\naprun -n 2 hostname\n"
 
 
-def _modules(code: str, *arguments: str, script: bytes = SCRIPT) -> tuple[set[str], bytes]:
+def _modules(code: str, *arguments: str, script: bytes = SCRIPT, home: str = "") -> tuple[set[str], bytes]:
     """The modules that a program has loaded at its end, and what it printed: run without `site`, as from a zip."""
     path = f"import sys; sys.path.insert(0, {str(ROOT)!r})"
     end = "sys.stdout.flush(); sys.stderr.write(' '.join(sys.modules))"
@@ -28,7 +28,7 @@ def _modules(code: str, *arguments: str, script: bytes = SCRIPT) -> tuple[set[st
         [sys.executable, "-I", "-S", "-c", f"{path}\n{code}\n{end}", *arguments],
         input=script,
         capture_output=True,
-        env={"PATH": "/bin:/usr/bin"},
+        env={"PATH": "/bin:/usr/bin", "HOME": home},
         check=True,
     )
     return set(done.stderr.decode().split()), done.stdout
@@ -41,6 +41,36 @@ def test_a_job_without_an_image_loads_the_gate_alone() -> None:
     )
     assert out == SCRIPT
     assert filtering - bare == {"torque_hooks", "torque_hooks.submit_filter"}
+
+
+@pytest.mark.parametrize(
+    ("text", "loads"),
+    [
+        ("[chos]\nhome_file = true\n", True),
+        ("chos.home_file=true", True),
+        ("chos = { home_file = true }\n", True),
+        ("[chos]\n# home_file = true\n", False),
+        ('[store]\npath = "/s"\n', False),
+        ("#" * (5 << 20), True),
+        (None, True),
+    ],
+)
+def test_the_file_at_home_costs_something_where_the_site_honors_it(
+    tmp_path: Path, text: str | None, loads: bool
+) -> None:
+    """A home directory may be shared with a machine that has environments. A configuration that cannot be read is
+    left to what tells the user."""
+    (tmp_path / ".chos").write_text("sl6\n")
+    config = tmp_path / "udi.toml"
+    if text is not None:
+        config.write_text(text)
+    # what it loads then would print on the stream that the modules are read from
+    code = (
+        "from torque_hooks import submit_filter as s; s._filtered = lambda _, script: [script, print('L')][0]; s.main()"
+    )
+    _, out = _modules(code, "--config", str(config), home=str(tmp_path))
+    assert out.endswith(b"L\n") == loads
+    assert _modules(code, "--config", str(config), home=f"{tmp_path}/none")[1] == SCRIPT
 
 
 _PIECES = st.sampled_from(

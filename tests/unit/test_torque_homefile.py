@@ -83,6 +83,23 @@ def test_the_script_s_own_list_is_kept(home: Home) -> None:
     assert out.replace(PIN, b"").replace(b'#PBS -v "A=1,B=two words,UDI=chos:sl6"\n', b"") == script
 
 
+def test_volumes_and_modules_go_with_it(home: Home) -> None:
+    volumes, modules = b'#!/bin/sh\n#PBS -v "UDI_VOLUMES=/scratch/x:/b"\n', b"#!/bin/sh\n#PBS -v UDI_MODULES=x\n"
+    assert home.qsub(script=volumes)[0] == 255, "there is no image that they could be in"
+    home.file(b"sl6\n")
+    code, out, err = home.qsub(script=volumes)
+    assert (code, err) == (0, "")
+    assert read_submission([], out, {}).variables == {"UDI_VOLUMES": "/scratch/x:/b", "UDI": "chos:sl6"}
+    code, _, err = home.qsub(script=modules)
+    assert (code, len(err.splitlines())) == (255, 1) and "no module 'x' on this system" in err
+    code, _, err = home.qsub(script=b"#!/bin/sh\n#PBS -v UDI_VOLUMS=/scratch/x:/b\n")
+    assert code == 255 and "UDI_VOLUMS on line 2 of the script" in err, "a line of what the user wrote"
+    code, _, err = home.qsub(script=b"#!/bin/sh\n#PBS -v CRAY_ROOTFS=DSL\n")
+    assert code == 255 and "CRAY_ROOTFS=DSL contradicts ~/.chos" in err and "or write UDI=none" in err
+    code, _, err = home.qsub("-v", "UDI_VOLUMES=/scratch/x:/b")
+    assert code == 255 and "qsub goes by its own -v alone" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "script", "said"),
     [
