@@ -57,8 +57,8 @@ demo-slurm: root setup ## bring up a real Slurm of two nodes and run jobs inside
 demo: root setup ## bring up a one-machine Cray XC and run jobs inside a Debian image on it (root)
 	$(BIN)/python -m xcsim.demo
 
-test: root setup mpich ## run every test, in two processes (root)
-	$(BIN)/python -m pytest -n 2
+test: root setup mpich ## run every test, in three processes (root)
+	$(BIN)/python -m pytest -n 3
 
 test-faults: root setup mpich ## kill and fail the node software at every point, not only at the seeded ones (root)
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest -rP tests/node/test_interrupted.py tests/node/test_together.py
