@@ -63,7 +63,7 @@ test: root setup mpich ## run every test, in three processes (root)
 test-faults: root setup mpich ## kill and fail the node software at every point, not only at the seeded ones (root)
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest -rP tests/node/test_interrupted.py tests/node/test_together.py
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest tests/slurm/test_kills.py tests/slurm/test_failures.py tests/slurm/test_components.py \
-		tests/slurm/test_scripts_outside.py
+		tests/slurm/test_scripts_outside.py tests/slurm/test_workers_elsewhere.py
 
 bench: root setup $(CACHE)/pynamic-packages ## print the figures that the README quotes (root)
 	$(BIN)/python -m benchmarks.setup

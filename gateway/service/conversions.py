@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from gateway.audit.scanner import scan
+from gateway.service.elsewhere import place_of
 from gateway.service.heartbeat import BEAT, with_heartbeat
 from gateway.service.history import History, Row
 from gateway.service.origins import Origin
@@ -149,7 +150,8 @@ class Conversions:
         with self._store.temporary() as temporary, self._store.temporary() as listed, contextlib.ExitStack() as ended:
             inventory = listed if self._audit.is_on else ""
             most = self._audit.max_inventory_bytes
-            worker = ended.enter_context(Worker(source, temporary, settings, inventory, most))
+            place = ended.enter_context(place_of(source, settings, on_event))
+            worker = ended.enter_context(Worker(place, temporary, settings, inventory, most))
             image_id = worker.identified(on_event).id
             held.enter_context(self._store.expecting(image_id))
             self._history.identified(number, image_id)

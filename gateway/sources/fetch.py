@@ -54,8 +54,8 @@ class Fetcher:
         self._given_up = threading.Event()
         patience = Patience(self._deadline, _LONGEST_WAIT, self._sleep)
         self._registry = Registry(registries, host, image.repository, shown, self._deadline, patience)
-        self.cache = LayerCache(f"{settings.state}/layers", image.registry, registries.cache_bytes)
-        self._locks = Locks(settings.state)
+        self.cache = LayerCache(f"{settings.work_directory}/layers", image.registry, registries.cache_bytes)
+        self._locks = Locks(settings.work_directory)
         self._open: list[int] = []
 
     def __enter__(self) -> Fetcher:

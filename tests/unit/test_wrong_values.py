@@ -61,6 +61,8 @@ WRONG: dict[str, list[object]] = {
     "gateway.user_formats": [["cramfs"], [""], "ext4"],
     "gateway.architecture": ["", "vax", "amd64/x9"],
     "gateway.workers": FEW,
+    "gateway.worker_prefix": [["srun"], ["bin/srun", "-N1"], [""], "/usr/bin/srun"],
+    "gateway.spool": OPTIONAL,
     "gateway.max_image_bytes": POSITIVE,
     "gateway.max_disk_bytes": POSITIVE,
     "gateway.sqfs2tar": PATHS,
