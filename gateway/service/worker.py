@@ -63,7 +63,8 @@ def _run(order: Order) -> None:
         facts = ""
         if verdict is Verdict.CONVERT or not candidate.is_known():
             facts = _process(candidate, verdict, order, progress)
-        emit(Done(Converted(facts)))
+        fetched = candidate.fetched()
+        emit(Done(Converted(facts, fetched.layers, fetched.bytes, fetched.cached)))
 
 
 def _process(candidate: Candidate, verdict: Verdict, order: Order, progress: _Reporter) -> str:

@@ -45,6 +45,8 @@ class Worker:
         self._left = float(self._limit)
         """Seconds that it may still be waited for; those that it waits itself, for a verdict, do not count."""
         self._last: Event = Queued()
+        self.converted = Converted("")
+        """What it has answered."""
         self._send(Order(os.getpid(), output, settings, origin, inventory, max_inventory_bytes).to_json())
 
     def __enter__(self) -> Worker:
@@ -81,8 +83,8 @@ class Worker:
     def _converted(self, on_event: EventSink) -> Converted:
         event = self._until(Done, on_event)
         assert isinstance(event, Done)
-        answer: Converted = event.answer
-        return answer
+        self.converted = event.answer
+        return self.converted
 
     def _send(self, line: str) -> None:
         stdin = self._pipe(self._process.stdin)
