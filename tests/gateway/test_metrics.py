@@ -3,64 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-from prometheus_client.parser import text_string_to_metric_families
-
 from tests.gateway.archives import BASE, file, make_archive
-from tests.gateway.registries import DebianRegistry
-from tests.gateway.service import ACCOUNT, ANNA, BERT, Service, directory_for_all, run_as
+from tests.gateway.service import ACCOUNT, ANNA, BERT
 from tests.gateway.support import needs_root
+from tests.metrics.samples import samples
+from tests.metrics.watched import Watched, watched
 
+__all__ = ["watched"]
 pytestmark = needs_root
-_WORKERS = 1
-
-
-@dataclass
-class Watched:
-    """A service with a registry, and the directory that its figures go to."""
-
-    service: Service
-    registry: DebianRegistry
-    directory: Path
-
-    def gateway(self, uid: int, *words: str) -> subprocess.CompletedProcess[str]:
-        program = [sys.executable, "-c", "from gateway.service.cli import main; main()"]
-        return run_as(uid, [*program, "--config", str(self.service.config), *words])
-
-    def figures(self) -> dict[tuple[str, ...], float]:
-        """Name and label values → value; labels in the order of their names."""
-        done = self.gateway(ACCOUNT, "metrics")
-        assert done.returncode == 0, done.stderr
-        return samples(done.stdout)
-
-
-def samples(text: str) -> dict[tuple[str, ...], float]:
-    families = text_string_to_metric_families(text)
-    return {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
-
-
-@pytest.fixture(scope="module")
-def watched() -> Iterator[Watched]:
-    with directory_for_all("udi-metrics-") as directory:
-        (directory / "prom").mkdir()
-        os.chown(directory / "prom", ACCOUNT, ACCOUNT)
-        (directory / "service").mkdir()
-        registry = DebianRegistry(directory / "registry")
-        tables = (
-            f'[metrics]\ndirectory = "{directory}/prom"\n[registry]\ndefault = "{registry.name}"\n'
-            f'[[registry.hosts]]\nname = "{registry.name}"\nplain_http = true\n'
-        )
-        service = Service(directory / "service", f"workers = {_WORKERS}\n", tables)
-        with registry, service:
-            yield Watched(service, registry, directory / "prom")
 
 
 def test_pulls_by_result_layers_by_source_and_errors_by_registry(watched: Watched, tmp_path: Path) -> None:
@@ -105,26 +58,6 @@ def test_pulls_by_result_layers_by_source_and_errors_by_registry(watched: Watche
     assert figures["udi_gateway_up",] == 1
     assert figures["udi_store_free_bytes",] <= figures["udi_store_size_bytes",]
     assert abs(figures["udi_gateway_collected_timestamp_seconds",] - time.time()) < 30
-
-
-def test_what_runs_and_what_waits(watched: Watched) -> None:
-    service = watched.service
-    for number in range(2):
-        watched.registry.push(f"slow{number}", [BASE, [file("data", os.urandom(1000))]])
-    service.fault("wait")
-    with ThreadPoolExecutor() as pool:
-        pulls = [pool.submit(service.ask, ANNA, "pull", f"slow{number}:1") for number in range(2)]
-        deadline = time.monotonic() + 20
-        while (figures := watched.figures())["udi_gateway_pulls_waiting",] < 1:
-            assert time.monotonic() < deadline, figures
-        assert figures["udi_gateway_conversions_running",] == figures["udi_gateway_workers",] == _WORKERS
-        assert figures["udi_gateway_pulls_running",] == 2
-        service.fault("")
-        for pull in pulls:
-            pull.result()
-    figures = watched.figures()
-    keys = ("udi_gateway_conversions_running", "udi_gateway_pulls_waiting", "udi_gateway_pulls_running")
-    assert [figures[key,] for key in keys] == [0, 0, 0]
 
 
 def test_write_replaces_the_file_that_the_exporter_reads_or_says_why_not(watched: Watched) -> None:

@@ -12,13 +12,16 @@ from dataclasses import dataclass
 
 import pytest
 
+from gateway.service.counted import families
 from gateway.service.metrics import FILE as GATEWAY_FILE
+from gateway.service.metrics import GAUGES
 from jobs.metrics import FAMILIES
 from jobs.metrics import FILE as HOOKS_FILE
 from tests.metrics.documents import ALERTS, alert_expressions, board_queries, metrics_in
 from tests.metrics.prometheus import Prometheus, running
 from tests.system import images
 from tests.system.cray import B, Cray
+from udi.registries import RegistryConfig
 from xcsim import registry
 from xcsim.machine import Machine
 
@@ -153,7 +156,8 @@ def test_no_series_is_without_a_use(watched: Watched) -> None:
     """Whatever is exported is on the board or in an alert."""
     used = set[str]().union(*map(metrics_in, [*board_queries().values(), *alert_expressions().values()]))
     bases = {re.sub("_(bucket|count|sum)$", "", name) for name in used}
-    assert {family.name for family in FAMILIES} <= bases
+    every = (*FAMILIES, *GAUGES, *families(RegistryConfig()))
+    assert {family.name for family in every} <= used | bases
 
 
 def test_at_last_the_node_is_back_and_the_gateway_is_gone(watched: Watched) -> None:

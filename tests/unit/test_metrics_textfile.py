@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client.parser import text_string_to_metric_families
 
 from jobs import metrics
 from nodehealth.records import record
+from tests.metrics.samples import samples as of_text
 from udi.config import SiteConfig, parse
 from udi.metrics import CAUSES, Family, Tally, blame
 from udi.nodes import named
@@ -44,12 +44,8 @@ def file_of(site: SiteConfig) -> Path:
 
 
 def samples(path: Path) -> dict[tuple[str, ...], float]:
-    """What Prometheus' own client library reads in the file: name and label values → value."""
-    return {
-        (sample.name, *sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(path.read_text())
-        for sample in family.samples
-    }
+    """Name and label values → value, of a file."""
+    return of_text(path.read_text())
 
 
 def hook(site: SiteConfig, outcome: metrics.Outcome = "ready", seconds: tuple[float, ...] = (0.2, 4.0)) -> None:
