@@ -25,6 +25,7 @@ from udi.architecture import KNOWN_ARCHITECTURE
 from udi.audit import AuditConfig
 from udi.chos import ChosConfig
 from udi.environment import EnvironmentConfig
+from udi.metrics import MetricsConfig
 from udi.registries import RegistryConfig
 from udi.settings import (
     COUNT,
@@ -373,6 +374,7 @@ class SiteConfig:
     modules: Mapping[str, ModuleConfig] = setting({}, "what goes with an image, by name", ModuleName())
     etc: EtcConfig = field(default_factory=EtcConfig)
     jobs: JobsConfig = field(default_factory=JobsConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     install: InstallConfig = field(default_factory=InstallConfig)
     other_tables: Mapping[str, Any] = field(default_factory=dict)
     """The tables of the file that are not shared, as TOML gives them."""

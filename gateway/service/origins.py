@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from gateway.image.manifest import SourceImage
 from gateway.image.progress import LayerProgress
+from gateway.service.counted import FILES
 from gateway.sources.docker_daemon import DaemonImage
 from gateway.sources.files import OpenedFiles
 from gateway.sources.kinds import FILE_KINDS
@@ -29,6 +30,15 @@ from udiroot.errors import ImageInvalid, UpstreamFailed
 
 if TYPE_CHECKING:
     from gateway.sources.fetch import Fetcher
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Where layers came from: so many from a registry, of so many bytes, and so many from the cache."""
+
+    layers: int = 0
+    bytes: int = 0
+    cached: int = 0
 
 
 class Candidate(abc.ABC):
@@ -46,6 +56,10 @@ class Candidate(abc.ABC):
         """Whether its layers were all checked before, so that they need not be verified again."""
         return False
 
+    def fetched(self) -> Fetched:
+        """What was fetched for it so far."""
+        return Fetched()
+
     def accept(self) -> None:  # noqa: B027 - what is not cached has nothing to remember
         """Its layers were all checked now."""
 
@@ -62,6 +76,11 @@ class Origin(abc.ABC):
     @abc.abstractmethod
     def identity(self) -> tuple[object, ...]:
         """Equal for two callers who have shown access to the very same source."""
+
+    @property
+    def registry(self) -> str:
+        """Where it comes from, as metrics name it: one of the site's registries, or files."""
+        return FILES
 
     def descriptors(self) -> tuple[int, ...]:
         """What the worker inherits."""
@@ -174,6 +193,11 @@ class FromRegistry(Origin):
     registries: RegistryConfig
     credentials: Credentials | None = None
 
+    @property
+    def registry(self) -> str:
+        """One that the site allows: no other was asked."""
+        return self.image.registry
+
     def identity(self) -> tuple[object, ...]:
         """The registry and the manifest."""
         return ("docker", self.image.registry, self.image.digest)
@@ -262,6 +286,10 @@ class _Remote(Candidate):
 
     def is_known(self) -> bool:
         return self._fetcher.is_known()
+
+    def fetched(self) -> Fetched:
+        sizes = self._fetcher.fetched
+        return Fetched(len(sizes), sum(sizes), len(self._fetcher.cached))
 
     def accept(self) -> None:
         self._fetcher.remember()

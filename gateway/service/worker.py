@@ -84,7 +84,8 @@ def _run(order: Order, progress: _Reporter, service: Lines) -> Done[Converted] |
         facts = ""
         if verdict is Verdict.CONVERT or not candidate.is_known():
             facts = _process(candidate, verdict, order, progress)
-        return Done(Converted(facts))
+        fetched = candidate.fetched()
+        return Done(Converted(facts, fetched.layers, fetched.bytes, fetched.cached))
 
 
 def _process(candidate: Candidate, verdict: Verdict, order: Order, progress: _Reporter) -> str:

@@ -63,6 +63,8 @@ class Worker:
         self._last: Event = Queued()
         self._heard = self._moved = 0.0
         """When it last sent anything, and anything new; 0.0 before it was started elsewhere."""
+        self.converted = Converted("")
+        """What it has answered."""
         parent = os.getpid() if place.is_here else 0
         self._send(Order(parent, output, settings, place.origin, inventory, max_inventory_bytes).to_json())
 
@@ -107,8 +109,8 @@ class Worker:
     def _converted(self, on_event: EventSink) -> Converted:
         event = self._until(Done, on_event)
         assert isinstance(event, Done)
-        answer: Converted = event.answer
-        return answer
+        self.converted = event.answer
+        return self.converted
 
     def _send(self, line: str) -> None:
         if self._lifeline:

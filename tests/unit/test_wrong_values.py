@@ -176,6 +176,7 @@ WRONG: dict[str, list[object]] = {
     "jobs.log": [*OPTIONAL, A_DIRECTORY, A_DEVICE],
     "jobs.max_nodes_out": COUNT,
     "jobs.max_percent_out": [-1, 101],
+    "metrics.directory": [*OPTIONAL, "/no/such", A_FILE, "@open"],
     "install.bin": PLACES,
     "install.zip": FILES,
     "install.python": PROGRAMS,
