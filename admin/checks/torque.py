@@ -20,7 +20,7 @@ _PROLOGALARM = re.compile(r"^\$prologalarm[ \t]+([0-9]{1,9})[ \t]*$", re.MULTILI
 _NO_JOB = "0"
 """No job has this number: the server says so, where it answers."""
 _UNKNOWN_JOB = 153
-"""15001 modulo 256 (torque-reference)."""
+"""15001 modulo 256 (cray-reference T46)."""
 
 
 def checks(site: SiteConfig, machine: Machine) -> list[Check]:
@@ -32,7 +32,7 @@ def checks(site: SiteConfig, machine: Machine) -> list[Check]:
 
 
 def trials(site: SiteConfig) -> list[Check]:
-    """What only Torque can say."""
+    """What only Torque can say; its version, `qstat` says without a server (T51)."""
     torque = site.table(TorqueConfig)
     asked = Asked("torque.qstat", torque.qstat, ("--version",), (2, 5), "torque.qstat names Torque's qstat")
     return [
