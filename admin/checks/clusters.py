@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 
@@ -19,7 +20,11 @@ def trials(site: SiteConfig) -> list[Check]:
     """Whether it reaches nodes, only `--nodes` can tell."""
     clusters = site.table(ClustersConfig)
     ssh = Asked("clusters.ssh", clusters.ssh[0], ("-V",), (6, 0), "install OpenSSH's client")
-    return [Check("clusters.names", "nodes have addresses here", lambda: _names(clusters)), *versions(ssh)]
+    is_ssh = os.path.basename(ssh.program) == "ssh"  # what runs it for a site has versions of its own
+    return [
+        Check("clusters.names", "nodes have addresses here", lambda: _names(clusters)),
+        *(versions(ssh) if is_ssh else ()),
+    ]
 
 
 def _names(clusters: ClustersConfig) -> Iterator[Finding]:
