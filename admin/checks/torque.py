@@ -1,19 +1,22 @@
-"""Torque: the limits of its MOM around our deadlines, and that its server answers."""
+"""Torque: the limits of its MOM around our deadlines, that it will call our hooks, and that its server answers."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from admin.checks.check import Check, Finding, fine, of_error, raised, wrong
+from admin.checks.check import Check, Finding, fine, of_error, raised, warning, wrong
 from admin.checks.programs import Asked, versions
+from admin.installing import planned
 from jobs.deadlines import require_fitting
 from torque_hooks.settings import DEFAULT_PROLOGALARM, TorqueConfig
+from torque_hooks.site_files import site_files
 from udi.command import run
 from udi.config import SiteConfig
 from udi.oserrors import reason
 from udi.platform import Machine
+from udi.sitefiles import Renderer, SiteFile
 from udiroot.errors import UdiError, printable
 
 _PROLOGALARM = re.compile(r"^\$prologalarm[ \t]+([0-9]{1,9})[ \t]*$", re.MULTILINE)
@@ -37,6 +40,8 @@ def trials(site: SiteConfig) -> list[Check]:
     asked = Asked("torque.qstat", torque.qstat, ("--version",), (2, 5), "torque.qstat names Torque's qstat")
     return [
         Check("torque.server", f"{torque.qstat} is answered by the server", lambda: _server(torque)),
+        Check("torque.hooks", f"{torque.mom_priv} has both hooks", lambda: _hooks(site, torque)),
+        Check("torque.filter", "qsub calls the submit filter", lambda: _filter(site, torque)),
         *versions(asked),
     ]
 
@@ -76,6 +81,34 @@ def _alarm(site: SiteConfig) -> Iterator[Finding]:
             f" the job without its image; torque.{key} needs {torque.least_prologalarm}",
             f"set $prologalarm {torque.least_prologalarm} there, or lower torque.{key}",
         )
+
+
+def _hooks(site: SiteConfig, torque: TorqueConfig) -> Iterator[Finding]:
+    """Where this host has a MOM: ours, or hooks of the site's own that call ours."""
+    if not os.path.isdir(torque.mom_priv):
+        yield fine(f"no MOM on this host: there is no {torque.mom_priv}")
+        return
+    yield from _called([file for file in site_files(site, Renderer(site, site.path)) if file.beside])
+
+
+def _filter(site: SiteConfig, torque: TorqueConfig) -> Iterator[Finding]:
+    """Where this host has a torque.cfg: its line names ours. What a filter of the site's own calls, nobody can tell."""
+    path = f"{torque.server_home}/torque.cfg"
+    if not os.path.exists(path):
+        yield fine(f"no jobs are submitted on this host: there is no {path}")
+        return
+    yield from _called([file for file in site_files(site, Renderer(site, site.path)) if file.path == path])
+
+
+def _called(files: Sequence[SiteFile]) -> Iterator[Finding]:
+    """What an installation would still do, or ask a person to do."""
+    plan = planned("", files)
+    for path, _, _ in plan.files:
+        if not os.path.exists(path) or any(file.kind == "line" for file in files):
+            yield warning(f"{path} is not as installed: jobs with images need it", "udi-admin install")
+    for sentence in plan.advice:
+        what, _, todo = sentence.partition(": ")
+        yield warning(f"{what}, and does not call ours as far as can be seen", todo)
 
 
 def _server(torque: TorqueConfig) -> Iterator[Finding]:

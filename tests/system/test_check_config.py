@@ -71,7 +71,8 @@ def test_nodes_that_are_not(cray: Cray) -> None:
 def test_a_node_whose_python_does_not_start(cray: Cray) -> None:
     with cray.configured({"node": {"python": ["/dsl/no/such/python"]}}):
         rows = check(cray, "--nodes", str(A), code=2)
-    [row] = [row for row in rows if row["level"] != "ok"]
+    old, row = (row for row in rows if row["level"] != "ok")
+    assert (old["check"], old["level"]) == ("installed", "warning"), "the health check names node.python"
     assert (row["check"], row["nodes"]) == ("node.start", [numbered(A).name])
     assert "could not start" in row["what"] and "node.python" in row["todo"]
 

@@ -20,9 +20,10 @@ from admin.checks.check import Level
 from admin.config_check import read_subject
 from tests.unit.cray_standins import StandIns
 from tests.unit.test_config_check import NOBODY, change
+from torque_hooks.site_files import site_files as torque_files
 from udi import nodezip
-from udi.config import parse
-from udi.sitefiles import marked
+from udi.config import load, parse
+from udi.sitefiles import Renderer, marked
 from udiroot.errors import TimedOut, UpstreamFailed
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the configuration must be root's, and the store another's")
@@ -145,13 +146,41 @@ def template(text: str) -> Callable[[StandIns], None]:
     return damage
 
 
-def old_hook(host: StandIns) -> None:
+def hooks(host: StandIns, prologue: str, epilogue: str) -> None:
     (host.directory / "mom_priv").mkdir()
-    (host.directory / "mom_priv/epilogue").write_text(marked("#!/bin/sh\nexit 0\n"))
+    site = load(str(host.config_path))
+    files = {os.path.basename(file.path): file for file in torque_files(site, Renderer(site, site.path))}
+    for name, text in (("prologue", prologue), ("epilogue", epilogue)):
+        path = host.directory / "mom_priv" / name
+        if text:
+            path.write_text(marked(files[name].text) if text == "ours" else text)
+            path.chmod(0o555)
+
+
+def old_hook(host: StandIns) -> None:
+    hooks(host, "ours", marked("#!/bin/sh\nexit 0\n"))
+
+
+def hook_of_the_sites(host: StandIns) -> None:
+    hooks(host, "#!/bin/sh\nexit 0\n", "ours")
+
+
+def no_epilogue(host: StandIns) -> None:
+    hooks(host, "ours", "")
+
+
+def filter_of_the_sites(host: StandIns) -> None:
+    (host.directory / "torque").mkdir()
+    (host.directory / "torque/torque.cfg").write_text("SUBMITFILTER /site/filter\n")
+
+
+def no_filter(host: StandIns) -> None:
+    (host.directory / "torque").mkdir()
+    (host.directory / "torque/torque.cfg").write_text("QSUBSLEEP 1\n")
 
 
 def short_alarm(host: StandIns) -> None:
-    (host.directory / "mom_priv").mkdir()
+    hooks(host, "ours", "ours")
     (host.directory / "mom_priv/config").write_text("$prologalarm 30\n")
 
 
@@ -185,6 +214,10 @@ def theirs_store(host: StandIns) -> None:
         (template("{% if %}"), {("templates", "error")}),
         (template("{{ no_such }}"), {("templates", "error")}),
         (old_hook, {("installed", "warning")}),
+        (hook_of_the_sites, {("torque.hooks", "warning")}),
+        (no_epilogue, {("torque.hooks", "warning")}),
+        (filter_of_the_sites, {("torque.filter", "warning")}),
+        (no_filter, {("torque.filter", "warning")}),
         (short_alarm, {("torque.prologalarm", "error")}),
     ],
 )
