@@ -8,8 +8,9 @@ import sys
 import click
 
 from admin.cdi import as_module, edits_of, read_specification, require_fitting
+from admin.checks import report
 from admin.chos import chos
-from admin.config_check import errors_of
+from admin.config_check import read_subject, rows_of_errors
 from admin.example import example
 from admin.installing import built, install_programs, install_sshd, planned, render_below
 from admin.machines import machine_of
@@ -38,21 +39,33 @@ cli.add_command(chos)
 
 
 @cli.command("check-config")
+@click.option("--nodes", default="", metavar="NODES", help="Examine these nodes, too: nid[00012-00015], or host[1-4].")
+@json_option
 @click.pass_obj
-def check_config(config_path: str) -> None:
-    """Validate the configuration, and check what it names on this host: paths, accounts, owners, programs, limits.
+def check_config(config_path: str, nodes: str, as_json: bool) -> None:
+    """Prove the configuration on this host: a row for each check, which is ok, a warning or an error.
 
-    Every error is printed, and what may surprise users as a note.
+    Files, accounts and settings are compared; and what jobs, users and the gateway will do is tried: reading and
+    writing the store, requests to the gateway, questions to the workload manager and the machine, versions of programs.
+
+    With native Slurm, --nodes names the node that this host is. The exit code is 2 where a row is an error.
+
+    With --json: schema, config, host, verdict, counts, and rows with check, level, what, todo, nodes.
     """
-    errors = errors_of(config_path)
-    for error in errors:
-        complain(PROGRAM, error)
-    if errors:
+    subject, errors = read_subject(config_path)
+    host = os.uname().nodename
+    if subject is None and not as_json:
+        for error in errors:
+            complain(PROGRAM, error)
         sys.exit(ConfigError.exit_code)
-    site = load(config_path)
-    for remark in manager_of(site).remarks():
-        click.echo(f"{PROGRAM}: note: {remark}", err=True)
-    click.echo(f"{config_path}: OK")
+    rows = subject.rows() if subject else rows_of_errors(errors)
+    if subject and nodes:
+        rows += subject.rows_on(nodes)
+    if as_json:
+        click.echo(report.as_json(config_path, host, rows))
+    else:
+        report.show(config_path, host, rows)
+    sys.exit(report.exit_code(rows, ConfigError.exit_code))
 
 
 @cli.command("example-config")

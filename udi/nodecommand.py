@@ -17,8 +17,10 @@ interpreter) is before that sign. The line is not printed where the software sta
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+from collections.abc import Mapping
 
 from udi.config import SiteConfig
 from udi.nodestart import start_line
@@ -29,6 +31,7 @@ _NONCE = re.compile(r"[0-9a-f]{16,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9/._:@+=,~-]+")
 _COMMANDS = "udiroot.commands"
+_PROBE = "nodehealth.probe"
 EXIT_MARK = "UDI-EXIT"
 """How the line begins by which a node's shell reports the end of a command."""
 STARTED, NOT_STARTED = "started", "not-started"
@@ -74,6 +77,24 @@ def check_command(site: SiteConfig, identity_file: str, nonce: str = "") -> str:
     if not nonce:
         return shlex.join(_python(site, "nodehealth.check", *words))
     return _watched(site, identity_file, nonce, *words, "--nonce", nonce, module="nodehealth.check")
+
+
+def probe_command(site: SiteConfig, identity_file: str, facts: Mapping[str, str], nonce: str) -> str:
+    """What a node has of what jobs need, as a NodeReport whose words are facts; `facts` are what it is told for that
+    (`nodehealth.probe`)."""
+    return _watched(site, identity_file, nonce, *_probe(site, identity_file, facts, nonce), module=_PROBE)
+
+
+def probe_here(site: SiteConfig, facts: Mapping[str, str], nonce: str) -> tuple[str, ...]:
+    """The same as a command of this host, which is the node."""
+    _require(_NONCE, nonce, "nonce")
+    return _python(site, _PROBE, *_probe(site, "", facts, nonce))
+
+
+def _probe(site: SiteConfig, identity_file: str, facts: Mapping[str, str], nonce: str) -> tuple[str, ...]:
+    modules = (os.path.normpath(os.path.join(site.node.module_path, name)) for name in site.node.modules)
+    told = (*(f"{name}={value}" for name, value in facts.items()), *(f"module={path}" for path in modules))
+    return ("probe", *_paths(site, identity_file), "--nonce", nonce, f"zip={site.node.zip}", *told)
 
 
 def _setup(site: SiteConfig, identity_file: str, plan_path: str, sha256: str, nonce: str) -> tuple[str, ...]:

@@ -28,7 +28,20 @@ def admin(slurm: Slurm, host: str, *words: str, program: str = ADMIN) -> tuple[i
 @pytest.mark.parametrize("host", [LOGIN, "n1"])
 def test_what_is_installed_passes_the_check(slurm: Slurm, host: str) -> None:
     code, out, err = admin(slurm, host, "check-config")
-    assert (code, out) == (0, "/etc/udi/udi.toml: OK\n"), err
+    levels = {line.split()[0] for line in out.splitlines()[:-1]}
+    assert (code, levels, err) == (0, {"ok"}, ""), out
+    assert out.splitlines()[-1].startswith("/etc/udi/udi.toml on ") and out.endswith(": OK\n")
+
+
+def test_a_node_is_examined_by_itself(slurm: Slurm) -> None:
+    """With native Slurm nothing reaches another node as root: it is run there."""
+    code, out, err = admin(slurm, "n1", "check-config", "--nodes", "n1", "--json")
+    rows = [row for row in json.loads(out)["rows"] if row["nodes"]]
+    assert (code, err) == (0, "")
+    assert {row["check"] for row in rows} >= {"node.start", "node.zip", "node.store", "node.root"}
+    assert {(row["level"], *row["nodes"]) for row in rows} == {("ok", "n1")}, rows
+    code, _, err = admin(slurm, "n1", "check-config", "--nodes", "n2")
+    assert code == 2 and "this node is n1, not n2" in err
 
 
 def test_a_plugin_of_another_slurm_is_found_before_a_user_finds_it(slurm: Slurm) -> None:
@@ -37,8 +50,8 @@ def test_a_plugin_of_another_slurm_is_found_before_a_user_finds_it(slurm: Slurm)
     plugin = path.read_bytes()
     path.write_bytes(b"not a program")
     try:
-        code, _, err = admin(slurm, LOGIN, "check-config")
-        assert code == 2 and "srun does not load /opt/udi/lib/udi.so" in err
+        [message] = findings(slurm, LOGIN)
+        assert "srun does not load /opt/udi/lib/udi.so" in message
     finally:
         path.write_bytes(plugin)
 
@@ -58,11 +71,10 @@ def replaced(path: Path, content: bytes | None) -> Iterator[None]:
 
 
 def findings(slurm: Slurm, host: str) -> list[str]:
-    """What check-config reports, without the path of the configuration."""
-    code, _, err = admin(slurm, host, "check-config")
+    """The errors of check-config."""
+    code, out, err = admin(slurm, host, "check-config", "--json")
     assert code == 2, err
-    start = "udi-admin: /etc/udi/udi.toml: "
-    return [line.removeprefix(start) for line in err.splitlines() if line.startswith(start)]
+    return [row["what"] for row in json.loads(out)["rows"] if row["level"] == "error"]
 
 
 @pytest.mark.parametrize("host", [LOGIN, "n1"])

@@ -136,7 +136,7 @@ def test_check_config(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> Non
     assert admin(cray, "check-config") == 0
     (cray.bin / "qhold").unlink()
     assert admin(cray, "check-config") == 2
-    assert "torque.qhold" in capsys.readouterr().err
+    assert "torque.qhold" in capsys.readouterr().out
 
 
 def test_render(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,4 +271,4 @@ def test_deadlines_must_fit(cray: StandIns, capsys: pytest.CaptureFixture[str]) 
     text = cray.config_path.read_text()
     cray.config_path.write_text(text.replace("deadline = 2\n", "deadline = 3\n", 1))
     assert admin(cray, "check-config") == 2
-    assert "must each fit in the next, not 3, 2 and 12 seconds" in capsys.readouterr().err
+    assert "must each fit in the next, not 3, 2 and 12 seconds" in capsys.readouterr().out
