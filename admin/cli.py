@@ -12,6 +12,7 @@ from admin.chos import chos
 from admin.config_check import errors_of
 from admin.example import example
 from admin.installing import built, install_programs, install_sshd, planned, render_below
+from admin.job_cli import job
 from admin.machines import machine_of
 from admin.managers import manager_of
 from admin.sitefiles import site_files
@@ -34,7 +35,8 @@ def cli(context: click.Context, config_path: str) -> None:
     context.obj = os.path.abspath(config_path)
 
 
-cli.add_command(chos)
+for command in (chos, job):
+    cli.add_command(command)
 
 
 @cli.command("check-config")
