@@ -11,9 +11,9 @@ from admin.jobstory import as_document, read_story
 from admin.jobwhy import why
 from admin.machines import machine_of
 from admin.managers import manager_of
+from admin.program import site_of
 from admin.screen import show, terminal
 from udi.commandline import json_option
-from udi.config import load
 
 
 @click.command()
@@ -45,7 +45,7 @@ def job(config_path: str, job: str, as_json: bool) -> None:
 
     Times are seconds since 1970. Exit code 3 where nothing is known of the job.
     """
-    site = load(config_path)
+    site = site_of(config_path)
     story = read_story(site, manager_of(site).asked(machine_of(site), job))
     cause = why(story)
     if as_json:

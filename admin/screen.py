@@ -40,7 +40,7 @@ def columns(*names: str, cut: Sequence[str] = ()) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style=_STYLES["head"], pad_edge=False)
     for name in names:
         if name in cut:
-            table.add_column(name, overflow="ellipsis", no_wrap=True, min_width=8, ratio=None)
+            table.add_column(name, overflow="ellipsis", min_width=8)  # rich narrows no column of `no_wrap`
         elif name == names[-1]:
             table.add_column(name, overflow="fold", min_width=20)
         else:
