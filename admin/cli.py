@@ -18,6 +18,7 @@ from admin.managers import manager_of
 from admin.program import PROGRAM, site_of
 from admin.sitefiles import site_files
 from admin.status_cli import status
+from admin.try_cli import attempt
 from udi import nodezip
 from udi.commandline import config_option, run, version_option
 from udi.config import load
@@ -33,7 +34,7 @@ def cli(context: click.Context, config_path: str) -> None:
     context.obj = os.path.abspath(config_path)
 
 
-for command in (chos, job, status):
+for command in (attempt, chos, job, status):
     cli.add_command(command)
 
 
