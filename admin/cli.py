@@ -13,17 +13,17 @@ from admin.chos import chos
 from admin.config_check import read_subject, rows_of_errors
 from admin.example import example
 from admin.installing import built, install_programs, install_sshd, planned, render_below
+from admin.job_cli import job
 from admin.machines import machine_of
 from admin.managers import manager_of
+from admin.program import PROGRAM, site_of
 from admin.sitefiles import site_files
-from admin.status import read_status
+from admin.status_cli import status
+from admin.try_cli import attempt
 from udi import nodezip
 from udi.commandline import config_option, json_option, run, version_option
-from udi.config import SiteConfig, load
-from udi.log import start_log
+from udi.config import load
 from udiroot.errors import ConfigError, UsageError, complain
-
-PROGRAM = "udi-admin"
 
 
 @click.group()
@@ -35,7 +35,8 @@ def cli(context: click.Context, config_path: str) -> None:
     context.obj = os.path.abspath(config_path)
 
 
-cli.add_command(chos)
+for command in (attempt, chos, job, status):
+    cli.add_command(command)
 
 
 @cli.command("check-config")
@@ -79,7 +80,7 @@ def example_config() -> None:
 @click.pass_obj
 def render(config_path: str, output: str) -> None:
     """Write the site's files below a directory, for review."""
-    site = _site(config_path)
+    site = site_of(config_path)
     for path in render_below(_directory("--output", output), site_files(site, machine_of(site), config_path)):
         click.echo(path)
 
@@ -89,7 +90,7 @@ def render(config_path: str, output: str) -> None:
 @click.pass_obj
 def install(config_path: str, root: str) -> None:
     """Install the site's files and the node software. Prints the paths that changed."""
-    site = _site(config_path)
+    site = site_of(config_path)
     if os.geteuid() != 0:
         raise UsageError("only root can install: the hooks must be owned by root")
     prefix = _directory("--root", root).rstrip("/")
@@ -126,19 +127,6 @@ def cdi(config_path: str, file: str, name: str, devices: tuple[str, ...]) -> Non
 
 
 @cli.command()
-@json_option
-@click.pass_obj
-def status(config_path: str, as_json: bool) -> None:
-    """Show jobs, held jobs, and nodes out of service with the reasons; the gateway's queue, store and errors.
-
-    With --json: jobs, held, nodes, troubles (what could not be read), gateway.
-    """
-    site = _site(config_path)
-    found = read_status(site, manager_of(site).jobs(machine_of(site)))
-    click.echo(found.as_json() if as_json else found.as_text())
-
-
-@cli.command()
 @click.argument("job")
 @click.option("--nodes", default="", metavar="NODES", help="Its nodes, where its state is damaged or lost.")
 @click.pass_obj
@@ -147,7 +135,7 @@ def takedown(config_path: str, job: str, nodes: str) -> None:
 
     With native Slurm, on the node itself.
     """
-    site = _site(config_path)
+    site = site_of(config_path)
     manager_of(site).take_down(machine_of(site), job, nodes)
     click.echo(f"job {job}: clean")
 
@@ -160,7 +148,7 @@ def recover(config_path: str, nodes: str) -> None:
 
     With native Slurm, on the node itself, by its name.
     """
-    site = _site(config_path)
+    site = site_of(config_path)
     manager_of(site).recover(machine_of(site), nodes)
 
 
@@ -169,12 +157,6 @@ def _directory(option: str, text: str) -> str:
     if not text:
         raise UsageError(f"{option} is empty, must be a directory")
     return os.path.abspath(text)
-
-
-def _site(config_path: str) -> SiteConfig:
-    site = load(config_path)
-    start_log(site, PROGRAM)
-    return site
 
 
 def main() -> None:

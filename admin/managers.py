@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from admin.asked import Asked
 from admin.checks.check import Check
 from admin.status import Jobs
 from udi.config import SiteConfig
@@ -49,6 +50,9 @@ class Manager(Protocol):
 
     def jobs(self, machine: Machine) -> Jobs:
         """Jobs with images, held ones, and nodes out of service. Raises UpstreamFailed."""
+
+    def asked(self, machine: Machine, job: str) -> Asked:
+        """What it says of one job now, whether the job has an image or not. Raises UsageError for what is no job id."""
 
     def take_down(self, machine: Machine, job: str, nodes: str) -> None:
         """Take down a job whose hook never ran; `nodes` are its nodes where its state is damaged or lost.

@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping
 import click
 
 import admin.checks.slurm
+from admin.asked import Asked
 from admin.checks.check import Check
 from admin.installing import built
 from admin.nodes import check_node, mark_nodes, probe_nodes, probe_this_node, recover_nodes
+from admin.slurm_job import asked
 from admin.status import Jobs, jobs_of_host
 from jobs.local import LocalJob, jobs_here
 from jobs.notes import Notes
@@ -115,6 +117,10 @@ class Slurm:
                 phase=note.state if note else "left",
                 since=since,
             )
+
+    def asked(self, machine: Machine, job: str) -> Asked:
+        here = None if self._settings.over_alps else next((s for s in self._jobs_here() if s.job == job), None)
+        return asked(self._site, job, here)
 
     def take_down(self, machine: Machine, job: str, nodes: str) -> None:
         deadline = Deadline(self._settings.epilog_deadline)

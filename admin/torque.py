@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 import admin.checks.torque
 import torque_hooks.site_files
+from admin.asked import Asked
 from admin.checks.check import Check
 from admin.nodes import check_node, mark_nodes, probe_nodes, recover_nodes
 from admin.status import Jobs, jobs_of_host
+from admin.torque_job import asked
 from jobs.takedown import take_down
 from jobs.tries import forget_hold, holds
 from torque_hooks.held import fates
@@ -64,6 +66,9 @@ class Torque:
             if fate[hold.job] == "ended":
                 forget_hold(site, hold.job)
         return jobs_of_host(site, machine, tuple(hold for hold in known if fate[hold.job] == "held"))
+
+    def asked(self, machine: Machine, job: str) -> Asked:
+        return asked(self._site, job)
 
     def take_down(self, machine: Machine, job: str, nodes: str) -> None:
         site = self._site

@@ -29,6 +29,8 @@ from udiroot.errors import ConfigError, printable
 
 _NONCE = re.compile(r"[0-9a-f]{16,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_IDS = re.compile(r"[0-9]{1,10}(?:,[0-9]{1,10})+")
+_HEX = re.compile(r"[0-9a-f]{4,16384}")
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9/._:@+=,~-]+")
 _COMMANDS = "udiroot.commands"
 _PROBE = "nodehealth.probe"
@@ -71,6 +73,18 @@ def teardown_here(site: SiteConfig, job: str, nonce: str) -> tuple[str, ...]:
     return _python(site, _COMMANDS, *_teardown(site, "", job, nonce))
 
 
+def enter_command(
+    site: SiteConfig, identity_file: str, job: str, ids: str, words: str, seconds: int, nonce: str
+) -> str:
+    """`enterRoot` for `job`: a command as `udiroot.enter` takes it, which has `seconds`."""
+    return _watched(site, identity_file, nonce, *_enter(site, identity_file, job, ids, words, seconds, nonce))
+
+
+def enter_here(site: SiteConfig, job: str, ids: str, words: str, seconds: int, nonce: str) -> tuple[str, ...]:
+    """The same, as a command of this host."""
+    return _python(site, _COMMANDS, *_enter(site, "", job, ids, words, seconds, nonce))
+
+
 def check_command(site: SiteConfig, identity_file: str, nonce: str = "") -> str:
     """The cleanliness check: one line for a person, or with `nonce` a NodeReport."""
     words = ("check", *_paths(site, identity_file))
@@ -108,6 +122,16 @@ def _teardown(site: SiteConfig, identity_file: str, job: str, nonce: str) -> tup
     deadline = ("--deadline", str(site.node.deadline))
     shared = ("--shared", "yes" if site.node.shared else "no")
     return ("unsetupRoot", *_paths(site, identity_file), *deadline, *shared, "--job", job_id(job), nonce)
+
+
+def _enter(
+    site: SiteConfig, identity_file: str, job: str, ids: str, words: str, seconds: int, nonce: str
+) -> tuple[str, ...]:
+    _require(_NONCE, nonce, "nonce")
+    _require(_IDS, ids, "ids")
+    _require(_HEX, words, "command")
+    deadline = ("--deadline", str(seconds))
+    return ("enterRoot", *_paths(site, identity_file), *deadline, "--job", job_id(job), ids, words, nonce)
 
 
 def _paths(site: SiteConfig, identity_file: str) -> tuple[str, ...]:
