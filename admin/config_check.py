@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from admin.checks import accounts, files, gateway, logs, places, programs, software, store
+from admin.checks import accounts, files, gateway, logs, metrics, places, programs, software, store
 from admin.checks.check import Check, Level, Row
 from admin.checks.nodes import Expected, facts_for_nodes, rows_of_nodes
 from admin.machines import all_tables, machine_of, machine_trials
@@ -38,6 +38,7 @@ class Subject:
             *gateway.checks(site),
             *accounts.checks(site),
             *files.checks(site, machine),
+            *metrics.checks(site),
             *places.checks(site, manager.directories()),
             *programs.checks(site, {**of_machine, **manager.programs()}),
         ]

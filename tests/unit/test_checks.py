@@ -81,6 +81,11 @@ def others_write_the_image(host: StandIns) -> None:
 
 def no_gateway(host: StandIns) -> None:
     (host.directory / "gateway").mkdir()
+    os.chown(host.directory / "gateway", NOBODY.uid, NOBODY.gid)
+
+
+def closed_gateway(host: StandIns) -> None:
+    (host.directory / "gateway").mkdir()
 
 
 def dead_gateway(host: StandIns) -> None:
@@ -198,6 +203,7 @@ def theirs_store(host: StandIns) -> None:
         (theirs_store, {("store.owner", "error"), ("store.write", "error")}),
         (others_write_the_image, {("store.read", "error")}),
         (no_gateway, {("gateway.socket", "error")}),
+        (closed_gateway, {("gateway.state", "error"), ("gateway.socket", "error")}),
         (dead_gateway, {("gateway.socket", "error")}),
         (no_munge, {("gateway.munge", "error"), ("gateway.address", "error")}),
         (log_is_a_directory, {("places", "error"), ("jobs.log", "error")}),
