@@ -68,7 +68,10 @@ def rows(host: StandIns) -> Rows:
 def test_all_is_well(host: StandIns) -> None:
     subject, _ = read_subject(str(host.config_path))
     assert subject
+    before = sorted(host.directory.rglob("*"))
     found = subject.rows()
+    left = set(host.directory.rglob("*")) - set(before)
+    assert {path.parent for path in left} <= {host.bin}, "only the stand-ins write down how they were called"
     assert [row for row in found if row.level is not Level.OK] == []
     assert len({row.check for row in found}) == len(found), "one row a check"
 
