@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pwd
 from collections.abc import Iterator
@@ -35,8 +36,11 @@ def checks(site: SiteConfig) -> list[Check]:
 
 
 def trials(site: SiteConfig) -> list[Check]:
-    """Requests: on the socket where this host has it, and by the address."""
-    found = [Check("gateway.socket", f"answers at {site.gateway.socket}", lambda: _on_socket(site))]
+    """Requests, on the socket where this host has it and by the address; and the gateway's own directories."""
+    found = [
+        Check("gateway.state", f"{site.store.account} works in {site.gateway.state}", lambda: _own_places(site)),
+        Check("gateway.socket", f"answers at {site.gateway.socket}", lambda: _on_socket(site)),
+    ]
     if site.gateway.address:
         found.append(Check("gateway.address", f"answers at {site.gateway.address}", lambda: _by_address(site)))
     return found
@@ -75,6 +79,30 @@ def _munge(site: SiteConfig) -> Iterator[Finding]:
             raise UpstreamFailed(f"munge: a credential of uid {os.geteuid()} came back as one of uid {decoded.uid}")
 
     yield from raised(there_and_back, "gateway.address needs MUNGE")
+
+
+def _own_places(site: SiteConfig) -> Iterator[Finding]:
+    """Where the gateway works, as its state shows."""
+    uid, gid = store_owner(site.store.account)
+    there = {"gateway.state": site.gateway.state} | (
+        {"gateway.spool": site.gateway.spool} if site.gateway.spool else {}
+    )
+    if not os.path.isdir(site.gateway.state):
+        yield fine(f"there is no {site.gateway.state}: the gateway works on another host")
+        return
+    for key, path in there.items():
+        try:
+            as_account(uid, gid, functools.partial(_require_writable, path), _SECONDS)
+        except UdiError as error:
+            yield wrong(
+                f"{key}: {site.store.account} cannot write to {path}: {error.message}", f"chown {uid}:{gid} {path}"
+            )
+
+
+def _require_writable(path: str) -> str:
+    if os.statvfs(path).f_flag & os.ST_RDONLY or not os.access(path, os.W_OK | os.X_OK):
+        raise UpstreamFailed("permission denied, or mounted read-only")
+    return ""
 
 
 def _on_socket(site: SiteConfig) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Where node_exporter finds our figures: a directory of its own, so it is not ours to make."""
+"""The directory of the metrics."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from udi.config import SiteConfig
 
 
 def checks(site: SiteConfig) -> list[Check]:
-    """Of the directory, where figures are wanted."""
-    if not site.metrics.directory:
-        return []
-    return [Check("metrics.directory", "figures can be put there, and not by anybody", lambda: _there(site))]
-
-
-def _there(site: SiteConfig) -> Iterator[Finding]:
+    """Checks of the configuration, where the site has metrics."""
     path = site.metrics.directory
+    return [Check("metrics.directory", f"{path} is root's to write", lambda: _directory(path))] if path else []
+
+
+def _directory(path: str) -> Iterator[Finding]:
+    """It is node_exporter's, so it is not ours to make."""
     if not os.path.isdir(path):
         yield wrong(f"metrics.directory: {path} is not a directory on this host")
     elif os.stat(path).st_mode & stat.S_IWOTH:

@@ -103,6 +103,7 @@ def _programs_of_gateway(site: SiteConfig) -> Mapping[str, str]:
     gateway = site.gateway
     packers = {"gateway.tar2sqfs": gateway.tar2sqfs, "gateway.rdsquashfs": gateway.rdsquashfs}
     others = {f"systems[{number}].rsync": system.rsync for number, system in enumerate(site.systems)}
+    others |= {"gateway.worker_prefix": gateway.worker_prefix[0]} if gateway.worker_prefix else {}
     others |= {"audit.command": site.audit.command[0]} if site.audit.is_on else {}
     others |= {"gateway.worker_prefix": gateway.worker_prefix[0]} if gateway.worker_prefix else {}
     return {**({"gateway.mke2fs": gateway.mke2fs} if gateway.format == "ext4" else packers), **others}

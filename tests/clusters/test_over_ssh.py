@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from admin.checks.check import Level
+from admin.checks.nodes import Expected, facts_for_nodes, rows_of_nodes
+from admin.nodes import probe_nodes
 from clusters.machine import Cluster as Machine
 from jobs.prepare import prepare
 from jobs.takedown import take_down
@@ -19,6 +23,7 @@ from tests.node.rig import ALICE
 from udi.command import Deadline
 from udi.fanout import FanOutResult
 from udi.nodecommand import check_command
+from udiroot import digest
 from udiroot.errors import SetupFailed
 from xcsim.processes import wait_until
 
@@ -118,3 +123,18 @@ def test_a_command_that_hangs_on_one_host(stand: Stand) -> None:
     result: FanOutResult = stand.machine.run(nodes, line, NONCE, Deadline(4))
     assert [node.name for node in result.silent] == [stand.second.name]
     assert result.errors() == {nodes[1]: "no answer: not within 4 seconds"}
+
+
+def test_what_hosts_have_is_asked_by_ssh(stand: Stand) -> None:
+    """The probe of `udi-admin check-config --nodes`: of the hosts that run all is well, the third does not answer."""
+    hosts = ",".join(host.name for host in (stand.first, stand.second, stand.third))
+    result = probe_nodes(stand.site, stand.machine, hosts, facts_for_nodes(stand.site))
+    expected = Expected(digest.sha256(Path(stand.site.node.zip).read_bytes()), ())
+    rows = rows_of_nodes(stand.site, result, expected)
+    silent, *others = rows
+    assert (silent.check, silent.level, silent.nodes) == ("node.start", Level.ERROR, (node_of(stand.third),))
+    assert "no answer" in silent.what
+    assert {row.nodes for row in others} == {(node_of(stand.first), node_of(stand.second))}
+    wrong = {row.check for row in others if row.level is Level.ERROR}
+    assert wrong == set(), rows
+    assert any("an image of" in row.what for row in others)

@@ -44,7 +44,7 @@ def errors(service: Service) -> dict[str, str]:
 def test_a_gateway_that_answers_everybody(listening: Service) -> None:
     found = rows(listening)
     assert [row.level for row in found] == [Level.OK] * len(found)
-    assert [row.check for row in found][1:] == ["gateway.munge", "gateway.socket", "gateway.address"]
+    assert [row.check for row in found][1:] == ["gateway.munge", "gateway.state", "gateway.socket", "gateway.address"]
 
 
 def test_a_socket_that_users_cannot_reach(listening: Service) -> None:

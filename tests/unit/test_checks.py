@@ -68,7 +68,10 @@ def rows(host: StandIns) -> Rows:
 def test_all_is_well(host: StandIns) -> None:
     subject, _ = read_subject(str(host.config_path))
     assert subject
+    before = sorted(host.directory.rglob("*"))
     found = subject.rows()
+    left = set(host.directory.rglob("*")) - set(before)
+    assert {path.parent for path in left} <= {host.bin}, "only the stand-ins write down how they were called"
     assert [row for row in found if row.level is not Level.OK] == []
     assert len({row.check for row in found}) == len(found), "one row a check"
 
@@ -80,6 +83,11 @@ def others_write_the_image(host: StandIns) -> None:
 
 
 def no_gateway(host: StandIns) -> None:
+    (host.directory / "gateway").mkdir()
+    os.chown(host.directory / "gateway", NOBODY.uid, NOBODY.gid)
+
+
+def closed_gateway(host: StandIns) -> None:
     (host.directory / "gateway").mkdir()
 
 
@@ -198,6 +206,7 @@ def theirs_store(host: StandIns) -> None:
         (theirs_store, {("store.owner", "error"), ("store.write", "error")}),
         (others_write_the_image, {("store.read", "error")}),
         (no_gateway, {("gateway.socket", "error")}),
+        (closed_gateway, {("gateway.state", "error"), ("gateway.socket", "error")}),
         (dead_gateway, {("gateway.socket", "error")}),
         (no_munge, {("gateway.munge", "error"), ("gateway.address", "error")}),
         (log_is_a_directory, {("places", "error"), ("jobs.log", "error")}),
