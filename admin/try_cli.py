@@ -68,8 +68,8 @@ def attempt(
 
     Each step is shown with its time, and then what COMMAND printed (64 KiB). The node must have no job with an image;
     it may be out of service. A job that starts there meanwhile is not disturbed: its set-up ends the trial. COMMAND is
-    started by udi-run, whose options may precede it, and never runs as root. On a Cray or a cluster, run this on the job host; with native Slurm on
-    the node itself.
+    started by udi-run, whose options may precede it, and never runs as root. On a Cray or a cluster, run this on the
+    job host; with native Slurm on the node itself.
 
     Ctrl-C takes the node down first. Where this program is killed, udi-admin status names the node, and the next trial
     from this host, or udi-admin takedown TRIAL, cleans it.
@@ -83,7 +83,7 @@ def attempt(
       error       the first one; empty where all went well
 
     Exit code 0; 1 where COMMAND failed; else that of the error: 2 where the node has a job, 3 for an unknown image, 7
-    where the node could not be set up, 8 where it is not clean.
+    where the node could not be set up or a job came, 8 where it is not clean, 9 where the trial was interrupted.
     """
     site = site_of(config_path)
     _require_root(command)
