@@ -7,7 +7,6 @@ needs nothing else: not the workload manager, not the machine, not the plan.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import shutil
@@ -53,7 +52,7 @@ class JobState:
 
     def as_json(self) -> dict[str, Any]:
         """The nodes by their names."""
-        return dataclasses.asdict(self) | {"nodes": [node.name for node in self.nodes]}
+        return vars(self) | {"nodes": [node.name for node in self.nodes]}  # dataclasses.asdict would copy each node
 
 
 class JobDirectory:
