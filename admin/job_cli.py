@@ -6,6 +6,7 @@ import json
 
 import click
 
+from admin.asked import Asked
 from admin.jobscreen import screen
 from admin.jobstory import as_document, read_story
 from admin.jobwhy import why
@@ -14,6 +15,7 @@ from admin.managers import manager_of
 from admin.program import site_of
 from admin.screen import show, terminal
 from udi.commandline import json_option
+from udiroot.trials import is_trial
 
 
 @click.command()
@@ -46,7 +48,8 @@ def job(config_path: str, job: str, as_json: bool) -> None:
     Times are seconds since 1970. Exit code 3 where nothing is known of the job.
     """
     site = site_of(config_path)
-    story = read_story(site, manager_of(site).asked(machine_of(site), job))
+    asked = Asked(job) if is_trial(job) else manager_of(site).asked(machine_of(site), job)
+    story = read_story(site, asked)
     cause = why(story)
     if as_json:
         click.echo(json.dumps(as_document(story, cause.as_json()), indent=1, sort_keys=True))

@@ -81,7 +81,7 @@ def new_trial() -> str:
     return f"{PREFIX}{_host()}.{pid}.{processes.start_time(pid)}"
 
 
-def _is_abandoned(job: str) -> bool:
+def is_abandoned(job: str) -> bool:
     """Whether it is a trial of this host whose program has ended."""
     host, pid, start = (*job.removeprefix(PREFIX).rsplit(".", 2), "", "")[:3]
     if not is_trial(job) or host != _host() or not (pid.isdecimal() and start.isdecimal()):
@@ -109,7 +109,7 @@ class OnMachine:
         self._machine = machine
 
     def sweep(self) -> list[str]:
-        found = [each.job for each in jobs_with_state(self._site) if _is_abandoned(each.job)]
+        found = [each.job for each in jobs_with_state(self._site) if is_abandoned(each.job)]
         for job in found:
             self.take_down(job)
         return found
@@ -183,7 +183,7 @@ class Here:
         self.node = here
 
     def sweep(self) -> list[str]:
-        found = sorted(job for job in jobs_here(self._site) if _is_abandoned(job))
+        found = sorted(job for job in jobs_here(self._site) if is_abandoned(job))
         for job in found:
             with self.held(job):
                 self.take_down(job)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from admin.machines import machine_of
 from admin.managers import manager_of
-from admin.program import site_of
+from admin.program import PROGRAM, site_of
 from admin.screen import show, styled, terminal
 from admin.trial_places import Here, OnMachine, Place, new_trial
 from admin.trying import Step, Trial, Trying
@@ -20,7 +20,7 @@ from jobs.process import catch_signals
 from udi.accounts import account_of
 from udi.commandline import json_option
 from udi.config import SiteConfig
-from udi.log import plain
+from udi.log import plain, start_log
 from udi.request import job_request
 from udiroot.errors import UsageError, complain
 
@@ -83,7 +83,7 @@ def attempt(
       error       the first one; empty where all went well
 
     Exit code 0; 1 where COMMAND failed; else that of the error: 2 where the node has a job, 3 for an unknown image, 7
-    where the node could not be set up, 8 where it is not clean.
+    where the node could not be set up or a job came, 8 where it is not clean, 9 where the trial was interrupted.
     """
     site = site_of(config_path)
     _require_root(command)
@@ -92,6 +92,7 @@ def attempt(
         raise UsageError("nothing runs as root in an image", "--user names another account")
     place = _place(site, node)
     request = job_request(site, new_trial(), account, image, volumes, modules=modules)
+    start_log(site, PROGRAM, request.job)
     console = terminal()
     if not as_json:
         _say(console, f"{request.job}: {request.reference} on {place.node} as {account.name}", "head")
@@ -142,5 +143,5 @@ def _say(console: Console, text: str, kind: str) -> None:
 
 def _exit_code(trial: Trial) -> int:
     if trial.error:
-        return complain("udi-admin", trial.error)
+        return complain(PROGRAM, trial.error)
     return _COMMAND_FAILED if trial.ended and (trial.ended.exit_code or trial.ended.signal) else 0

@@ -18,7 +18,7 @@ from jobs.process import Interrupted, ignore_signals
 from udi.accounts import Account
 from udi.request import JobRequest
 from udi.sentences import sentence
-from udiroot.errors import TimedOut, UdiError
+from udiroot.errors import TimedOut, UdiError, UsageError
 
 T = TypeVar("T")
 CHECK, SET_UP, RUN, TEAR_DOWN, CHECK_AGAIN = "check", "set up", "run", "tear down", "check again"
@@ -80,11 +80,18 @@ class Trying:
                 finally:
                     ignore_signals()
                     self._step(TEAR_DOWN, lambda: place.take_down(job), str)
-            self._step(CHECK_AGAIN, place.require_free, str)
+            self._step(CHECK_AGAIN, self._nothing_left, str)
         except (UdiError, Interrupted) as error:
             ignore_signals()
             self._trial.error = self._trial.error or _as_error(error)
         return self._trial
+
+    def _nothing_left(self) -> str:
+        """A job that has come meanwhile is no fault of the trial."""
+        try:
+            return self._place.require_free()
+        except UsageError as error:
+            return error.message
 
     def _on_node(self, user: Account, command: tuple[str, ...], seconds: int) -> None:
         ready = self._step(

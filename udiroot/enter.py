@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
-_PATIENCE = 2.0
+_PATIENCE = 10.0
 _LAST_SECONDS = 1.0
 
 
@@ -53,12 +53,18 @@ def enter(
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if is_late:
         return "not ended in time, and terminated", f"signal={max(0, -code)}"
-    _require_root_of(job, uid, run)
+    if code < 0:  # perhaps by the set-up of a job, which takes the node
+        if not run.lock(min(_PATIENCE, deadline - time.monotonic())):
+            raise SetupFailed(f"a set-up or teardown of another job has ended {job}")
+        _require_root_of(job, uid, run)
     return (f"ended by signal {-code}", f"signal={-code}") if code < 0 else (f"exit code {code}", f"exit={code}")
 
 
 def _require_root_of(job: str, uid: int, run: RunDirectory) -> None:
+    """For the holder of the lock, for which the run directory may have been made."""
     record = run.read()
+    if not run.raw():
+        run.remove()
     if record is None or record.job != job:
         raise SetupFailed(f"this node no longer has the root of {job}: it has {record.job if record else 'none'}")
     if record.uid != uid:

@@ -190,3 +190,24 @@ def test_takedown_of_a_job_whose_epilog_never_ran(slurm: Slurm) -> None:
     assert admin(slurm, "n1", "takedown", "88")[0] == 3
     assert admin(slurm, "n2", "takedown", "88")[:2] == (0, "job 88: clean\n")
     assert slurm.left("n2") == []
+
+
+def test_an_image_on_this_node_without_a_job(slurm: Slurm) -> None:
+    code, out, err = admin(slurm, "n1", "try", "--json", "--node", "n1", "--user", "alice", "tiny:1", "--", "id", "-u")
+    found = json.loads(out)
+    assert (code, found["output"], found["exit_code"]) == (0, "1001\n", 0), err
+    assert [step["step"] for step in found["steps"]] == ["check", "set up", "run", "tear down", "check again"]
+    assert slurm.left("n1") == []
+    code, _, err = admin(slurm, "n1", "try", "--node", "n2", "tiny:1")
+    assert code == 2 and "this node is n1, not n2" in err
+
+
+def test_the_story_of_a_job_on_its_node(slurm: Slurm) -> None:
+    job = slurm.submit("alice", "true", "-w", "n1", "--image=tiny:1")
+    slurm.await_state(job, "COMPLETED")
+    assert wait_until(lambda: slurm.left("n1") == [], 20, 0.1)
+    code, out, err = admin(slurm, "n1", "job", "--json", job)
+    found = json.loads(out)
+    assert (code, found["user"], found["manager"]["fate"]) == (0, "alice", "ended"), err
+    assert "ran in its image and was taken down" in found["why"]["cause"] and "ms" in found["setup"]
+    assert admin(slurm, "n1", "job", "987654")[0] == 3

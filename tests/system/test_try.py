@@ -98,12 +98,18 @@ class Running:
         return self.process.returncode, out
 
 
+def test_a_command_has_its_time(cray: Cray) -> None:
+    found = attempt(cray, "--seconds", "1", "tools:1", "--", "sleep", "50", code=1)
+    assert found["signal"] == 9 and "not ended in time" in found["steps"][2]["words"]
+
+
 def test_a_job_that_arrives_takes_the_node(cray: Cray) -> None:
-    trial = Running(cray)
-    ended = cray.run("alice")
+    with cray.configured({"alps": {"fanout_deadline": 20}}):
+        trial = Running(cray)
+        ended = cray.run("alice")
+        code, said = trial.ended()
     assert (ended.status, ended.starts) == ("0", 1)
     assert sorted(ended.output.splitlines()) == expected(cray.marker("tiny:1"), 1001)
-    code, said = trial.ended()
     assert code == 7 and "no longer has the root of try." in said and "tear down" in said
     cray.assert_clean()
     assert trials(cray) == [] and "no dirty nodes" in cray.admin("status")
