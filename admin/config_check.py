@@ -19,7 +19,7 @@ from admin.access import hindrance, intruder
 from admin.machines import all_tables, machine_of
 from admin.managers import manager_of
 from admin.sitefiles import site_files
-from gateway.image.formats.squashfs import parse_compression
+from gateway.image.formats.squashfs import packers, parse_compression
 from gateway.sources.verifying import Verifier
 from gateway.wire.munge import Munge
 from jobs.tries import tries_directory
@@ -247,10 +247,13 @@ def _check_programs(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
 
 def _programs_of_gateway(site: SiteConfig) -> Mapping[str, str]:
     gateway = site.gateway
-    packers = {"gateway.tar2sqfs": gateway.tar2sqfs, "gateway.rdsquashfs": gateway.rdsquashfs}
+    makers: Mapping[str, Mapping[str, str]] = {
+        "ext4": {"gateway.mke2fs": gateway.mke2fs},
+        "squashfs": packers(gateway),
+    }
     others = {f"systems[{number}].rsync": system.rsync for number, system in enumerate(site.systems)}
     others |= {"audit.command": site.audit.command[0]} if site.audit.is_on else {}
-    return {**({"gateway.mke2fs": gateway.mke2fs} if gateway.format == "ext4" else packers), **others}
+    return {**makers.get(gateway.format, {}), **others}
 
 
 def _check_access(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:

@@ -21,7 +21,7 @@ NEW = ("bookworm", "python3,busybox-static,iproute2")
 """The system of the walk, with what the stand-ins need."""
 OLD = ("bullseye", "")
 """A system with a glibc of 2.31 and no Python."""
-_STANDINS_NEED = ("click", "lxml", "rich", "markdown_it", "mdurl", "pygments", "sh.py")
+_STANDINS_NEED = ("ClusterShell", "yaml", "click", "lxml", "rich", "markdown_it", "mdurl", "pygments", "sh")
 
 
 def tree(release: tuple[str, str]) -> Path:
@@ -53,10 +53,7 @@ def put_standins(at: Host) -> None:
     packages.mkdir(parents=True, exist_ok=True)
     libraries = Path(sysconfig.get_paths()["purelib"])
     for name in _STANDINS_NEED:
-        if (libraries / name).is_dir():
-            shutil.copytree(libraries / name, packages / name)
-        else:
-            shutil.copy(libraries / name, packages)
+        shutil.copytree(libraries / name, packages / name)
     source = Path(xcsim.__path__[0]).parent
     for package in ("xcsim", "udi", "udiroot"):
         copy_package(str(source / package), packages)
