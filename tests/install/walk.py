@@ -1,8 +1,9 @@
-"""A walk through docs/install.md: its own commands, one after another, on a fresh Debian system whose only network is
-the loopback interface and that has nothing of ours but the bundle, from unpacking it to the output of a job in an image.
+"""A walk through docs/install.md: its own commands, one after another, on a fresh Debian system that has no network but
+the loopback interface, and nothing of ours but the bundle: from unpacking it to the output of a job in an image.
 
-Torque's and Cray's programs are xcsim's, which were installed before. Nothing is changed in what the page says but one
-command: there is no systemd, so the unit that is enabled is started as it says itself.
+Torque's and Cray's programs are xcsim's, which were installed before. Two things differ from what the page says: there
+is no systemd, so the unit that is enabled is started as it says itself; and simulated nodes have their number in another
+file than Cray's, which the configuration names.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pytest
 from slurmsim.host import Host
 from tests.install import fresh
 from tests.install.page import CHOICES, Block, blocks
+from xcsim.initramfs import NID_FILE
 from xcsim.processes import wait_until
 
 _BUNDLE = "shifter-xc-*.tar.gz*"
@@ -33,23 +35,29 @@ class Walker:
 
     host: Host
     gateway: subprocess.Popen[str] | None = None
+    configuration: str = ""
     job: str = ""
 
     def follow(self, block: Block) -> str:
         """Run one block; what it printed."""
         if block.path:
-            return self._as(
-                "root", f"mkdir -p /etc/udi; cat >> {block.path} <<'END-OF-FILE'\n{block.text}\nEND-OF-FILE\n"
-            )
+            self.configuration += block.text + "\n"
+            return self._write(block.path, _with_nid_file(self.configuration))
         if block.text.startswith(_ENABLE):
             self._start_unit(block.text.removeprefix(_ENABLE).strip())
             return ""
         if "after-job" in block.words:
-            fresh.run(self.host, f"{_XCSIM} wait {self.job}")
+            fresh.run(self.host, f"{_XCSIM} wait --timeout {_SECONDS} {self.job} || {{ {_XCSIM} log; exit 1; }} >&2")
         said = self._as("alice" if "user" in block.words else "root", block.text)
         if "qsub" in block.text:
             self.job = said.strip().splitlines()[-1]
         return said
+
+    def _write(self, path: str, text: str) -> str:
+        name = shlex.quote(path)
+        return self._as(
+            "root", f"mkdir -p $(dirname {name}); printf %s {shlex.quote(text)} > {name}; chmod 0644 {name}"
+        )
 
     def _as(self, user: str, script: str) -> str:
         return fresh.run(self.host, f"{_XCSIM} run --user {user} /bin/sh -ec {shlex.quote(script)}").stdout
@@ -63,13 +71,21 @@ class Walker:
         user = service["User"]
         for parent, key in (("/run", "RuntimeDirectory"), ("/var/lib", "StateDirectory")):
             self._as("root", f"install -d -o {user} -g {user} {parent}/{service[key]}")
-        command = f"{_XCSIM} run --user {user} {service['ExecStart']}"
+        account = f"setpriv --reuid={user} --regid={user} --init-groups"
+        command = f"{_XCSIM} run --user root {account} {service['ExecStart']}"
         self.gateway = self.host.popen(
             ["/bin/sh", "-c", f"exec {command}"], env=fresh.ENVIRONMENT, stdin=subprocess.DEVNULL
         )
         sock = f"/run/{service['RuntimeDirectory']}/gateway.sock"
         probe = f"{_XCSIM} run --user root test -S {sock}"
         assert wait_until(lambda: fresh.run(self.host, probe, check=False).returncode == 0, _SECONDS, 0.2)
+
+
+def _with_nid_file(configuration: str) -> str:
+    key = f'nid_file = "{NID_FILE}"\n'
+    if "[node]\n" in configuration:
+        return configuration.replace("[node]\n", f"[node]\n{key}")
+    return f"{configuration}\n[node]\n{key}"
 
 
 def bundle() -> list[Path]:
