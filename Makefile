@@ -72,7 +72,7 @@ test-faults: root setup mpich ## kill and fail the node software at every point,
 		tests/slurm/test_scripts_outside.py
 
 test-install: root setup bundle rpm ## walk through docs/install.md on fresh Debian systems that have no network, from the bundle and RPMs (root)
-	$(BIN)/python -m pytest -rP tests/install/walk.py
+	$(BIN)/python -m pytest tests/install/walk.py tests/install/old_host.py tests/install/packages.py
 
 bench: root setup $(CACHE)/pynamic-packages ## print the figures that the README quotes (root)
 	$(BIN)/python -m benchmarks.setup
