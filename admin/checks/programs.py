@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from admin.access import hindrance, intruder
 from admin.checks.accounts import gateway_works_here, known_store_account
 from admin.checks.check import Check, Finding, fine, warning, wrong
+from gateway.image.formats.squashfs import packers
 from udi.command import run
 from udi.config import SiteConfig
 from udiroot.errors import UdiError
@@ -101,12 +102,12 @@ def _gateway_runs(site: SiteConfig) -> Iterator[Finding]:
 
 def _programs_of_gateway(site: SiteConfig) -> Mapping[str, str]:
     gateway = site.gateway
-    packers = {"gateway.tar2sqfs": gateway.tar2sqfs, "gateway.rdsquashfs": gateway.rdsquashfs}
+    makers = {"ext4": {"gateway.mke2fs": gateway.mke2fs}, "squashfs": packers(gateway)}
     others = {f"systems[{number}].rsync": system.rsync for number, system in enumerate(site.systems)}
     others |= {"gateway.worker_prefix": gateway.worker_prefix[0]} if gateway.worker_prefix else {}
     others |= {"audit.command": site.audit.command[0]} if site.audit.is_on else {}
     others |= {"gateway.worker_prefix": gateway.worker_prefix[0]} if gateway.worker_prefix else {}
-    return {**({"gateway.mke2fs": gateway.mke2fs} if gateway.format == "ext4" else packers), **others}
+    return {**makers.get(gateway.format, {}), **others}
 
 
 def _python(site: SiteConfig) -> Asked:
@@ -117,8 +118,8 @@ def _gateways(site: SiteConfig) -> Iterator[Asked]:
     gateway = site.gateway
     kinds = {gateway.format, *gateway.user_formats}
     if "squashfs" in kinds:
-        for key in ("tar2sqfs", "rdsquashfs"):
-            yield Asked(f"gateway.{key}", getattr(gateway, key), ("--version",), (1, 0), "install squashfs-tools-ng")
+        for key, program in packers(gateway).items():
+            yield Asked(key, program, ("--version",), (1, 0), "install squashfs-tools-ng")
     if "ext4" in kinds:
         yield Asked("gateway.mke2fs", gateway.mke2fs, ("-V",), (1, 43), "install e2fsprogs")
     yield Asked("gateway.qemu_img", gateway.qemu_img, ("--version",), (2, 0), "install qemu-utils")
