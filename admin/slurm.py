@@ -57,6 +57,10 @@ class Slurm:
         wanted = ", ".join(f"{name}={value}" for name, value in slurm_conf(self._site).items())
         return [f"slurm.conf needs {wanted}; restart slurmctld and each slurmd (see docs/install-slurm.md)"]
 
+    def callers(self, prefix: str) -> list[str]:
+        """slurm.conf is the site's: a Prolog that is missing drains each node that starts a job."""
+        return list(SlurmSetup(self._site).callers()) if not prefix else []
+
     def programs(self) -> Mapping[str, str]:
         return programs(self._site)
 

@@ -66,6 +66,13 @@ class SlurmSetup:
         if "tmpfs" in given.get("jobcontainertype", ""):
             yield "slurm.conf: JobContainerType=job_container/tmpfs has not been tested with images"
 
+    def callers(self) -> Iterator[str]:
+        """Parameters of slurm.conf by which Slurm runs our hooks."""
+        given = self._given()
+        for name, wanted in slurm_conf(self._site).items():
+            if name in _PROGRAMS and _calls(given.get(name.lower(), ""), wanted):
+                yield f"{name} of slurm.conf runs {wanted}: change it, and run scontrol reconfigure"
+
     def _plugin_errors(self) -> Iterator[UdiError]:
         """It is loaded into a process of root's."""
         path = self._settings.plugin

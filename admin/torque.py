@@ -42,6 +42,9 @@ class Torque:
     def advice(self) -> list[str]:
         return []
 
+    def callers(self, prefix: str) -> list[str]:
+        return []
+
     def programs(self) -> Mapping[str, str]:
         return torque_hooks.site_files.programs(self._site)
 
