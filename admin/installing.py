@@ -154,7 +154,8 @@ def _blocked(file: SiteFile, prefix: str) -> NotPermitted | None:
 
 
 def _not_ours(path: str, remedy: str = "") -> NotPermitted:
-    return NotPermitted(f"{path} was not installed by shifter-xc", remedy or _MOVE.format(path=shlex.quote(path)))
+    hint = (remedy or _MOVE).format(path=shlex.quote(path))
+    return NotPermitted(f"{path} was not installed by shifter-xc", hint)
 
 
 def _foreign(file: SiteFile, path: str) -> NotPermitted | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from admin.status import Jobs, jobs_of_host
 from jobs.deadlines import require_fitting
 from jobs.takedown import take_down
 from jobs.tries import forget_hold, holds
+from torque_hooks.chain import HOOKS, directory_of, examine, strangers
 from torque_hooks.held import fates
 from torque_hooks.settings import DEFAULT_PROLOGALARM, TorqueConfig
 from udi.command import Deadline
@@ -40,10 +42,19 @@ class Torque:
         return {}
 
     def advice(self) -> list[str]:
-        return []
+        return self._unused()
 
     def callers(self, prefix: str) -> list[str]:
-        return []
+        """Programs that a chain runs, and a submit filter that runs ours."""
+        torque = self._site.table(TorqueConfig)
+        below = dataclasses.replace(torque, mom_priv=prefix + torque.mom_priv)
+        found = [
+            f"{', '.join(programs)} of {directory} would not run any more: put a hook of your own in the place of"
+            f" {directory.removesuffix('.d')}, or move them away"
+            for directory, programs in strangers(below)
+            if programs and torque.chain
+        ]
+        return [*found, *torque_hooks.site_files.filters_that_call(self._site, prefix)]
 
     def programs(self) -> Mapping[str, str]:
         return torque_hooks.site_files.programs(self._site)
@@ -64,6 +75,11 @@ class Torque:
                 f" {torque.epilogue_deadline} and {machine.fanout_deadline} seconds"
             )
         yield from self._alarm_errors(torque)
+        if torque.chain and os.path.isdir(torque.mom_priv):
+            for name in HOOKS:
+                found = examine(directory_of(torque, name))
+                for words in found.refused:
+                    yield ConfigError(f"{site.path}: torque.chain: {words}", "until then no job of this host starts")
 
     def _alarm_errors(self, torque: TorqueConfig) -> Iterator[UdiError]:
         """Torque's own limit, where this host has a MOM."""
@@ -88,7 +104,22 @@ class Torque:
             )
 
     def remarks(self) -> list[str]:
-        return []
+        torque = self._site.table(TorqueConfig)
+        directories = [directory_of(torque, name) for name in HOOKS]
+        found = {path: examine(path) for path in directories if torque.chain and os.path.isdir(path)}
+        passed = [
+            f"{path} has {name}, which does not run" for path, chain in found.items() for name in chain.passed_over
+        ]
+        return passed + self._unused()
+
+    def _unused(self) -> list[str]:
+        """A directory of programs that nothing runs, since there is no chain."""
+        torque = self._site.table(TorqueConfig)
+        return [
+            f"{directory} has {', '.join(programs)}, which nothing of ours runs: torque.chain is not set"
+            for directory, programs in strangers(torque)
+            if programs and not torque.chain
+        ]
 
     def jobs(self, machine: Machine) -> Jobs:
         """Held ones are those that are still held, as Torque says; of those that it no longer has, nothing is kept."""

@@ -43,7 +43,8 @@ def uninstall(config_path: str, root: str, dry_run: bool, force: bool) -> None:
     removal = planned_removal(prefix, Record.read(prefix), files, site.install.zip)
     if removal.steps and not force:
         _require_unused(
-            [*callers(prefix, files), *manager.callers(prefix)], [] if prefix else _jobs(site, manager, machine)
+            [*callers(prefix, files), *manager.callers(prefix)],
+            [] if prefix else jobs_in_the_way(site, manager, machine),
         )
     if dry_run:
         for step in removal.steps:
@@ -72,7 +73,7 @@ def _require_unused(calling: list[str], jobs: list[str]) -> None:
         raise NotPermitted("; ".join(calling), "then uninstall again")
 
 
-def _jobs(site: SiteConfig, manager: Manager, machine: Machine) -> list[str]:
+def jobs_in_the_way(site: SiteConfig, manager: Manager, machine: Machine) -> list[str]:
     """Jobs and sessions that have a root, and what could not be read."""
     try:
         found = manager.jobs(machine)
