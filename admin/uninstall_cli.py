@@ -42,10 +42,8 @@ def uninstall(config_path: str, root: str, dry_run: bool, force: bool) -> None:
     files = site_files(site, machine, config_path)
     removal = planned_removal(prefix, Record.read(prefix), files, site.install.zip)
     if removal.steps and not force:
-        _require_unused(
-            [*callers(prefix, files), *manager.callers(prefix)],
-            [] if prefix else jobs_in_the_way(site, manager, machine),
-        )
+        jobs = [] if prefix else jobs_in_the_way(site, manager, machine)
+        _require_unused([*callers(prefix, files), *manager.callers(prefix)], jobs)
     if dry_run:
         for step in removal.steps:
             click.echo(f"would remove {step}")

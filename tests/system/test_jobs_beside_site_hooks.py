@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.system.cray import MOM_PRIV, TORQUE_CFG, A, Cray
+from tests.system.scripts import ranks
 from xcsim.processes import wait_until
 
 ADMIN = "import sys; from admin.cli import main; sys.exit(main())"
-WAITS = "until [ -e /home/alice/go ]; do sleep 0.1; done; aprun -n 1 -b /bin/cat /etc/image\n"
+WAITS = "until [ -e /home/alice/go ]; do sleep 0.1; done\n" + ranks(1)
 LOG = "/var/spool/site.log"
 
 
@@ -157,8 +158,8 @@ def test_uninstalling_leaves_nothing_and_waits_for_jobs(cray: Cray) -> None:
         left = tree(cray)
         assert not [path for path, what in left.items() if "installed by shifter-xc" in what], told
         assert not [path for path, what in left.items() if "shifter-xc" in what and "udi.toml" not in path]
-        names = {os.path.basename(path) for path in left}
-        assert not {"udi.zip", "udi-admin", "prologue", "installed.json"} & names
+        names = ("udi.zip", "udi-admin", "prologue", "epilogue", "udi.sh", "installed.json")
+        assert [path for path in left if os.path.basename(path) in names] == []
         roots = cray.machine.path("/etc/opt/cray/cnrte/roots.conf")
         assert not roots.exists() or "UDI" not in roots.read_text()
         plain = cray.run("alice", "aprun -n 1 /bin/true\n", image="", nodes=1)

@@ -121,17 +121,13 @@ def test_a_dry_run_changes_nothing(cray: StandIns, tree: Tree, capsys: pytest.Ca
     told = capsys.readouterr().out
     assert tree.picture() == before
     assert admin(cray, "uninstall", "--root", str(tree.root)) == 0
-    assert [
-        line.replace("removed", "would remove") for line in capsys.readouterr().out.splitlines()
-    ] == told.splitlines()
+    assert capsys.readouterr().out.replace("removed /", "would remove /") == told
 
 
 def test_what_another_configuration_placed_goes_too(cray: StandIns, tree: Tree) -> None:
     assert admin(cray, "install", "--root", str(tree.root)) == 0
     text = cray.config_path.read_text()
-    cray.config_path.write_text(
-        text.replace("[install]\n", '[install]\nbin = "/usr/local/udi"\nprofile = "/etc/x.d"\n')
-    )
+    cray.config_path.write_text(text.replace("[install]\n", '[install]\nbin = "/usr/local/udi"\nprofile = "/etc/x"\n'))
     assert admin(cray, "install", "--root", str(tree.root)) == 0
     assert admin(cray, "uninstall", "--root", str(tree.root)) == 0
     assert tree.picture() == {}
