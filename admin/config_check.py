@@ -163,6 +163,17 @@ def _check_chos(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
     yield from map_and_errors(site)[1]
 
 
+def _check_metrics(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
+    """The directory is node_exporter's, so it is not ours to make."""
+    path = site.metrics.directory
+    if not path:
+        return
+    if not os.path.isdir(path):
+        yield _error(site, f"metrics.directory: {path} is not a directory on this host")
+    elif os.stat(path).st_mode & stat.S_IWOTH:
+        yield _error(site, f"metrics.directory: anybody may write {path}", f"chmod o-w {path}")
+
+
 def _check_files(site: SiteConfig, machine: Machine) -> Iterator[UdiError]:
     yield from _raised(lambda: node_templates(site))
     yield from _raised(lambda: site_files(site, machine, site.path))
@@ -303,6 +314,7 @@ _CHECKS = (
     _check_chos,
     _check_audit,
     _check_files,
+    _check_metrics,
     _check_places,
     _check_programs,
     _check_access,

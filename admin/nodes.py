@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from jobs import metrics
 from nodehealth import check
 from nodehealth.out_of_service import take_out_of_service
 from nodehealth.recovery import recover
@@ -25,10 +26,12 @@ def check_node(site: SiteConfig, machine: Machine) -> int:
 def recover_nodes(site: SiteConfig, machine: Machine, text: str) -> None:
     """Bring the nodes of `text` back and print a line for each. Raises TeardownIncomplete where one is not clean."""
     failed = []
+    metrics.start_metrics(site)
     for recovery in recover(site, machine, machine.parse_nodes(text), Deadline(3 * machine.fanout_deadline)):
         if recovery.problem:
             failed.append(recovery.node)
         click.echo(f"{recovery.node}: {recovery.problem or 'clean and up'}")
+    metrics.publish(site)  # fewer nodes are dirty now, and no hook may run for a while
     if failed:
         raise TeardownIncomplete(f"{folded(failed)} not brought back into service")
 
@@ -37,5 +40,7 @@ def mark_nodes(site: SiteConfig, machine: Machine, text: str, reason: str) -> No
     """Take the nodes of `text` out of service for an operator's reason. Raises UpstreamFailed, TimedOut."""
     nodes = machine.parse_nodes(text)
     deadline = Deadline(2 * machine.command_deadline)
+    metrics.start_metrics(site)
     take_out_of_service(site, machine, _BY_HAND, dict.fromkeys(nodes, reason), deadline)
+    metrics.publish(site)
     click.echo(f"{folded(nodes)} admindown: {reason}")

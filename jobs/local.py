@@ -26,6 +26,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from jobs import metrics
 from udi import durable
 from udi.command import Deadline, run
 from udi.config import SiteConfig
@@ -131,6 +132,7 @@ class LocalJob:
         from jobs.image import choose_image  # the store and templates are slow to import, and a teardown needs neither
         from udi.planning import make_plan
 
+        began = time.monotonic()
         choice = choose_image(self._site, request, marks_use=nodes[0].node.name == here)
         plan = make_plan(self._site, request, choice.facts, _Names(), nodes, binds=choice.binds)
         try:
@@ -147,6 +149,7 @@ class LocalJob:
                 why = f"{_words(error)}; and undoing it failed: {second.message}"
                 raise TeardownIncomplete(why, jobs=(self.job,)) from error
             raise
+        metrics.observe(metrics.JOB_SETUP, [time.monotonic() - began])
         return Root(self._site.node.root, label, choice.facts.id, choice.notice)
 
     def take_down(self, deadline: Deadline) -> None:
@@ -164,9 +167,13 @@ class LocalJob:
         self._forget_down()
 
     def _tear_down(self, deadline: Deadline) -> None:
+        began = time.monotonic()
         nonce = secrets.token_hex(16)
         report = self._run_here([with_nonce(word, nonce) for word in self._kept_down()], nonce, deadline)
         _log.info("teardown: %d ms, %s", report.milliseconds, report.words)
+        metrics.observe(metrics.JOB_TEARDOWN, [time.monotonic() - began])
+        metrics.observe_nodes(metrics.NODE_TEARDOWN, [report])
+        metrics.count(metrics.ENDS, "clean" if report.ok else "dirty")
         if not report.ok:
             raise TeardownIncomplete(report.words or "failed without a message", jobs=(self.job,), left=report.left)
         if self.is_left:
@@ -229,6 +236,7 @@ class LocalJob:
         if not report.ok:
             raise _error(report)
         _log.info("setup: %d ms", report.milliseconds)
+        metrics.observe_nodes(metrics.NODE_SETUP, [report])
 
     def _run_here(self, command: Sequence[str], nonce: str, deadline: Deadline) -> NodeReport:
         """Raises SetupFailed where the software made no report."""

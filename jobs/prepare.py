@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jobs import metrics
 from jobs.image import Choice, choose_image
 from jobs.planfile import as_node_sees, new_plan_path, write_plan
 from jobs.state import PLANNED, READY, SETTING_UP, JobDirectory, JobState
@@ -76,6 +77,7 @@ class _Preparation:
         self._directory = JobDirectory(site, request.job)
 
     def run(self, hosts: Sequence[Host], known: str) -> Prepared:
+        began = time.monotonic()
         with self._directory.locked(self._deadline):
             try:
                 self._clear_remains()
@@ -84,7 +86,9 @@ class _Preparation:
                 if not allocation.nodes:
                     _log.info("no compute nodes: nothing to set up for %s", self._request.reference)
                     return Prepared()
-                return self._set_up(choice, allocation)
+                prepared = self._set_up(choice, allocation)
+                metrics.observe(metrics.JOB_SETUP, [time.monotonic() - began])
+                return prepared
             finally:
                 self._directory.remove_if_over()
 
@@ -138,6 +142,7 @@ class _Preparation:
         share = Deadline(self._deadline.left() * _SETUP_SHARE)
         try:
             result = machine.run(state.nodes, command_line, nonce, share, self._directory.path)
+            metrics.observe_nodes(metrics.NODE_SETUP, result.reports.values())
         except UpstreamFailed:
             self._directory.save(state)  # nothing was run anywhere, so no node needs teardown, or suspicion
             raise

@@ -7,7 +7,6 @@ needs nothing else: not the workload manager, not the machine, not the plan.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import shutil
@@ -55,9 +54,8 @@ class JobState:
 
     def as_json(self) -> dict[str, Any]:
         """What people and their programs are shown; the nodes by their names."""
-        shown = dataclasses.asdict(self) | {"nodes": [node.name for node in self.nodes]}
-        del shown["teardown"]
-        return shown
+        kept = {name: value for name, value in vars(self).items() if name != "teardown"}
+        return kept | {"nodes": [node.name for node in self.nodes]}  # dataclasses.asdict would copy each node
 
 
 class JobDirectory:

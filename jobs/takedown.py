@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from jobs import metrics
 from jobs.planfile import remove_plan
 from jobs.state import PLANNED, READY, TAKING_DOWN, JobDirectory, JobState
 from nodehealth.out_of_service import leave_in_service, take_out_of_service, too_many
@@ -80,6 +81,8 @@ def take_down_locked(
     done = _tear_down(site, machine, state, directory.path, deadline) if touched else Takedown()
     dirty, spared = done.dirty, done.spared
     error = _out_of_service(site, machine, state.job, dirty, spared, deadline)
+    if touched:
+        metrics.count(metrics.ENDS, "dirty" if dirty else "clean")
     if all(has_record(site, node) for node in dirty):
         directory.forget()
     if touched:
@@ -122,6 +125,7 @@ def _drop_plan(site: SiteConfig, state: JobState) -> None:
 
 def _tear_down(site: SiteConfig, machine: Machine, state: JobState, directory: str, deadline: Deadline) -> Takedown:
     """Run the teardown on all nodes."""
+    began = time.monotonic()
     nonce = secrets.token_hex(16)
     time_for_marking = min(machine.command_deadline, deadline.left() / 4)
     enough = Deadline(deadline.left() - time_for_marking)
@@ -133,6 +137,8 @@ def _tear_down(site: SiteConfig, machine: Machine, state: JobState, directory: s
         # Nothing was run, on no node, so it is no fault of the nodes.
         why = f"teardown of job {state.job} not run: {error.message}"
         return Takedown(dict.fromkeys(state.nodes, why), spared=error.message)
+    metrics.observe(metrics.JOB_TEARDOWN, [time.monotonic() - began])
+    metrics.observe_nodes(metrics.NODE_TEARDOWN, result.reports.values())
     for node, report in result.reports.items():
         level = logging.DEBUG if report.words == "clean" else logging.INFO
         _log.log(level, "teardown: %s: %d ms, %s", node, report.milliseconds, report.words)
@@ -150,6 +156,7 @@ def _out_of_service(
             leave_in_service(site, job, dirty, f"teardown of job {job}: {spared}")
         else:
             take_out_of_service(site, machine, job, dirty, Deadline(max(5.0, deadline.left())))
+            metrics.count(metrics.TAKEN_OUT, by=len(dirty))
     except UdiError as error:
         if not isinstance(error, NotRecorded) or spared:
             _log.error("%s could not be %s: %s", folded(dirty), _WANTED[bool(spared)], error.message)

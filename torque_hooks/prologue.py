@@ -14,6 +14,7 @@ import stat
 import sys
 from collections.abc import Callable, Sequence
 
+from jobs import metrics
 from jobs.deadlines import require_fitting
 from jobs.prepare import prepare
 from jobs.process import Interrupted, Orphaned, catch_signals, clean_process, end_with, ignore_signals, pause
@@ -81,13 +82,17 @@ def _run(machine_of: Callable[[SiteConfig], Machine], arguments: Sequence[str], 
         config, arguments = config_and_rest(arguments)
         site = load(config)
         start_log(site, PROGRAM, arguments[0] if arguments else "")
+        metrics.start_metrics(site)
         call = prologue_call(arguments)
         torque, machine = site.table(TorqueConfig), machine_of(site)
         require_fitting(site, machine, torque.prologue_deadline, "torque.prologue_deadline")
         catch_signals(torque.prologue_deadline + _BACKSTOP_SECONDS)
     except (Exception, Interrupted) as error:  # noqa: BLE001 - by Python's own exit code, 1, Torque would delete the job
-        return _not_begun(site, arguments, answer, _as_error(error))
-    return _Start(site, torque, machine, call, answer).run()
+        code = _not_begun(site, arguments, answer, _as_error(error))
+    else:
+        code = _Start(site, torque, machine, call, answer).run()
+    metrics.publish(site)
+    return code
 
 
 class _Unheard(TimedOut):
@@ -118,7 +123,10 @@ def _not_begun(site: SiteConfig, arguments: Sequence[str], answer: bytes, error:
     if not answer and len(arguments) == 8 and _shows_no_image(arguments[7]):
         return RUN
     report(PROGRAM, f"{sentence(error)} [site error (not your job's fault)]")
-    pause(REQUEUE_PAUSE if not _held_unread(site, arguments, error) else 0.0)
+    is_held = _held_unread(site, arguments, error)
+    metrics.failed("start", error)
+    metrics.started("held" if is_held else "requeued")
+    pause(0.0 if is_held else REQUEUE_PAUSE)
     return REQUEUE
 
 
@@ -181,6 +189,7 @@ class _Start:
         pin = find_pin(site.registry, text)
         request = requested(site, job.id, _account(call.user), job.variables, pin, carried_text(text))
         prepared = prepare(site, self._machine, request, job.hosts, self._deadline)
+        metrics.started("ready")
         self._forget()
         if prepared.notice:
             report(PROGRAM, prepared.notice)
@@ -198,6 +207,7 @@ class _Start:
         code = prologue_code(error)
         message = sentence(error)
         _log.error("start failed, exit code %d: %s", code, message)
+        metrics.failed("start", error)
         if isinstance(error, _Unheard):
             return code
         wait = 0.0
@@ -206,6 +216,7 @@ class _Start:
             message = f"{message} [site error (not your job's fault); {fate}]"
         report(PROGRAM, message)
         if code == ABORT:
+            metrics.started("refused")
             self._forget()
             if self._job is not None:
                 append_for(self._job, _account(self._call.user), PROGRAM, message)
@@ -219,6 +230,7 @@ class _Start:
         (torque-reference h). A job that is held does not start.
         """
         verdict = hold_after_tries(self._site, Torque(self._torque), self._call.job, self._torque.max_starts, error)
+        metrics.started("held" if verdict.held else "requeued")
         if verdict.held:
             return f"job held after {counted(verdict.failures, 'failed start')}", 0.0
         seconds = self._torque.requeue_pause * 2.0 ** min(verdict.failures - 1, 10)

@@ -99,12 +99,14 @@ class Answers:
         self._logged = 0
         self._ends: dict[Node, _Exit] = {}
         self._nameless: list[str] = []
+        self._answered: set[Node] = set()
+        """The nodes of `reports` and `_ends`: counted with each line, of which there are many."""
         self.reports: dict[Node, NodeReport] = {}
 
     @property
     def complete(self) -> bool:
         """Whether every node has made a report, or can make none any more."""
-        return len(self.reports.keys() | self._ends.keys()) == len(self.asked)
+        return len(self._answered) == len(self.asked)
 
     def read(self, line: str, source: Node | None = None) -> bool:
         """Take in one line of output; True once nothing more can come.
@@ -126,6 +128,7 @@ class Answers:
             earlier = self.reports.get(node)
             if earlier is None or earlier.ok:
                 self.reports[node] = report
+                self._answered.add(node)
         elif report.node == UNKNOWN_NODE and not report.ok:
             self._take_end(_Exit(UNKNOWN_NODE, str(report.code), False, report.words), source)
 
@@ -133,6 +136,7 @@ class Answers:
         node = source if source is not None and end.node in _UNKNOWN else self._node(end.node, source)
         if node is not None and node in self._members:
             self._ends.setdefault(node, end)
+            self._answered.add(node)
         elif end.node in _UNKNOWN and not end.started:
             self._nameless.append(str(end))
 

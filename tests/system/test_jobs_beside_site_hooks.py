@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,7 +136,7 @@ def tree(cray: Cray) -> dict[str, str]:
             if path.is_symlink() or path.is_file() or path.is_dir():
                 content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else b""
                 found[str(path)] = f"{path.lstat().st_mode:o} {content!r}"
-    return {path: what for path, what in found.items() if "/lib/" not in path and "/jobs" not in path}
+    return {path: what for path, what in found.items() if not re.search("/(lib|venv|jobs)(/|$)", path)}
 
 
 def test_uninstalling_leaves_nothing_and_waits_for_jobs(cray: Cray) -> None:
