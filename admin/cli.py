@@ -12,15 +12,17 @@ from admin.checks import report
 from admin.chos import chos
 from admin.config_check import read_subject, rows_of_errors
 from admin.example import example
-from admin.installing import built, install_programs, install_sshd, planned, render_below
+from admin.installed import Record
+from admin.installing import built, install_programs, planned, render_below, sshd_programs
 from admin.job_cli import job
 from admin.machines import machine_of
 from admin.managers import manager_of
 from admin.program import PROGRAM, site_of
 from admin.sitefiles import site_files
+from admin.software import install_software
 from admin.status_cli import status
 from admin.try_cli import attempt
-from udi import nodezip
+from admin.uninstall_cli import uninstall
 from udi.commandline import config_option, json_option, run, version_option
 from udi.config import load
 from udiroot.errors import ConfigError, UsageError, complain
@@ -35,7 +37,7 @@ def cli(context: click.Context, config_path: str) -> None:
     context.obj = os.path.abspath(config_path)
 
 
-for command in (attempt, chos, job, status):
+for command in (attempt, chos, job, status, uninstall):
     cli.add_command(command)
 
 
@@ -97,13 +99,15 @@ def install(config_path: str, root: str) -> None:
     manager = manager_of(site)
     programs = {"udi-run": built(site.install.udi_run_built, "install.udi_run_built", "udi-run")}
     plan = planned(prefix, site_files(site, machine_of(site), config_path))
-    # The hooks come last, since what they tell the nodes' software must be known to it; so do lines that load programs.
-    nodezip.build(site, prefix + site.install.zip, programs)
-    others = install_programs(prefix, manager.built())
+    others = dict(manager.built())
     if site.ssh.enabled or os.path.isdir(site.install.ssh_built):
-        others += install_sshd(site.install.ssh_built, prefix + site.install.ssh)
+        others |= sshd_programs(site.install.ssh_built, site.install.ssh)
+    Record.read(prefix).with_installation(prefix, plan.placed, others, site.install.zip).write(prefix)
+    # The hooks come last, since what they tell the nodes' software must be known to it; so do lines that load programs.
+    changed = install_software(site, prefix + site.install.zip, programs)
+    changed += install_programs(prefix, others)
     done = plan.put()
-    for path in [*done.changed, *others, prefix + site.install.zip]:
+    for path in [*done.changed, *changed]:
         click.echo(path)
     for advice in done.advice + manager.advice():
         click.echo(f"{PROGRAM}: to do: {advice}", err=True)

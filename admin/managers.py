@@ -30,6 +30,10 @@ class Manager(Protocol):
     def advice(self) -> list[str]:
         """What a person must do after an installation, a sentence each."""
 
+    def callers(self, prefix: str) -> list[str]:
+        """What of the site's own, below `prefix`, needs ours and would fail without, beyond hooks that call ours: a
+        sentence each, with what to do."""
+
     def programs(self) -> Mapping[str, str]:
         """The programs that a host with its hooks needs: key of the configuration → path."""
 

@@ -14,6 +14,7 @@ import click
 import admin.checks.slurm
 from admin.asked import Asked
 from admin.checks.check import Check
+from admin.checks.slurm import SlurmSetup
 from admin.installing import built
 from admin.nodes import check_node, mark_nodes, probe_nodes, probe_this_node, recover_nodes
 from admin.slurm_job import asked
@@ -59,6 +60,10 @@ class Slurm:
         """slurm.conf is the site's own: what it must have is said, and checked by `check-config`."""
         wanted = ", ".join(f"{name}={value}" for name, value in slurm_conf(self._site).items())
         return [f"slurm.conf needs {wanted}; restart slurmctld and each slurmd (see docs/install-slurm.md)"]
+
+    def callers(self, prefix: str) -> list[str]:
+        """slurm.conf is the site's: a Prolog that is missing drains each node that starts a job."""
+        return list(SlurmSetup(self._site).callers()) if not prefix else []
 
     def programs(self) -> Mapping[str, str]:
         return programs(self._site)

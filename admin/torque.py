@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import admin.checks.torque
@@ -13,6 +14,7 @@ from admin.status import Jobs, jobs_of_host
 from admin.torque_job import asked
 from jobs.takedown import take_down
 from jobs.tries import forget_hold, holds
+from torque_hooks.chain import strangers
 from torque_hooks.held import fates
 from torque_hooks.settings import TorqueConfig
 from udi.command import Deadline
@@ -39,7 +41,19 @@ class Torque:
         return {}
 
     def advice(self) -> list[str]:
-        return []
+        return self._unused()
+
+    def callers(self, prefix: str) -> list[str]:
+        """Programs that a chain runs, and a submit filter that runs ours."""
+        torque = self._site.table(TorqueConfig)
+        below = dataclasses.replace(torque, mom_priv=prefix + torque.mom_priv)
+        found = [
+            f"{', '.join(programs)} of {directory} would not run any more: put a hook of your own in the place of"
+            f" {directory.removesuffix('.d')}, or move them away"
+            for directory, programs in strangers(below)
+            if programs and torque.chain
+        ]
+        return [*found, *torque_hooks.site_files.filters_that_call(self._site, prefix)]
 
     def programs(self) -> Mapping[str, str]:
         return torque_hooks.site_files.programs(self._site)
@@ -56,6 +70,15 @@ class Torque:
 
     def probe(self, machine: Machine, nodes: str, facts: Mapping[str, str]) -> FanOutResult:
         return probe_nodes(self._site, machine, nodes, facts)
+
+    def _unused(self) -> list[str]:
+        """A directory of programs that nothing runs, since there is no chain."""
+        torque = self._site.table(TorqueConfig)
+        return [
+            f"{directory} has {', '.join(programs)}, which nothing of ours runs: torque.chain is not set"
+            for directory, programs in strangers(torque)
+            if programs and not torque.chain
+        ]
 
     def jobs(self, machine: Machine) -> Jobs:
         """Held ones are those that are still held, as Torque says; of those that it no longer has, nothing is kept."""

@@ -24,7 +24,7 @@ from nodehealth.records import forget_proved_clean
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.fanout import FanOutResult
-from udi.nodecommand import setup_command
+from udi.nodecommand import kept_teardown, setup_command
 from udi.nodes import Node, folded, grouped
 from udi.planning import make_plan
 from udi.platform import Allocation, Host, Machine
@@ -124,6 +124,7 @@ class _Preparation:
             plan=new_plan_path(site, request.job),
             phase=PLANNED,
             since=int(time.time()),
+            teardown=kept_teardown(site, self._machine.identity_file(), request.job),
         )
         self._directory.save(state)
         try:

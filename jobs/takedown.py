@@ -22,7 +22,7 @@ from nodehealth.out_of_service import leave_in_service, take_out_of_service, too
 from nodehealth.records import NotRecorded, has_record
 from udi.command import Deadline
 from udi.config import SiteConfig
-from udi.nodecommand import teardown_command
+from udi.nodecommand import teardown_command, with_nonce
 from udi.nodes import Node, folded
 from udi.platform import Machine
 from udiroot.entered import UNREAD
@@ -130,7 +130,8 @@ def _tear_down(site: SiteConfig, machine: Machine, state: JobState, directory: s
     time_for_marking = min(machine.command_deadline, deadline.left() / 4)
     enough = Deadline(deadline.left() - time_for_marking)
     try:
-        command_line = teardown_command(site, machine.identity_file(), state.job, nonce)
+        kept = with_nonce(state.teardown, nonce)
+        command_line = kept or teardown_command(site, machine.identity_file(), state.job, nonce)
         result = machine.run(state.nodes, command_line, nonce, enough, directory)
     except UdiError as error:
         # Nothing was run, on no node, so it is no fault of the nodes.

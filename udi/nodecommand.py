@@ -13,6 +13,10 @@ runs Python and prints how it ended:
 `started` means that Python found and loaded the software and was about to call it, which Python signs on stderr; words
 are what stderr held. Whatever prevents a start (no loader, no Python, no zip, a library that is missing, a crash of the
 interpreter) is before that sign. The line is not printed where the software started and exited with 0.
+
+What sets a job up also takes it down, although another version may be installed, and the configuration changed, while
+it runs. So each line names the node software by its own file (`udi.software`), and the one for the teardown is made at
+set-up and kept with the job.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from collections.abc import Mapping
 from udi.config import SiteConfig
 from udi.nodestart import start_line
 from udi.request import job_id
+from udi.software import current
 from udiroot.errors import ConfigError, printable
 
 _NONCE = re.compile(r"[0-9a-f]{16,64}")
@@ -34,6 +39,8 @@ _HEX = re.compile(r"[0-9a-f]{4,16384}")
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9/._:@+=,~-]+")
 _COMMANDS = "udiroot.commands"
 _PROBE = "nodehealth.probe"
+_NO_NONCE = "0" * 32
+"""Where a line that is kept has its nonce: each run of it gets its own."""
 EXIT_MARK = "UDI-EXIT"
 """How the line begins by which a node's shell reports the end of a command."""
 STARTED, NOT_STARTED = "started", "not-started"
@@ -63,13 +70,24 @@ def teardown_command(site: SiteConfig, identity_file: str, job: str, nonce: str)
     return _watched(site, identity_file, nonce, *_teardown(site, identity_file, job, nonce))
 
 
+def kept_teardown(site: SiteConfig, identity_file: str, job: str) -> str:
+    """`unsetupRoot` for `job`, to be kept with it; `with_nonce` makes it a command line."""
+    return teardown_command(site, identity_file, job, _NO_NONCE)
+
+
+def with_nonce(kept: str, nonce: str) -> str:
+    """The line that was kept, or word of one, for one run."""
+    _require(_NONCE, nonce, "nonce")
+    return kept.replace(_NO_NONCE, nonce)
+
+
 def setup_here(site: SiteConfig, plan_path: str, sha256: str, nonce: str) -> tuple[str, ...]:
     """`setupRoot` as a command of this host, which is the node and whose host name is its identity."""
     return _python(site, _COMMANDS, *_setup(site, "", plan_path, sha256, nonce))
 
 
-def teardown_here(site: SiteConfig, job: str, nonce: str) -> tuple[str, ...]:
-    """`unsetupRoot` for `job`, as a command of this host."""
+def teardown_here(site: SiteConfig, job: str, nonce: str = _NO_NONCE) -> tuple[str, ...]:
+    """`unsetupRoot` for `job`, as a command of this host; without `nonce`, to be kept."""
     return _python(site, _COMMANDS, *_teardown(site, "", job, nonce))
 
 
@@ -147,7 +165,7 @@ def _watched(site: SiteConfig, identity_file: str, nonce: str, *words: str, modu
 
 
 def _python(site: SiteConfig, module: str, *words: str, sign: str = "") -> tuple[str, ...]:
-    archive = site.node.zip
+    archive = current(site)
     _require(_PLAIN_WORD, archive, "node.zip")
     return (*site.node.python, "-I", "-S", "-c", start_line(archive, module, sign), *words)
 

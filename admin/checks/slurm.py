@@ -95,6 +95,13 @@ class SlurmSetup:
         self._site = site
         self._settings = site.table(SlurmConfig)
 
+    def callers(self) -> Iterator[str]:
+        """Parameters of slurm.conf by which Slurm runs our hooks."""
+        given = self._given()
+        for name, wanted in slurm_conf(self._site).items():
+            if name in _PROGRAMS and _calls(given.get(name.lower(), ""), wanted):
+                yield f"{name} of slurm.conf runs {wanted}: change it, and run scontrol reconfigure"
+
     def plugin(self) -> Iterator[Finding]:
         """It is loaded into a process of root's."""
         path = self._settings.plugin

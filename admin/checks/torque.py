@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from admin.checks.check import Check, Finding, fine, of_error, raised, warning, wrong
 from admin.checks.programs import Asked, versions
 from admin.installing import planned
 from jobs.deadlines import require_fitting
+from torque_hooks.chain import HOOKS, directory_of, examine, strangers
 from torque_hooks.settings import DEFAULT_PROLOGALARM, TorqueConfig
 from torque_hooks.site_files import site_files
 from udi.command import run
@@ -28,10 +30,14 @@ _UNKNOWN_JOB = 153
 
 def checks(site: SiteConfig, machine: Machine) -> list[Check]:
     """Checks of the configuration."""
-    return [
+    found = [
         Check("torque.deadlines", "hooks have time for their fan-outs", lambda: _deadlines(site, machine)),
         Check("torque.prologalarm", "the MOM gives hooks their time", lambda: _alarm(site)),
     ]
+    torque = site.table(TorqueConfig)
+    if os.path.isdir(torque.mom_priv):
+        found.append(Check("torque.chain", "the programs beside our hooks can run", lambda: _chain(torque)))
+    return found
 
 
 def trials(site: SiteConfig) -> list[Check]:
@@ -81,6 +87,21 @@ def _alarm(site: SiteConfig) -> Iterator[Finding]:
             f" the job without its image; torque.{key} needs {torque.least_prologalarm}",
             f"set $prologalarm {torque.least_prologalarm} there, or lower torque.{key}",
         )
+
+
+def _chain(torque: TorqueConfig) -> Iterator[Finding]:
+    """Programs of the site's own that run before and after ours; without a chain, that there are none to be missed."""
+    if not torque.chain:
+        for directory, programs in strangers(torque):
+            if programs:
+                yield warning(f"{directory} has {', '.join(programs)}, which nothing of ours runs", "set torque.chain")
+        return
+    for directory in map(partial(directory_of, torque), HOOKS):
+        found = examine(directory)
+        for words in found.refused:
+            yield wrong(f"torque.chain: {words}", "until then no job of this host starts")
+        for name in found.passed_over:
+            yield warning(f"{directory} has {name}, which does not run")
 
 
 def _hooks(site: SiteConfig, torque: TorqueConfig) -> Iterator[Finding]:
