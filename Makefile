@@ -11,7 +11,7 @@ MPICH := $(CACHE)/mpich
 SPANK := $(CACHE)/slurm
 PACKAGES := python3 python3-venv apache2-utils busybox-static charliecloud-runtime db5.3-util debian-archive-keyring \
             debootstrap docker-registry docker.io dpkg-dev e2fsprogs fdisk gcc iproute2 ksh libc6-dev libmpich-dev \
-            libpython3-dev libslurm-dev make mpich munge musl-tools openssh-client openssh-server openssl patch \
+            libpython3-dev libslurm-dev logrotate make mpich munge musl-tools openssh-client openssh-server openssl patch \
             podman procps qemu-utils rpm rsync shellcheck skopeo slurm-client slurm-wlm-basic-plugins slurmctld \
             slurmd squashfs-tools squashfs-tools-ng strace sudo systemd tinyproxy umoci util-linux xinetd
 # What `make pynamic` and `make bench` compare to, too; the tests do not need it.
