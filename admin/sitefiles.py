@@ -36,6 +36,7 @@ def site_files(site: SiteConfig, machine: Machine, config_path: str) -> list[Sit
         *programs,
         *session_files(site, render),
         *_gateway_files(site, render),
+        *_rotation(site, render),
         *(machine.site_files(render) if manager.has_machine else ()),
     ]
 
@@ -59,6 +60,13 @@ def _gateway_files(site: SiteConfig, render: Renderer) -> list[SiteFile]:
     units = [SiteFile(f"{_UNITS}/{name}", 0o644, render("templates", name, **values)) for name in names]
     xinetd = render("templates", "udi-gateway.xinetd", **values)
     return [*units, SiteFile("/etc/xinetd.d/udi-gateway", 0o644, xinetd)]
+
+
+def _rotation(site: SiteConfig, render: Renderer) -> list[SiteFile]:
+    """The hooks' log is kept from growing, where it is a file and the site has logrotate."""
+    if not (site.jobs.log and site.install.logrotate):
+        return []
+    return [SiteFile(f"{site.install.logrotate}/udi", 0o644, render("templates", "udi.logrotate", log=site.jobs.log))]
 
 
 def _runtime_directory(socket: str) -> str:

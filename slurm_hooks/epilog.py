@@ -22,7 +22,7 @@ from slurm_hooks.settings import UNDO_SECONDS, SlurmConfig
 from udi.command import Deadline
 from udi.config import SiteConfig, load
 from udi.log import start_log
-from udi.nodes import folded
+from udi.nodes import in_brief
 from udi.platform import Machine
 from udi.sentences import report, sentence
 from udiroot.errors import TeardownIncomplete, TimedOut, UdiError
@@ -111,7 +111,7 @@ class _End:
         if done.error:
             raise done.error
         if done.spared:
-            raise TeardownIncomplete(f"cleanup failed on {folded(done.dirty)}, left in service: {done.spared}")
+            raise TeardownIncomplete(f"cleanup failed on {in_brief(done.dirty)}, left in service: {done.spared}")
 
     def _forget(self) -> None:
         Notes(self._settings.notes).remove(self._call.job)

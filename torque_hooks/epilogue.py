@@ -19,7 +19,7 @@ from torque_hooks.settings import TorqueConfig
 from udi.command import Deadline
 from udi.config import SiteConfig, load
 from udi.log import start_log
-from udi.nodes import folded
+from udi.nodes import in_brief
 from udi.platform import Machine
 from udi.sentences import report, sentence
 from udiroot.errors import TeardownIncomplete, TimedOut, UdiError, printable
@@ -88,11 +88,11 @@ def _reported(done: Takedown) -> int:
         return 0
     if done.error:
         fate = "left in service" if done.spared else _FATES[done.is_out_of_service]
-        error = TeardownIncomplete(f"cleanup failed on {folded(done.dirty)}, {fate}: {done.error.message}")
+        error = TeardownIncomplete(f"cleanup failed on {in_brief(done.dirty)}, {fate}: {done.error.message}")
         return _failed(error)
     metrics.failed("end", TeardownIncomplete(""))
     if done.spared:
-        report(PROGRAM, f"cleanup failed on {folded(done.dirty)} by a site error; no action needed")
+        report(PROGRAM, f"cleanup failed on {in_brief(done.dirty)} by a site error; no action needed")
         return TeardownIncomplete.exit_code
-    report(PROGRAM, f"cleanup failed on {folded(done.dirty)}; taken out of service, no action needed")
+    report(PROGRAM, f"cleanup failed on {in_brief(done.dirty)}; taken out of service, no action needed")
     return 0

@@ -11,7 +11,7 @@ any of them. A line counts only with this fan-out's nonce and from a node that w
 
 from __future__ import annotations
 
-import logging
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
@@ -22,8 +22,8 @@ from udiroot import says
 from udiroot.errors import printable
 from udiroot.report import UNKNOWN_NODE, NodeReport
 
-_log = logging.getLogger("udi.fanout")
-_MAX_LOGGED_BYTES = 256 << 10
+_MAX_OTHER_LINES = 200
+_NUMBER = re.compile(r"[0-9]+")
 _MAX_WORDS = 300
 _UNKNOWN = ("-", UNKNOWN_NODE)
 
@@ -40,6 +40,9 @@ class FanOutResult:
     """The same for single nodes, where the machine knows it."""
     not_started: Mapping[Node, str] = field(default_factory=dict)
     """The nodes on which nothing of the software ran, and why, in the node's own words."""
+    other_lines: tuple[str, ...] = ()
+    """What was printed beside reports, by the nodes or by what reaches them: of lines that differ in numbers only, the
+    first. The first 200 of these."""
 
     said: bytes = b""
     """What a command that was run in a root printed (`udiroot.says`)."""
@@ -100,7 +103,7 @@ class Answers:
         self._nodes = {identity(node): node for node in self.asked}
         self._members = frozenset(self.asked)
         self._nonce = nonce
-        self._logged = 0
+        self._other: dict[str, str] = {}
         self._ends: dict[Node, _Exit] = {}
         self._nameless: list[str] = []
         self._answered: set[Node] = set()
@@ -123,12 +126,13 @@ class Answers:
             if len(self._said) * says.CHUNK < 2 * says.MOST * len(self.asked):
                 self._said.append(says.said(line, self._nonce) or b"")
             return self.complete
-        self._keep(line)
         report = NodeReport.parse(line, self._nonce)
         if report is not None:
             self._take_report(report, source)
         elif (end := _Exit.parse(line, self._nonce)) is not None:
             self._take_end(end, source)
+        elif len(self._other) < _MAX_OTHER_LINES and (words := printable(line.strip(), _MAX_WORDS)):
+            self._other.setdefault(_NUMBER.sub("#", words), words)
         return self.complete
 
     def _take_report(self, report: NodeReport, source: Node | None) -> None:
@@ -168,12 +172,5 @@ class Answers:
             # As many lines without a name as nodes without a line: it is they.
             not_started |= dict(zip(others, self._nameless, strict=False))
         every = {**(causes or {}), **died}
-        return FanOutResult(self.asked, self.reports, cause, every, not_started, b"".join(self._said))
-
-    def _keep(self, line: str) -> None:
-        if self._logged > _MAX_LOGGED_BYTES:
-            return
-        self._logged += len(line)
-        _log.debug("%s", printable(line.rstrip(), 600))
-        if self._logged > _MAX_LOGGED_BYTES:
-            _log.warning("the nodes print more than is logged")
+        other, said = tuple(self._other.values()), b"".join(self._said)
+        return FanOutResult(self.asked, self.reports, cause, every, not_started, other, said)
