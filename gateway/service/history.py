@@ -303,9 +303,10 @@ class History:
         try:
             base.row_factory = sqlite3.Row
             base.execute("PRAGMA synchronous=NORMAL")
-            base.execute(_TOTALS)
             for table in _TABLES:
                 base.execute(f"SELECT * FROM {table} ORDER BY number DESC LIMIT 1").fetchone()  # noqa: S608 - our names
+            if base.execute("SELECT 1 FROM sqlite_master WHERE name='totals'").fetchone() is None:
+                base.execute(_TOTALS)  # not sooner: a damaged database must only be read, since a write waits for locks
         except sqlite3.Error:
             base.close()
             raise
