@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
 import re
+import signal
 import subprocess
 import tempfile
 import time
@@ -19,7 +22,7 @@ from tests.system.cray import SITE, Cray, merged
 from tests.system.scripts import LOOK
 from xcsim import site
 from xcsim.machine import Machine
-from xcsim.processes import wait_until
+from xcsim.processes import namespace_of, wait_until
 
 _UIDS = {"alice": 1001, "bob": 1002}
 _IMAGES = {"alice": ("tiny:1", "tools:1", "moving:1"), "bob": ("secret:1", "tools:1")}
@@ -163,13 +166,24 @@ class TorqueSoak:
         self._cray.machine.clear_faults(name)
 
     def _kill_hook(self, dice: random.Random) -> None:
-        hooks = named("admin.entry.torque", str(self._cray.machine.state)) or named("from admin.entry.torque import")
-        if hooks:
-            self._cray.machine.run_as("root", ["kill", "-9", str(dice.choice(hooks))])
+        for pid in dice.sample(hooks := self._ours("from admin.entry.torque import"), min(1, len(hooks))):
+            _kill(pid)
 
     def _kill_gateway(self, _: random.Random) -> None:
-        self._cray.machine.run_as("root", ["pkill", "-KILL", "-f", "udi-gateway.*serve"])
+        for pid in self._ours("udi-gateway", "serve"):
+            _kill(pid)
+        wait_until(lambda: not self._ours("udi-gateway", "serve"), 10, 0.05)
         site.start_gateway(self._cray.machine)
+
+    def _ours(self, *words: str) -> list[int]:
+        """Processes of this machine's login node, by words of their command lines: it sees those of all machines."""
+        own = namespace_of(self._cray.machine.login.pid, "mnt")
+        found = []
+        for pid in named(*words):
+            with contextlib.suppress(OSError):
+                if namespace_of(pid, "mnt") == own:
+                    found.append(pid)
+        return found
 
     def _kill_user(self, dice: random.Random) -> None:
         """All programs of a user on one node, as the kernel's killer for want of memory may do."""
@@ -222,7 +236,7 @@ class TorqueSoak:
         found += [f"the MOM node keeps {name}" for name in cray.states()]
         found += [f"plan {name} is left over" for name in cray.plans()]
         found += stores.faults_of(cray.machine.path("/scratch/udi"))
-        found += self._memory.grown(named("udi-gateway", "serve"))
+        found += self._memory.grown(self._ours("udi-gateway", "serve"))
         return found
 
     def _all_over(self) -> bool:
@@ -241,3 +255,8 @@ class TorqueSoak:
             for nid, lines in dirty.items()
             if lines and f"nid{nid:05d}" not in told
         ]
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
