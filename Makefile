@@ -10,14 +10,14 @@ UDI_RUN := $(CACHE)/udi-run
 MPICH := $(CACHE)/mpich
 SPANK := $(CACHE)/slurm
 PACKAGES := python3 python3-venv apache2-utils busybox-static charliecloud-runtime db5.3-util debian-archive-keyring \
-            debootstrap docker-registry docker.io dpkg-dev e2fsprogs fdisk gcc iproute2 ksh libc6-dev libmpich-dev \
-            libpython3-dev libslurm-dev make mpich munge musl-tools openssh-client openssh-server openssl patch \
+            debootstrap docker-registry docker.io dpkg-dev e2fsprogs fdisk file gcc iproute2 ksh libc6-dev libmpich-dev \
+            libpython3-dev libslurm-dev make mpich munge musl-tools openssh-client openssh-server openssl patch patchelf \
             podman procps prometheus qemu-utils rpm rsync shellcheck skopeo slurm-client slurm-wlm-basic-plugins slurmctld \
             slurmd squashfs-tools squashfs-tools-ng strace sudo systemd tinyproxy umoci util-linux xinetd
 # What `make pynamic` and `make bench` compare to, too; the tests do not need it.
 PEERS := charliecloud-builders sshfs
 
-.PHONY: help venv check test-fast format setup packages programs sshd udi-run spank mpich demo demo-slurm soak test test-faults test-metrics bench pynamic constraints clean root
+.PHONY: help venv check test-fast format setup packages programs sshd udi-run spank mpich demo demo-slurm bundle rpm soak test test-faults test-install test-metrics bench pynamic constraints clean root
 .NOTPARALLEL:
 
 help: ## show what can be made
@@ -51,6 +51,12 @@ sshd: $(SSHD)/bin ## build the static private sshd from Debian's source package,
 
 mpich: $(MPICH)/lib/libmpich.so.12 ## build an MPICH that tests swap for that of an image, from Debian's source package, once (root)
 
+bundle: programs ## pack dist/shifter-xc-VERSION-MACHINE.tar.gz, from which hosts are installed with no network and no compiler
+	packaging/bundle.sh $(PYTHON) $(CACHE) dist
+
+rpm: bundle ## build the RPM packages from the bundle, in dist; CONFIG=FILE is the udi.toml of the site that they are for
+	packaging/rpm.sh dist $(CONFIG)
+
 demo-slurm: root setup ## bring up a real Slurm of two nodes and run jobs inside a Debian image on it (root)
 	$(BIN)/python -m slurmsim.demo
 
@@ -70,6 +76,9 @@ test-metrics: root setup ## run every query of docs/metrics in a real Prometheus
 
 soak: root setup ## keep whole machines under random jobs, faults and kills for an hour (root); MINUTES=5
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60)
+
+test-install: root setup bundle rpm ## walk through docs/install.md on fresh Debian systems that have no network, from the bundle and RPMs (root)
+	$(BIN)/python -m pytest tests/install/walk.py tests/install/old_host.py tests/install/packages.py
 
 bench: root setup $(CACHE)/pynamic-packages ## print the figures that the README quotes (root)
 	$(BIN)/python -m benchmarks.setup

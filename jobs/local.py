@@ -28,15 +28,15 @@ from dataclasses import dataclass
 
 from jobs import metrics
 from udi import durable
-from udi.command import Deadline, run
+from udi.command import Deadline, Finished, run
 from udi.config import SiteConfig
 from udi.filelock import try_lock
-from udi.nodecommand import setup_here, teardown_here, with_nonce
+from udi.nodecommand import enter_here, setup_here, teardown_here, with_nonce
 from udi.nodes import Node, NodeSlots
 from udi.oserrors import reason
 from udi.records import read_record
 from udi.request import JobRequest, job_id
-from udiroot import loop, mountinfo
+from udiroot import loop, mountinfo, says
 from udiroot.commands import read_identity
 from udiroot.errors import SetupFailed, TeardownIncomplete, TimedOut, UdiError, UpstreamFailed, UsageError
 from udiroot.ledger import survey
@@ -152,6 +152,15 @@ class LocalJob:
         metrics.observe(metrics.JOB_SETUP, [time.monotonic() - began])
         return Root(self._site.node.root, label, choice.facts.id, choice.notice)
 
+    def enter(self, ids: str, words: str, seconds: int) -> tuple[NodeReport, bytes]:
+        """Run a command in the root, as `udiroot.enter` takes it; its report, and what it printed. Raises SetupFailed
+        where the software made no report."""
+        nonce = secrets.token_hex(16)
+        command = enter_here(self._site, self.job, ids, words, seconds, nonce)
+        done = run(command, seconds=seconds + _ENDS_ITSELF)
+        pieces = (says.said(line, nonce) for line in done.stdout.decode("utf-8", "replace").splitlines())
+        return self._report(done, nonce), b"".join(filter(None, pieces))
+
     def take_down(self, deadline: Deadline) -> None:
         """Remove the job's root and all that belongs to it; nothing of it need exist. For the holder of the lock.
 
@@ -240,7 +249,9 @@ class LocalJob:
 
     def _run_here(self, command: Sequence[str], nonce: str, deadline: Deadline) -> NodeReport:
         """Raises SetupFailed where the software made no report."""
-        done = run(command, seconds=deadline.left())
+        return self._report(run(command, seconds=deadline.left()), nonce)
+
+    def _report(self, done: Finished, nonce: str) -> NodeReport:
         for line in done.stdout.decode("utf-8", "replace").splitlines():
             report = NodeReport.parse(line, nonce)
             if report is not None:

@@ -148,7 +148,7 @@ def _publish(site: SiteConfig, tally: Tally, *, has_records: bool) -> None:
 
 
 def _dirty(site: SiteConfig) -> dict[str, float]:
-    from nodehealth.records import dirty_nodes  # as above
+    from nodehealth.records import count_dirty  # as above
 
-    left = [dirty.in_service for dirty in dirty_nodes(site)]
-    return {DIRTY.key("out_of_service"): left.count(False), DIRTY.key("in_service"): left.count(True)}
+    out, left = count_dirty(site)
+    return {DIRTY.key("out_of_service"): out, DIRTY.key("in_service"): left}

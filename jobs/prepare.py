@@ -56,10 +56,11 @@ def prepare(
     request: JobRequest,
     hosts: Sequence[Host],
     deadline: Deadline,
-    allocation: str = "",
+    allocation: str | Allocation = "",
 ) -> Prepared:
     """Set up the job's root on all its nodes of `machine`; `hosts` are those that the workload manager gave the job,
-    and `allocation` is what the machine calls them, where that is known.
+    and `allocation` is what the machine calls them, where that is known, or the nodes themselves, where a person chose
+    them.
 
     Raises the UdiError of what failed; where several nodes failed, its `owner` says who must act.
     """
@@ -76,13 +77,13 @@ class _Preparation:
         self._deadline = deadline
         self._directory = JobDirectory(site, request.job)
 
-    def run(self, hosts: Sequence[Host], known: str) -> Prepared:
+    def run(self, hosts: Sequence[Host], known: str | Allocation) -> Prepared:
         began = time.monotonic()
         with self._directory.locked(self._deadline):
             try:
                 self._clear_remains()
                 choice = choose_image(self._site, self._request)
-                allocation = self._machine.nodes_of(self._request.job, hosts, self._deadline, known)
+                allocation = self._nodes(hosts, known)
                 if not allocation.nodes:
                     _log.info("no compute nodes: nothing to set up for %s", self._request.reference)
                     return Prepared()
@@ -91,6 +92,11 @@ class _Preparation:
                 return prepared
             finally:
                 self._directory.remove_if_over()
+
+    def _nodes(self, hosts: Sequence[Host], known: str | Allocation) -> Allocation:
+        if isinstance(known, Allocation):
+            return known
+        return self._machine.nodes_of(self._request.job, hosts, self._deadline, known)
 
     def _clear_remains(self) -> None:
         """An earlier start of the same job may have been killed: what it left goes first, on the nodes that it had."""

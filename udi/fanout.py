@@ -18,6 +18,7 @@ from typing import Self
 
 from udi.nodecommand import EXIT_MARK, NOT_STARTED, START_SIGN, STARTED
 from udi.nodes import Node
+from udiroot import says
 from udiroot.errors import printable
 from udiroot.report import UNKNOWN_NODE, NodeReport
 
@@ -39,6 +40,9 @@ class FanOutResult:
     """The same for single nodes, where the machine knows it."""
     not_started: Mapping[Node, str] = field(default_factory=dict)
     """The nodes on which nothing of the software ran, and why, in the node's own words."""
+
+    said: bytes = b""
+    """What a command that was run in a root printed (`udiroot.says`)."""
 
     @property
     def silent(self) -> tuple[Node, ...]:
@@ -102,6 +106,7 @@ class Answers:
         self._answered: set[Node] = set()
         """The nodes of `reports` and `_ends`: counted with each line, of which there are many."""
         self.reports: dict[Node, NodeReport] = {}
+        self._said: list[bytes] = []
 
     @property
     def complete(self) -> bool:
@@ -114,6 +119,10 @@ class Answers:
         Where the machine knows the `source` of a line, one about another node does not count; that node's own may
         have its name with or without the domain.
         """
+        if line.startswith(says.MARK):
+            if len(self._said) * says.CHUNK < 2 * says.MOST * len(self.asked):
+                self._said.append(says.said(line, self._nonce) or b"")
+            return self.complete
         self._keep(line)
         report = NodeReport.parse(line, self._nonce)
         if report is not None:
@@ -158,7 +167,8 @@ class Answers:
         if others and len(self._nameless) >= len(others):
             # As many lines without a name as nodes without a line: it is they.
             not_started |= dict(zip(others, self._nameless, strict=False))
-        return FanOutResult(self.asked, self.reports, cause, {**(causes or {}), **died}, not_started)
+        every = {**(causes or {}), **died}
+        return FanOutResult(self.asked, self.reports, cause, every, not_started, b"".join(self._said))
 
     def _keep(self, line: str) -> None:
         if self._logged > _MAX_LOGGED_BYTES:

@@ -21,8 +21,10 @@ set-up and kept with the job.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+from collections.abc import Mapping
 
 from udi.config import SiteConfig
 from udi.nodestart import start_line
@@ -32,8 +34,11 @@ from udiroot.errors import ConfigError, printable
 
 _NONCE = re.compile(r"[0-9a-f]{16,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_IDS = re.compile(r"[0-9]{1,10}(?:,[0-9]{1,10})+")
+_HEX = re.compile(r"[0-9a-f]{4,16384}")
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9/._:@+=,~-]+")
 _COMMANDS = "udiroot.commands"
+_PROBE = "nodehealth.probe"
 _NO_NONCE = "0" * 32
 """Where a line that is kept has its nonce: each run of it gets its own."""
 EXIT_MARK = "UDI-EXIT"
@@ -86,6 +91,18 @@ def teardown_here(site: SiteConfig, job: str, nonce: str = _NO_NONCE) -> tuple[s
     return _python(site, _COMMANDS, *_teardown(site, "", job, nonce))
 
 
+def enter_command(
+    site: SiteConfig, identity_file: str, job: str, ids: str, words: str, seconds: int, nonce: str
+) -> str:
+    """`enterRoot` for `job`: a command as `udiroot.enter` takes it, which has `seconds`."""
+    return _watched(site, identity_file, nonce, *_enter(site, identity_file, job, ids, words, seconds, nonce))
+
+
+def enter_here(site: SiteConfig, job: str, ids: str, words: str, seconds: int, nonce: str) -> tuple[str, ...]:
+    """The same, as a command of this host."""
+    return _python(site, _COMMANDS, *_enter(site, "", job, ids, words, seconds, nonce))
+
+
 def check_command(site: SiteConfig, identity_file: str, nonce: str = "") -> str:
     """The cleanliness check: one line for a person, or with `nonce` a NodeReport.
 
@@ -95,6 +112,24 @@ def check_command(site: SiteConfig, identity_file: str, nonce: str = "") -> str:
     if not nonce:
         return shlex.join(_python_of(site, site.node.zip, "nodehealth.check", *words))
     return _watched(site, identity_file, nonce, *words, "--nonce", nonce, module="nodehealth.check")
+
+
+def probe_command(site: SiteConfig, identity_file: str, facts: Mapping[str, str], nonce: str) -> str:
+    """What a node has of what jobs need, as a NodeReport whose words are facts; `facts` are what it is told for that
+    (`nodehealth.probe`)."""
+    return _watched(site, identity_file, nonce, *_probe(site, identity_file, facts, nonce), module=_PROBE)
+
+
+def probe_here(site: SiteConfig, facts: Mapping[str, str], nonce: str) -> tuple[str, ...]:
+    """The same as a command of this host, which is the node."""
+    _require(_NONCE, nonce, "nonce")
+    return _python(site, _PROBE, *_probe(site, "", facts, nonce))
+
+
+def _probe(site: SiteConfig, identity_file: str, facts: Mapping[str, str], nonce: str) -> tuple[str, ...]:
+    modules = (os.path.normpath(os.path.join(site.node.module_path, name)) for name in site.node.modules)
+    told = (*(f"{name}={value}" for name, value in facts.items()), *(f"module={path}" for path in modules))
+    return ("probe", *_paths(site, identity_file), "--nonce", nonce, f"zip={site.node.zip}", *told)
 
 
 def _setup(site: SiteConfig, identity_file: str, plan_path: str, sha256: str, nonce: str) -> tuple[str, ...]:
@@ -108,6 +143,16 @@ def _teardown(site: SiteConfig, identity_file: str, job: str, nonce: str) -> tup
     deadline = ("--deadline", str(site.node.deadline))
     shared = ("--shared", "yes" if site.node.shared else "no")
     return ("unsetupRoot", *_paths(site, identity_file), *deadline, *shared, "--job", job_id(job), nonce)
+
+
+def _enter(
+    site: SiteConfig, identity_file: str, job: str, ids: str, words: str, seconds: int, nonce: str
+) -> tuple[str, ...]:
+    _require(_NONCE, nonce, "nonce")
+    _require(_IDS, ids, "ids")
+    _require(_HEX, words, "command")
+    deadline = ("--deadline", str(seconds))
+    return ("enterRoot", *_paths(site, identity_file), *deadline, "--job", job_id(job), ids, words, nonce)
 
 
 def _paths(site: SiteConfig, identity_file: str) -> tuple[str, ...]:

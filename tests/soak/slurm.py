@@ -154,8 +154,12 @@ class SlurmSoak:
         self._start_gateway()
 
     def _start_gateway(self) -> None:
+        wait_until(self._gateway_is_gone, 10, 0.1)
         self._cluster.root(LOGIN, "rm", "-f", "/run/udi-gateway/gateway.sock")
         site.start_gateway(self._cluster)
+
+    def _gateway_is_gone(self) -> bool:
+        return self._cluster.root(LOGIN, "pgrep", "-u", "udi", "-f", "serve", check=False).returncode != 0
 
     def _kill_slurmd(self, dice: random.Random) -> None:
         node = self._node(dice)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import tempfile
 import time
@@ -28,6 +29,7 @@ _FAULTS = (
 )
 _OF_A_NODE = ("dead-node", "hung-node", "slow-node", "lost-reply", "kill-command", "exit-1")
 _QUIET_SECONDS = 120.0
+_SKIPPED = re.compile(r"^nid([0-9]+): skipped: not taken out of service by", re.MULTILINE)
 
 
 class TorqueSoak:
@@ -178,13 +180,15 @@ class TorqueSoak:
     # -- the operator -------------------------------------------------------------------------------------------
 
     def _look_after(self, _: random.Random) -> None:
-        """Bring back what is out of service, release what is held: as `udi-admin status` says, and as the machine does
-        of nodes that Cray's own checker took out."""
+        """Bring back what is out of service and release what is held, as `udi-admin status` says; nodes that Cray's own
+        checker took out are the site's to bring back."""
         told = self._status()
         dirty = {one["node"] for one in told["nodes"]}
         dirty |= {f"nid{nid:05d}" for nid, state in self._cray.statuses().items() if state != "up"}
         if nodes := ",".join(sorted(dirty)):
             self._recovered = self._quietly("root", "/opt/udi/bin/udi-admin", "recover", nodes)
+        for nid in _SKIPPED.findall(self._recovered.stdout):
+            self._cray.machine.run_as("root", ["xtprocadmin", "-k", "s", "up", "-n", str(int(nid))])
         for hold in told["held"]:
             self._cray.machine.run_as("root", ["qrls", "-h", "s", hold["job"]])
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs import metrics
-from nodehealth.records import record
+from nodehealth.records import count_dirty, dirty_nodes, record
 from tests.metrics.samples import samples as of_text
 from udi.config import SiteConfig, parse
 from udi.metrics import CAUSES, Family, Tally, blame
@@ -76,6 +76,24 @@ def test_the_file_is_what_prometheus_reads(site: SiteConfig) -> None:
     assert found["udi_dirty_nodes", "in_service"] == 2
     assert stat.S_IMODE(file_of(site).stat().st_mode) == 0o644
     assert len(found) == sum(len(list(family.samples())) for family in metrics.FAMILIES)
+
+
+def test_dirty_nodes_are_counted_as_they_are_read_and_fast(site: SiteConfig) -> None:
+    """A reason cannot look like the key; a damaged record is one of a node out of service; thousands delay no job."""
+    record(site, "1.sdb", {named("nid00001"): '"in_service": true'}, 1)
+    record(site, "1.sdb", {named("nid00002"): "why"}, 1, in_service=True)
+    nodes = Path(site.jobs.nodes)
+    (nodes / "nid00003.json").write_text("{damaged")
+    (nodes / "nid00004.json").mkdir()
+    (nodes / ".new-0123456789abcdef").write_text("{}")
+    left = [dirty.in_service for dirty in dirty_nodes(site)]
+    assert count_dirty(site) == (left.count(False), left.count(True)) == (3, 1)
+    text = (nodes / "nid00002.json").read_text()
+    for number in range(1000, 3000):
+        (nodes / f"nid{number:05d}.json").write_text(text)
+    began = time.process_time()
+    assert count_dirty(site) == (3, 2001)
+    assert time.process_time() - began < 0.3
 
 
 def _many_hooks(site: SiteConfig) -> None:

@@ -336,8 +336,10 @@ def messages(cray: StandIns, base: str, key: str, value: object) -> list[str]:
         plain = table.removesuffix("[]")
         at = at.setdefault(plain, dict(REQUIRED.get(plain, {})) if plain == table else [dict(REQUIRED[plain])])
         at = at if plain == table else at[0]
-    if name in ("tar2sqfs", "mke2fs"):
-        at["format"] = "squashfs" if name == "tar2sqfs" else "ext4"
+    if name in ("tar2sqfs", "rdsquashfs"):
+        at["compression"] = "lz4"  # what the gateway writes itself needs no program
+    if name == "mke2fs":
+        at["format"] = "ext4"
     at[name] = str(cray.directory / value[1:]) if isinstance(value, str) and value.startswith("@") else value
     cray.config_path.write_text("".join(f"{name} = {toml(item)}\n" for name, item in document.items()))
     path = f"{cray.config_path}: "
