@@ -1,4 +1,4 @@
-"""Jobs while our software is replaced by another version, and removed: `make test-installing` runs this."""
+"""Jobs while our software is replaced by another version, and removed: `make test-upgrade` runs this."""
 
 from __future__ import annotations
 
