@@ -104,10 +104,13 @@ def enter_here(site: SiteConfig, job: str, ids: str, words: str, seconds: int, n
 
 
 def check_command(site: SiteConfig, identity_file: str, nonce: str = "") -> str:
-    """The cleanliness check: one line for a person, or with `nonce` a NodeReport."""
+    """The cleanliness check: one line for a person, or with `nonce` a NodeReport.
+
+    The former is written into a file that stays, so it goes by the link to the software of now.
+    """
     words = ("check", *_paths(site, identity_file))
     if not nonce:
-        return shlex.join(_python(site, "nodehealth.check", *words))
+        return shlex.join(_python_of(site, site.node.zip, "nodehealth.check", *words))
     return _watched(site, identity_file, nonce, *words, "--nonce", nonce, module="nodehealth.check")
 
 
@@ -165,7 +168,10 @@ def _watched(site: SiteConfig, identity_file: str, nonce: str, *words: str, modu
 
 
 def _python(site: SiteConfig, module: str, *words: str, sign: str = "") -> tuple[str, ...]:
-    archive = current(site)
+    return _python_of(site, current(site), module, *words, sign=sign)
+
+
+def _python_of(site: SiteConfig, archive: str, module: str, *words: str, sign: str = "") -> tuple[str, ...]:
     _require(_PLAIN_WORD, archive, "node.zip")
     return (*site.node.python, "-I", "-S", "-c", start_line(archive, module, sign), *words)
 

@@ -109,7 +109,10 @@ def _hooks(site: SiteConfig, torque: TorqueConfig) -> Iterator[Finding]:
     if not os.path.isdir(torque.mom_priv):
         yield fine(f"no MOM on this host: there is no {torque.mom_priv}")
         return
-    yield from _called([file for file in site_files(site, Renderer(site, site.path)) if file.beside])
+    hooks = [
+        file for file in site_files(site, Renderer(site, site.path)) if file.path.startswith(f"{torque.mom_priv}/")
+    ]
+    yield from _called(hooks)
 
 
 def _filter(site: SiteConfig, torque: TorqueConfig) -> Iterator[Finding]:
@@ -118,6 +121,11 @@ def _filter(site: SiteConfig, torque: TorqueConfig) -> Iterator[Finding]:
     if not os.path.exists(path):
         yield fine(f"no jobs are submitted on this host: there is no {path}")
         return
+    if torque.site_filter and not os.access(torque.site_filter, os.X_OK):
+        yield wrong(
+            f"torque.site_filter: {torque.site_filter} is not an executable program on this host",
+            "until then every qsub here is refused",
+        )
     yield from _called([file for file in site_files(site, Renderer(site, site.path)) if file.path == path])
 
 

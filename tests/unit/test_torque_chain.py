@@ -358,6 +358,10 @@ def test_a_site_filter_that_is_missing_refuses_every_job(filters: Host) -> None:
     filters.install()
     code, _, words = filtered(filters)
     assert code == 255 and "torque.site_filter is not an executable program" in words
+    [check] = [each for each in manager_of(filters.site).trials() if each.name == "torque.filter"]
+    assert any("torque.site_filter: " in finding.what for finding in check.look())
+    their_filter(filters, "cat")
+    assert not any("torque.site_filter: " in finding.what for finding in check.look())
 
 
 def test_the_line_of_the_sites_filter_is_taken_over(filters: Host) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from jobs.state import JobDirectory
 from tests.unit.cray_standins import StandIns
 from tests.unit.test_admin_commands import admin, state
 from tests.unit.test_admin_slurm import Site
+from udi.nodecommand import check_command, teardown_command
+from udi.software import current
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root installs")
 
@@ -233,3 +237,28 @@ def test_a_slurm_site_gets_its_tree_back(tmp_path: Path) -> None:
     for words, code in (("install", 0), ("uninstall", 0)):
         assert _program(host.path, words, "--root", str(tree.root)) == code
     assert tree.picture() == before
+
+
+def test_versions_of_the_node_software_are_kept_for_the_jobs_that_they_set_up(cray: StandIns, tree: Tree) -> None:
+    """The link is what installed files name; hooks name the file that it leads to, and old ones go in the end."""
+    assert admin(cray, "install", "--root", str(tree.root)) == 0
+    node = tree.root / "opt/udi/node"
+    link, first = node / "udi.zip", os.readlink(node / "udi.zip")
+    assert str(tree.root) not in first and hashlib.sha256((node / first).read_bytes()).hexdigest()[:16] in first
+    site = dataclasses.replace(
+        cray.site,
+        node=dataclasses.replace(cray.site.node, zip=f"/dsl{link}"),
+        install=dataclasses.replace(cray.site.install, zip=str(link)),
+    )
+    assert current(site) == f"/dsl{node}/{first}" and f"/dsl{node}/{first}" in teardown_command(site, "", "1", "0" * 32)
+    assert f"/dsl{link}" in check_command(site, "")
+    elsewhere = dataclasses.replace(site, node=dataclasses.replace(site.node, zip="/copy/udi.zip"))
+    assert current(elsewhere) == "/copy/udi.zip"
+    (cray.directory / "built/udi-run").write_bytes(b"\x7fELF another")
+    assert admin(cray, "install", "--root", str(tree.root)) == 0
+    second = os.readlink(link)
+    assert sorted(path.name for path in node.glob("udi-*.zip")) == sorted((first, second)) and first != second
+    old = time.time() - 100 * 86400
+    os.utime(node / first, (old, old))
+    assert admin(cray, "install", "--root", str(tree.root)) == 0
+    assert [path.name for path in node.glob("udi-*.zip")] == [second]
