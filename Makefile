@@ -17,7 +17,7 @@ PACKAGES := python3 python3-venv apache2-utils busybox-static charliecloud-runti
 # What `make pynamic` and `make bench` compare to, too; the tests do not need it.
 PEERS := charliecloud-builders sshfs
 
-.PHONY: help venv check test-fast format setup packages programs sshd udi-run spank mpich demo demo-slurm soak test test-faults test-metrics bench pynamic constraints clean root
+.PHONY: help venv check test-fast format setup packages programs sshd udi-run spank mpich demo demo-slurm soak test test-faults test-recipes test-metrics bench pynamic constraints clean root
 .NOTPARALLEL:
 
 help: ## show what can be made
@@ -70,6 +70,10 @@ test-metrics: root setup ## run every query of docs/metrics in a real Prometheus
 
 soak: root setup ## keep whole machines under random jobs, faults and kills for an hour (root); MINUTES=5
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60)
+
+test-recipes: root setup ## type every command of docs/users.md, and compare what is seen (root)
+	UDI_ALL_RECIPES=1 $(BIN)/python -m pytest tests/system/test_users_page.py
+	UDI_ALL_RECIPES=1 $(BIN)/python -m pytest tests/slurm/test_users_page.py
 
 bench: root setup $(CACHE)/pynamic-packages ## print the figures that the README quotes (root)
 	$(BIN)/python -m benchmarks.setup
