@@ -18,7 +18,8 @@ PACKAGES := python3 python3-venv apache2-utils busybox-static charliecloud-runti
 # What `make pynamic` and `make bench` compare to, too; the tests do not need it.
 PEERS := charliecloud-builders sshfs
 
-.PHONY: help venv check test-fast format setup packages programs sshd udi-run spank mpich demo demo-slurm bundle rpm soak test test-faults test-install test-metrics bench pynamic constraints clean root
+.PHONY: help venv check test-fast format setup packages programs sshd udi-run spank mpich demo demo-slurm bundle rpm soak \
+        test test-faults test-install test-metrics test-recipes test-upgrade bench pynamic constraints clean root
 .NOTPARALLEL:
 
 help: ## show what can be made
@@ -83,6 +84,10 @@ soak: root setup ## keep whole machines under random jobs, faults and kills for 
 
 test-install: root setup bundle rpm ## walk through docs/install.md on fresh Debian systems that have no network, from the bundle and RPMs (root)
 	$(BIN)/python -m pytest tests/install/walk.py tests/install/old_host.py tests/install/packages.py
+
+test-recipes: root setup ## type every command of docs/users.md, and compare what is seen (root)
+	UDI_ALL_RECIPES=1 $(BIN)/python -m pytest tests/system/test_users_page.py
+	UDI_ALL_RECIPES=1 $(BIN)/python -m pytest tests/slurm/test_users_page.py
 
 bench: root setup $(CACHE)/pynamic-packages ## print the figures that the README quotes (root)
 	$(BIN)/python -m benchmarks.setup
