@@ -107,6 +107,20 @@ name_of() {
     sha256sum "$1" | cut -c 1-12
 }
 
+# -- an interpreter of the host's fits
+
+if [ "$python" != bundle ] && [ "$part" = all ]; then
+    case $python in
+    /*) ;;
+    *) fail "--python must be an absolute path or 'bundle', not '$python'" ;;
+    esac
+    [ -x "$python" ] || fail "$python is not an executable program" "install $wanted, or use --python bundle"
+    found=$("$python" -I -c 'import sys; print("Python %d.%d" % sys.version_info[:2])' 2>/dev/null) ||
+        fail "$python does not start" "use --python bundle"
+    [ "$found" = "$wanted" ] || fail "$python is $found, and the packages of this bundle are for $wanted" \
+        "use --python PROGRAM with one that is $wanted, or --python bundle"
+fi
+
 mkdir -p "$prefix"
 
 # -- the interpreter
@@ -128,10 +142,6 @@ if [ "$python" = bundle ]; then
     switch python "$directory"
     python=$prefix/python/bin/python3
 fi
-case $python in
-/*) ;;
-*) fail "--python must be an absolute path or 'bundle', not '$python'" ;;
-esac
 
 # -- the node software
 
@@ -143,11 +153,6 @@ fi
 
 # -- the packages
 
-[ -x "$python" ] || fail "$python is not an executable program" "install $wanted, or use --python bundle"
-found=$("$python" -I -c 'import sys; print("Python %d.%d" % sys.version_info[:2])' 2>/dev/null) ||
-    fail "$python does not start" "use --python bundle"
-[ "$found" = "$wanted" ] || fail "$python is $found, and the packages of this bundle are for $wanted" \
-    "use --python PROGRAM with one that is $wanted, or --python bundle"
 directory=venv-$version-$(name_of SHA256SUMS)
 [ ! -e "$prefix/venv" ] || [ -L "$prefix/venv" ] || switch venv "$directory"
 if [ "$(readlink -f "$prefix/$directory/bin/python3")" != "$(readlink -f "$python")" ]; then

@@ -86,8 +86,10 @@ cp -r "$work/bundle/docs" "$work/bundle/LICENSE" "$work/bundle/BUILD" "$stage/pa
 
 torque=0
 [ ! -s "$work/lists/torque-mom" ] || torque=1
+mom_priv=$(sed -n 's|^"\(.*\)/udi-prologue"$|\1|p' "$work/lists/torque-mom")
 rpmbuild -bb --quiet --define "_topdir $work/rpm" --define "_rpmdir $work/built" --define "stage $stage" \
     --define "lists $work/lists" --define "project_version $version" --define "torque $torque" \
+    --define "mom_priv ${mom_priv:-none}" \
     --define "_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm" "$here/packaging/shifter-xc.spec"
 rm -f "$output"/shifter-xc*.rpm
 mv "$work"/built/*.rpm "$output/"
