@@ -10,14 +10,14 @@ UDI_RUN := $(CACHE)/udi-run
 MPICH := $(CACHE)/mpich
 SPANK := $(CACHE)/slurm
 PACKAGES := python3 python3-venv apache2-utils busybox-static charliecloud-runtime db5.3-util debian-archive-keyring \
-            debootstrap docker-registry docker.io dpkg-dev e2fsprogs fdisk gcc iproute2 ksh libc6-dev libmpich-dev \
-            libpython3-dev libslurm-dev logrotate make mpich munge musl-tools openssh-client openssh-server openssl patch \
-            podman procps qemu-utils rpm rsync shellcheck skopeo slurm-client slurm-wlm-basic-plugins slurmctld \
+            debootstrap docker-registry docker.io dpkg-dev e2fsprogs fdisk file gcc iproute2 ksh libc6-dev libmpich-dev \
+            libpython3-dev libslurm-dev logrotate make mpich munge musl-tools openssh-client openssh-server openssl patch patchelf \
+            podman procps prometheus qemu-utils rpm rsync shellcheck skopeo slurm-client slurm-wlm-basic-plugins slurmctld \
             slurmd squashfs-tools squashfs-tools-ng strace sudo systemd tinyproxy umoci util-linux xinetd
 # What `make pynamic` and `make bench` compare to, too; the tests do not need it.
 PEERS := charliecloud-builders sshfs
 
-.PHONY: help venv check test-fast format setup packages programs sshd udi-run spank mpich demo demo-slurm test test-faults bench pynamic constraints clean root
+.PHONY: help venv check test-fast format setup packages programs sshd udi-run spank mpich demo demo-slurm bundle rpm soak test test-faults test-install test-metrics bench pynamic constraints clean root
 .NOTPARALLEL:
 
 help: ## show what can be made
@@ -51,19 +51,34 @@ sshd: $(SSHD)/bin ## build the static private sshd from Debian's source package,
 
 mpich: $(MPICH)/lib/libmpich.so.12 ## build an MPICH that tests swap for that of an image, from Debian's source package, once (root)
 
+bundle: programs ## pack dist/shifter-xc-VERSION-MACHINE.tar.gz, from which hosts are installed with no network and no compiler
+	packaging/bundle.sh $(PYTHON) $(CACHE) dist
+
+rpm: bundle ## build the RPM packages from the bundle, in dist; CONFIG=FILE is the udi.toml of the site that they are for
+	packaging/rpm.sh dist $(CONFIG)
+
 demo-slurm: root setup ## bring up a real Slurm of two nodes and run jobs inside a Debian image on it (root)
 	$(BIN)/python -m slurmsim.demo
 
 demo: root setup ## bring up a one-machine Cray XC and run jobs inside a Debian image on it (root)
 	$(BIN)/python -m xcsim.demo
 
-test: root setup mpich ## run every test, in two processes (root)
-	$(BIN)/python -m pytest -n 2
+test: root setup mpich ## run every test, in three processes (root)
+	$(BIN)/python -m pytest -n 3
 
 test-faults: root setup mpich ## kill and fail the node software at every point, not only at the seeded ones (root)
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest -rP tests/node/test_interrupted.py tests/node/test_together.py
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest tests/slurm/test_kills.py tests/slurm/test_failures.py tests/slurm/test_components.py \
-		tests/slurm/test_scripts_outside.py
+		tests/slurm/test_scripts_outside.py tests/slurm/test_workers_elsewhere.py
+
+test-metrics: root setup ## run every query of docs/metrics in a real Prometheus, on the figures of a run on xcsim (root)
+	$(BIN)/python -m pytest tests/metrics/in_prometheus.py tests/metrics/gateway_waits.py
+
+soak: root setup ## keep whole machines under random jobs, faults and kills for an hour (root); MINUTES=5
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60)
+
+test-install: root setup bundle rpm ## walk through docs/install.md on fresh Debian systems that have no network, from the bundle and RPMs (root)
+	$(BIN)/python -m pytest tests/install/walk.py tests/install/old_host.py tests/install/packages.py
 
 bench: root setup $(CACHE)/pynamic-packages ## print the figures that the README quotes (root)
 	$(BIN)/python -m benchmarks.setup

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jobs import metrics
 from jobs.image import Choice, choose_image
 from jobs.nodereports import SETUP, keep_reports, log_failures, times_of
 from jobs.planfile import as_node_sees, new_plan_path, write_plan
@@ -25,7 +26,7 @@ from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.fanout import FanOutResult
 from udi.logformat import event
-from udi.nodecommand import setup_command
+from udi.nodecommand import kept_teardown, setup_command
 from udi.nodes import Node, in_brief
 from udi.planning import make_plan
 from udi.platform import Allocation, Host, Machine
@@ -57,10 +58,11 @@ def prepare(
     request: JobRequest,
     hosts: Sequence[Host],
     deadline: Deadline,
-    allocation: str = "",
+    allocation: str | Allocation = "",
 ) -> Prepared:
     """Set up the job's root on all its nodes of `machine`; `hosts` are those that the workload manager gave the job,
-    and `allocation` is what the machine calls them, where that is known.
+    and `allocation` is what the machine calls them, where that is known, or the nodes themselves, where a person chose
+    them.
 
     Raises the UdiError of what failed; where several nodes failed, its `owner` says who must act.
     """
@@ -77,18 +79,26 @@ class _Preparation:
         self._deadline = deadline
         self._directory = JobDirectory(site, request.job)
 
-    def run(self, hosts: Sequence[Host], known: str) -> Prepared:
+    def run(self, hosts: Sequence[Host], known: str | Allocation) -> Prepared:
+        began = time.monotonic()
         with self._directory.locked(self._deadline):
             try:
                 self._clear_remains()
                 choice = choose_image(self._site, self._request)
-                allocation = self._machine.nodes_of(self._request.job, hosts, self._deadline, known)
+                allocation = self._nodes(hosts, known)
                 if not allocation.nodes:
                     _log.info("no compute nodes: nothing to set up for %s", self._request.reference)
                     return Prepared()
-                return self._set_up(choice, allocation)
+                prepared = self._set_up(choice, allocation)
+                metrics.observe(metrics.JOB_SETUP, [time.monotonic() - began])
+                return prepared
             finally:
                 self._directory.remove_if_over()
+
+    def _nodes(self, hosts: Sequence[Host], known: str | Allocation) -> Allocation:
+        if isinstance(known, Allocation):
+            return known
+        return self._machine.nodes_of(self._request.job, hosts, self._deadline, known)
 
     def _clear_remains(self) -> None:
         """An earlier start of the same job may have been killed: what it left goes first, on the nodes that it had."""
@@ -116,6 +126,7 @@ class _Preparation:
             plan=new_plan_path(site, request.job),
             phase=PLANNED,
             since=int(time.time()),
+            teardown=kept_teardown(site, self._machine.identity_file(), request.job),
         )
         self._directory.save(state)
         try:
@@ -139,6 +150,7 @@ class _Preparation:
         share = Deadline(self._deadline.left() * _SETUP_SHARE)
         try:
             result = machine.run(state.nodes, command_line, nonce, share, self._directory.path)
+            metrics.observe_nodes(metrics.NODE_SETUP, result.reports.values())
         except UpstreamFailed:
             self._directory.save(state)  # nothing was run anywhere, so no node needs teardown, or suspicion
             raise

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from jobs import metrics
 from jobs.nodereports import TEARDOWN, keep_reports, log_remarks
 from jobs.planfile import remove_plan
 from jobs.state import PLANNED, READY, TAKING_DOWN, JobDirectory, JobState
@@ -23,7 +24,7 @@ from nodehealth.records import NotRecorded, has_record
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.logformat import event
-from udi.nodecommand import teardown_command
+from udi.nodecommand import teardown_command, with_nonce
 from udi.nodes import Node, in_brief
 from udi.platform import Machine
 from udiroot.entered import UNREAD
@@ -84,6 +85,8 @@ def take_down_locked(
     done = _tear_down(site, machine, state, directory.path, deadline) if touched else Takedown()
     dirty, spared = done.dirty, done.spared
     error = _out_of_service(site, machine, state.job, dirty, spared, deadline)
+    if touched:
+        metrics.count(metrics.ENDS, "dirty" if dirty else "clean")
     if all(has_record(site, node) for node in dirty):
         directory.forget()
     if touched:
@@ -128,16 +131,20 @@ def _drop_plan(site: SiteConfig, state: JobState) -> None:
 
 def _tear_down(site: SiteConfig, machine: Machine, state: JobState, directory: str, deadline: Deadline) -> Takedown:
     """Run the teardown on all nodes."""
+    began = time.monotonic()
     nonce = secrets.token_hex(16)
     time_for_marking = min(machine.command_deadline, deadline.left() / 4)
     enough = Deadline(deadline.left() - time_for_marking)
     try:
-        command_line = teardown_command(site, machine.identity_file(), state.job, nonce)
+        kept = with_nonce(state.teardown, nonce)
+        command_line = kept or teardown_command(site, machine.identity_file(), state.job, nonce)
         result = machine.run(state.nodes, command_line, nonce, enough, directory)
     except UdiError as error:
         # Nothing was run, on no node, so it is no fault of the nodes.
         why = f"teardown of job {state.job} not run: {error.message}"
         return Takedown(dict.fromkeys(state.nodes, why), spared=error.message)
+    metrics.observe(metrics.JOB_TEARDOWN, [time.monotonic() - began])
+    metrics.observe_nodes(metrics.NODE_TEARDOWN, result.reports.values())
     log_remarks(TEARDOWN, result, _USUAL)
     if not result.ok:
         keep_reports(site, state.job, TEARDOWN, result)
@@ -155,6 +162,7 @@ def _out_of_service(
             leave_in_service(site, job, dirty, f"teardown of job {job}: {spared}")
         else:
             take_out_of_service(site, machine, job, dirty, Deadline(max(5.0, deadline.left())))
+            metrics.count(metrics.TAKEN_OUT, by=len(dirty))
     except UdiError as error:
         if not isinstance(error, NotRecorded) or spared:
             _log.error("%s could not be %s: %s", in_brief(dirty), _WANTED[bool(spared)], error.message)

@@ -36,7 +36,7 @@ set -e
 mount -t tmpfs -o mode=0755 changes /mnt
 mkdir /mnt/upper /mnt/work /mnt/root /mnt/shared
 {shared}
-mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work root /mnt/root
+mount -t overlay -o lowerdir={lower},upperdir=/mnt/upper,workdir=/mnt/work root /mnt/root
 cd /mnt/root
 mount -t proc -o nosuid,nodev,noexec proc proc
 mount --rbind /sys sys
@@ -57,11 +57,12 @@ exec /bin/bash -c 'sleep infinity & trap : TERM; echo up; exec >&- 2>&-; while :
 @dataclass
 class Host:
     """A host called `name`, in a domain where one is given. `shared` are directories of the machine and where the host
-    has them."""
+    has them; `lower` is the root that its own overlays."""
 
     name: str
     shared: Mapping[str, str]
     domain: str = ""
+    lower: str = "/"
     _starter: subprocess.Popen[bytes] | None = field(default=None, init=False)
     pid: int = field(default=0, init=False)
     """That of its init, as the machine sees it."""
@@ -76,7 +77,7 @@ class Host:
             for n, target in enumerate(self.shared.values())
         ]
         called = f"{self.name}.{self.domain}" if self.domain else self.name
-        script = _ROOT.format(name=called, shared="\n".join(opened), binds="\n".join(binds))
+        script = _ROOT.format(name=called, lower=self.lower, shared="\n".join(opened), binds="\n".join(binds))
         reader, writer = os.pipe()
         within = [] if inside is None else ["nsenter", f"--target={inside.pid}", "--pid"]
         words = [*within, *_NAMESPACES, "bash", "-c", f"exec 3>&{writer}\n{script}"]

@@ -25,6 +25,7 @@ from udi.architecture import KNOWN_ARCHITECTURE
 from udi.audit import AuditConfig
 from udi.chos import ChosConfig
 from udi.environment import EnvironmentConfig
+from udi.metrics import MetricsConfig
 from udi.registries import RegistryConfig
 from udi.settings import (
     COUNT,
@@ -93,6 +94,15 @@ class GatewayConfig:
         "amd64", "architecture of the compute nodes, with their level where images may use it", KNOWN_ARCHITECTURE
     )
     workers: int = setting(2, "conversions that run at the same time", FEW)
+    worker_prefix: tuple[str, ...] = setting(
+        [],
+        "command that starts a conversion's worker on another host, such as srun -p service -N1 -n1; empty: here",
+    )
+    spool: str = setting(
+        "",
+        "directory of layers and work in progress that the hosts of worker_prefix see, too; empty: state",
+        OPTIONAL_PATH,
+    )
     max_image_bytes: int = setting(64 << 30, "limit on the uncompressed bytes of all layers of one image", POSITIVE)
     max_disk_bytes: int = setting(256 << 30, "limit on the size of the disk of a virtual machine", POSITIVE)
     max_entries: int = setting(4_000_000, "limit on the entries of all layers of one image", POSITIVE)
@@ -133,8 +143,17 @@ class GatewayConfig:
         Matching(r"(unix://)?/\S+|", "unix:// and an absolute path, or empty"),
     )
 
+    @property
+    def work_directory(self) -> str:
+        """Where layers and work in progress are."""
+        return self.spool or self.state
+
     def check(self) -> None:
-        """Raises ConfigError where the address is not one."""
+        """Raises ConfigError where the address is not one, or a worker could not be started elsewhere."""
+        if self.worker_prefix and PATH.broken_by(self.worker_prefix[0]):
+            raise ConfigError("worker_prefix must begin with the absolute path of a program")
+        if self.worker_prefix and not self.spool:
+            raise ConfigError("worker_prefix needs a spool that its hosts see")
         host, _, port = self.address.rpartition(":")
         if self.address and not (host and 0 < fields.number(port) < 65536):
             raise ConfigError(f"address must be host:port, not '{printable(self.address)}'")
@@ -372,6 +391,7 @@ class SiteConfig:
     etc: EtcConfig = field(default_factory=EtcConfig)
     jobs: JobsConfig = field(default_factory=JobsConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     install: InstallConfig = field(default_factory=InstallConfig)
     other_tables: Mapping[str, Any] = field(default_factory=dict)
     """The tables of the file that are not shared, as TOML gives them."""

@@ -18,6 +18,7 @@ from typing import Self
 
 from udi.nodecommand import EXIT_MARK, NOT_STARTED, START_SIGN, STARTED
 from udi.nodes import Node
+from udiroot import says
 from udiroot.errors import printable
 from udiroot.report import UNKNOWN_NODE, NodeReport
 
@@ -42,6 +43,9 @@ class FanOutResult:
     other_lines: tuple[str, ...] = ()
     """What was printed beside reports, by the nodes or by what reaches them: of lines that differ in numbers only, the
     first. The first 200 of these."""
+
+    said: bytes = b""
+    """What a command that was run in a root printed (`udiroot.says`)."""
 
     @property
     def silent(self) -> tuple[Node, ...]:
@@ -101,14 +105,16 @@ class Answers:
         self._nonce = nonce
         self._other: dict[str, str] = {}
         self._ends: dict[Node, _Exit] = {}
-        self._heard: set[Node] = set()
         self._nameless: list[str] = []
+        self._answered: set[Node] = set()
+        """The nodes of `reports` and `_ends`: counted with each line, of which there are many."""
         self.reports: dict[Node, NodeReport] = {}
+        self._said: list[bytes] = []
 
     @property
     def complete(self) -> bool:
         """Whether every node has made a report, or can make none any more."""
-        return len(self._heard) == len(self.asked)
+        return len(self._answered) == len(self.asked)
 
     def read(self, line: str, source: Node | None = None) -> bool:
         """Take in one line of output; True once nothing more can come.
@@ -116,6 +122,10 @@ class Answers:
         Where the machine knows the `source` of a line, one about another node does not count; that node's own may
         have its name with or without the domain.
         """
+        if line.startswith(says.MARK):
+            if len(self._said) * says.CHUNK < 2 * says.MOST * len(self.asked):
+                self._said.append(says.said(line, self._nonce) or b"")
+            return self.complete
         report = NodeReport.parse(line, self._nonce)
         if report is not None:
             self._take_report(report, source)
@@ -131,7 +141,7 @@ class Answers:
             earlier = self.reports.get(node)
             if earlier is None or earlier.ok:
                 self.reports[node] = report
-            self._heard.add(node)
+                self._answered.add(node)
         elif report.node == UNKNOWN_NODE and not report.ok:
             self._take_end(_Exit(UNKNOWN_NODE, str(report.code), False, report.words), source)
 
@@ -139,7 +149,7 @@ class Answers:
         node = source if source is not None and end.node in _UNKNOWN else self._node(end.node, source)
         if node is not None and node in self._members:
             self._ends.setdefault(node, end)
-            self._heard.add(node)
+            self._answered.add(node)
         elif end.node in _UNKNOWN and not end.started:
             self._nameless.append(str(end))
 
@@ -161,5 +171,6 @@ class Answers:
         if others and len(self._nameless) >= len(others):
             # As many lines without a name as nodes without a line: it is they.
             not_started |= dict(zip(others, self._nameless, strict=False))
-        causes = {**(causes or {}), **died}
-        return FanOutResult(self.asked, self.reports, cause, causes, not_started, tuple(self._other.values()))
+        every = {**(causes or {}), **died}
+        others_said = tuple(self._other.values())
+        return FanOutResult(self.asked, self.reports, cause, every, not_started, others_said, b"".join(self._said))

@@ -66,7 +66,7 @@ def debian_tree(cache: Path) -> Path:
     unfinished = cache / f"debian-{SUITE}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     tools.run(
-        *("debootstrap", "--variant=minbase", "--include=python3", SUITE, unfinished, _mirror()),
+        *("debootstrap", "--variant=minbase", "--include=python3", SUITE, unfinished, mirror()),
         failure="debootstrap failed",
         seconds=_SECONDS,
         error=UpstreamFailed,
@@ -106,7 +106,7 @@ def demo_archive(cache: Path) -> Path:
     return path
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """The archive that this host's own apt uses for Debian, or else Debian's."""
     words = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages")
     try:

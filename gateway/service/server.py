@@ -21,6 +21,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from gateway.image.formats.squashfs import packers
 from gateway.service.admission import Admission, Admitted, TooMany
 from gateway.service.caller import Call
 from gateway.service.history import History
@@ -155,9 +156,8 @@ def _programs(site: SiteConfig) -> Iterator[tuple[str, str]]:
     settings = site.gateway
     if settings.format == "ext4":
         yield "gateway.mke2fs", settings.mke2fs
-    else:
-        yield "gateway.tar2sqfs", settings.tar2sqfs
-        yield "gateway.rdsquashfs", settings.rdsquashfs
+    elif settings.format == "squashfs":
+        yield from packers(settings).items()
     for number, system in enumerate(site.systems):
         yield f"systems[{number}].rsync", system.rsync
         if system.host:

@@ -23,7 +23,18 @@ def test_linter(command: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-SCRIPTS = (".ci/run", "sshd/build.sh", "sshd/fetch.sh", "slurm/build.sh", "tests/mpich/build.sh", "udirun/build.sh")
+SCRIPTS = (
+    ".ci/run",
+    "packaging/bundle.sh",
+    "packaging/install.sh",
+    "packaging/interpreter.sh",
+    "packaging/rpm.sh",
+    "sshd/build.sh",
+    "sshd/fetch.sh",
+    "slurm/build.sh",
+    "tests/mpich/build.sh",
+    "udirun/build.sh",
+)
 
 
 def test_shell_files() -> None:

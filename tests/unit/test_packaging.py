@@ -22,5 +22,5 @@ def test_setup_cfg_lists_every_package() -> None:
 def test_the_source_archive_has_what_is_built() -> None:
     """Directories of C and scripts, which no package holds."""
     manifest = (ROOT / "MANIFEST.in").read_text()
-    for directory in ("slurm", "sshd", "udirun", "docs", "tests"):
+    for directory in ("packaging", "slurm", "sshd", "udirun", "docs", "tests"):
         assert f"graft {directory}\n" in manifest

@@ -61,6 +61,8 @@ WRONG: dict[str, list[object]] = {
     "gateway.user_formats": [["cramfs"], [""], "ext4"],
     "gateway.architecture": ["", "vax", "amd64/x9"],
     "gateway.workers": FEW,
+    "gateway.worker_prefix": [["srun"], ["bin/srun", "-N1"], [""], "/usr/bin/srun"],
+    "gateway.spool": OPTIONAL,
     "gateway.max_image_bytes": POSITIVE,
     "gateway.max_disk_bytes": POSITIVE,
     "gateway.sqfs2tar": PATHS,
@@ -178,6 +180,7 @@ WRONG: dict[str, list[object]] = {
     "install.logrotate": OPTIONAL,
     "jobs.max_nodes_out": COUNT,
     "jobs.max_percent_out": [-1, 101],
+    "metrics.directory": [*OPTIONAL, "/no/such", A_FILE, "@open"],
     "install.bin": PLACES,
     "install.zip": FILES,
     "install.python": PROGRAMS,
@@ -212,6 +215,9 @@ WRONG: dict[str, list[object]] = {
     "torque.epilogue_deadline": [*SECONDS, 1],
     "torque.max_starts": FEW,
     "torque.requeue_pause": PAUSE,
+    "torque.chain": ["50 udi", "../udi", "-udi", "50.udi", ".udi"],
+    "torque.chain_deadline": SECONDS,
+    "torque.site_filter": OPTIONAL,
     "torque.mom_priv": PLACES,
     "torque.server_home": PLACES,
     "sessions.users": [["a b"], [""], "alice"],
@@ -334,8 +340,10 @@ def messages(cray: StandIns, base: str, key: str, value: object) -> list[str]:
         plain = table.removesuffix("[]")
         at = at.setdefault(plain, dict(REQUIRED.get(plain, {})) if plain == table else [dict(REQUIRED[plain])])
         at = at if plain == table else at[0]
-    if name in ("tar2sqfs", "mke2fs"):
-        at["format"] = "squashfs" if name == "tar2sqfs" else "ext4"
+    if name in ("tar2sqfs", "rdsquashfs"):
+        at["compression"] = "lz4"  # what the gateway writes itself needs no program
+    if name == "mke2fs":
+        at["format"] = "ext4"
     at[name] = str(cray.directory / value[1:]) if isinstance(value, str) and value.startswith("@") else value
     cray.config_path.write_text("".join(f"{name} = {toml(item)}\n" for name, item in document.items()))
     path = f"{cray.config_path}: "

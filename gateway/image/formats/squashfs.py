@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from gateway.image.flatten import Flattened
 from gateway.image.formats.packer import count_lines, pack
@@ -40,6 +40,13 @@ def parse_compression(text: str) -> tuple[str, int | None]:
         allowed = f"levels of {name} are {span[0]} to {span[1]}" if span else f"{name} takes no level"
         raise ConfigError(f"invalid compression '{printable(text)}'", allowed)
     return name, level
+
+
+def packers(settings: GatewayConfig) -> Mapping[str, str]:
+    """The programs that new squashfs images are made with, key of the configuration → path: none, as a rule."""
+    if settings.compression.partition(":")[0] in WRITTEN_HERE:
+        return {}
+    return {"gateway.tar2sqfs": settings.tar2sqfs, "gateway.rdsquashfs": settings.rdsquashfs}
 
 
 def make_squashfs(flattened: Flattened, output: str, settings: GatewayConfig, advance: Callable[[int], None]) -> None:

@@ -1,0 +1,1 @@
+"""Walks through docs/install.md, and packages, on fresh systems without a network: `make test-install`."""
