@@ -66,7 +66,9 @@ def _rotation(site: SiteConfig, render: Renderer) -> list[SiteFile]:
     """The hooks' log is kept from growing, where it is a file and the site has logrotate."""
     if not (site.jobs.log and site.install.logrotate):
         return []
-    return [SiteFile(f"{site.install.logrotate}/udi", 0o644, render("templates", "udi.logrotate", log=site.jobs.log))]
+    return [
+        SiteFile(f"{site.install.logrotate}/udi-hooks", 0o644, render("templates", "udi.logrotate", log=site.jobs.log))
+    ]
 
 
 def _runtime_directory(socket: str) -> str:
