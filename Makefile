@@ -70,6 +70,7 @@ test-faults: root setup mpich ## kill and fail the node software at every point,
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest -rP tests/node/test_interrupted.py tests/node/test_together.py
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest tests/slurm/test_kills.py tests/slurm/test_failures.py tests/slurm/test_components.py \
 		tests/slurm/test_scripts_outside.py tests/slurm/test_workers_elsewhere.py
+	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest tests/system/test_operations.py
 
 test-metrics: root setup ## run every query of docs/metrics in a real Prometheus, on the figures of a run on xcsim (root)
 	$(BIN)/python -m pytest tests/metrics/in_prometheus.py tests/metrics/gateway_waits.py
