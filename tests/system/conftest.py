@@ -12,6 +12,9 @@ pytest.register_assert_rewrite("tests.system.cray", "tests.system.endings")
 from tests.system.cray import Cray  # noqa: E402
 from xcsim.machine import Machine  # noqa: E402
 
+collect_ignore = [] if os.environ.get("UDI_ALL_FAULTS") else ["test_operations.py"]
+"""A minute of procedures, which `make test-faults` runs."""
+
 
 @pytest.fixture(scope="session")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cray]:

@@ -210,6 +210,7 @@ class StandIns:
             state = "{self.directory}/spool/jobs"
             nodes = "{self.directory}/spool/nodes"
             log = "{self.directory}/log/hooks.log"
+            reports = "{self.directory}/reports"
             syslog = false
             """)
         )
