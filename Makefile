@@ -11,13 +11,15 @@ MPICH := $(CACHE)/mpich
 SPANK := $(CACHE)/slurm
 PACKAGES := python3 python3-venv apache2-utils busybox-static charliecloud-runtime db5.3-util debian-archive-keyring \
             debootstrap docker-registry docker.io dpkg-dev e2fsprogs fdisk file gcc iproute2 ksh libc6-dev libmpich-dev \
-            libpython3-dev libslurm-dev make mpich munge musl-tools openssh-client openssh-server openssl patch patchelf \
-            podman procps qemu-utils rpm rsync shellcheck skopeo slurm-client slurm-wlm-basic-plugins slurmctld \
+            libpython3-dev libslurm-dev logrotate make mpich munge musl-tools openssh-client openssh-server openssl \
+            patch patchelf podman procps prometheus qemu-utils rpm rsync shellcheck skopeo slurm-client \
+            slurm-wlm-basic-plugins slurmctld \
             slurmd squashfs-tools squashfs-tools-ng strace sudo systemd tinyproxy umoci util-linux xinetd
 # What `make pynamic` and `make bench` compare to, too; the tests do not need it.
 PEERS := charliecloud-builders sshfs
 
-.PHONY: help venv check test-fast format setup packages programs sshd udi-run spank mpich demo demo-slurm bundle rpm test test-faults test-install bench pynamic constraints clean root
+.PHONY: help venv check test-fast format setup packages programs sshd udi-run spank mpich demo demo-slurm bundle rpm soak \
+        test test-faults test-install test-metrics test-recipes test-upgrade bench pynamic constraints clean root
 .NOTPARALLEL:
 
 help: ## show what can be made
@@ -63,16 +65,29 @@ demo-slurm: root setup ## bring up a real Slurm of two nodes and run jobs inside
 demo: root setup ## bring up a one-machine Cray XC and run jobs inside a Debian image on it (root)
 	$(BIN)/python -m xcsim.demo
 
-test: root setup mpich ## run every test, in two processes (root)
-	$(BIN)/python -m pytest -n 2
+test: root setup mpich ## run every test, in three processes (root)
+	$(BIN)/python -m pytest -n 3
 
 test-faults: root setup mpich ## kill and fail the node software at every point, not only at the seeded ones (root)
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest -rP tests/node/test_interrupted.py tests/node/test_together.py
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest tests/slurm/test_kills.py tests/slurm/test_failures.py tests/slurm/test_components.py \
-		tests/slurm/test_scripts_outside.py
+		tests/slurm/test_scripts_outside.py tests/slurm/test_workers_elsewhere.py
+
+test-upgrade: root setup ## replace our software by another version, and remove it, while jobs run on xcsim (root)
+	$(BIN)/python -m pytest tests/system/software_replaced.py
+
+test-metrics: root setup ## run every query of docs/metrics in a real Prometheus, on the figures of a run on xcsim (root)
+	$(BIN)/python -m pytest tests/metrics/in_prometheus.py tests/metrics/gateway_waits.py
+
+soak: root setup ## keep whole machines under random jobs, faults and kills for an hour (root); MINUTES=5
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60)
 
 test-install: root setup bundle rpm ## walk through docs/install.md on fresh Debian systems that have no network, from the bundle and RPMs (root)
 	$(BIN)/python -m pytest tests/install/walk.py tests/install/old_host.py tests/install/packages.py
+
+test-recipes: root setup ## type every command of docs/users.md, and compare what is seen (root)
+	UDI_ALL_RECIPES=1 $(BIN)/python -m pytest tests/system/test_users_page.py
+	UDI_ALL_RECIPES=1 $(BIN)/python -m pytest tests/slurm/test_users_page.py
 
 bench: root setup $(CACHE)/pynamic-packages ## print the figures that the README quotes (root)
 	$(BIN)/python -m benchmarks.setup

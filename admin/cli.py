@@ -8,21 +8,24 @@ import sys
 import click
 
 from admin.cdi import as_module, edits_of, read_specification, require_fitting
+from admin.checks import report
 from admin.chos import chos
-from admin.config_check import errors_of
+from admin.config_check import read_subject, rows_of_errors
 from admin.example import example
-from admin.installing import built, install_programs, install_sshd, planned, render_below
+from admin.installed import Record
+from admin.installing import built, install_programs, planned, render_below, sshd_programs
+from admin.job_cli import job
 from admin.machines import machine_of
 from admin.managers import manager_of
+from admin.program import PROGRAM, site_of
 from admin.sitefiles import site_files
-from admin.status import read_status
-from udi import nodezip
+from admin.software import install_software
+from admin.status_cli import status
+from admin.try_cli import attempt
+from admin.uninstall_cli import uninstall
 from udi.commandline import config_option, json_option, run, version_option
-from udi.config import SiteConfig, load
-from udi.log import start_log
+from udi.config import load
 from udiroot.errors import ConfigError, UsageError, complain
-
-PROGRAM = "udi-admin"
 
 
 @click.group()
@@ -34,25 +37,38 @@ def cli(context: click.Context, config_path: str) -> None:
     context.obj = os.path.abspath(config_path)
 
 
-cli.add_command(chos)
+for command in (attempt, chos, job, status, uninstall):
+    cli.add_command(command)
 
 
 @cli.command("check-config")
+@click.option("--nodes", default="", metavar="NODES", help="Examine these nodes, too: nid[00012-00015], or host[1-4].")
+@json_option
 @click.pass_obj
-def check_config(config_path: str) -> None:
-    """Validate the configuration, and check what it names on this host: paths, accounts, owners, programs, limits.
+def check_config(config_path: str, nodes: str, as_json: bool) -> None:
+    """Prove the configuration on this host: a row for each check, which is ok, a warning or an error.
 
-    Every error is printed, and what may surprise users as a note.
+    Files, accounts and settings are compared; and what jobs, users and the gateway will do is tried: reading and
+    writing the store, requests to the gateway, questions to the workload manager and the machine, versions of programs.
+
+    With native Slurm, --nodes names the node that this host is. The exit code is 2 where a row is an error.
+
+    With --json: schema, config, host, verdict, counts, and rows with check, level, what, todo, nodes.
     """
-    errors = errors_of(config_path)
-    for error in errors:
-        complain(PROGRAM, error)
-    if errors:
+    subject, errors = read_subject(config_path)
+    host = os.uname().nodename
+    if subject is None and not as_json:
+        for error in errors:
+            complain(PROGRAM, error)
         sys.exit(ConfigError.exit_code)
-    site = load(config_path)
-    for remark in manager_of(site).remarks():
-        click.echo(f"{PROGRAM}: note: {remark}", err=True)
-    click.echo(f"{config_path}: OK")
+    rows = subject.rows() if subject else rows_of_errors(errors)
+    if subject and nodes:
+        rows += subject.rows_on(nodes)
+    if as_json:
+        click.echo(report.as_json(config_path, host, rows))
+    else:
+        report.show(config_path, host, rows)
+    sys.exit(report.exit_code(rows, ConfigError.exit_code))
 
 
 @cli.command("example-config")
@@ -66,7 +82,7 @@ def example_config() -> None:
 @click.pass_obj
 def render(config_path: str, output: str) -> None:
     """Write the site's files below a directory, for review."""
-    site = _site(config_path)
+    site = site_of(config_path)
     for path in render_below(_directory("--output", output), site_files(site, machine_of(site), config_path)):
         click.echo(path)
 
@@ -76,20 +92,22 @@ def render(config_path: str, output: str) -> None:
 @click.pass_obj
 def install(config_path: str, root: str) -> None:
     """Install the site's files and the node software. Prints the paths that changed."""
-    site = _site(config_path)
+    site = site_of(config_path)
     if os.geteuid() != 0:
         raise UsageError("only root can install: the hooks must be owned by root")
     prefix = _directory("--root", root).rstrip("/")
     manager = manager_of(site)
     programs = {"udi-run": built(site.install.udi_run_built, "install.udi_run_built", "udi-run")}
     plan = planned(prefix, site_files(site, machine_of(site), config_path))
-    # The hooks come last, since what they tell the nodes' software must be known to it; so do lines that load programs.
-    nodezip.build(site, prefix + site.install.zip, programs)
-    others = install_programs(prefix, manager.built())
+    others = dict(manager.built())
     if site.ssh.enabled or os.path.isdir(site.install.ssh_built):
-        others += install_sshd(site.install.ssh_built, prefix + site.install.ssh)
+        others |= sshd_programs(site.install.ssh_built, site.install.ssh)
+    Record.read(prefix).with_installation(prefix, plan.placed, others, site.install.zip).write(prefix)
+    # The hooks come last, since what they tell the nodes' software must be known to it; so do lines that load programs.
+    changed = install_software(site, prefix + site.install.zip, programs)
+    changed += install_programs(prefix, others)
     done = plan.put()
-    for path in [*done.changed, *others, prefix + site.install.zip]:
+    for path in [*done.changed, *changed]:
         click.echo(path)
     for advice in done.advice + manager.advice():
         click.echo(f"{PROGRAM}: to do: {advice}", err=True)
@@ -113,19 +131,6 @@ def cdi(config_path: str, file: str, name: str, devices: tuple[str, ...]) -> Non
 
 
 @cli.command()
-@json_option
-@click.pass_obj
-def status(config_path: str, as_json: bool) -> None:
-    """Show jobs, held jobs, and nodes out of service with the reasons; the gateway's queue, store and errors.
-
-    With --json: jobs, held, nodes, troubles (what could not be read), gateway.
-    """
-    site = _site(config_path)
-    found = read_status(site, manager_of(site).jobs(machine_of(site)))
-    click.echo(found.as_json() if as_json else found.as_text())
-
-
-@cli.command()
 @click.argument("job")
 @click.option("--nodes", default="", metavar="NODES", help="Its nodes, where its state is damaged or lost.")
 @click.pass_obj
@@ -134,7 +139,7 @@ def takedown(config_path: str, job: str, nodes: str) -> None:
 
     With native Slurm, on the node itself.
     """
-    site = _site(config_path)
+    site = site_of(config_path)
     manager_of(site).take_down(machine_of(site), job, nodes)
     click.echo(f"job {job}: clean")
 
@@ -147,7 +152,7 @@ def recover(config_path: str, nodes: str) -> None:
 
     With native Slurm, on the node itself, by its name.
     """
-    site = _site(config_path)
+    site = site_of(config_path)
     manager_of(site).recover(machine_of(site), nodes)
 
 
@@ -156,12 +161,6 @@ def _directory(option: str, text: str) -> str:
     if not text:
         raise UsageError(f"{option} is empty, must be a directory")
     return os.path.abspath(text)
-
-
-def _site(config_path: str) -> SiteConfig:
-    site = load(config_path)
-    start_log(site, PROGRAM)
-    return site
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ _SHELL = re.compile(r"#![^\n]*sh\b")
 _MAX_BYTES = 16 << 20
 SSHD_PROGRAMS = ("sshd", "ssh", "sshkey")
 """What `make sshd` builds: the server, its client, and the maker of keys."""
-_BLOCK = re.compile(rf"^{re.escape(_BEGIN)}$.*?^{re.escape(_END)}$\n?", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(rf"^{re.escape(_BEGIN)}$.*?^{re.escape(_END)}$\n?", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,23 @@ def render_below(directory: str, files: Sequence[SiteFile]) -> list[str]:
 
 
 @dataclass(frozen=True)
+class Placed:
+    """A file of ours, or a file that has our line or block, at its path below the root directory; `before` is what a
+    shared file held, None where there was none."""
+
+    file: SiteFile
+    path: str
+    before: str | None = None
+
+
+@dataclass(frozen=True)
 class Installation:
-    """What will be written: path, text and mode of each file that differs; and the advice for people."""
+    """What will be written: path, text and mode of each file that differs; and the advice for people. `placed` is all
+    that is ours afterwards, whether it differs or not."""
 
     files: list[tuple[str, str, int]]
     advice: list[str]
+    placed: list[Placed]
 
     def put(self) -> Installed:
         """Put each file in place, none before all are on the disk. Raises UpstreamFailed."""
@@ -71,26 +83,28 @@ def install(root: str, files: Sequence[SiteFile]) -> Installed:
 def planned(root: str, files: Sequence[SiteFile]) -> Installation:
     """What installing below `root` will write. Raises NotPermitted, with all files of the site's own in the way."""
     prefix = root.rstrip("/")
-    advice, refusals, merged = [], [], []
+    advice, refusals, merged, placed = [], [], [], []
     for file in files:
         if blocked := _blocked(file, prefix):
             refusals.append(blocked)
             continue
-        path, mode = _destination(prefix, file)
+        path, mode = destination(prefix, file)
         theirs = _foreign(file, prefix + file.path)
         if not theirs:
-            merged.append((path, _merged(file, _present(path)), mode))
+            merged.append((path, _merged(file, text_of(path)), mode))
+            placed.append(Placed(file, file.path, text_of(path) if os.path.exists(path) else None))
         elif not file.advice:
             refusals.append(theirs)
         else:
             if file.beside:
                 merged.append((prefix + file.beside, marked(file.text), file.mode))
-            if not _calls_ours(file, _present(path)):
-                advice.append(f"{theirs.message}: {_advice(file, _present(path))}")
+                placed.append(Placed(file, file.beside))
+            if not calls_ours(file, text_of(path)):
+                advice.append(f"{theirs.message}: {_advice(file, text_of(path))}")
     if refusals:
         hint = "; ".join(dict.fromkeys(refusal.hint for refusal in refusals))
         raise NotPermitted("; ".join(refusal.message for refusal in refusals), hint)
-    return Installation([each for each in merged if _differs(*each)], advice)
+    return Installation([each for each in merged if _differs(*each)], advice, placed)
 
 
 def _advice(file: SiteFile, theirs: str) -> str:
@@ -114,25 +128,12 @@ def built(path: str, key: str, target: str) -> bytes:
         raise ConfigError(f"{key}: {path}: {error.strerror}", f"make {target} builds it") from error
 
 
-def install_sshd(built: str, directory: str) -> list[str]:
-    """Copy the private sshd's programs from where they were built; their paths. Raises ConfigError, UpstreamFailed."""
-    done = []
-    for name in SSHD_PROGRAMS:
-        path = f"{directory}/{name}"
-        try:
-            with open(f"{built}/{name}", "rb") as program:
-                content = program.read()
-            durable.make_public_directory(directory)
-            durable.write(path, content, mode=0o755)
-        except FileNotFoundError as error:
-            raise ConfigError(f"install.ssh_built: {built}/{name} not found", "make sshd builds it") from error
-        except OSError as error:
-            raise UpstreamFailed(f"{path} cannot be written: {error.strerror}") from error
-        done.append(path)
-    return done
+def sshd_programs(directory: str, target: str) -> dict[str, bytes]:
+    """The private sshd's programs as they were built in `directory`, by their paths in `target`. Raises ConfigError."""
+    return {f"{target}/{name}": built(f"{directory}/{name}", "install.ssh_built", "sshd") for name in SSHD_PROGRAMS}
 
 
-def _destination(prefix: str, file: SiteFile) -> tuple[str, int]:
+def destination(prefix: str, file: SiteFile) -> tuple[str, int]:
     """Its path and mode: a shared file stays where its links lead, with its mode unchanged."""
     path = prefix + file.path
     if file.kind == "complete" or not os.path.exists(path):
@@ -147,13 +148,14 @@ def _blocked(file: SiteFile, prefix: str) -> NotPermitted | None:
         is_lost_hook = bool(file.beside) and os.path.islink(path) and not os.path.exists(path)
         if os.path.lexists(path) and not os.path.isfile(path) and not is_lost_hook:
             return NotPermitted(f"{path} is not a regular file", _MOVE.format(path=shlex.quote(path)))
-    if file.beside and os.path.exists(prefix + file.beside) and not is_ours(_present(prefix + file.beside)):
+    if file.beside and os.path.exists(prefix + file.beside) and not is_ours(text_of(prefix + file.beside)):
         return _not_ours(prefix + file.beside)
     return None
 
 
-def _not_ours(path: str) -> NotPermitted:
-    return NotPermitted(f"{path} was not installed by shifter-xc", _MOVE.format(path=shlex.quote(path)))
+def _not_ours(path: str, remedy: str = "") -> NotPermitted:
+    hint = (remedy or _MOVE).format(path=shlex.quote(path))
+    return NotPermitted(f"{path} was not installed by shifter-xc", hint)
 
 
 def _foreign(file: SiteFile, path: str) -> NotPermitted | None:
@@ -161,23 +163,26 @@ def _foreign(file: SiteFile, path: str) -> NotPermitted | None:
     if not os.path.lexists(path) or (file.kind == "block" and os.path.isfile(path)):
         return None
     if file.kind == "line":
-        others = [line.strip() for line in _lines_with_key(file, _present(path)) if not _is_ours(file, line)]
+        others = [line.strip() for line in lines_with_key(file, text_of(path)) if not is_our_line(file, line)]
         hint = f"remove or change that line of {path}"
         return NotPermitted(f"{path} has a line of the site's own, {printable(others[0])}", hint) if others else None
-    if os.path.exists(path) and is_ours(_present(path)):
+    if os.path.exists(path) and is_ours(text_of(path)):
         return None
-    return _not_ours(path)
+    return _not_ours(path, file.remedy)
 
 
-def _is_ours(file: SiteFile, line: str) -> bool:
-    """Whether a line is the one that we would write, or an older one of ours: the same program at another path."""
+def is_our_line(file: SiteFile, line: str) -> bool:
+    """Whether a line is the one that we would write, or an older one of ours, the same program at another path, or the
+    one of the site's own that ours takes over."""
+    if file.takes_over and line.split() == file.takes_over.split():
+        return True
     if len(file.key.split()) > 1 or re.sub(r"\s*=\s*", "=", line.strip()).split() == file.text.split():
         return True
     ours, theirs = file.text.split(), line.split()
     return len(ours) == len(theirs) == 2 and os.path.basename(ours[1]) == os.path.basename(theirs[1])
 
 
-def _calls_ours(file: SiteFile, theirs: str) -> bool:
+def calls_ours(file: SiteFile, theirs: str) -> bool:
     """Whether a file of the site's own names ours already; of a line, nobody can tell what its program does."""
     name = re.compile(rf"{re.escape(file.beside)}(?![\w.-])")
     return bool(file.beside) and any(
@@ -188,25 +193,33 @@ def _calls_ours(file: SiteFile, theirs: str) -> bool:
 def _merged(file: SiteFile, present: str) -> str:
     """What the file will hold, given what it holds now."""
     if file.kind == "block":
-        kept = _BLOCK.sub("", present)
+        kept = BLOCK.sub("", present)
         gap = "" if not kept or kept.endswith("\n") else "\n"
         return f"{kept}{gap}{_BEGIN}\n{file.text}{_END}\n"
     if file.kind == "line":
-        ours = _lines_with_key(file, present)
-        others = [line for line in present.splitlines(keepends=True) if line not in ours]
-        gap = "" if not others or others[-1].endswith("\n") else "\n"
-        return f"{''.join(others)}{gap}{file.text}"
+        return with_line(present, lines_with_key(file, present), file.text)
     return marked(file.text)
 
 
-def _lines_with_key(file: SiteFile, present: str) -> list[str]:
+def with_line(present: str, old: Sequence[str], new: str) -> str:
+    """The text with the line `new` where the first of the `old` ones was, or at its end, and without the others."""
+    lines = present.splitlines(keepends=True)
+    at = next((number for number, line in enumerate(lines) if line in old), len(lines))
+    kept = [line for line in lines[at:] if line not in old]
+    head = "".join(lines[:at])
+    gap = "" if not head or head.endswith("\n") else "\n"
+    return f"{head}{gap}{new}{''.join(kept)}"
+
+
+def lines_with_key(file: SiteFile, present: str) -> list[str]:
     """Lines that set what ours sets: the key, then a blank, or nothing where the key ends in `=`."""
     name = r"\s+".join(map(re.escape, file.key.rstrip("=").split()))
     key = re.compile(rf"\s*{name}\s*=" if file.key.endswith("=") else rf"\s*{name}(?=\s|$)")
     return [line for line in present.splitlines(keepends=True) if key.match(line)]
 
 
-def _present(path: str) -> str:
+def text_of(path: str) -> str:
+    """The text of a file; nothing where there is none. Raises UpstreamFailed."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with open(descriptor, encoding="utf-8", errors="surrogateescape", newline="") as stream:
@@ -222,7 +235,7 @@ def _differs(path: str, text: str, mode: int) -> bool:
         status = os.stat(path)
     except FileNotFoundError:
         return True
-    return status.st_mode & 0o7777 != mode or status.st_uid != os.geteuid() or _present(path) != text
+    return status.st_mode & 0o7777 != mode or status.st_uid != os.geteuid() or text_of(path) != text
 
 
 def _write(path: str, text: str, mode: int) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from admin.checks.check import Check
 from udi.config import SiteConfig, Table
 from udi.platform import Machine
 from udiroot.errors import ConfigError, printable
@@ -32,6 +33,15 @@ def machine_of(site: SiteConfig) -> Machine:
     if make is None:
         raise ConfigError(f"machine must be {' or '.join(_MACHINES)}, not '{printable(site.machine)}'")
     return make(site)
+
+
+def machine_trials(site: SiteConfig) -> Sequence[Check]:
+    """Trials of the machine that `machine` names: what its own commands and names say on this host."""
+    import admin.checks.alps
+    import admin.checks.clusters
+
+    trials = {"alps": admin.checks.alps.trials, "clusters": admin.checks.clusters.trials}
+    return trials[site.machine or _DEFAULT](site)
 
 
 def all_tables() -> tuple[type[Table], ...]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from admin.asked import Asked
+from admin.checks.check import Check
 from admin.status import Jobs
 from udi.config import SiteConfig
+from udi.fanout import FanOutResult
 from udi.platform import Machine
 from udi.sitefiles import Renderer, SiteFile
-from udiroot.errors import ConfigError, UdiError, printable
+from udiroot.errors import ConfigError, printable
 
 
 class Manager(Protocol):
@@ -27,20 +30,33 @@ class Manager(Protocol):
     def advice(self) -> list[str]:
         """What a person must do after an installation, a sentence each."""
 
+    def callers(self, prefix: str) -> list[str]:
+        """What of the site's own, below `prefix`, needs ours and would fail without, beyond hooks that call ours: a
+        sentence each, with what to do."""
+
     def programs(self) -> Mapping[str, str]:
         """The programs that a host with its hooks needs: key of the configuration → path."""
 
     def directories(self) -> Mapping[str, str]:
         """Where its hooks or its own files are on such a host: key of the configuration → path."""
 
-    def errors(self, machine: Machine) -> Iterator[UdiError]:
-        """What is wrong with its table, or with how it is set up on this host."""
+    def checks(self, machine: Machine) -> Sequence[Check]:
+        """Checks of its table, and of how it is set up on this host."""
 
-    def remarks(self) -> list[str]:
-        """What is right but may surprise users, a sentence each."""
+    def trials(self) -> Sequence[Check]:
+        """Trials of it: questions to its server, versions of its programs."""
+
+    def probe(self, machine: Machine, nodes: str, facts: Mapping[str, str]) -> FanOutResult:
+        """What nodes say that they have (`nodehealth.probe`), which are told `facts`.
+
+        Raises UsageError for nodes that are not reached from here, UpstreamFailed.
+        """
 
     def jobs(self, machine: Machine) -> Jobs:
         """Jobs with images, held ones, and nodes out of service. Raises UpstreamFailed."""
+
+    def asked(self, machine: Machine, job: str) -> Asked:
+        """What it says of one job now, whether the job has an image or not. Raises UsageError for what is no job id."""
 
     def take_down(self, machine: Machine, job: str, nodes: str) -> None:
         """Take down a job whose hook never ran; `nodes` are its nodes where its state is damaged or lost.

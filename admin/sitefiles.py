@@ -13,6 +13,8 @@ from udi.sitefiles import Renderer, SiteFile
 _UNITS = "/etc/systemd/system"
 _GATEWAY_UNITS = ("udi-gateway.service", "udi-gateway-handle.socket", "udi-gateway-handle@.service")
 """The service, or in its place a process per connection; the site enables one of them."""
+_METRICS_UNITS = ("udi-gateway-metrics.service", "udi-gateway-metrics.timer")
+"""Where metrics are on."""
 _PROGRAMS = {
     "udi": "outside.cli",
     "udi-gateway": "gateway.service.cli",
@@ -34,6 +36,7 @@ def site_files(site: SiteConfig, machine: Machine, config_path: str) -> list[Sit
         *programs,
         *session_files(site, render),
         *_gateway_files(site, render),
+        *_rotation(site, render),
         *(machine.site_files(render) if manager.has_machine else ()),
     ]
 
@@ -53,9 +56,19 @@ def _gateway_files(site: SiteConfig, render: Renderer) -> list[SiteFile]:
         "conversion_bytes": 2 * site.gateway.conversion_memory_bytes
         + site.gateway.layer_memory_bytes,  # worker, packer, layers
     }
-    units = [SiteFile(f"{_UNITS}/{name}", 0o644, render("templates", name, **values)) for name in _GATEWAY_UNITS]
+    names = (*_GATEWAY_UNITS, *(_METRICS_UNITS if site.metrics.directory else ()))
+    units = [SiteFile(f"{_UNITS}/{name}", 0o644, render("templates", name, **values)) for name in names]
     xinetd = render("templates", "udi-gateway.xinetd", **values)
     return [*units, SiteFile("/etc/xinetd.d/udi-gateway", 0o644, xinetd)]
+
+
+def _rotation(site: SiteConfig, render: Renderer) -> list[SiteFile]:
+    """The hooks' log is kept from growing, where it is a file and the site has logrotate."""
+    if not (site.jobs.log and site.install.logrotate):
+        return []
+    return [
+        SiteFile(f"{site.install.logrotate}/udi-hooks", 0o644, render("templates", "udi.logrotate", log=site.jobs.log))
+    ]
 
 
 def _runtime_directory(socket: str) -> str:

@@ -11,11 +11,14 @@ from collections.abc import Iterator, Mapping
 
 import click
 
+import admin.checks.slurm
+from admin.asked import Asked
+from admin.checks.check import Check
+from admin.checks.slurm import SlurmSetup
 from admin.installing import built
-from admin.nodes import check_node, mark_nodes, recover_nodes
-from admin.slurm_check import SlurmSetup
+from admin.nodes import check_node, mark_nodes, probe_nodes, probe_this_node, recover_nodes
+from admin.slurm_job import asked
 from admin.status import Jobs, jobs_of_host
-from jobs.deadlines import require_fitting
 from jobs.local import LocalJob, jobs_here
 from jobs.notes import Notes
 from jobs.state import JobState
@@ -31,10 +34,11 @@ from slurm_hooks.starts import failures_in
 from udi.accounts import account_of_uid
 from udi.command import Deadline
 from udi.config import SiteConfig
+from udi.fanout import FanOutResult
 from udi.nodes import folded, named
 from udi.platform import Machine
 from udi.sitefiles import Renderer, SiteFile
-from udiroot.errors import ConfigError, NotFound, TeardownIncomplete, UdiError, UsageError
+from udiroot.errors import NotFound, TeardownIncomplete, UdiError, UsageError
 
 
 class Slurm:
@@ -57,32 +61,29 @@ class Slurm:
         wanted = ", ".join(f"{name}={value}" for name, value in slurm_conf(self._site).items())
         return [f"slurm.conf needs {wanted}; restart slurmctld and each slurmd (see docs/install-slurm.md)"]
 
+    def callers(self, prefix: str) -> list[str]:
+        """slurm.conf is the site's: a Prolog that is missing drains each node that starts a job."""
+        return list(SlurmSetup(self._site).callers()) if not prefix else []
+
     def programs(self) -> Mapping[str, str]:
         return programs(self._site)
 
     def directories(self) -> Mapping[str, str]:
         return {"slurm.notes": self._settings.notes}
 
-    def errors(self, machine: Machine) -> Iterator[UdiError]:
-        yield from SlurmSetup(self._site).errors()
+    def checks(self, machine: Machine) -> list[Check]:
+        return admin.checks.slurm.checks(self._site, machine)
+
+    def trials(self) -> list[Check]:
+        return admin.checks.slurm.trials(self._site)
+
+    def probe(self, machine: Machine, nodes: str, facts: Mapping[str, str]) -> FanOutResult:
+        """Native: the node that this is. It may have another name in Slurm than its own."""
         if self._settings.over_alps:
-            yield from self._deadline_errors(machine)
-
-    def _deadline_errors(self, machine: Machine) -> Iterator[UdiError]:
-        """A fan-out must end before the hook that waits for it."""
-        site, settings = self._site, self._settings
-        try:
-            require_fitting(site, machine, settings.prolog_deadline, "slurm.prolog_deadline")
-        except UdiError as error:
-            yield error
-        if machine.fanout_deadline > settings.epilog_deadline:
-            yield ConfigError(
-                f"{site.path}: slurm.epilog_deadline must be at least {machine.name}.fanout_deadline, not"
-                f" {settings.epilog_deadline} and {machine.fanout_deadline} seconds"
-            )
-
-    def remarks(self) -> list[str]:
-        return list(SlurmSetup(self._site).remarks())
+            return probe_nodes(self._site, machine, nodes, facts)
+        if len(expand(nodes)) != 1 or not self._is_here(nodes, self._deadline()):
+            raise UsageError(f"this node is {_here()}, not {nodes}", "run udi-admin check-config on the node")
+        return probe_this_node(self._site, named(nodes), facts)
 
     def jobs(self, machine: Machine) -> Jobs:
         """On a node, the jobs that have a root here; everywhere, nodes that are drained and jobs that are held because
@@ -121,6 +122,10 @@ class Slurm:
                 phase=note.state if note else "left",
                 since=since,
             )
+
+    def asked(self, machine: Machine, job: str) -> Asked:
+        here = None if self._settings.over_alps else next((s for s in self._jobs_here() if s.job == job), None)
+        return asked(self._site, job, here)
 
     def take_down(self, machine: Machine, job: str, nodes: str) -> None:
         deadline = Deadline(self._settings.epilog_deadline)

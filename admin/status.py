@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,9 +17,25 @@ from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.nodes import Node, folded
 from udi.platform import Machine
-from udiroot.errors import UdiError, counted, printable
+from udiroot.errors import UdiError
 
 _GATEWAY_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class NodeGroup:
+    """Nodes that are in one state for one reason, since about the same time (`since`, epoch seconds, 0 where nobody
+    knows). `jobs` each may have left something."""
+
+    nodes: tuple[Node, ...]
+    state: str
+    jobs: tuple[str, ...]
+    reason: str
+    since: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The nodes folded."""
+        return dataclasses.asdict(self) | {"nodes": folded(self.nodes), "count": len(self.nodes)}
 
 
 @dataclass(frozen=True)
@@ -33,58 +49,54 @@ class Jobs:
     states: Mapping[Node, str] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
 
+    def groups(self) -> list[NodeGroup]:
+        """The dirty nodes, those alike together; by state, the oldest first."""
+        found: dict[tuple[object, ...], list[DirtyNode]] = {}
+        for dirty in self.nodes:
+            key = (self.states[dirty.node], dirty.jobs, dirty.reason, dirty.since // 60)
+            found.setdefault(key, []).append(dirty)
+        groups = [
+            NodeGroup(
+                tuple(dirty.node for dirty in alike),
+                self.states[alike[0].node],
+                alike[0].jobs,
+                alike[0].reason,
+                min(dirty.since for dirty in alike),
+            )
+            for alike in found.values()
+        ]
+        return sorted(groups, key=lambda group: (group.state, group.since))
+
 
 @dataclass(frozen=True)
 class Status(Jobs):
-    """All of it. `gateway` is the gateway's answer to `status`, or `trouble`, why there is none."""
+    """All of it. `gateway` is the gateway's answer to `status`, or `trouble`, why there is none. `at` is when all this
+    was so (epoch seconds)."""
 
     gateway: dict[str, Any] = field(default_factory=lambda: {"trouble": "the image gateway was not queried"})
+    at: int = 0
 
-    def as_json(self) -> str:
-        """One JSON object."""
-        document = {
+    def document(self) -> dict[str, Any]:
+        """The keys that `udi-admin status --help` lists."""
+        return {
+            "at": self.at,
             "jobs": [job.as_json() for job in self.jobs],
             "held": [dataclasses.asdict(hold) for hold in self.held],
             "nodes": [dirty.as_json() | {"state": self.states[dirty.node]} for dirty in self.nodes],
+            "groups": [group.as_json() for group in self.groups()],
             "troubles": list(self.errors),
-            "gateway": self.gateway,
+            "gateway": self.gateway | {"reachable": "trouble" not in self.gateway},
         }
-        return json.dumps(document, indent=1, sort_keys=True)
 
-    def as_text(self) -> str:
-        """A few lines for a person."""
-        lines = [
-            f"job {job.job}: {job.phase}, {job.image}, user {job.user}, {folded(job.nodes)}, since {_time(job.since)}"
-            for job in self.jobs
-        ]
-        lines += [f"job {hold.job}: held{_since(hold.since)}: {hold.reason}" for hold in self.held]
-        lines += [
-            f"{dirty.node}: {self.states[dirty.node]}, dirty{_since(dirty.since)}"
-            f"{', job ' if dirty.jobs else ''}{', '.join(dirty.jobs)}: {dirty.reason}"
-            for dirty in self.nodes
-        ]
-        lines += self.errors
-        return "\n".join((lines or ["no jobs with images here, no dirty nodes"]) + self._gateway_lines())
-
-    def _gateway_lines(self) -> list[str]:
-        if "trouble" in self.gateway:
-            return [str(self.gateway["trouble"])]
-        lines = [f"store: {counted(self.gateway['images'], 'image')}, {self.gateway['bytes'] / (1 << 30):.1f} GiB"]
-        lines += [
-            f"pull: {printable(pull['reference'])}, uid {pull['uid']}, since {_time(pull['since'])}"
-            for pull in self.gateway["queue"]
-        ]
-        lines += [
-            f"failed: {printable(failed['reference'])}, uid {failed['uid']}, {_time(failed['until'])}:"
-            f" {printable(failed['error'])}"
-            for failed in self.gateway["errors"]
-        ]
-        return lines
+    def as_json(self, *, indent: int | None = 1) -> str:
+        """One JSON object."""
+        return json.dumps(self.document(), indent=indent, sort_keys=True)
 
 
 def read_status(site: SiteConfig, jobs: Jobs) -> Status:
     """All of it, as it is now."""
-    return Status(jobs.jobs, jobs.held, jobs.nodes, jobs.states, jobs.errors, _gateway(site))
+    gateway = _gateway(site)
+    return Status(jobs.jobs, jobs.held, jobs.nodes, jobs.states, jobs.errors, gateway, int(time.time()))
 
 
 def jobs_of_host(site: SiteConfig, machine: Machine, held: tuple[Hold, ...]) -> Jobs:
@@ -129,12 +141,3 @@ def _states(machine: Machine, nodes: list[Node]) -> tuple[dict[Node, str], tuple
     except UdiError as error:
         return unknown, (f"node states unknown: {error.message}",)
     return unknown | {node: state.status for node, state in present.items()}, ()
-
-
-def _since(seconds: int) -> str:
-    """Since when; nothing where nobody knows."""
-    return f" since {_time(seconds)}" if seconds else ""
-
-
-def _time(seconds: int) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")

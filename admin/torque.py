@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Mapping
 
+import admin.checks.torque
 import torque_hooks.site_files
-from admin.nodes import check_node, mark_nodes, recover_nodes
+from admin.asked import Asked
+from admin.checks.check import Check
+from admin.nodes import check_node, mark_nodes, probe_nodes, recover_nodes
 from admin.status import Jobs, jobs_of_host
-from jobs.deadlines import require_fitting
+from admin.torque_job import asked
 from jobs.takedown import take_down
 from jobs.tries import forget_hold, holds
+from torque_hooks.chain import strangers
 from torque_hooks.held import fates
-from torque_hooks.settings import DEFAULT_PROLOGALARM, TorqueConfig
+from torque_hooks.settings import TorqueConfig
 from udi.command import Deadline
 from udi.config import SiteConfig
+from udi.fanout import FanOutResult
 from udi.nodes import folded
-from udi.oserrors import reason
 from udi.platform import Machine
 from udi.sitefiles import Renderer, SiteFile
-from udiroot.errors import ConfigError, TeardownIncomplete, UdiError
-
-_PROLOGALARM = re.compile(r"^\$prologalarm[ \t]+([0-9]{1,9})[ \t]*$", re.MULTILINE)
+from udiroot.errors import TeardownIncomplete
 
 
 class Torque:
@@ -40,7 +41,19 @@ class Torque:
         return {}
 
     def advice(self) -> list[str]:
-        return []
+        return self._unused()
+
+    def callers(self, prefix: str) -> list[str]:
+        """Programs that a chain runs, and a submit filter that runs ours."""
+        torque = self._site.table(TorqueConfig)
+        below = dataclasses.replace(torque, mom_priv=prefix + torque.mom_priv)
+        found = [
+            f"{', '.join(programs)} of {directory} would not run any more: put a hook of your own in the place of"
+            f" {directory.removesuffix('.d')}, or move them away"
+            for directory, programs in strangers(below)
+            if programs and torque.chain
+        ]
+        return [*found, *torque_hooks.site_files.filters_that_call(self._site, prefix)]
 
     def programs(self) -> Mapping[str, str]:
         return torque_hooks.site_files.programs(self._site)
@@ -49,43 +62,23 @@ class Torque:
         torque = self._site.table(TorqueConfig)
         return {"torque.mom_priv": torque.mom_priv, "torque.server_home": torque.server_home}
 
-    def errors(self, machine: Machine) -> Iterator[UdiError]:
-        site, torque = self._site, self._site.table(TorqueConfig)
-        try:
-            require_fitting(site, machine, torque.prologue_deadline, "torque.prologue_deadline")
-        except UdiError as error:
-            yield error
-        if machine.fanout_deadline > torque.epilogue_deadline:
-            yield ConfigError(
-                f"{site.path}: torque.epilogue_deadline must be at least {machine.name}.fanout_deadline, not"
-                f" {torque.epilogue_deadline} and {machine.fanout_deadline} seconds"
-            )
-        yield from self._alarm_errors(torque)
+    def checks(self, machine: Machine) -> list[Check]:
+        return admin.checks.torque.checks(self._site, machine)
 
-    def _alarm_errors(self, torque: TorqueConfig) -> Iterator[UdiError]:
-        """Torque's own limit, where this host has a MOM."""
-        site, config = self._site, f"{torque.mom_priv}/config"
-        try:
-            with open(config, encoding="utf-8", errors="replace") as stream:
-                given = _PROLOGALARM.findall(stream.read())
-        except FileNotFoundError:
-            if not os.path.isdir(torque.mom_priv):
-                return
-            given = []
-        except OSError as error:
-            yield ConfigError(f"{site.path}: torque.mom_priv: {config}: {reason(error)}")
-            return
-        alarm = int(given[-1]) if given else DEFAULT_PROLOGALARM
-        if alarm < torque.least_prologalarm:
-            key = "prologue_deadline" if torque.prologue_deadline >= torque.epilogue_deadline else "epilogue_deadline"
-            yield ConfigError(
-                f"{site.path}: $prologalarm {alarm} in {config} is too small: Torque would kill the hooks, and start"
-                f" the job without its image; torque.{key} needs {torque.least_prologalarm}",
-                f"set $prologalarm {torque.least_prologalarm} there, or lower torque.{key}",
-            )
+    def trials(self) -> list[Check]:
+        return admin.checks.torque.trials(self._site)
 
-    def remarks(self) -> list[str]:
-        return []
+    def probe(self, machine: Machine, nodes: str, facts: Mapping[str, str]) -> FanOutResult:
+        return probe_nodes(self._site, machine, nodes, facts)
+
+    def _unused(self) -> list[str]:
+        """A directory of programs that nothing runs, since there is no chain."""
+        torque = self._site.table(TorqueConfig)
+        return [
+            f"{directory} has {', '.join(programs)}, which nothing of ours runs: torque.chain is not set"
+            for directory, programs in strangers(torque)
+            if programs and not torque.chain
+        ]
 
     def jobs(self, machine: Machine) -> Jobs:
         """Held ones are those that are still held, as Torque says; of those that it no longer has, nothing is kept."""
@@ -96,6 +89,9 @@ class Torque:
             if fate[hold.job] == "ended":
                 forget_hold(site, hold.job)
         return jobs_of_host(site, machine, tuple(hold for hold in known if fate[hold.job] == "held"))
+
+    def asked(self, machine: Machine, job: str) -> Asked:
+        return asked(self._site, job)
 
     def take_down(self, machine: Machine, job: str, nodes: str) -> None:
         site = self._site

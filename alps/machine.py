@@ -5,19 +5,21 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from alps import fanout, nodestates
 from alps.reservation import Reservation, find_reservation, known_reservation
 from alps.settings import AlpsConfig
-from alps.site_files import site_files
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.fanout import Answers, FanOutResult
 from udi.nodes import Node, NodeSlots, numbered, parse_numbered
 from udi.platform import IN_SERVICE, OUT_OF_SERVICE, Allocation, Host, NodeState
-from udi.sitefiles import Renderer, SiteFile
 from udiroot.errors import ConfigError, NotFound, UpstreamFailed
 from udiroot.fields import number
+
+if TYPE_CHECKING:
+    from udi.sitefiles import Renderer, SiteFile
 
 _NID_HOST = re.compile(r"(?:nid)?[0-9]+")
 """How a workload manager names compute nodes: by bare nids (cray-reference T2, T4) or node names."""
@@ -103,6 +105,8 @@ class Alps:
         }
 
     def site_files(self, render: Renderer) -> Sequence[SiteFile]:
+        from alps.site_files import site_files  # only an installation needs it, and jobs wait for this module
+
         return site_files(self._site, render)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from alps.settings import AlpsConfig
 from udi.command import Deadline, Finished, run
-from udi.nodes import Node, folded, numbered
+from udi.nodes import Node, in_brief, numbered
 from udi.platform import NodeState
 from udiroot.errors import UpstreamFailed
 
@@ -51,7 +51,7 @@ def set_state(settings: AlpsConfig, nodes: Sequence[Node], status: str, deadline
     states = read_states(settings, nodes, deadline)
     wrong = [node for node in nodes if node not in states or states[node].status != status]
     if wrong:
-        raise UpstreamFailed(f"{folded(wrong)} did not become {status}", f"see {settings.xtprocadmin}")
+        raise UpstreamFailed(f"{in_brief(wrong)} did not become {status}", f"see {settings.xtprocadmin}")
 
 
 def parse_states(text: str) -> dict[int, Row]:

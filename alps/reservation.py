@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from alps.apstat import ReservationRow, batch_ids, node_slots, reservation_rows
-from alps.basil import NAMELESS, BasilRefused, find_in_inventory, inventory_request, nameless
 from alps.batchid import bare_number_of, is_same_job, number_of
 from alps.settings import AlpsConfig
 from udi.command import Deadline, run
@@ -121,14 +120,16 @@ def _apstat(settings: AlpsConfig, arguments: list[str], deadline: Deadline) -> s
 
 def _by_basil(settings: AlpsConfig, job: str, deadline: Deadline) -> Reservation | None:
     """By the inventory, asked again a few times while the failure is transient. The exit status says nothing (B4)."""
-    if settings.basil_protocol == NAMELESS:
-        raise nameless()
+    from alps import basil  # lxml takes as long to import as half an interpreter takes to start
+
+    if settings.basil_protocol == basil.NAMELESS:
+        raise basil.nameless()
     for attempt in range(_BASIL_ATTEMPTS):
         seconds = deadline.left(settings.command_deadline)
-        done = run([settings.apbasil], seconds=seconds, stdin=inventory_request(settings.basil_protocol))
+        done = run([settings.apbasil], seconds=seconds, stdin=basil.inventory_request(settings.basil_protocol))
         try:
-            found = find_in_inventory(done.stdout, job)
-        except BasilRefused:
+            found = basil.find_in_inventory(done.stdout, job)
+        except basil.BasilRefused:
             raise
         except UpstreamFailed:
             if attempt == _BASIL_ATTEMPTS - 1 or deadline.left() < _PAUSE:

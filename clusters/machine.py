@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from clusters.fanout import fan_out
 from clusters.out_of_service import OutOfServiceList
@@ -17,8 +18,10 @@ from udi.fanout import Answers, FanOutResult
 from udi.nodes import Node, NodeSlots, parse_named
 from udi.oserrors import reason
 from udi.platform import IN_SERVICE, OUT_OF_SERVICE, Allocation, Host, NodeState
-from udi.sitefiles import Renderer, SiteFile
 from udiroot.errors import ConfigError, UpstreamFailed, UsageError
+
+if TYPE_CHECKING:
+    from udi.sitefiles import Renderer, SiteFile
 
 
 class Cluster:

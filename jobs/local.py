@@ -6,9 +6,11 @@ job has a root of its own, called by its id, so that jobs may share the node:
     <node.root>/JOB        the root
     <node.run>/JOB/        its record and staging (`udiroot.record`)
     <node.run>/JOB.plan    its plan; a set-up that finds it removed was withdrawn
+    <node.run>/JOB.down    the command that takes it down, as the version that set it up made it
     <node.run>/JOB.lock    held by the one hook of the job that works
 
-Nothing but these names and the kernel's own tables is needed to take a job down.
+Nothing but these names and the kernel's own tables is needed to take a job down: where JOB.down is lost, the software
+of now does it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import json
 import logging
 import os
 import secrets
@@ -23,15 +26,17 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from jobs import metrics
 from udi import durable
-from udi.command import Deadline, run
+from udi.command import Deadline, Finished, run
 from udi.config import SiteConfig
 from udi.filelock import try_lock
-from udi.nodecommand import setup_here, teardown_here
+from udi.nodecommand import enter_here, setup_here, teardown_here, with_nonce
 from udi.nodes import Node, NodeSlots
 from udi.oserrors import reason
+from udi.records import read_record
 from udi.request import JobRequest, job_id
-from udiroot import loop, mountinfo
+from udiroot import loop, mountinfo, says
 from udiroot.commands import read_identity
 from udiroot.errors import SetupFailed, TeardownIncomplete, TimedOut, UdiError, UpstreamFailed, UsageError
 from udiroot.ledger import survey
@@ -58,6 +63,13 @@ class Root:
     notice: str = ""
 
 
+@dataclass(frozen=True)
+class _Down:
+    """What `JOB.down` holds, as JSON."""
+
+    command: tuple[str, ...]
+
+
 class _Names:
     """Nodes by the names that the workload manager has for them; no private sshd, so no addresses."""
 
@@ -79,6 +91,7 @@ class LocalJob:
         node = dataclasses.replace(site.node, root=f"{site.node.root}/{job}", run=f"{site.node.run}/{job}", shared=True)
         self._site = dataclasses.replace(site, node=node)
         self._plan = f"{site.node.run}/{job}.plan"
+        self._down = f"{site.node.run}/{job}.down"
         self._lock = f"{self._locks}/{job}.lock"
 
     @contextlib.contextmanager
@@ -119,6 +132,7 @@ class LocalJob:
         from jobs.image import choose_image  # the store and templates are slow to import, and a teardown needs neither
         from udi.planning import make_plan
 
+        began = time.monotonic()
         choice = choose_image(self._site, request, marks_use=nodes[0].node.name == here)
         plan = make_plan(self._site, request, choice.facts, _Names(), nodes, binds=choice.binds)
         try:
@@ -135,7 +149,17 @@ class LocalJob:
                 why = f"{_words(error)}; and undoing it failed: {second.message}"
                 raise TeardownIncomplete(why, jobs=(self.job,)) from error
             raise
+        metrics.observe(metrics.JOB_SETUP, [time.monotonic() - began])
         return Root(self._site.node.root, label, choice.facts.id, choice.notice)
+
+    def enter(self, ids: str, words: str, seconds: int) -> tuple[NodeReport, bytes]:
+        """Run a command in the root, as `udiroot.enter` takes it; its report, and what it printed. Raises SetupFailed
+        where the software made no report."""
+        nonce = secrets.token_hex(16)
+        command = enter_here(self._site, self.job, ids, words, seconds, nonce)
+        done = run(command, seconds=seconds + _ENDS_ITSELF)
+        pieces = (says.said(line, nonce) for line in done.stdout.decode("utf-8", "replace").splitlines())
+        return self._report(done, nonce), b"".join(filter(None, pieces))
 
     def take_down(self, deadline: Deadline) -> None:
         """Remove the job's root and all that belongs to it; nothing of it need exist. For the holder of the lock.
@@ -147,15 +171,36 @@ class LocalJob:
             durable.remove(durable.unfinished(self._plan))
         except OSError as error:
             raise UpstreamFailed(f"{self._plan} cannot be removed: {reason(error)}") from error
-        if not self.is_left:
-            return
+        if self.is_left:
+            self._tear_down(deadline)
+        self._forget_down()
+
+    def _tear_down(self, deadline: Deadline) -> None:
+        began = time.monotonic()
         nonce = secrets.token_hex(16)
-        report = self._run_here(teardown_here(self._site, self.job, nonce), nonce, deadline)
+        report = self._run_here([with_nonce(word, nonce) for word in self._kept_down()], nonce, deadline)
         _log.info("teardown: %d ms, %s", report.milliseconds, report.words)
+        metrics.observe(metrics.JOB_TEARDOWN, [time.monotonic() - began])
+        metrics.observe_nodes(metrics.NODE_TEARDOWN, [report])
+        metrics.count(metrics.ENDS, "clean" if report.ok else "dirty")
         if not report.ok:
             raise TeardownIncomplete(report.words or "failed without a message", jobs=(self.job,), left=report.left)
         if self.is_left:
             raise TeardownIncomplete(f"teardown of job {self.job} reported success, but something of it is left")
+
+    def _kept_down(self) -> tuple[str, ...]:
+        """The command that was kept at set-up; that of the software of now, where it is damaged or lost."""
+        try:
+            return read_record(self._down, _Down, "").command
+        except (FileNotFoundError, UpstreamFailed):
+            return teardown_here(self._site, self.job)
+
+    def _forget_down(self) -> None:
+        try:
+            durable.remove(self._down)
+            durable.remove(durable.unfinished(self._down))
+        except OSError as error:
+            raise UpstreamFailed(f"{self._down} cannot be removed: {reason(error)}") from error
 
     def forget(self) -> None:
         """Nothing of the job is left here: remove its lock too. For its holder, as the last step."""
@@ -188,20 +233,25 @@ class LocalJob:
     def _set_up(self, plan: NodePlan) -> None:
         _make_directory(self._root, 0o755)
         raw = plan.text().encode("ascii")
-        try:
-            durable.write(self._plan, raw, mode=0o400, alone=True)
-        except OSError as error:
-            raise UpstreamFailed(f"{self._plan} cannot be written: {reason(error)}") from error
+        down = json.dumps({"command": teardown_here(self._site, self.job)})
+        for path, data in ((self._down, down.encode()), (self._plan, raw)):
+            try:
+                durable.write(path, data, mode=0o400, alone=True)
+            except OSError as error:
+                raise UpstreamFailed(f"{path} cannot be written: {reason(error)}") from error
         nonce = secrets.token_hex(16)
         command = setup_here(self._site, self._plan, hashlib.sha256(raw).hexdigest(), nonce)
         report = self._run_here(command, nonce, Deadline(self._site.node.deadline + _ENDS_ITSELF))
         if not report.ok:
             raise _error(report)
         _log.info("setup: %d ms", report.milliseconds)
+        metrics.observe_nodes(metrics.NODE_SETUP, [report])
 
     def _run_here(self, command: Sequence[str], nonce: str, deadline: Deadline) -> NodeReport:
         """Raises SetupFailed where the software made no report."""
-        done = run(command, seconds=deadline.left())
+        return self._report(run(command, seconds=deadline.left()), nonce)
+
+    def _report(self, done: Finished, nonce: str) -> NodeReport:
         for line in done.stdout.decode("utf-8", "replace").splitlines():
             report = NodeReport.parse(line, nonce)
             if report is not None:
@@ -235,7 +285,7 @@ def jobs_here(site: SiteConfig) -> set[str]:
         names = []
     except OSError as error:
         raise UpstreamFailed(f"{site.node.run} cannot be read: {reason(error)}") from error
-    found = {name.removesuffix(".plan").removesuffix(".lock") for name in names}
+    found = {name.rpartition(".")[0] if _is_of_job(name) else name for name in names}
     found |= {label.job for mount in mountinfo.read() if (label := mount.label) is not None}
     return set(filter(_is_job, found | _jobs_of_loops()))
 
@@ -247,7 +297,7 @@ def _jobs_of_loops() -> set[str]:
 
 def _is_of_job(name: str) -> bool:
     """Whether a file is one that we keep beside a job's run directory; others have files there, such as a socket."""
-    return name.endswith((".plan", ".lock"))
+    return name.endswith((".plan", ".down", ".lock"))
 
 
 def _is_job(text: str) -> bool:

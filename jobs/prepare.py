@@ -14,7 +14,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jobs import metrics
 from jobs.image import Choice, choose_image
+from jobs.nodereports import SETUP, keep_reports, log_failures, times_of
 from jobs.planfile import as_node_sees, new_plan_path, write_plan
 from jobs.state import PLANNED, READY, SETTING_UP, JobDirectory, JobState
 from jobs.takedown import Takedown, take_down_locked
@@ -23,13 +25,14 @@ from nodehealth.records import forget_proved_clean
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.fanout import FanOutResult
-from udi.nodecommand import setup_command
-from udi.nodes import Node, folded, grouped
+from udi.logformat import event
+from udi.nodecommand import kept_teardown, setup_command
+from udi.nodes import Node, in_brief
 from udi.planning import make_plan
 from udi.platform import Allocation, Host, Machine
 from udi.request import JobRequest
 from udi.sshkeys import make_keys
-from udiroot.errors import SetupFailed, UdiError, UpstreamFailed
+from udiroot.errors import SetupFailed, UdiError, UpstreamFailed, counted
 from udiroot.plan import NodePlan
 
 _log = logging.getLogger("udi.jobs")
@@ -55,10 +58,11 @@ def prepare(
     request: JobRequest,
     hosts: Sequence[Host],
     deadline: Deadline,
-    allocation: str = "",
+    allocation: str | Allocation = "",
 ) -> Prepared:
     """Set up the job's root on all its nodes of `machine`; `hosts` are those that the workload manager gave the job,
-    and `allocation` is what the machine calls them, where that is known.
+    and `allocation` is what the machine calls them, where that is known, or the nodes themselves, where a person chose
+    them.
 
     Raises the UdiError of what failed; where several nodes failed, its `owner` says who must act.
     """
@@ -75,18 +79,26 @@ class _Preparation:
         self._deadline = deadline
         self._directory = JobDirectory(site, request.job)
 
-    def run(self, hosts: Sequence[Host], known: str) -> Prepared:
+    def run(self, hosts: Sequence[Host], known: str | Allocation) -> Prepared:
+        began = time.monotonic()
         with self._directory.locked(self._deadline):
             try:
                 self._clear_remains()
                 choice = choose_image(self._site, self._request)
-                allocation = self._machine.nodes_of(self._request.job, hosts, self._deadline, known)
+                allocation = self._nodes(hosts, known)
                 if not allocation.nodes:
                     _log.info("no compute nodes: nothing to set up for %s", self._request.reference)
                     return Prepared()
-                return self._set_up(choice, allocation)
+                prepared = self._set_up(choice, allocation)
+                metrics.observe(metrics.JOB_SETUP, [time.monotonic() - began])
+                return prepared
             finally:
                 self._directory.remove_if_over()
+
+    def _nodes(self, hosts: Sequence[Host], known: str | Allocation) -> Allocation:
+        if isinstance(known, Allocation):
+            return known
+        return self._machine.nodes_of(self._request.job, hosts, self._deadline, known)
 
     def _clear_remains(self) -> None:
         """An earlier start of the same job may have been killed: what it left goes first, on the nodes that it had."""
@@ -97,7 +109,7 @@ class _Preparation:
         done = take_down_locked(self._site, self._machine, self._directory, self._deadline)
         if done.spared:
             raise AnotherStartWouldHarm(
-                f"an earlier start of this job left {folded(done.dirty)} dirty: {_first_cause(done)}", _REMEDY
+                f"an earlier start of this job left {in_brief(done.dirty)} dirty: {_first_cause(done)}", _REMEDY
             )
 
     def _set_up(self, choice: Choice, allocation: Allocation) -> Prepared:
@@ -114,6 +126,7 @@ class _Preparation:
             plan=new_plan_path(site, request.job),
             phase=PLANNED,
             since=int(time.time()),
+            teardown=kept_teardown(site, self._machine.identity_file(), request.job),
         )
         self._directory.save(state)
         try:
@@ -137,15 +150,25 @@ class _Preparation:
         share = Deadline(self._deadline.left() * _SETUP_SHARE)
         try:
             result = machine.run(state.nodes, command_line, nonce, share, self._directory.path)
+            metrics.observe_nodes(metrics.NODE_SETUP, result.reports.values())
         except UpstreamFailed:
             self._directory.save(state)  # nothing was run anywhere, so no node needs teardown, or suspicion
             raise
         if not result.ok:
             self._save_touched(state, result)
+            log_failures(SETUP, result.errors())
+            keep_reports(self._site, state.job, SETUP, result)
             raise _failure(result)
         self._directory.save(dataclasses.replace(state, phase=READY))
         self._forget_records(state)
-        _log_times(state, result)
+        times, nodes = times_of(result), in_brief(state.nodes)
+        _log.info(
+            "image %s ready on %s; %s",
+            state.image,
+            counted(len(state.nodes), "node"),
+            times,
+            extra=event(SETUP, image=state.image, nodes=nodes, count=len(state.nodes), **times.as_fields()),
+        )
 
     def _save_touched(self, state: JobState, result: FanOutResult) -> None:
         """Only where the software could start is there something to undo."""
@@ -170,26 +193,15 @@ def _first_cause(done: Takedown) -> str:
 def _failure(result: FanOutResult) -> UdiError:
     """One error for all nodes. It is the user's only where every node that failed reported one of the user's."""
     errors = result.errors()
-    for reason, nodes in grouped(errors).items():
-        _log.error("setup: %s: %s", folded(nodes), reason)
     if result.not_started:
         nodes = sorted(result.not_started)
-        return SetupFailed(f"setup on {folded(nodes)}: {errors[nodes[0]]}", "check node.python and node.zip")
+        return SetupFailed(f"setup on {in_brief(nodes)}: {errors[nodes[0]]}", "check node.python and node.zip")
     if result.silent:
-        return SetupFailed(f"setup on {folded(result.silent)}: {errors[result.silent[0]]}")
+        return SetupFailed(f"setup on {in_brief(result.silent)}: {errors[result.silent[0]]}")
     reports = list(result.failed.values())
     users = [_USERS_ERRORS.get(report.code) for report in reports]
     first = users[0]
     if first is not None and all(users):
-        return first(f"setup on {folded(errors)}: {reports[0].words}")
+        return first(f"setup on {in_brief(errors)}: {reports[0].words}")
     worst = next(report for report, kind in zip(reports, users, strict=True) if kind is None)
-    return SetupFailed(f"setup on {folded(errors)}: {worst.words}")
-
-
-def _log_times(state: JobState, result: FanOutResult) -> None:
-    for node in state.nodes:
-        _log.info("setup: %s: %d ms", node, result.reports[node].milliseconds)
-    slowest, report = max(result.reports.items(), key=lambda item: item[1].milliseconds)
-    _log.info(
-        "image %s ready on %d nodes; slowest %s, %d ms", state.image, len(state.nodes), slowest, report.milliseconds
-    )
+    return SetupFailed(f"setup on {in_brief(errors)}: {worst.words}")

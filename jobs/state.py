@@ -7,7 +7,6 @@ needs nothing else: not the workload manager, not the machine, not the plan.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import shutil
@@ -39,7 +38,8 @@ _LOCK_PAUSE = 0.05
 class JobState:
     """A job as it stands. `plan` is the plan's path as the job host sees it; `since` in epoch seconds.
 
-    `allocation` is what the machine calls the job's nodes, where it has such a name."""
+    `allocation` is what the machine calls the job's nodes, where it has such a name. `teardown` is the command line by
+    which its nodes are taken down, as the version that set it up made it (`udi.nodecommand.kept_teardown`)."""
 
     job: str
     user: str
@@ -50,10 +50,12 @@ class JobState:
     plan: str
     phase: str
     since: int
+    teardown: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The nodes by their names."""
-        return dataclasses.asdict(self) | {"nodes": [node.name for node in self.nodes]}
+        """What people and their programs are shown; the nodes by their names."""
+        kept = {name: value for name, value in vars(self).items() if name != "teardown"}
+        return kept | {"nodes": [node.name for node in self.nodes]}  # dataclasses.asdict would copy each node
 
 
 class JobDirectory:
@@ -70,7 +72,8 @@ class JobDirectory:
 
     def save(self, state: JobState) -> None:
         """Keep the state, on the disk before anything else happens."""
-        write_text(self._file, json.dumps(state.as_json(), sort_keys=True) + "\n")
+        kept = state.as_json() | {"teardown": state.teardown}
+        write_text(self._file, json.dumps(kept, sort_keys=True) + "\n")
 
     def load(self) -> JobState | None:
         """The state; None where the job got no further than its directory. Raises UpstreamFailed for a damaged one."""

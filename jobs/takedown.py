@@ -15,19 +15,24 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from jobs import metrics
+from jobs.nodereports import TEARDOWN, keep_reports, log_remarks
 from jobs.planfile import remove_plan
 from jobs.state import PLANNED, READY, TAKING_DOWN, JobDirectory, JobState
 from nodehealth.out_of_service import leave_in_service, take_out_of_service, too_many
 from nodehealth.records import NotRecorded, has_record
 from udi.command import Deadline
 from udi.config import SiteConfig
-from udi.nodecommand import teardown_command
-from udi.nodes import Node, folded
+from udi.logformat import event
+from udi.nodecommand import teardown_command, with_nonce
+from udi.nodes import Node, in_brief
 from udi.platform import Machine
 from udiroot.entered import UNREAD
 from udiroot.errors import UdiError, UpstreamFailed
 
 _log = logging.getLogger("udi.jobs")
+_USUAL = "clean"
+"""What a node's teardown says where it had to terminate nothing."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,14 @@ def take_down_locked(
     done = _tear_down(site, machine, state, directory.path, deadline) if touched else Takedown()
     dirty, spared = done.dirty, done.spared
     error = _out_of_service(site, machine, state.job, dirty, spared, deadline)
+    if touched:
+        metrics.count(metrics.ENDS, "dirty" if dirty else "clean")
     if all(has_record(site, node) for node in dirty):
         directory.forget()
     if touched:
-        _log.info("taken down on %s%s", folded(state.nodes), f"; dirty: {folded(dirty)}" if dirty else "")
+        where, left = in_brief(state.nodes), in_brief(dirty)
+        fields = event(TEARDOWN, nodes=where, count=len(state.nodes), dirty=left, dirty_count=len(dirty))
+        _log.info("taken down on %s%s", where, f"; dirty: {left}" if dirty else "", extra=fields)
     return dataclasses.replace(done, error=error)
 
 
@@ -122,19 +131,23 @@ def _drop_plan(site: SiteConfig, state: JobState) -> None:
 
 def _tear_down(site: SiteConfig, machine: Machine, state: JobState, directory: str, deadline: Deadline) -> Takedown:
     """Run the teardown on all nodes."""
+    began = time.monotonic()
     nonce = secrets.token_hex(16)
     time_for_marking = min(machine.command_deadline, deadline.left() / 4)
     enough = Deadline(deadline.left() - time_for_marking)
     try:
-        command_line = teardown_command(site, machine.identity_file(), state.job, nonce)
+        kept = with_nonce(state.teardown, nonce)
+        command_line = kept or teardown_command(site, machine.identity_file(), state.job, nonce)
         result = machine.run(state.nodes, command_line, nonce, enough, directory)
     except UdiError as error:
         # Nothing was run, on no node, so it is no fault of the nodes.
         why = f"teardown of job {state.job} not run: {error.message}"
         return Takedown(dict.fromkeys(state.nodes, why), spared=error.message)
-    for node, report in result.reports.items():
-        level = logging.DEBUG if report.words == "clean" else logging.INFO
-        _log.log(level, "teardown: %s: %d ms, %s", node, report.milliseconds, report.words)
+    metrics.observe(metrics.JOB_TEARDOWN, [time.monotonic() - began])
+    metrics.observe_nodes(metrics.NODE_TEARDOWN, result.reports.values())
+    log_remarks(TEARDOWN, result, _USUAL)
+    if not result.ok:
+        keep_reports(site, state.job, TEARDOWN, result)
     dirty = {node: f"teardown of job {state.job}: {reason}" for node, reason in result.errors().items()}
     unread = state.phase == READY and result.ok and all(UNREAD in report.left for report in result.reports.values())
     return Takedown(dirty, spared=too_many(site, result), unread=state.image if unread else "")
@@ -149,9 +162,10 @@ def _out_of_service(
             leave_in_service(site, job, dirty, f"teardown of job {job}: {spared}")
         else:
             take_out_of_service(site, machine, job, dirty, Deadline(max(5.0, deadline.left())))
+            metrics.count(metrics.TAKEN_OUT, by=len(dirty))
     except UdiError as error:
         if not isinstance(error, NotRecorded) or spared:
-            _log.error("%s could not be %s: %s", folded(dirty), _WANTED[bool(spared)], error.message)
+            _log.error("%s could not be %s: %s", in_brief(dirty), _WANTED[bool(spared)], error.message)
         return error
     return None
 

@@ -52,6 +52,17 @@ class Hold:
 
 
 @dataclass(frozen=True)
+class FailedStarts:
+    """So many starts of a job have failed since it was submitted or released, the last one for this reason and then
+    (epoch seconds); whether it was held for that."""
+
+    count: int
+    is_held: bool
+    reason: str
+    since: int
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What became of a job after a start that failed: so many have failed since it was submitted or released."""
 
@@ -105,6 +116,12 @@ def holds(site: SiteConfig) -> list[Hold]:
         else:
             found += [Hold(job, tries.reason, tries.since)] if tries and tries.held else []
     return found
+
+
+def failed_starts(site: SiteConfig, job: str) -> FailedStarts | None:
+    """What is counted of the job; None where nothing is. Raises UpstreamFailed for a damaged record."""
+    tries = _load(site, job)
+    return FailedStarts(tries.failures, tries.held, tries.reason, tries.since) if tries else None
 
 
 def forget_hold(site: SiteConfig, job: str) -> None:

@@ -15,7 +15,9 @@ from nodehealth.records import NotRecorded, record
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.fanout import FanOutResult
-from udi.nodes import Node, folded, grouped
+from udi.logformat import event
+from udi.nodes import Node, in_brief
+from udi.nodesummary import causes
 from udi.platform import Machine
 
 _log = logging.getLogger("udi.nodes")
@@ -52,10 +54,11 @@ def take_out_of_service(
     try:
         record(site, job, reasons, int(time.time()))
     except NotRecorded as error:
-        _log.error("why %s are dirty is not on record: %s", folded(reasons), error.message)
+        _log.error("why %s are dirty is not on record: %s", in_brief(reasons), error.message)
         lost = error
     machine.take_out_of_service(sorted(reasons), reasons, deadline)
-    _log.warning("%s taken out of service", folded(reasons))
+    where = in_brief(reasons)
+    _log.warning("%s taken out of service", where, extra=event("out of service", nodes=where, count=len(reasons)))
     if lost:
         raise lost
 
@@ -66,16 +69,19 @@ def leave_in_service(site: SiteConfig, job: str, reasons: Mapping[Node, str], wh
     Raises UpstreamFailed when the reasons cannot be kept.
     """
     _report(reasons)
+    where = in_brief(reasons)
     _log.error(
         "%s left in service: %s; check node.python, node.zip and the network to the nodes, then run "
         "udi-admin recover %s",
-        folded(reasons),
+        where,
         why,
-        folded(reasons),
+        where if ",+" not in where else "for each node that udi-admin status shows",
+        extra=event("out of service", nodes=where, count=len(reasons)),
     )
     record(site, job, reasons, int(time.time()), in_service=True)
 
 
 def _report(reasons: Mapping[Node, str]) -> None:
-    for reason, nodes in grouped(reasons).items():
-        _log.error("%s not known to be clean: %s", folded(nodes), reason)
+    for cause in causes(reasons):
+        fields = event("teardown", nodes=cause.where, count=len(cause.nodes), cause=str(cause))
+        _log.error("%s not known to be clean: %s", cause.where, cause, extra=fields)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from nodehealth.records import dirty_nodes, forget
 from udi.command import Deadline
 from udi.config import SiteConfig
+from udi.logformat import event
 from udi.nodecommand import check_command, teardown_command
-from udi.nodes import Node, folded
+from udi.nodes import Node, in_brief
 from udi.platform import OUT_OF_SERVICE, Machine
 
 _log = logging.getLogger("udi.nodes")
@@ -47,7 +48,8 @@ def recover(site: SiteConfig, machine: Machine, nodes: Sequence[Node], deadline:
     for node in clean:
         forget(site, node)
     if clean:
-        _log.warning("%s clean and up again", folded(clean))
+        where = in_brief(clean)
+        _log.warning("%s clean and up again", where, extra=event("recovery", nodes=where, count=len(clean)))
     return [Recovery(node, problems.get(node, "")) for node in sorted(set(nodes))]
 
 

@@ -117,3 +117,10 @@ def _alone(directory: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def sessions_here(site: SiteConfig) -> list[str]:
+    """Sessions that this host has anything of, open or not. Raises UpstreamFailed."""
+    if not site.table(SessionsConfig).enabled:
+        return []
+    return sorted(name for name in jobs_here(of_sessions(site)) if name.startswith(_PREFIX))

@@ -17,12 +17,18 @@ REASON = "shifter-xc: "
 """Begins the reason of each node that we drain, and what we write about a job."""
 _JOB_FIELDS = "JobID:|,JobArrayID:|,State:|,RestartCnt:|,NodeList:|,admin_comment:"
 """Nothing that a user chooses is among them."""
+_SHOWN = {
+    "UserName": "user", "Partition": "partition", "State": "state", "Reason": "reason", "SubmitTime": "submitted",
+    "StartTime": "started", "EndTime": "ends", "RestartCnt": "restarts", "NodeList": "nodes", "exit_code": "exit code",
+}  # fmt: skip
+"""Fields of squeue for a person, and what we call them. Again, nothing that a user chooses."""
 _GONE = b"Invalid job id specified"
 _STATE = re.compile(r"^\s*State=([A-Z_+*~#!%$@^-]+)", re.MULTILINE)
 _REASON = re.compile(r"^\s*Reason=(.*?)(?: \[[^\[\]@]*@([0-9T:-]+)\])?\s*$", re.MULTILINE)
 _HOST = re.compile(r"\bNodeHostName=(\S+)")
 _MAX_REASON = 500
 _MAX_COMMENT = 900
+_SHORT = 200
 _WIDTH = 4096
 """Characters that squeue prints of a comment."""
 
@@ -81,6 +87,22 @@ class Slurm:
             if found == job:
                 return queued
         return None
+
+    def shown(self, job: str, deadline: Deadline) -> dict[str, str]:
+        """What slurmctld says of a job, for a person; nothing where it no longer has it. Raises UpstreamFailed,
+        TimedOut."""
+        form = ",".join(f"{name}:{_SHORT}|" for name in ("JobID", *_SHOWN))
+        done = self._run(
+            self._settings.squeue, ["--noheader", "--states=all", f"--jobs={job}", f"--Format={form}"], deadline
+        )
+        if done.exit_code and _GONE in done.stderr:
+            return {}
+        for line in done.require_success().stdout.decode("utf-8", "replace").splitlines():
+            number, *values = [plain(part.strip(), _SHORT) for part in line.split("|")]
+            if number == job:
+                pairs = zip(_SHOWN.values(), values, strict=False)
+                return {name: value for name, value in pairs if value not in ("", "None", "N/A", "(null)")}
+        return {}
 
     def pending(self, deadline: Deadline) -> list[QueuedJob]:
         """All jobs that have not started, held ones among them. Raises UpstreamFailed, TimedOut."""

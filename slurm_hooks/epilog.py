@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from jobs import metrics
 from jobs.notes import Notes
 from jobs.process import Interrupted, catch_signals, clean_process, ignore_signals
 from slurm_hooks.call import HookCall, arguments, hook_call
@@ -21,7 +22,7 @@ from slurm_hooks.settings import UNDO_SECONDS, SlurmConfig
 from udi.command import Deadline
 from udi.config import SiteConfig, load
 from udi.log import start_log
-from udi.nodes import folded
+from udi.nodes import in_brief
 from udi.platform import Machine
 from udi.sentences import report, sentence
 from udiroot.errors import TeardownIncomplete, TimedOut, UdiError
@@ -42,24 +43,30 @@ def main(machine_of: Callable[[SiteConfig], Machine], argv: Sequence[str] | None
     clean_process()
     catch_signals()
     start_log(None, PROGRAM)
+    site, settings = None, SlurmConfig()
     try:
         call = hook_call(environment)
         site = load(arguments(words).config)
         start_log(site, PROGRAM, call.job)
+        metrics.start_metrics(site)
         settings = site.table(SlurmConfig)
         catch_signals(settings.epilog_deadline + UNDO_SECONDS)
-        return _End(site, settings, machine_of, call).run()
+        code = _End(site, settings, machine_of, call).run()
     except (UdiError, Interrupted) as error:
         ignore_signals()
-        return _failed(error if isinstance(error, UdiError) else TimedOut(str(error)))
+        code = _failed(error if isinstance(error, UdiError) else TimedOut(str(error)))
     except Exception:  # noqa: BLE001 - the last line of defence: a traceback is for the log
         ignore_signals()
         _log.exception("internal error")
-        return _INTERNAL_ERROR
+        code = _INTERNAL_ERROR
+    if site:
+        metrics.publish(site, has_records=settings.over_alps)
+    return code
 
 
 def _failed(error: UdiError) -> int:
     _log.error("takedown failed, exit code %d: %s", error.exit_code, sentence(error))
+    metrics.failed("end", error)
     report(PROGRAM, sentence(error))
     return error.exit_code
 
@@ -104,7 +111,7 @@ class _End:
         if done.error:
             raise done.error
         if done.spared:
-            raise TeardownIncomplete(f"cleanup failed on {folded(done.dirty)}, left in service: {done.spared}")
+            raise TeardownIncomplete(f"cleanup failed on {in_brief(done.dirty)}, left in service: {done.spared}")
 
     def _forget(self) -> None:
         Notes(self._settings.notes).remove(self._call.job)
@@ -121,3 +128,5 @@ class _End:
             _log.error("the node could not be drained: %s", refused.message)
             raise error from refused
         _log.error("node drained: %s", why)
+        metrics.failed("end", error)
+        metrics.count(metrics.TAKEN_OUT)

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from jobs import metrics
 from jobs.deadlines import require_fitting
 from jobs.notes import FAILED, READY, WANTED, Note, Notes
 from jobs.process import Interrupted, catch_signals, clean_process, ignore_signals
@@ -54,12 +55,14 @@ def main(machine_of: Callable[[SiteConfig], Machine], argv: Sequence[str] | None
     start_log(None, PROGRAM)
     notes, settings = "", SlurmConfig()
     call: HookCall | None = None
+    site: SiteConfig | None = None
     try:
         given = arguments(words)
         notes = given.notes or settings.notes
         call = hook_call(environment)
         site = load(given.config)
         start_log(site, PROGRAM, call.job)
+        metrics.start_metrics(site)
         settings = site.table(SlurmConfig)
         notes = settings.notes
         if not settings.over_alps:
@@ -68,12 +71,16 @@ def main(machine_of: Callable[[SiteConfig], Machine], argv: Sequence[str] | None
         catch_signals(settings.prolog_deadline + UNDO_SECONDS)
         start = _Start(site, settings, machine_of, call)
     except UdiError as error:
-        return _not_begun(settings, notes, call, error)
+        code = _not_begun(settings, notes, call, error)
     except Interrupted as error:
-        return _not_begun(settings, notes, call, TimedOut(str(error)))
+        code = _not_begun(settings, notes, call, TimedOut(str(error)))
     except Exception as error:  # noqa: BLE001 - the last line of defence
-        return _not_begun(settings, notes, call, UpstreamFailed(f"internal error: {type(error).__name__}"))
-    return start.run() if call.image.strip() else start.clear()
+        code = _not_begun(settings, notes, call, UpstreamFailed(f"internal error: {type(error).__name__}"))
+    else:
+        code = start.run() if call.image.strip() else start.clear()
+    if site:
+        metrics.publish(site, has_records=settings.over_alps)
+    return code
 
 
 def _not_begun(settings: SlurmConfig, notes: str, call: HookCall | None, error: UdiError) -> int:
@@ -107,11 +114,14 @@ class _Outcome:
     def ready(self, root: str, label: str, image_id: str) -> None:
         """The job's tasks may enter this root. Raises UpstreamFailed."""
         self.note = self._notes.change(self._call.job, self.note, state=READY, root=root, label=label, id=image_id)
+        metrics.started("ready")
 
     def failed(self, error: UdiError) -> int:
         """By whose error it is. A node that is not clean gets no other job; whatever happens, no task may enter."""
         if error.is_users:
             _log.error("start failed: %s", sentence(error))
+            metrics.failed("start", error)
+            metrics.started("refused")
             return self._fail(sentence(error))
         if isinstance(error, PluginMissing):
             self._drained(error.message)
@@ -124,6 +134,7 @@ class _Outcome:
     def sent_back(self, error: UdiError) -> int:
         """It is the site's error, or the node's: another start may succeed."""
         _log.error("start failed, exit code %d: %s", error.exit_code, sentence(error))
+        metrics.failed("start", error)
         if code := self._fail(f"{sentence(error)} [site error (not your job's fault)]"):
             return code
         deadline = Deadline(max(_TELL_SECONDS, self._deadline.left()))
@@ -148,6 +159,7 @@ class _Outcome:
             _log.error("the node could not be drained: %s", error.message)
             return False
         _log.error("node drained: %s", why)
+        metrics.count(metrics.TAKEN_OUT)
         return True
 
 

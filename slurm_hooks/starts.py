@@ -18,6 +18,7 @@ import logging
 import re
 from dataclasses import dataclass
 
+from jobs import metrics
 from jobs.tries import AnotherStartWouldHarm
 from slurm_hooks.commands import REASON, QueuedJob, Slurm
 from udi.command import Deadline
@@ -74,11 +75,13 @@ def send_back(slurm: Slurm, job: str, start: int, most: int, error: UdiError, de
         if queued and queued.is_component:  # failures of all components are counted in one place
             queued = slurm.job(queued.name, deadline)
         if queued is None or queued.restarts != start or queued.state not in _STARTED:
+            metrics.started("requeued")  # by another of its nodes
             return "the job has ended, or was requeued"
         allowed = 1 if isinstance(error, AnotherStartWouldHarm) else most
         return _send_back(slurm, queued, start, allowed, error, deadline)
     except UdiError as refused:
         _log.error("the job could not be sent back: %s", refused.message)
+        metrics.started("ended")
         return "the job ends, since it cannot be queued again"
 
 
@@ -90,7 +93,9 @@ def _send_back(slurm: Slurm, queued: QueuedJob, start: int, most: int, error: Ud
         slurm.comment(queued.name, f"{others}; {text}" if others else text, deadline)
     if now.is_held:
         slurm.requeue_held(queued.name, deadline)
+        metrics.started("held")
         _log.error("held after %s in a row: %s", counted(now.count, "failed start"), error.message)
         return f"job held after {counted(now.count, 'failed start')}"
     slurm.requeue(queued.name, deadline)
+    metrics.started("requeued")
     return "job requeued"

@@ -8,24 +8,27 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.reachable import make_checkout_reachable
+from tests.reachable import have_own_mounts, make_checkout_reachable
 
 _TOGETHER = {
-    "nodes": ("tests/node/", "tests/system/", "tests/clusters/", "tests/slurm/"),
+    "nodes": ("tests/node/", "tests/system/", "tests/clusters/"),
     "gateway": ("tests/gateway/", "tests/disks/"),
+    "slurm": ("tests/slurm/",),
 }
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Before any test, and before any thread."""
+    have_own_mounts()
     make_checkout_reachable()
+    config.option.loadscopereorder = False  # the long ones come first by name, and small files fill the gap at the end
 
 
 class Rooms(LoadScopeScheduling):  # type: ignore[misc]
     """How tests are spread over processes (`pytest -n 2`): file by file, but for those that look at the whole machine.
 
     Tests with nodes stay together, since all see the loop devices of all, which carry nids; so do those of the gateway,
-    which look for, and kill, the processes of one account.
+    which look for, and kill, the processes of one account, and those of Slurm, whose clusters take a second to start.
     """
 
     def _split_scope(self, nodeid: str) -> str:

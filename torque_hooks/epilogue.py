@@ -11,6 +11,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
+from jobs import metrics
 from jobs.process import Interrupted, catch_alarm, clean_process, ignore_signals
 from jobs.takedown import Takedown, take_down
 from torque_hooks.arguments import config_and_rest, epilogue_call
@@ -18,7 +19,7 @@ from torque_hooks.settings import TorqueConfig
 from udi.command import Deadline
 from udi.config import SiteConfig, load
 from udi.log import start_log
-from udi.nodes import folded
+from udi.nodes import in_brief
 from udi.platform import Machine
 from udi.sentences import report, sentence
 from udiroot.errors import TeardownIncomplete, TimedOut, UdiError, printable
@@ -41,6 +42,7 @@ def main(machine_of: Callable[[SiteConfig], Machine], argv: Sequence[str] | None
     `machine_of` makes the machine that a configuration describes, and raises ConfigError where that is wrong.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    site: SiteConfig | None = None
     try:
         clean_process()
         catch_alarm(0)
@@ -48,6 +50,7 @@ def main(machine_of: Callable[[SiteConfig], Machine], argv: Sequence[str] | None
         config, arguments = config_and_rest(arguments)
         site = load(config)
         start_log(site, PROGRAM, arguments[0] if arguments else "")
+        metrics.start_metrics(site)
         call = epilogue_call(arguments)
         seconds = site.table(TorqueConfig).epilogue_deadline
         machine = machine_of(site)
@@ -56,16 +59,21 @@ def main(machine_of: Callable[[SiteConfig], Machine], argv: Sequence[str] | None
         ignore_signals()
     except (UdiError, Interrupted) as error:
         ignore_signals()
-        return _failed(error if isinstance(error, UdiError) else TimedOut(str(error)))
+        code = _failed(error if isinstance(error, UdiError) else TimedOut(str(error)))
     except Exception:  # noqa: BLE001 - the last line of defence: a traceback is for the log, not for the user
         ignore_signals()
         _log.exception("internal error")
         report(PROGRAM, "internal error; details are in the site's log of the hooks")
-        return _INTERNAL_ERROR
-    return _reported(done)
+        code = _INTERNAL_ERROR
+    else:
+        code = _reported(done)
+    if site:
+        metrics.publish(site)
+    return code
 
 
 def _failed(error: UdiError) -> int:
+    metrics.failed("end", error)
     _log.error("takedown failed, exit code %d: %s", error.exit_code, sentence(error))
     report(PROGRAM, sentence(error))
     return error.exit_code
@@ -80,10 +88,11 @@ def _reported(done: Takedown) -> int:
         return 0
     if done.error:
         fate = "left in service" if done.spared else _FATES[done.is_out_of_service]
-        error = TeardownIncomplete(f"cleanup failed on {folded(done.dirty)}, {fate}: {done.error.message}")
+        error = TeardownIncomplete(f"cleanup failed on {in_brief(done.dirty)}, {fate}: {done.error.message}")
         return _failed(error)
+    metrics.failed("end", TeardownIncomplete(""))
     if done.spared:
-        report(PROGRAM, f"cleanup failed on {folded(done.dirty)} by a site error; no action needed")
+        report(PROGRAM, f"cleanup failed on {in_brief(done.dirty)} by a site error; no action needed")
         return TeardownIncomplete.exit_code
-    report(PROGRAM, f"cleanup failed on {folded(done.dirty)}; taken out of service, no action needed")
+    report(PROGRAM, f"cleanup failed on {in_brief(done.dirty)}; taken out of service, no action needed")
     return 0

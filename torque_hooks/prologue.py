@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import re
-import stat
 import sys
 from collections.abc import Callable, Sequence
 
+from jobs import metrics
 from jobs.deadlines import require_fitting
 from jobs.prepare import prepare
 from jobs.process import Interrupted, Orphaned, catch_signals, clean_process, end_with, ignore_signals, pause
@@ -22,6 +22,7 @@ from torque_hooks.arguments import PrologueCall, config_and_rest, prologue_call
 from torque_hooks.exit_codes import ABORT, REQUEUE, RUN, prologue_code
 from torque_hooks.holds import Torque
 from torque_hooks.jobid import job_id
+from torque_hooks.jobscript import script_of, script_text
 from torque_hooks.pin import CARRIED_PREFIX, PIN_PREFIX, carried_text, find_pin
 from torque_hooks.qstat import TorqueJob, read_job
 from torque_hooks.settings import TorqueConfig
@@ -31,7 +32,6 @@ from udi.accounts import Account, account_of
 from udi.command import Deadline
 from udi.config import SiteConfig, StoreConfig, load
 from udi.log import start_log
-from udi.oserrors import reason
 from udi.platform import Machine
 from udi.request import Pin
 from udi.sentences import report, sentence
@@ -46,7 +46,6 @@ NAMED = f"{IMAGE}=|-v(.*[^A-Za-z0-9_])?{IMAGE}([^A-Za-z0-9_]|$)"
 """What a script has in it that names the variable: for grep, and for Python with MULTILINE."""
 _NAMED = re.compile(NAMED.encode(), re.MULTILINE)
 _log = logging.getLogger("udi.torque")
-_MAX_SCRIPT_BYTES = 1 << 20
 _BACKSTOP_SECONDS = 35
 """How long after the deadline the alarm rings, should something have missed the deadline; a set-up that failed at the
 last moment may be undone in that time."""
@@ -81,13 +80,17 @@ def _run(machine_of: Callable[[SiteConfig], Machine], arguments: Sequence[str], 
         config, arguments = config_and_rest(arguments)
         site = load(config)
         start_log(site, PROGRAM, arguments[0] if arguments else "")
+        metrics.start_metrics(site)
         call = prologue_call(arguments)
         torque, machine = site.table(TorqueConfig), machine_of(site)
         require_fitting(site, machine, torque.prologue_deadline, "torque.prologue_deadline")
         catch_signals(torque.prologue_deadline + _BACKSTOP_SECONDS)
     except (Exception, Interrupted) as error:  # noqa: BLE001 - by Python's own exit code, 1, Torque would delete the job
-        return _not_begun(site, arguments, answer, _as_error(error))
-    return _Start(site, torque, machine, call, answer).run()
+        code = _not_begun(site, arguments, answer, _as_error(error))
+    else:
+        code = _Start(site, torque, machine, call, answer).run()
+    metrics.publish(site)
+    return code
 
 
 class _Unheard(TimedOut):
@@ -118,7 +121,10 @@ def _not_begun(site: SiteConfig, arguments: Sequence[str], answer: bytes, error:
     if not answer and len(arguments) == 8 and _shows_no_image(arguments[7]):
         return RUN
     report(PROGRAM, f"{sentence(error)} [site error (not your job's fault)]")
-    pause(REQUEUE_PAUSE if not _held_unread(site, arguments, error) else 0.0)
+    is_held = _held_unread(site, arguments, error)
+    metrics.failed("start", error)
+    metrics.started("held" if is_held else "requeued")
+    pause(0.0 if is_held else REQUEUE_PAUSE)
     return REQUEUE
 
 
@@ -167,7 +173,7 @@ class _Start:
         try:
             self._job = job = read_job(self._torque, call.job, self._deadline, self._answer)
         except UdiError as error:
-            script = call.script or _script_of(self._torque, call.job)
+            script = call.script or script_of(self._torque, call.job)
             if not _shows_no_image(script):
                 raise
             _log.error("taken for a job without an image, since its script names none: %s", error.message)
@@ -177,10 +183,11 @@ class _Start:
         if not is_requested(job.variables):
             _refuse_lost_variable(self._pin_if_readable())
             return
-        text = _script_text(call.script)
+        text = script_text(call.script)
         pin = find_pin(site.registry, text)
         request = requested(site, job.id, _account(call.user), job.variables, pin, carried_text(text))
         prepared = prepare(site, self._machine, request, job.hosts, self._deadline)
+        metrics.started("ready")
         self._forget()
         if prepared.notice:
             report(PROGRAM, prepared.notice)
@@ -188,7 +195,7 @@ class _Start:
     def _pin_if_readable(self) -> Pin | None:
         """The pin of a job that requests no image: a script that cannot be read must not send such a job back."""
         try:
-            return find_pin(self._site.registry, _script_text(self._call.script))
+            return find_pin(self._site.registry, script_text(self._call.script))
         except UpstreamFailed as error:
             _log.error("%s", error.message)
             return None
@@ -198,6 +205,7 @@ class _Start:
         code = prologue_code(error)
         message = sentence(error)
         _log.error("start failed, exit code %d: %s", code, message)
+        metrics.failed("start", error)
         if isinstance(error, _Unheard):
             return code
         wait = 0.0
@@ -206,6 +214,7 @@ class _Start:
             message = f"{message} [site error (not your job's fault); {fate}]"
         report(PROGRAM, message)
         if code == ABORT:
+            metrics.started("refused")
             self._forget()
             if self._job is not None:
                 append_for(self._job, _account(self._call.user), PROGRAM, message)
@@ -219,6 +228,7 @@ class _Start:
         (torque-reference h). A job that is held does not start.
         """
         verdict = hold_after_tries(self._site, Torque(self._torque), self._call.job, self._torque.max_starts, error)
+        metrics.started("held" if verdict.held else "requeued")
         if verdict.held:
             return f"job held after {counted(verdict.failures, 'failed start')}", 0.0
         seconds = self._torque.requeue_pause * 2.0 ** min(verdict.failures - 1, 10)
@@ -249,40 +259,13 @@ def _account(user: str) -> Account:
         raise UpstreamFailed(error.message) from error
 
 
-def _script_of(torque: TorqueConfig, job: str) -> str:
-    """Where a Torque that does not pass the script's path keeps it (torque-reference a); empty where there is none."""
-    path = f"{torque.mom_priv}/jobs/{job}.SC"
-    return path if os.path.exists(path) else ""
-
-
 def _shows_no_image(script: str) -> bool:
     """Whether a job of which Torque reports nothing is one without an image: its script, if it has one, has no line of
     the submit filter and does not name the variable. A batch job's script exists, an interactive job has none; where
     Torque does not pass its path, nothing is known."""
     try:
-        text = _script_text(script)
+        text = script_text(script)
     except UpstreamFailed:
         return False
     ours = (PIN_PREFIX.encode(), CARRIED_PREFIX.encode())
     return bool(script) and not any(prefix in text for prefix in ours) and not _NAMED.search(text)
-
-
-def _script_text(path: str) -> bytes:
-    """The job script's beginning; empty where Torque names none, or none exists. Raises UpstreamFailed."""
-    if not path:
-        return b""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        raise UpstreamFailed(f"the job's script {path} cannot be read: {reason(error)}") from error
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise UpstreamFailed(f"the job's script {path} is not a regular file")
-        with os.fdopen(descriptor, "rb", closefd=False) as stream:
-            return stream.read(_MAX_SCRIPT_BYTES)
-    except OSError as error:
-        raise UpstreamFailed(f"the job's script {path} cannot be read: {reason(error)}") from error
-    finally:
-        os.close(descriptor)

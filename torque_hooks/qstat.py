@@ -54,6 +54,21 @@ def read_job(torque: TorqueConfig, job: str, deadline: Deadline, answer: bytes =
     return parse_job(done.require_success().stdout, job)
 
 
+def read_fields(torque: TorqueConfig, job: str, deadline: Deadline) -> dict[str, str] | None:
+    """All that Torque shows of a job, by the names of `qstat -x`; None where it knows no such job.
+
+    Raises UpstreamFailed, TimedOut.
+    """
+    done = run([torque.qstat, "-x", job], seconds=deadline.left(torque.command_deadline))
+    if done.exit_code == _UNKNOWN_JOB:
+        return None
+    for element in _document(done.require_success().stdout).iter("Job"):
+        fields = {str(child.tag): "".join(map(str, child.itertext())) for child in element}
+        if fields.get("Job_Id", "").partition(".")[0] == job.partition(".")[0]:
+            return fields
+    return None
+
+
 def parse_job(answer: bytes, job: str) -> TorqueJob:
     """The job in an answer of `qstat -x`. Raises UpstreamFailed."""
     for element in _document(answer).iter("Job"):

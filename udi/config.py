@@ -25,6 +25,7 @@ from udi.architecture import KNOWN_ARCHITECTURE
 from udi.audit import AuditConfig
 from udi.chos import ChosConfig
 from udi.environment import EnvironmentConfig
+from udi.metrics import MetricsConfig
 from udi.registries import RegistryConfig
 from udi.settings import (
     COUNT,
@@ -93,6 +94,15 @@ class GatewayConfig:
         "amd64", "architecture of the compute nodes, with their level where images may use it", KNOWN_ARCHITECTURE
     )
     workers: int = setting(2, "conversions that run at the same time", FEW)
+    worker_prefix: tuple[str, ...] = setting(
+        [],
+        "command that starts a conversion's worker on another host, such as srun -p service -N1 -n1; empty: here",
+    )
+    spool: str = setting(
+        "",
+        "directory of layers and work in progress that the hosts of worker_prefix see, too; empty: state",
+        OPTIONAL_PATH,
+    )
     max_image_bytes: int = setting(64 << 30, "limit on the uncompressed bytes of all layers of one image", POSITIVE)
     max_disk_bytes: int = setting(256 << 30, "limit on the size of the disk of a virtual machine", POSITIVE)
     max_entries: int = setting(4_000_000, "limit on the entries of all layers of one image", POSITIVE)
@@ -133,8 +143,17 @@ class GatewayConfig:
         Matching(r"(unix://)?/\S+|", "unix:// and an absolute path, or empty"),
     )
 
+    @property
+    def work_directory(self) -> str:
+        """Where layers and work in progress are."""
+        return self.spool or self.state
+
     def check(self) -> None:
-        """Raises ConfigError where the address is not one."""
+        """Raises ConfigError where the address is not one, or a worker could not be started elsewhere."""
+        if self.worker_prefix and PATH.broken_by(self.worker_prefix[0]):
+            raise ConfigError("worker_prefix must begin with the absolute path of a program")
+        if self.worker_prefix and not self.spool:
+            raise ConfigError("worker_prefix needs a spool that its hosts see")
         host, _, port = self.address.rpartition(":")
         if self.address and not (host and 0 < fields.number(port) < 65536):
             raise ConfigError(f"address must be host:port, not '{printable(self.address)}'")
@@ -302,11 +321,26 @@ class JobsConfig:
     state: str = setting("/var/spool/udi/jobs", "state of running jobs, for root only", PATH)
     nodes: str = setting("/var/spool/udi/nodes", "why nodes are out of service, for root only", PATH)
     log: str = setting("/var/log/udi/hooks.log", "log file of the hooks; empty: syslog only", OPTIONAL_PATH)
+    reports: str = setting(
+        "/var/log/udi/reports", "what each node reported of a step that failed; empty: not kept", OPTIONAL_PATH
+    )
     syslog: bool = setting(True, "whether the hooks also log to syslog")
     max_nodes_out: int = setting(8, "nodes that one step of one job may take out of service", COUNT)
     max_percent_out: int = setting(
         10, "the same in percent of the job's nodes; whichever of the two allows more applies", Bounds(0, 100)
     )
+
+
+FACILITIES = {"user": 1, "daemon": 3, "auth": 4, "cron": 9} | {f"local{number}": 16 + number for number in range(8)}
+"""The facilities of syslog that a site may choose, by their numbers (RFC 3164)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """How the hooks, udi-admin and the gateway write their logs."""
+
+    format: str = setting("text", "form of an event: text, or json (one JSON object a line)", OneOf("text", "json"))
+    facility: str = setting("daemon", "facility of what goes to syslog", OneOf(*FACILITIES))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,6 +353,7 @@ class InstallConfig:
     ssh: str = setting("/opt/udi/node/ssh", "directory of the private sshd's programs, as the job host sees it", PATH)
     udi_run_built: str = setting("/opt/udi/lib/udi-run", "the program udi-run as `make udi-run` built it", PATH)
     ssh_built: str = setting("/opt/udi/lib/sshd", "directory of those programs as `make sshd` built them", PATH)
+    logrotate: str = setting("/etc/logrotate.d", "directory of logrotate's files; empty: none", OPTIONAL_PATH)
     profile: str = setting("/etc/profile.d", "directory of the shell snippets", PATH)
     roots_conf: str = setting("/etc/opt/cray/cnrte/roots.conf", "map of ALPS from root names to directories", PATH)
     nodehealth_conf: str = setting("/etc/opt/cray/nodehealth/nodehealth.conf", "configuration of Cray NHC", PATH)
@@ -355,6 +390,8 @@ class SiteConfig:
     modules: Mapping[str, ModuleConfig] = setting({}, "what goes with an image, by name", ModuleName())
     etc: EtcConfig = field(default_factory=EtcConfig)
     jobs: JobsConfig = field(default_factory=JobsConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    log: LogConfig = field(default_factory=LogConfig)
     install: InstallConfig = field(default_factory=InstallConfig)
     other_tables: Mapping[str, Any] = field(default_factory=dict)
     """The tables of the file that are not shared, as TOML gives them."""

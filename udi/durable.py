@@ -18,16 +18,17 @@ TEMPORARY = ".new-"
 _MAX_BYTES = 16 << 20
 
 
-def write(path: str, data: bytes | str, *, mode: int = 0o600, alone: bool = False) -> None:
+def write(path: str, data: bytes | str, *, mode: int = 0o600, alone: bool = False, lasting: bool = True) -> None:
     """Replace the file at `path`, with its mode set before it has its name. Raises OSError.
 
     `alone` says that no other process writes this file now: then what a killed one left of it is replaced too, and is
-    found by its name (`unfinished`).
+    found by its name (`unfinished`). One that need not be `lasting` is replaced as a whole too, but a crash of the host
+    may lose it, and nobody waits for the disk.
     """
     if alone:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(unfinished(path))
-    _put([(unfinished(path) if alone else _unique(path), path, data, mode)])
+    _put([(unfinished(path) if alone else _unique(path), path, data, mode)], lasting=lasting)
 
 
 def write_all(files: Sequence[tuple[str, bytes | str, int]]) -> None:
@@ -39,7 +40,7 @@ def _unique(path: str) -> str:
     return f"{os.path.dirname(path)}/{TEMPORARY}{secrets.token_hex(12)}"
 
 
-def _put(files: Sequence[tuple[str, str, bytes | str, int]]) -> None:
+def _put(files: Sequence[tuple[str, str, bytes | str, int]], *, lasting: bool = True) -> None:
     """Write each file under its first name, then give each its second one."""
     staged: list[str] = []
     at = ""
@@ -47,7 +48,7 @@ def _put(files: Sequence[tuple[str, str, bytes | str, int]]) -> None:
         for temporary, path, data, mode in files:
             at = path
             staged.append(temporary)
-            _write_new(temporary, data, mode)
+            _write_new(temporary, data, mode, lasting=lasting)
         for temporary, path, _, _ in files:
             at = path
             os.rename(temporary, path)
@@ -58,18 +59,21 @@ def _put(files: Sequence[tuple[str, str, bytes | str, int]]) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
         raise
+    if not lasting:
+        return
     for directory in {os.path.dirname(path): None for _, path, _, _ in files}:
         sync_directory(directory)
 
 
-def _write_new(path: str, data: bytes | str, mode: int) -> None:
+def _write_new(path: str, data: bytes | str, mode: int, *, lasting: bool) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(data.encode() if isinstance(data, str) else data)
         stream.flush()
         os.fchmod(descriptor, mode)
-        os.fsync(descriptor)
+        if lasting:
+            os.fsync(descriptor)
 
 
 def unfinished(path: str) -> str:

@@ -11,18 +11,19 @@ any of them. A line counts only with this fan-out's nonce and from a node that w
 
 from __future__ import annotations
 
-import logging
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
 from udi.nodecommand import EXIT_MARK, NOT_STARTED, START_SIGN, STARTED
 from udi.nodes import Node
+from udiroot import says
 from udiroot.errors import printable
 from udiroot.report import UNKNOWN_NODE, NodeReport
 
-_log = logging.getLogger("udi.fanout")
-_MAX_LOGGED_BYTES = 256 << 10
+_MAX_OTHER_LINES = 200
+_NUMBER = re.compile(r"[0-9]+")
 _MAX_WORDS = 300
 _UNKNOWN = ("-", UNKNOWN_NODE)
 
@@ -39,6 +40,12 @@ class FanOutResult:
     """The same for single nodes, where the machine knows it."""
     not_started: Mapping[Node, str] = field(default_factory=dict)
     """The nodes on which nothing of the software ran, and why, in the node's own words."""
+    other_lines: tuple[str, ...] = ()
+    """What was printed beside reports, by the nodes or by what reaches them: of lines that differ in numbers only, the
+    first. The first 200 of these."""
+
+    said: bytes = b""
+    """What a command that was run in a root printed (`udiroot.says`)."""
 
     @property
     def silent(self) -> tuple[Node, ...]:
@@ -96,15 +103,18 @@ class Answers:
         self._nodes = {identity(node): node for node in self.asked}
         self._members = frozenset(self.asked)
         self._nonce = nonce
-        self._logged = 0
+        self._other: dict[str, str] = {}
         self._ends: dict[Node, _Exit] = {}
         self._nameless: list[str] = []
+        self._answered: set[Node] = set()
+        """The nodes of `reports` and `_ends`: counted with each line, of which there are many."""
         self.reports: dict[Node, NodeReport] = {}
+        self._said: list[bytes] = []
 
     @property
     def complete(self) -> bool:
         """Whether every node has made a report, or can make none any more."""
-        return len(self.reports.keys() | self._ends.keys()) == len(self.asked)
+        return len(self._answered) == len(self.asked)
 
     def read(self, line: str, source: Node | None = None) -> bool:
         """Take in one line of output; True once nothing more can come.
@@ -112,12 +122,17 @@ class Answers:
         Where the machine knows the `source` of a line, one about another node does not count; that node's own may
         have its name with or without the domain.
         """
-        self._keep(line)
+        if line.startswith(says.MARK):
+            if len(self._said) * says.CHUNK < 2 * says.MOST * len(self.asked):
+                self._said.append(says.said(line, self._nonce) or b"")
+            return self.complete
         report = NodeReport.parse(line, self._nonce)
         if report is not None:
             self._take_report(report, source)
         elif (end := _Exit.parse(line, self._nonce)) is not None:
             self._take_end(end, source)
+        elif len(self._other) < _MAX_OTHER_LINES and (words := printable(line.strip(), _MAX_WORDS)):
+            self._other.setdefault(_NUMBER.sub("#", words), words)
         return self.complete
 
     def _take_report(self, report: NodeReport, source: Node | None) -> None:
@@ -126,6 +141,7 @@ class Answers:
             earlier = self.reports.get(node)
             if earlier is None or earlier.ok:
                 self.reports[node] = report
+                self._answered.add(node)
         elif report.node == UNKNOWN_NODE and not report.ok:
             self._take_end(_Exit(UNKNOWN_NODE, str(report.code), False, report.words), source)
 
@@ -133,6 +149,7 @@ class Answers:
         node = source if source is not None and end.node in _UNKNOWN else self._node(end.node, source)
         if node is not None and node in self._members:
             self._ends.setdefault(node, end)
+            self._answered.add(node)
         elif end.node in _UNKNOWN and not end.started:
             self._nameless.append(str(end))
 
@@ -154,12 +171,6 @@ class Answers:
         if others and len(self._nameless) >= len(others):
             # As many lines without a name as nodes without a line: it is they.
             not_started |= dict(zip(others, self._nameless, strict=False))
-        return FanOutResult(self.asked, self.reports, cause, {**(causes or {}), **died}, not_started)
-
-    def _keep(self, line: str) -> None:
-        if self._logged > _MAX_LOGGED_BYTES:
-            return
-        self._logged += len(line)
-        _log.debug("%s", printable(line.rstrip(), 600))
-        if self._logged > _MAX_LOGGED_BYTES:
-            _log.warning("the nodes print more than is logged")
+        every = {**(causes or {}), **died}
+        other, said = tuple(self._other.values()), b"".join(self._said)
+        return FanOutResult(self.asked, self.reports, cause, every, not_started, other, said)

@@ -1,4 +1,4 @@
-"""The hooks' log: syslog and a file, the job's id in each line, printable characters only.
+"""The hooks' log: syslog and a file, one event a line with the job's id, printable characters only.
 
 A log must never stop a hook: a message that cannot be kept is dropped. A full disk, a syslog that takes no messages, a
 log that is no regular file are reported once, in the other log, or on stderr where there is none that works.
@@ -12,33 +12,16 @@ import socket
 import stat
 import time
 
-from udi.config import SiteConfig
+from udi.config import FACILITIES, LogConfig, SiteConfig
+from udi.logformat import CEE, JsonFormatter, PlainFormatter, job_field, plain
 from udi.oserrors import reason
 from udiroot.errors import printable
 
+__all__ = ["plain", "start_log", "write_line"]
 _SYSLOG = "/dev/log"
-_MAX_MESSAGE = 2000
 _SYSLOG_SECONDS = 1.0
 """How long one process waits for syslog in all. A syslog that is stalled takes no message for minutes."""
-_DAEMON = 3 << 3
 _SEVERITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
-
-
-def plain(text: str, limit: int = _MAX_MESSAGE) -> str:
-    """The text unchanged where a terminal can show it, else escaped; what is already escaped is not escaped again."""
-    shown = text if text.isascii() and text.isprintable() else printable(text, limit)
-    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
-
-
-class _PlainFormatter(logging.Formatter):
-    """One printable line a record, with the job's id; a traceback follows on lines of its own."""
-
-    def __init__(self, form: str) -> None:
-        super().__init__(form)
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
-        record.message = plain(record.message)
-        return super().formatMessage(record)
 
 
 def start_log(site: SiteConfig | None, program: str, job: str = "") -> None:
@@ -46,7 +29,7 @@ def start_log(site: SiteConfig | None, program: str, job: str = "") -> None:
 
     A log that cannot be opened is not fatal.
     """
-    who = f"{program}[{os.getpid()}]" + (f" job {printable(job, 120)}" if job else "")
+    settings = site.log if site else LogConfig()
     root = logging.getLogger()
     root.setLevel(logging.DEBUG)
     for handler in list(root.handlers):
@@ -54,11 +37,26 @@ def start_log(site: SiteConfig | None, program: str, job: str = "") -> None:
         handler.close()
     logs = _Logs(program)
     if site and site.jobs.log:
-        logs.add(_File(logs, site.jobs.log), f"%(asctime)s {who.replace('%', '%%')} %(levelname)s %(message)s")
+        logs.add(_File(logs, site.jobs.log), _file_form(settings, program, job))
     if (site is None or site.jobs.syslog) and os.path.exists(_SYSLOG):
-        logs.add(_Syslog(logs), f"{who.replace('%', '%%')}: %(message)s")
+        logs.add(_Syslog(logs, FACILITIES[settings.facility]), _syslog_form(settings, program, job))
     logs.open()
     root.addHandler(logs)
+
+
+def _file_form(settings: LogConfig, program: str, job: str) -> logging.Formatter:
+    if settings.format == "json":
+        return JsonFormatter(program, printable(job, 120))
+    who = f"{program}[{os.getpid()}]" + (f" job {printable(job, 120)}" if job else "")
+    return PlainFormatter(f"%(asctime)s {who.replace('%', '%%')} %(levelname)s %(message)s")
+
+
+def _syslog_form(settings: LogConfig, program: str, job: str) -> logging.Formatter:
+    """The program and its process are the tag, which ends at the colon, so that syslogd and journald find both."""
+    tag = f"{program}[{os.getpid()}]: "
+    if settings.format == "json":
+        return JsonFormatter(program, printable(job, 120), before=f"{tag}{CEE}")
+    return PlainFormatter(f"{tag}{job_field(job)}".replace("%", "%%") + "%(message)s")
 
 
 class _Logs(logging.Handler):
@@ -69,9 +67,9 @@ class _Logs(logging.Handler):
         self._program = program
         self._logs: list[_Log] = []
 
-    def add(self, log: _Log, form: str) -> None:
+    def add(self, log: _Log, form: logging.Formatter) -> None:
         """Add a log, which is not open yet."""
-        log.setFormatter(_PlainFormatter(form))
+        log.setFormatter(form)
         self._logs.append(log)
 
     def open(self) -> None:
@@ -127,7 +125,8 @@ class _Log(logging.Handler):
 
 
 class _File(_Log):
-    """The log file: appended to in one write a record, so that the hooks of many jobs can share it."""
+    """The log file: appended to in one write a record, so that the hooks of many jobs can share it. One that was given
+    another name, as for a rotation, is left for a new one at the next record: no process need be told."""
 
     def __init__(self, logs: _Logs, path: str) -> None:
         super().__init__(logs)
@@ -143,10 +142,20 @@ class _File(_Log):
             raise OSError("not a regular file")
 
     def take(self, record: logging.LogRecord, text: str) -> None:
+        if not self._is_in_place():
+            os.close(self._descriptor)
+            self._descriptor = -1
+            self.open()
         data = f"{text}\n".encode("utf-8", "backslashreplace")
         written = os.write(self._descriptor, data)
         if written < len(data):
             os.write(self._descriptor, data[written:])  # raises what cut the first write short
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self.place), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -160,9 +169,10 @@ class _Syslog(_Log):
 
     place = _SYSLOG
 
-    def __init__(self, logs: _Logs) -> None:
+    def __init__(self, logs: _Logs, facility: int) -> None:
         super().__init__(logs)
         self.setLevel(logging.INFO)
+        self._facility = facility << 3
         self._socket: socket.socket | None = None
         self._left = _SYSLOG_SECONDS
 
@@ -176,7 +186,7 @@ class _Syslog(_Log):
         if self._socket is None:
             return
         severity = next(code for level, code in _SEVERITIES if record.levelno >= level)
-        data = f"<{_DAEMON | severity}>{text}".encode("utf-8", "backslashreplace") + b"\0"
+        data = f"<{self._facility | severity}>{text}".encode("utf-8", "backslashreplace") + b"\0"
         try:
             self._send(data)
         except ConnectionError:  # it was started again meanwhile

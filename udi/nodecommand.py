@@ -13,22 +13,34 @@ runs Python and prints how it ended:
 `started` means that Python found and loaded the software and was about to call it, which Python signs on stderr; words
 are what stderr held. Whatever prevents a start (no loader, no Python, no zip, a library that is missing, a crash of the
 interpreter) is before that sign. The line is not printed where the software started and exited with 0.
+
+What sets a job up also takes it down, although another version may be installed, and the configuration changed, while
+it runs. So each line names the node software by its own file (`udi.software`), and the one for the teardown is made at
+set-up and kept with the job.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+from collections.abc import Mapping
 
 from udi.config import SiteConfig
 from udi.nodestart import start_line
 from udi.request import job_id
+from udi.software import current
 from udiroot.errors import ConfigError, printable
 
 _NONCE = re.compile(r"[0-9a-f]{16,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_IDS = re.compile(r"[0-9]{1,10}(?:,[0-9]{1,10})+")
+_HEX = re.compile(r"[0-9a-f]{4,16384}")
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9/._:@+=,~-]+")
 _COMMANDS = "udiroot.commands"
+_PROBE = "nodehealth.probe"
+_NO_NONCE = "0" * 32
+"""Where a line that is kept has its nonce: each run of it gets its own."""
 EXIT_MARK = "UDI-EXIT"
 """How the line begins by which a node's shell reports the end of a command."""
 STARTED, NOT_STARTED = "started", "not-started"
@@ -58,22 +70,66 @@ def teardown_command(site: SiteConfig, identity_file: str, job: str, nonce: str)
     return _watched(site, identity_file, nonce, *_teardown(site, identity_file, job, nonce))
 
 
+def kept_teardown(site: SiteConfig, identity_file: str, job: str) -> str:
+    """`unsetupRoot` for `job`, to be kept with it; `with_nonce` makes it a command line."""
+    return teardown_command(site, identity_file, job, _NO_NONCE)
+
+
+def with_nonce(kept: str, nonce: str) -> str:
+    """The line that was kept, or word of one, for one run."""
+    _require(_NONCE, nonce, "nonce")
+    return kept.replace(_NO_NONCE, nonce)
+
+
 def setup_here(site: SiteConfig, plan_path: str, sha256: str, nonce: str) -> tuple[str, ...]:
     """`setupRoot` as a command of this host, which is the node and whose host name is its identity."""
     return _python(site, _COMMANDS, *_setup(site, "", plan_path, sha256, nonce))
 
 
-def teardown_here(site: SiteConfig, job: str, nonce: str) -> tuple[str, ...]:
-    """`unsetupRoot` for `job`, as a command of this host."""
+def teardown_here(site: SiteConfig, job: str, nonce: str = _NO_NONCE) -> tuple[str, ...]:
+    """`unsetupRoot` for `job`, as a command of this host; without `nonce`, to be kept."""
     return _python(site, _COMMANDS, *_teardown(site, "", job, nonce))
 
 
+def enter_command(
+    site: SiteConfig, identity_file: str, job: str, ids: str, words: str, seconds: int, nonce: str
+) -> str:
+    """`enterRoot` for `job`: a command as `udiroot.enter` takes it, which has `seconds`."""
+    return _watched(site, identity_file, nonce, *_enter(site, identity_file, job, ids, words, seconds, nonce))
+
+
+def enter_here(site: SiteConfig, job: str, ids: str, words: str, seconds: int, nonce: str) -> tuple[str, ...]:
+    """The same, as a command of this host."""
+    return _python(site, _COMMANDS, *_enter(site, "", job, ids, words, seconds, nonce))
+
+
 def check_command(site: SiteConfig, identity_file: str, nonce: str = "") -> str:
-    """The cleanliness check: one line for a person, or with `nonce` a NodeReport."""
+    """The cleanliness check: one line for a person, or with `nonce` a NodeReport.
+
+    The former is written into a file that stays, so it goes by the link to the software of now.
+    """
     words = ("check", *_paths(site, identity_file))
     if not nonce:
-        return shlex.join(_python(site, "nodehealth.check", *words))
+        return shlex.join(_python_of(site, site.node.zip, "nodehealth.check", *words))
     return _watched(site, identity_file, nonce, *words, "--nonce", nonce, module="nodehealth.check")
+
+
+def probe_command(site: SiteConfig, identity_file: str, facts: Mapping[str, str], nonce: str) -> str:
+    """What a node has of what jobs need, as a NodeReport whose words are facts; `facts` are what it is told for that
+    (`nodehealth.probe`)."""
+    return _watched(site, identity_file, nonce, *_probe(site, identity_file, facts, nonce), module=_PROBE)
+
+
+def probe_here(site: SiteConfig, facts: Mapping[str, str], nonce: str) -> tuple[str, ...]:
+    """The same as a command of this host, which is the node."""
+    _require(_NONCE, nonce, "nonce")
+    return _python(site, _PROBE, *_probe(site, "", facts, nonce))
+
+
+def _probe(site: SiteConfig, identity_file: str, facts: Mapping[str, str], nonce: str) -> tuple[str, ...]:
+    modules = (os.path.normpath(os.path.join(site.node.module_path, name)) for name in site.node.modules)
+    told = (*(f"{name}={value}" for name, value in facts.items()), *(f"module={path}" for path in modules))
+    return ("probe", *_paths(site, identity_file), "--nonce", nonce, f"zip={site.node.zip}", *told)
 
 
 def _setup(site: SiteConfig, identity_file: str, plan_path: str, sha256: str, nonce: str) -> tuple[str, ...]:
@@ -89,6 +145,16 @@ def _teardown(site: SiteConfig, identity_file: str, job: str, nonce: str) -> tup
     return ("unsetupRoot", *_paths(site, identity_file), *deadline, *shared, "--job", job_id(job), nonce)
 
 
+def _enter(
+    site: SiteConfig, identity_file: str, job: str, ids: str, words: str, seconds: int, nonce: str
+) -> tuple[str, ...]:
+    _require(_NONCE, nonce, "nonce")
+    _require(_IDS, ids, "ids")
+    _require(_HEX, words, "command")
+    deadline = ("--deadline", str(seconds))
+    return ("enterRoot", *_paths(site, identity_file), *deadline, "--job", job_id(job), ids, words, nonce)
+
+
 def _paths(site: SiteConfig, identity_file: str) -> tuple[str, ...]:
     return ("--root", site.node.root, "--run", site.node.run, "--nid-file", identity_file)
 
@@ -102,7 +168,10 @@ def _watched(site: SiteConfig, identity_file: str, nonce: str, *words: str, modu
 
 
 def _python(site: SiteConfig, module: str, *words: str, sign: str = "") -> tuple[str, ...]:
-    archive = site.node.zip
+    return _python_of(site, current(site), module, *words, sign=sign)
+
+
+def _python_of(site: SiteConfig, archive: str, module: str, *words: str, sign: str = "") -> tuple[str, ...]:
     _require(_PLAIN_WORD, archive, "node.zip")
     return (*site.node.python, "-I", "-S", "-c", start_line(archive, module, sign), *words)
 

@@ -9,7 +9,7 @@ ClusterShell is imported where it is called: it reads configuration files, and a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from udiroot.errors import UsageError, printable
@@ -67,12 +67,23 @@ def folded(nodes: Iterable[Node]) -> str:
     return str(NodeSet.fromlist(sorted({node.name for node in nodes}), resolver=RESOLVER_NOGROUP))
 
 
-def grouped(texts: Mapping[Node, str]) -> dict[str, list[Node]]:
-    """The nodes that have the same text, by that text: most faults hit many nodes alike, and are one line of a log."""
-    groups: dict[str, list[Node]] = {}
-    for node in sorted(texts):
-        groups.setdefault(texts[node], []).append(node)
-    return groups
+def in_brief(nodes: Iterable[Node], limit: int = 160) -> str:
+    """Nodes as a text that no job makes long, without a blank: the first ranges of the folded text that `limit` bytes
+    hold, and how many nodes there are beyond these, as in `nid[00012,00014],+9998`."""
+    from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet
+
+    every = NodeSet.fromlist(sorted({node.name for node in nodes}), resolver=RESOLVER_NOGROUP)
+    text = str(every)
+    if len(text) <= limit:
+        return text
+    room = limit - len(f",+{len(every)}")
+    shown = NodeSet(resolver=RESOLVER_NOGROUP)
+    for part in every.contiguous():
+        longer = shown | part
+        if len(str(longer)) > room:
+            break
+        shown = longer
+    return f"{shown},+{len(every) - len(shown)}" if shown else f"+{len(every)}"
 
 
 def parse_numbered(text: str) -> tuple[Node, ...]:

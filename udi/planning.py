@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import jinja2
 
-from udi.accounts import group_name, store_owner
+from udi.accounts import Account, group_name, store_owner
 from udi.cachefs import cache_template
 from udi.chos import Bind
 from udi.config import SiteConfig
@@ -53,7 +53,7 @@ def make_plan(
     addresses = {each.node: machine.address(each.node) for each in nodes} if keys else {}
     user = request.user
     store_uid, store_gid = store_owner(site.store.account)
-    rendered = dict(_render_node_files(site, request, facts, addresses))
+    rendered = dict(node_files(site, user, addresses))
     client = PlanFile(f"{_PROGRAMS}/{_SSH}", 0o755, rendered.pop(_SSH))
     programs = _PROGRAMS if keys else ""
     data = run_data(
@@ -139,17 +139,16 @@ def _runs(machine: NodeNames, nodes: Sequence[NodeSlots], addresses: Mapping[Nod
         )
 
 
-def _render_node_files(
-    site: SiteConfig, request: JobRequest, facts: Facts, addresses: Mapping[Node, str]
-) -> Iterator[tuple[str, str]]:
-    """Each template of `templates/node`, or the site's own of the same name, as (file name, text).
+def node_files(site: SiteConfig, user: Account, addresses: Mapping[Node, str]) -> Iterator[tuple[str, str]]:
+    """Each template of `templates/node`, or the site's own of the same name, as (file name, text) for a job of `user`.
 
-    `addresses` are those of the nodes that the root's /etc/hosts must have; none without a private sshd.
+    `addresses` are those of the nodes that the root's /etc/hosts must have; none without a private sshd. Raises
+    ConfigError where one cannot be rendered.
     """
     environment = node_templates(site)
     context = {
-        "user": request.user,
-        "groups": [(gid, group_name(gid)) for gid in request.user.groups],
+        "user": user,
+        "groups": [(gid, group_name(gid)) for gid in user.groups],
         "etc": site.etc,
         "ssh": site.ssh if addresses else None,
         "nodes": [(address, node.name) for node, address in addresses.items()],

@@ -26,6 +26,9 @@ T = TypeVar("T")
 def read_record(path: str, kind: type[T], hint: str) -> T:
     """The record of class `kind` at `path`, whose fields are strings, booleans, numbers from 0 on, nodes, and lists.
 
+    Another version of ours may have written it, since jobs outlive an upgrade, and the way back: a field with a default
+    may be missing, and one that is not known is passed over.
+
     Raises FileNotFoundError; UpstreamFailed with `hint`, which is what a person must do, for a damaged one.
     """
     try:
@@ -60,10 +63,12 @@ def _filled(kind: Any, document: object) -> Any:
     if not isinstance(document, dict):
         raise ValueError("it is not a JSON object")
     hints = typing.get_type_hints(kind)
-    fields = [spec.name for spec in dataclasses.fields(kind)]
-    if document.keys() != set(fields):
-        raise ValueError(f"it has not the fields {', '.join(fields)}")
-    return kind(**{name: _value(hints[name], document[name], name) for name in fields})
+    fields = dataclasses.fields(kind)
+    needed = [spec.name for spec in fields if spec.default is dataclasses.MISSING]
+    if not document.keys() >= set(needed):
+        raise ValueError(f"it has not the fields {', '.join(needed)}")
+    given = [spec.name for spec in fields if spec.name in document]
+    return kind(**{name: _value(hints[name], document[name], name) for name in given})
 
 
 def _value(hint: Any, value: object, name: str) -> object:

@@ -35,7 +35,8 @@ class SiteFile:
 
     Where the site has a file or line of its own in its place, that stays. `beside` is then the path of a complete file,
     `call` the line of a shell script that runs it, and `advice` what the site must do so that ours is used too. Without
-    `advice` there is no way but to change theirs.
+    `advice` there is no way but to change theirs, which `remedy` says how, if not by moving it. `takes_over` is the one
+    line of the site's own that ours replaces, since ours does what that did; it comes back when ours is removed.
     """
 
     path: str
@@ -46,6 +47,8 @@ class SiteFile:
     beside: str = ""
     advice: str = ""
     call: str = ""
+    remedy: str = ""
+    takes_over: str = ""
 
 
 def marked(text: str) -> str:

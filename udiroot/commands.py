@@ -1,12 +1,13 @@
-"""`setupRoot` and `unsetupRoot`: what the fan-out starts on a node.
+"""`setupRoot`, `unsetupRoot` and `enterRoot`: what the fan-out starts on a node.
 
     setupRoot   [--run DIR] [--nid-file FILE] PLAN-FILE SHA256 NONCE
     unsetupRoot [--root DIR] [--run DIR] [--nid-file FILE] [--deadline SECONDS] [--shared yes|no] --job ID NONCE
+    enterRoot   [--root DIR] [--run DIR] [--nid-file FILE] [--deadline SECONDS] --job ID IDS WORDS NONCE
 
 `--shared yes` says that jobs of others may run on the node: then only what holds the root is terminated, and otherwise
-everything that runs as the job's user.
+everything that runs as the job's user. `enterRoot` runs a command in a trial's root, see `udiroot.enter`.
 
-Each prints one line, a NodeReport, and exits with 0 or the error's code. `nodehealth.check` is the third such command.
+Each prints one line, a NodeReport, and exits with 0 or the error's code. `nodehealth.check` is another such command.
 An argument parser from the library would cost more than all the mounts.
 """
 
@@ -64,6 +65,8 @@ def run(arguments: "list[str]") -> int:
             return answer(began, options, nonce, lambda node: _set_up(path, sha256, node))
         if command == "unsetupRoot" and len(words) == 1 and options["job"]:
             return answer(began, options, words[0], lambda node: _tear_down(options, node))
+        if command == "enterRoot" and len(words) == 3 and options["job"]:
+            return answer(began, options, words[2], lambda node: _enter(options, words))
         raise UsageError(f"invalid arguments: {printable(' '.join(arguments))}", "see udiroot/commands.py")
     except UdiError as error:
         sys.stderr.write(f"{error.message}\n{error.hint}\n")
@@ -118,6 +121,16 @@ def _tear_down(options: "dict[str, str]", node: str) -> "tuple[str, ...]":
         if not run.raw():
             run.remove()
         return (words, entered.UNREAD) if unread else (words,)
+
+
+def _enter(options: "dict[str, str]", words: "list[str]") -> "tuple[str, ...]":
+    from udiroot.enter import enter  # an operator's trial alone pays for it
+    from udiroot.record import RunDirectory
+
+    ids, command, nonce = words
+    deadline = time.monotonic() + int(options["deadline"])
+    with RunDirectory(in_real_directory(options["run"])) as run:
+        return enter(options["job"], ids, command, nonce, in_real_directory(options["root"]), run, deadline)
 
 
 def _read_plan(path: str, sha256: str) -> bytes:

@@ -80,7 +80,10 @@ def _fault(plan: NodePlan, descriptor: int) -> str:
         return ""
     if not stat.S_ISREG(status.st_mode):
         return "not a regular file"
-    offset, magic = _MAGIC[plan.image_format]
-    if os.pread(descriptor, len(magic), offset) != magic:
-        return f"no {plan.image_format} file system in it"
-    return ""
+    return "" if has_file_system(descriptor, plan.image_format) else f"no {plan.image_format} file system in it"
+
+
+def has_file_system(descriptor: int, image_format: str) -> bool:
+    """Whether an image file begins as one of that format does."""
+    offset, magic = _MAGIC[image_format]
+    return os.pread(descriptor, len(magic), offset) == magic

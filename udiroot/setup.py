@@ -13,6 +13,7 @@ from udiroot.plan import NodePlan
 from udiroot.record import Record, RunDirectory, boot_id
 from udiroot.rules import in_real_directory
 from udiroot.teardown import tear_down
+from udiroot.trials import gives_way, lock_instead
 
 _PATIENCE = 2.0
 """Seconds to wait for another set-up or teardown to finish: that of the job before often does just then."""
@@ -29,7 +30,7 @@ def set_up(plan: NodePlan, plan_path: str, node: str, deadline: float) -> str:
     """
     root = in_real_directory(plan.root)
     with RunDirectory(in_real_directory(plan.run)) as run:
-        if not run.lock(min(_PATIENCE, deadline - time.monotonic())):
+        if not (run.lock(min(_PATIENCE, deadline - time.monotonic())) or lock_instead(plan.job, run, deadline)):
             other = run.read()
             raise SetupFailed(f"another set-up is running on this node, for {other.job if other else 'an unknown job'}")
         try:
@@ -69,12 +70,12 @@ def _require_wanted(plan_path: str) -> None:
 
 def _clear_earlier(job: str, root: str, run: RunDirectory, node: str, deadline: float) -> None:
     """Where the run directory is named after its job, other jobs have roots of their own on the node, which are none
-    of its business."""
+    of its business. A trial gives way (`udiroot.trials`)."""
     only = job if os.path.basename(run.path) == job else ""
     found = ledger.survey(root, run, node, job=only, foreign=False)
     if found.clean:
         return
-    others = found.jobs - {job}
+    others = {other for other in found.jobs - {job} if not gives_way(other, job)}
     if (others or not found.jobs) and not ledger.survey(root, run, node, job=only).is_dead:
         raise SetupFailed(f"the node is not clean: {found.sentence()}", "clean it with udi-admin recover")
     for earlier in found.jobs or {job}:

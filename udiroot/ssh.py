@@ -11,6 +11,7 @@ import time
 
 from udiroot import privileges, processes, smallfile
 from udiroot.binds import FROZEN, bind
+from udiroot.child import detach
 from udiroot.errors import SetupFailed, printable
 from udiroot.plan import PlanUser
 from udiroot.plan_ssh import PlanSsh
@@ -24,7 +25,6 @@ PROGRAMS = "/opt/udi/ssh"
 _KEYS = "/opt/udi/etc"
 _USER_KEY, _HOST_KEY = _KEYS + "/ssh_key", _KEYS + "/ssh_host_key"
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
-_SIGNALS = range(1, 32)
 _LISTENING = b"0A"
 _LAST_SECONDS = 1.0
 """How long to wait for the exit of one that failed to start; teardown looks again."""
@@ -88,7 +88,7 @@ def _become_sshd(user: PlanUser, root: str, argv: "list[str]", null: int, report
     holds the root.
     """
     try:
-        _detach_from_caller(null)
+        detach(null, null)
         os.chroot(root)
         os.chdir("/")
         privileges.become(user.uid, user.gid, user.groups)
@@ -97,26 +97,6 @@ def _become_sshd(user: PlanUser, root: str, argv: "list[str]", null: int, report
         os.write(report, str(error).encode("utf-8", "replace")[:400])
     finally:
         os._exit(1)
-
-
-def _detach_from_caller(null: int) -> None:
-    """A session, signals and descriptors of its own: it inherits nothing that set-up or the fan-out had open."""
-    import _signal as signals  # type: ignore[import-not-found, unused-ignore]
-
-    os.setsid()
-    os.umask(0o022)
-    for number in _SIGNALS:
-        if number not in (signals.SIGKILL, signals.SIGSTOP):
-            signals.signal(number, signals.SIG_DFL)
-    signals.pthread_sigmask(signals.SIG_SETMASK, ())
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2:
-            try:
-                os.set_inheritable(int(name), False)
-            except OSError:  # the descriptor of the listing itself
-                continue
-    for standard in range(3):
-        os.dup2(null, standard)
 
 
 def _wait_until_it_listens(pid: int, address: str, port: int, deadline: float) -> None:

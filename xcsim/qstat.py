@@ -1,4 +1,5 @@
-"""`qstat`: the plain table, `-f`, and `-x` on one line with both of Torque's escapings (cray-reference T40 to T46)."""
+"""`qstat`: the plain table, `-f`, and `-x` on one line with both of Torque's escapings (cray-reference T40 to T46); and
+its version (T51)."""
 
 import textwrap
 
@@ -11,6 +12,8 @@ _XML = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;"}
 
 def run(arguments: list[str], jobs: dict[int, Job], settings: Settings) -> tuple[int, str, str]:
     """Exit code, output and errors of one call."""
+    if "--version" in arguments:
+        return 0, "", f"version: {settings.torque_version}\n"
     flags = "".join(word[1:] for word in arguments if word.startswith("-"))
     wanted, code, errors = _wanted([word for word in arguments if not word.startswith("-")], jobs, settings)
     if not wanted:

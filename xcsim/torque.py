@@ -122,6 +122,8 @@ class Torque:
         return 0
 
     def qstat(self, call: Call) -> int:
+        if "--version" in call.arguments:
+            return self.look(call)  # asks no server (cray-reference T51)
         if self._faults.strikes("qstat-hangs"):
             call.wait_gone()
             return 1

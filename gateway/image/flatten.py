@@ -2,12 +2,14 @@
 
 There is no unpacked tree on disk, and no privileges are needed. Where a layer is not compressed, the index pass reads
 its headers only, and the data pass seeks to each file; meanwhile its sha256 is checked against the configuration's
-diff_id (`gateway.image.checking`). A compressed layer is read completely and checked by the index pass, which keeps
-what it expands to (`gateway.image.kept`); what finds no room is decompressed again, in layer order, by the data pass.
+diff_id (`gateway.image.checking`). A compressed layer is expanded in memory and checked there (`gateway.image.kept`),
+and then read like one that is not compressed. What finds no room is read completely, and checked, by the index pass,
+and decompressed again, in layer order, by the data pass.
 """
 
 from __future__ import annotations
 
+import threading
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -98,22 +100,31 @@ def flatten(
 ) -> Flattened:
     """The index pass over `layers`, the lowest first. `progress` gets the bytes as they are read.
 
-    With `checks`, which reads layers that are not compressed at the same time, only their headers are read here. What
-    compressed layers expand to is put into `kept`, as far as it has room.
+    With `checks`, which reads layers that are not compressed at the same time, only their headers are read here. With
+    `kept`, compressed layers are expanded by its threads, as far as it has room, while the headers of those below are
+    read; then `progress` is called by them too, one at a time.
     Raises ImageInvalid: a damaged layer, one that does not match its diff_id, more than the limits allow, names that a
     node would refuse.
     """
     headers = HeaderBudget(limits.max_header_bytes)
     final = Tree(limits.max_entries, headers)
     budget = limits.budget()
+    advance = _one_at_a_time(progress)
+    if kept:
+        kept.begin(layers, budget, advance)
     to_read = []
     for layer in layers:
-        if checks and layer.is_plain():
-            _index_headers(layer, final, headers, budget, progress)
+        found = kept.expanded(layer) if kept else layer
+        if found.is_expanded:
+            _index_headers(found, final, headers)
+        elif checks and found.is_plain():
+            budget.spend(found.blob.size)
+            _index_headers(found, final, headers)
+            advance(found.blob.size)
             checks.look()
-            to_read.append(layer)
         else:
-            to_read.append(_index(layer, final, headers, budget, progress, kept))
+            _index(found, final, headers, budget, advance)
+        to_read.append(found)
     _check_logical_size(final, limits)
     _check_names(final)
     account_files(final)
@@ -131,18 +142,22 @@ def verify(layers: Sequence[Layer], limits: Limits, progress: Progress) -> None:
         check_diff_id(layer, digester.finish())
 
 
-def _index_headers(layer: Layer, final: Tree, headers: HeaderBudget, budget: Budget, progress: Progress) -> None:
-    budget.spend(layer.blob.size)
+def _one_at_a_time(progress: Progress) -> Progress:
+    lock = threading.Lock()
+
+    def advance(count: int) -> None:
+        with lock:
+            progress(count)
+
+    return advance
+
+
+def _index_headers(layer: Layer, final: Tree, headers: HeaderBudget) -> None:
     LayerIndex(final, layer.number, layer.label, headers).read(BlobStream(layer.blob, layer.label))
-    progress(layer.blob.size)
 
 
-def _index(
-    layer: Layer, final: Tree, headers: HeaderBudget, budget: Budget, progress: Progress, kept: KeptLayers | None
-) -> Layer:
-    """The layer, as the data pass is to read it."""
-    keeping = kept.keeping(layer) if kept and not layer.is_plain() else None
-    digester = Digester(keeping.write if keeping else None)
+def _index(layer: Layer, final: Tree, headers: HeaderBudget, budget: Budget, progress: Progress) -> None:
+    digester = Digester()
 
     def watch(chunk: bytes) -> None:
         digester.update(chunk)
@@ -155,7 +170,6 @@ def _index(
     finally:
         found = digester.finish()
     check_diff_id(layer, found)
-    return kept.kept(layer, keeping) if kept and keeping else layer
 
 
 def _check_logical_size(final: Tree, limits: Limits) -> None:

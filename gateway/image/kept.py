@@ -1,74 +1,137 @@
-"""What compressed layers expand to, kept in memory between the two passes over them.
+"""What compressed layers expand to, kept in memory for the two passes over them.
 
-Each pass would decompress a layer again. A file of memory (memfd_create(2)) is written by the thread that digests the
-layer meanwhile, and is then read like a layer that was never compressed. Layers that do not fit into the bound of one
-conversion are decompressed twice.
+Each pass would decompress a layer again. Here threads decompress and digest several layers at the same time, into files
+of memory (memfd_create(2)), which are then read like layers that were never compressed. What all of them may take
+together is bounded; which ones find room may differ from run to run, and the image does not depend on it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
 from gateway.image.blob import Blob
-from gateway.image.layers import Layer
+from gateway.image.layers import Budget, Digester, Layer, check_diff_id, chunks
+
+_MOST_THREADS = 4
+"""Layers that are expanded at a time. Each has a second thread that digests."""
 
 
 class KeptLayers:
-    """The kept layers of one conversion, of at most `most` bytes together. A context manager: then it is free."""
+    """The kept layers of one conversion, of at most `most` bytes together. A context manager: at its end they are free,
+    and no thread is left."""
 
     def __init__(self, most: int) -> None:
-        self._left = most
+        self._room = _Room(most)
         self._descriptors: list[int] = []
+        self._begun: dict[int, Future[Layer]] = {}
+        self._threads = ThreadPoolExecutor(min(_MOST_THREADS, len(os.sched_getaffinity(0))), "expanding")
+        self._given_up = threading.Event()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._given_up.set()
+        self._threads.shutdown(cancel_futures=True)
         for descriptor in self._descriptors:
             os.close(descriptor)
 
-    def keeping(self, layer: Layer) -> Keeping | None:
-        """Where the layer's bytes are to be written as they are read; None where it cannot fit."""
-        if layer.blob.size >= self._left:
-            return None
-        descriptor = os.memfd_create(f"udi-{layer.number}", os.MFD_CLOEXEC)
-        self._descriptors.append(descriptor)
-        return Keeping(descriptor, self._left)
+    def begin(self, layers: Sequence[Layer], budget: Budget, progress: Callable[[int], None]) -> None:
+        """Start to expand those of the layers that are compressed, the lowest first. Several threads use `budget` and
+        `progress`."""
+        for layer in layers:
+            if not layer.is_plain():
+                self._begun[layer.number] = self._threads.submit(self._expand, layer, budget, progress)
 
-    def kept(self, layer: Layer, keeping: Keeping) -> Layer:
-        """The layer as it is to be read from now on: the kept one, if all of it is there."""
-        if not keeping.is_complete:
+    def expanded(self, layer: Layer) -> Layer:
+        """The layer as it is to be read from now on: the kept one, if there was room for all of it.
+
+        Waits for it. Raises ImageInvalid: a damaged layer, one that does not match its diff_id, or more bytes than the
+        budget has.
+        """
+        begun = self._begun.pop(layer.number, None)
+        return begun.result() if begun else layer
+
+    def _expand(self, layer: Layer, budget: Budget, progress: Callable[[int], None]) -> Layer:
+        if not self._room.has(layer.blob.size):
             return layer
-        self._left -= keeping.size
+        keeping = Keeping(os.memfd_create(f"udi-{layer.number}", os.MFD_CLOEXEC), self._room)
+        self._descriptors.append(keeping.descriptor)
+        digester = Digester(keeping.write)
+        produced = 0
+        try:
+            for chunk in chunks(layer, budget):
+                produced += len(chunk)
+                if self._given_up.is_set() or not keeping.is_complete:
+                    break
+                digester.update(chunk)
+                progress(len(chunk))
+        finally:
+            found = digester.finish()
+        if self._given_up.is_set() or not keeping.is_complete:
+            budget.refund(produced)
+            return layer
+        check_diff_id(layer, found)
         return dataclasses.replace(layer, blob=Blob(keeping.descriptor, 0, keeping.size), is_expanded=True)
+
+
+class _Room:
+    """The bytes that are left for layers, shared by threads."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self._lock = threading.Lock()
+
+    def has(self, count: int) -> bool:
+        with self._lock:
+            return count < self._left
+
+    def take(self, count: int) -> bool:
+        """Whether there was room for so many bytes; they are taken then."""
+        with self._lock:
+            fits = count <= self._left
+            self._left -= count if fits else 0
+            return fits
+
+    def give_back(self, count: int) -> None:
+        with self._lock:
+            self._left += count
 
 
 class Keeping:
     """One layer's bytes on their way into memory."""
 
-    def __init__(self, descriptor: int, most: int) -> None:
+    def __init__(self, descriptor: int, room: _Room) -> None:
         self.descriptor = descriptor
         self.size = 0
         self.is_complete = True
-        self._most = most
+        self._room = room
 
     def write(self, chunk: bytes) -> None:
         """More of the layer. What does not fit, or the kernel has no memory for, gives up the whole."""
         if not self.is_complete:
             return
-        self.size += len(chunk)
-        try:
-            self.is_complete = self.size <= self._most and _write_all(self.descriptor, chunk)
-        except OSError:
-            self.is_complete = False
-        if not self.is_complete:
-            os.ftruncate(self.descriptor, 0)
+        if self._room.take(len(chunk)):
+            self.size += len(chunk)
+            try:
+                _write_all(self.descriptor, chunk)
+            except OSError:
+                self._give_up()
+        else:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self.is_complete = False
+        os.ftruncate(self.descriptor, 0)
+        self._room.give_back(self.size)
 
 
-def _write_all(descriptor: int, chunk: bytes) -> bool:
+def _write_all(descriptor: int, chunk: bytes) -> None:
     rest = memoryview(chunk)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
-    return True

@@ -10,7 +10,7 @@ import hashlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.image.blob import Blob
 from gateway.image.compression import compression_of, expanded
@@ -22,23 +22,32 @@ _WINDOW = 1 << 13
 
 @dataclass
 class Budget:
-    """How many bytes all layers of one image may have together; counted down as they are read."""
+    """How many bytes all layers of one image may have together; counted down as they are read, by any thread."""
 
     bytes_left: int
     max_ratio: int
     max_bytes: int
     ratio_from: int
     """Bytes that any layer may expand to, however small it is compressed: a file of zeros is honest."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @classmethod
     def of(cls, max_bytes: int, max_ratio: int, ratio_from: int) -> Budget:
         return cls(max_bytes, max_ratio, max_bytes, ratio_from)
 
     def spend(self, count: int) -> None:
-        self.bytes_left -= count
-        if self.bytes_left < 0:
+        """Raises ImageInvalid where so many bytes are not left."""
+        with self._lock:
+            self.bytes_left -= count
+            left = self.bytes_left
+        if left < 0:
             hint = "limit set by gateway.max_image_bytes"
             raise ImageInvalid(f"the layers have more than {self.max_bytes} bytes", hint)
+
+    def refund(self, count: int) -> None:
+        """What will be read, and spent, again."""
+        with self._lock:
+            self.bytes_left += count
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,21 @@ def transfer(config_path: str) -> None:
 
 
 @cli.command()
+@click.option("--write", is_flag=True, help="Replace udi-gateway.prom in metrics.directory, and print nothing.")
+@click.pass_obj
+def metrics(config_path: str, write: bool) -> None:
+    """Print the gateway's metrics in Prometheus' text format. Must run as the store's account."""
+    from gateway.service import metrics
+
+    gateway = _gateway(config_path)
+    text = metrics.text_of(gateway)
+    if write:
+        metrics.write(gateway.site, text)
+    else:
+        click.echo(text, nl=False)
+
+
+@cli.command()
 @click.argument("source")
 @click.argument("output", type=click.Path(dir_okay=False))
 @click.option("--format", "image_format", default=None, metavar="NAME", help="squashfs or ext4 (requires root).")

@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from gateway.audit.scanner import scan
+from gateway.service.counted import CONVERSION, FETCHED, LAYERS, MADE
+from gateway.service.elsewhere import place_of
 from gateway.service.heartbeat import BEAT, with_heartbeat
 from gateway.service.history import History, Row
 from gateway.service.origins import Origin
@@ -26,9 +28,11 @@ from gateway.service.turns import Turns
 from gateway.service.workers import Worker
 from gateway.store.locks import Holder, Locks
 from gateway.store.writer import StoreWriter
-from gateway.wire.events import Event, EventSink, Failed, Progress, Queued, Storing
+from gateway.wire.events import Converted, Event, EventSink, Failed, Progress, Queued, Storing
 from udi.audit import AuditConfig
 from udi.config import GatewayConfig
+from udi.facts import Facts
+from udi.metrics import Tally
 from udiroot.errors import UdiError, UpstreamFailed
 
 _LOOK = 0.2
@@ -49,7 +53,7 @@ class Conversions:
         self._store = store
         self._history = history
         self._locks = locks
-        self._turns = Turns(locks, settings.state, settings.workers)
+        self._turns = Turns(locks, settings.state, settings.workers, settings.connections)
 
     @contextlib.contextmanager
     def obtain(self, source: Origin, name: str, uid: int, on_event: EventSink, image_format: str) -> Iterator[str]:
@@ -146,10 +150,12 @@ class Conversions:
     ) -> str:
         """Run a worker to its end, have the image scanned, and publish it. Returns the image's id."""
         settings = dataclasses.replace(self._settings, format=image_format)
+        began, made = time.monotonic(), None
         with self._store.temporary() as temporary, self._store.temporary() as listed, contextlib.ExitStack() as ended:
             inventory = listed if self._audit.is_on else ""
             most = self._audit.max_inventory_bytes
-            worker = ended.enter_context(Worker(source, temporary, settings, inventory, most))
+            place = ended.enter_context(place_of(source, settings, on_event))
+            worker = ended.enter_context(Worker(place, temporary, settings, inventory, most))
             image_id = worker.identified(on_event).id
             held.enter_context(self._store.expecting(image_id))
             self._history.identified(number, image_id)
@@ -157,14 +163,29 @@ class Conversions:
                 waiting = _every_beat(lambda: on_event(Queued()))
                 holder.take(self._locks.making(image_id), seconds=_LONG, waiting=waiting)
                 if not self._store.has(image_id):
-                    facts = worker.convert(on_event)
+                    made = worker.convert(on_event)
                     report = self._scan(image_id, inventory, on_event) if inventory else ""
                     on_event(Storing())
-                    self._store.publish(temporary, facts, inventory, report)
+                    self._store.publish(temporary, made, inventory, report)
                     log.info("image %s is in the store", image_id)
-                    return image_id
-            worker.verify(on_event)
+            if made is None:
+                worker.verify(on_event)
+            self._count(source, worker.converted, made, time.monotonic() - began)
             return image_id
+
+    def _count(self, source: Origin, converted: Converted, made: Facts | None, seconds: float) -> None:
+        """What one conversion took, and what it made."""
+        tally = Tally()
+        if made:
+            tally.count(MADE, by=made.size)
+            tally.observe(CONVERSION, [seconds])
+        if converted.fetched:
+            tally.count(LAYERS, source.registry, "registry", by=converted.fetched)
+            tally.count(FETCHED, source.registry, by=converted.fetched_bytes)
+        if converted.cached:
+            tally.count(LAYERS, source.registry, "cache", by=converted.cached)
+        if tally.samples:
+            self._history.count(tally)
 
     def _scan(self, image_id: str, inventory: str, on_event: EventSink) -> str:
         """The report on an image that was made; where it could not be scanned, it says so."""

@@ -6,6 +6,8 @@ damaged is moved aside; both are then filled from the store's references, each a
     conversions   one row per conversion: its source, its last event; `state` is running, done, failed or lost
     pulls         one row per request: who, which name, since when, until when, and its error
     notes         other failures that an operator should know of: transfers to replica systems
+    totals        one row per sample of what is counted (`gateway.service.counted`), by its text, since the database
+                  was made
 
 A conversion whose process was killed stays `running` in its row; that nobody holds its lock tells the difference.
 """
@@ -21,11 +23,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from gateway.service.counted import ERRORS, FILES, PULLS, result_of
 from gateway.store.locks import Locks
 from gateway.wire import events
 from gateway.wire.events import Converted, Event, Failed, Queued
 from gateway.wire.messages import FailedPull, RunningPull
 from udi.facts import Ref
+from udi.metrics import Tally, blame
 from udiroot.errors import UdiError, UpstreamFailed
 
 _SCHEMA = """
@@ -41,6 +45,8 @@ CREATE INDEX IF NOT EXISTS by_pull_state ON pulls(state, number);
 CREATE TABLE IF NOT EXISTS notes(
     number INTEGER PRIMARY KEY, uid INTEGER NOT NULL, subject TEXT NOT NULL, error TEXT NOT NULL, at REAL NOT NULL);
 """
+_TOTALS = "CREATE TABLE IF NOT EXISTS totals(sample TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID"
+"""Apart from the others: a database of before has none, and is whole."""
 _TABLES = ("conversions", "pulls", "notes")
 _WAIT_SECONDS = 20.0
 _KEPT = 10_000
@@ -117,8 +123,8 @@ class History:
         return self._row("SELECT * FROM conversions WHERE number=?", number)
 
     @contextlib.contextmanager
-    def pull(self, uid: int, reference: str) -> Iterator[None]:
-        """Record that `uid` requests an image, and the outcome."""
+    def pull(self, uid: int, reference: str, registry: str = FILES) -> Iterator[None]:
+        """Record that `uid` requests an image, and the outcome; `registry` is for what is counted."""
         with self._writing() as base:
             row = base.execute(
                 "INSERT INTO pulls(uid, reference, state, error, pid, since, until)"
@@ -128,13 +134,12 @@ class History:
             number = self._number(base, "pulls", row)
         try:
             yield
-        except UdiError as error:
-            self._ended(number, "failed", error.message)
-            raise
         except BaseException as error:
-            self._ended(number, "failed", type(error).__name__)
+            self._ended(number, "failed", error.message if isinstance(error, UdiError) else type(error).__name__)
+            self._count_pull(registry, error)
             raise
         self._ended(number, "done", "")
+        self._count_pull(registry, None)
 
     def queue(self) -> tuple[RunningPull, ...]:
         """Pulls in progress, oldest first. Those of processes that are gone are closed."""
@@ -175,6 +180,23 @@ class History:
         )
         self._noted("DELETE FROM notes WHERE number <= (SELECT max(number) FROM notes) - ?", (_KEPT,))
 
+    def count(self, tally: Tally) -> None:
+        """Add what was counted to the totals."""
+        try:
+            with self._writing() as base:
+                base.executemany(
+                    "INSERT INTO totals(sample, value) VALUES(?, ?)"
+                    " ON CONFLICT(sample) DO UPDATE SET value = value + excluded.value",
+                    list(tally.samples.items()),
+                )
+        except UpstreamFailed as error:
+            log.warning("not counted: %s", error.message)
+
+    def totals(self) -> dict[str, float]:
+        """What was counted since the database was made, by sample."""
+        with self._writing() as base:
+            return {row["sample"]: row["value"] for row in base.execute("SELECT sample, value FROM totals")}
+
     def rebuild(self) -> int:
         """Move the database aside and create a new one from the store. Returns the number of its names."""
         with self._locks.holder() as holder:
@@ -189,6 +211,13 @@ class History:
         assert inserted.lastrowid
         base.execute(f"DELETE FROM {table} WHERE number <= ?", (inserted.lastrowid - _KEPT,))  # noqa: S608 - our names
         return inserted.lastrowid
+
+    def _count_pull(self, registry: str, error: BaseException | None) -> None:
+        tally = Tally()
+        tally.count(PULLS, registry, result_of(error))
+        if error is not None:
+            tally.count(ERRORS, registry, *blame(error))
+        self.count(tally)
 
     def _ended(self, number: int, state: str, error: str) -> None:
         self._noted("UPDATE pulls SET state=?, error=?, until=? WHERE number=?", (state, error, time.time(), number))
@@ -276,6 +305,8 @@ class History:
             base.execute("PRAGMA synchronous=NORMAL")
             for table in _TABLES:
                 base.execute(f"SELECT * FROM {table} ORDER BY number DESC LIMIT 1").fetchone()  # noqa: S608 - our names
+            if base.execute("SELECT 1 FROM sqlite_master WHERE name='totals'").fetchone() is None:
+                base.execute(_TOTALS)  # not sooner: a damaged database must only be read, since a write waits for locks
         except sqlite3.Error:
             base.close()
             raise
@@ -290,6 +321,7 @@ class History:
         base = sqlite3.connect(temporary)
         try:
             base.executescript(_SCHEMA)
+            base.execute(_TOTALS)
             base.executemany(
                 "INSERT INTO pulls(uid, reference, state, error, pid, since, until) VALUES(?, ?, 'done', '', 0, ?, ?)",
                 [

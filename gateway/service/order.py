@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import enum
 import json
+import socket
 from dataclasses import dataclass
+from importlib.metadata import version
 
 from gateway.service.origins import ORIGINS, Origin
 from gateway.wire.codec import from_document, to_document
 from udi.config import GatewayConfig
+from udiroot.errors import ConfigError
 
 
 class Verdict(enum.Enum):
@@ -20,8 +23,9 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True)
 class Order:
-    """Make the image file `output` from `origin`. `parent` is the pid of the process that waits for it. Where the image
-    is to be scanned, `inventory` is the file to list it in, of `max_inventory_bytes` before it is compressed."""
+    """Make the image file `output` from `origin`. `parent` is the pid of the process that waits for it, 0 where that is
+    on another host. Where the image is to be scanned, `inventory` is the file to list it in, of `max_inventory_bytes`
+    before it is compressed."""
 
     parent: int
     output: str
@@ -35,13 +39,19 @@ class Order:
         origin = {"from": self.origin.name} | to_document(self.origin)
         settings = to_document(self.settings)
         plain = {"parent": self.parent, "output": self.output, "inventory": self.inventory}
-        plain |= {"max_inventory_bytes": self.max_inventory_bytes}
+        plain |= {"max_inventory_bytes": self.max_inventory_bytes, "version": version("shifter-xc")}
         return json.dumps(plain | {"settings": settings, "origin": origin})
 
     @classmethod
     def from_json(cls, text: str) -> Order:
-        """What `to_json` wrote. Raises UsageError."""
+        """What `to_json` wrote. Raises UsageError, and ConfigError where that was another version."""
         document = json.loads(text)
+        if document["version"] != version("shifter-xc"):
+            raise ConfigError(
+                f"shifter-xc {version('shifter-xc')} is installed on {socket.gethostname()}, "
+                f"and {document['version']} at the gateway",
+                "hosts of gateway.worker_prefix need the gateway's version",
+            )
         origin = document["origin"]
         kind = ORIGINS[origin.pop("from")]
         return cls(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from gateway.image.manifest import SourceImage
 from gateway.image.progress import LayerProgress
+from gateway.service.counted import FILES
 from gateway.sources.docker_daemon import DaemonImage
 from gateway.sources.files import OpenedFiles
 from gateway.sources.kinds import FILE_KINDS
@@ -23,11 +24,21 @@ from gateway.sources.made import NO_WORDS, MadeSource, Words
 from gateway.sources.registry_image import RegistryImage
 from gateway.store.credentials import Credentials
 from udi.config import GatewayConfig
+from udi.oserrors import reason
 from udi.registries import RegistryConfig
-from udiroot.errors import ImageInvalid
+from udiroot.errors import ImageInvalid, UpstreamFailed
 
 if TYPE_CHECKING:
     from gateway.sources.fetch import Fetcher
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Where layers came from: so many from a registry, of so many bytes, and so many from the cache."""
+
+    layers: int = 0
+    bytes: int = 0
+    cached: int = 0
 
 
 class Candidate(abc.ABC):
@@ -45,6 +56,10 @@ class Candidate(abc.ABC):
         """Whether its layers were all checked before, so that they need not be verified again."""
         return False
 
+    def fetched(self) -> Fetched:
+        """What was fetched for it so far."""
+        return Fetched()
+
     def accept(self) -> None:  # noqa: B027 - what is not cached has nothing to remember
         """Its layers were all checked now."""
 
@@ -61,6 +76,11 @@ class Origin(abc.ABC):
     @abc.abstractmethod
     def identity(self) -> tuple[object, ...]:
         """Equal for two callers who have shown access to the very same source."""
+
+    @property
+    def registry(self) -> str:
+        """Where it comes from, as metrics name it: one of the site's registries, or files."""
+        return FILES
 
     def descriptors(self) -> tuple[int, ...]:
         """What the worker inherits."""
@@ -110,15 +130,57 @@ class FromFiles(Origin):
 
         with contextlib.closing(self.opened()) as given:
             progress.stage("copying", sum(os.fstat(descriptor).st_size for descriptor in self.descriptors()))
-            copy = spool(given, settings.state, settings.max_image_bytes, progress.advance)
-        arch, source = settings.architecture, copy.source
-        with contextlib.closing(copy), source.plain(copy.files, settings.state, settings, progress) as files:
-            if issubclass(source, MadeSource):
-                making = source.make(files, copy.tag, self.words, settings.state, settings, progress, keep=self.keep)
-                with making as image:
-                    yield _Local(image, arch)
-            else:
-                yield _Local(source.read(files, copy.tag, arch, settings.max_metadata_bytes), arch)
+            copy = spool(given, settings.work_directory, settings.max_image_bytes, progress.advance)
+        with contextlib.closing(copy), _candidate(copy, self.words, settings, progress, keep=self.keep) as candidate:
+            yield candidate
+
+
+@dataclass(frozen=True)
+class FromSpool(Origin):
+    """Files that were handed over, as a worker on another host finds them: by paths that only the gateway can reach.
+
+    As `FromFiles`, but for the paths, by the names of the files.
+    """
+
+    name = "spool"
+
+    kind: str
+    tag: str
+    paths: tuple[tuple[str, str], ...]
+    words: Words = NO_WORDS
+    keep: bool = False
+
+    def identity(self) -> tuple[object, ...]:
+        """The paths, which are those of one conversion."""
+        return ("spool", self.paths)
+
+    @contextlib.contextmanager
+    def open(self, settings: GatewayConfig, progress: LayerProgress) -> Iterator[Candidate]:
+        """The image in the files, which nobody else can change."""
+        opened = OpenedFiles(FILE_KINDS[self.kind], self.tag)
+        with contextlib.closing(opened):
+            for name, path in self.paths:
+                try:
+                    opened.files[name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                except OSError as error:
+                    hint = "gateway.spool must be on a file system that the hosts of gateway.worker_prefix see"
+                    raise UpstreamFailed(f"{path} cannot be opened: {reason(error)}", hint) from error
+            with _candidate(opened, self.words, settings, progress, keep=self.keep) as candidate:
+                yield candidate
+
+
+@contextlib.contextmanager
+def _candidate(
+    copy: OpenedFiles, words: Words, settings: GatewayConfig, progress: LayerProgress, *, keep: bool
+) -> Iterator[Candidate]:
+    """The image in files that nobody else can change."""
+    arch, source, directory = settings.architecture, copy.source, settings.work_directory
+    with source.plain(copy.files, directory, settings, progress) as files:
+        if issubclass(source, MadeSource):
+            with source.make(files, copy.tag, words, directory, settings, progress, keep=keep) as image:
+                yield _Local(image, arch)
+        else:
+            yield _Local(source.read(files, copy.tag, arch, settings.max_metadata_bytes), arch)
 
 
 @dataclass(frozen=True)
@@ -130,6 +192,11 @@ class FromRegistry(Origin):
     image: RegistryImage
     registries: RegistryConfig
     credentials: Credentials | None = None
+
+    @property
+    def registry(self) -> str:
+        """One that the site allows: no other was asked."""
+        return self.image.registry
 
     def identity(self) -> tuple[object, ...]:
         """The registry and the manifest."""
@@ -173,7 +240,7 @@ class FromDaemon(Origin):
         progress.stage("saving", 0)
         saved = save(
             self.image,
-            settings.state,
+            settings.work_directory,
             settings.max_image_bytes,
             credentials=self.credentials,
             seconds=self.seconds,
@@ -188,8 +255,8 @@ class FromDaemon(Origin):
             yield _Local(image, self.arch)
 
 
-ORIGINS: dict[str, type[FromFiles | FromRegistry | FromDaemon]] = {
-    origin.name: origin for origin in (FromFiles, FromRegistry, FromDaemon)
+ORIGINS: dict[str, type[FromFiles | FromSpool | FromRegistry | FromDaemon]] = {
+    origin.name: origin for origin in (FromFiles, FromSpool, FromRegistry, FromDaemon)
 }
 
 
@@ -219,6 +286,10 @@ class _Remote(Candidate):
 
     def is_known(self) -> bool:
         return self._fetcher.is_known()
+
+    def fetched(self) -> Fetched:
+        sizes = self._fetcher.fetched
+        return Fetched(len(sizes), sum(sizes), len(self._fetcher.cached))
 
     def accept(self) -> None:
         self._fetcher.remember()

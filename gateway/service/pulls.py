@@ -6,6 +6,7 @@ import os
 
 from gateway.service.caller import Call
 from gateway.service.conversions import Conversions
+from gateway.service.counted import registry_label
 from gateway.service.history import History
 from gateway.service.origins import FromFiles, Origin
 from gateway.service.systems import Systems
@@ -79,8 +80,9 @@ class Pulls:
     def reference(self, call: Call, request: PullReference) -> Pulled:
         """Pull an image of a registry. One that the registry gives to everybody is public here, under its own name."""
         owner, groups = call.owner(request.public, self._site.gateway), call.shared_with(request.group)
-        requested = str(ImageReference.parse(request.reference))
-        with self._history.pull(call.uid, requested):
+        reference = ImageReference.parse(request.reference)
+        requested = str(reference)
+        with self._history.pull(call.uid, requested, registry_label(self._site.registry, reference)):
             publisher = call.is_publisher(self._site.gateway)
             try:
                 offer = self._upstream.find(

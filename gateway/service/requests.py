@@ -24,7 +24,7 @@ from udi.chosmap import may_use, read_map
 from udi.config import SiteConfig
 from udi.facts import Ref
 from udi.reference import ImageReference
-from udi.store import BESIDE, StoreReader
+from udi.store import StoreReader
 from udiroot.errors import ConfigError, ImageInvalid, NotPermitted, UsageError
 
 
@@ -105,7 +105,7 @@ class Requests:
     def _status(self, call: Call, request: messages.QueryStatus) -> messages.ServiceStatus:
         if call.uid not in (0, os.geteuid()):
             raise NotPermitted("only root may see everybody's pulls", "udi images lists your images")
-        sizes = _image_sizes(self._store)
+        sizes = self._store.sizes()
         return messages.ServiceStatus(
             queue=self._history.queue(), errors=self._history.errors(), images=len(sizes), bytes=sum(sizes)
         )
@@ -162,13 +162,3 @@ def _row(ref: Ref, reader: StoreReader, audit: AuditConfig) -> messages.ImageRow
         size=size,
         audit=judge(audit, reader.audit(ref.id)).level if audit.is_on else "",
     )
-
-
-def _image_sizes(store: StoreWriter) -> list[int]:
-    """Bytes that each image of a store takes on its disk."""
-    sizes = []
-    for name in os.listdir(store.layout.images):
-        if not name.startswith(".") and name.partition(".")[2] not in BESIDE:
-            with contextlib.suppress(FileNotFoundError, ImageInvalid):
-                sizes.append(store.size_of(name))
-    return sizes

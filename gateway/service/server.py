@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import logging.handlers
 import os
 import resource
 import select
@@ -27,6 +26,7 @@ from gateway.service.admission import Admission, Admitted, TooMany
 from gateway.service.caller import Call
 from gateway.service.history import History
 from gateway.service.requests import Requests
+from gateway.service.servicelog import start_service_log
 from gateway.store.locks import Locks
 from gateway.store.writer import StoreWriter
 from gateway.wire import protocol
@@ -41,7 +41,6 @@ from udiroot.errors import ConfigError, NotPermitted, UdiError, UpstreamFailed, 
 
 _REQUEST_SECONDS = 10.0
 _SEND_SECONDS = 30.0
-_LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +112,7 @@ class Gateway:
 
 def serve(site: SiteConfig) -> None:
     """Run the service until SIGTERM or SIGINT, on the UNIX socket and, where set, the address. Raises ConfigError."""
-    logging.basicConfig(format=_LOG_FORMAT, level=logging.INFO)
+    start_service_log(site)
     os.umask(0o022)
     gateway = Gateway(site)
     gateway.store.sweep()
@@ -199,7 +198,7 @@ def handle(site: SiteConfig) -> None:
 
     Raises ConfigError, and UsageError where standard input is not a connection.
     """
-    _start_logging()
+    start_service_log(site)
     os.umask(0o022)
     if not stat.S_ISSOCK(os.fstat(0).st_mode):
         raise UsageError("standard input is not a connection", "xinetd or systemd runs this; see docs/gateway.md")
@@ -235,15 +234,6 @@ def _caller(connection: socket.socket) -> str:
 
 def _user(uid: int) -> str:
     return f"uid {uid}"
-
-
-def _start_logging() -> None:
-    """Log to standard error; to syslog where xinetd made that the connection too."""
-    log_handler: logging.Handler = logging.StreamHandler()
-    if stat.S_ISSOCK(os.fstat(2).st_mode) and os.fstat(2).st_ino == os.fstat(0).st_ino:
-        has_syslog = os.path.exists("/dev/log")
-        log_handler = logging.handlers.SysLogHandler("/dev/log") if has_syslog else logging.NullHandler()
-    logging.basicConfig(format=_LOG_FORMAT, level=logging.INFO, handlers=[log_handler])
 
 
 def _release_standard_streams() -> None:

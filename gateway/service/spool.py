@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gateway.sources.files import OpenedFiles
 from udi.oserrors import reason
@@ -24,12 +24,9 @@ def spool(opened: OpenedFiles, directory: str, limit: int, advance: Callable[[in
     """A copy of all files in `directory`, without names. Raises ImageInvalid above `limit` bytes in all."""
     copy = OpenedFiles(opened.source, opened.tag)
     try:
-        for name, descriptor in opened.files.items():
-            limit -= os.fstat(descriptor).st_size
-            if limit < 0:
-                raise ImageInvalid("image is too large", "limit set by gateway.max_image_bytes")
-            copy.files[name] = target = os.open(directory, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
-            _copy(descriptor, target, os.fstat(descriptor).st_size, advance)
+        for name in opened.files:
+            copy.files[name] = os.open(directory, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+        copy_to(list(copy.files.values()), list(opened.files.values()), limit, advance)
     except OSError as error:
         copy.close()
         raise UpstreamFailed(f"image cannot be copied to {directory}: {reason(error)}") from error
@@ -37,6 +34,16 @@ def spool(opened: OpenedFiles, directory: str, limit: int, advance: Callable[[in
         copy.close()
         raise
     return copy
+
+
+def copy_to(targets: Sequence[int], sources: Sequence[int], limit: int, advance: Callable[[int], None]) -> None:
+    """Copy each source to the target of its place. Raises ImageInvalid above `limit` bytes in all, OSError."""
+    for target, source in zip(targets, sources, strict=True):
+        size = os.fstat(source).st_size
+        limit -= size
+        if limit < 0:
+            raise ImageInvalid("image is too large", "limit set by gateway.max_image_bytes")
+        _copy(source, target, size, advance)
 
 
 def _copy(source: int, target: int, size: int, advance: Callable[[int], None]) -> None:

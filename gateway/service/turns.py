@@ -21,18 +21,33 @@ _PAUSE = 0.05
 
 
 class Turns:
-    """Hands out the slots of `workers` workers."""
+    """Hands out the slots of `workers` workers to `most` pulls that can be in progress at the same time."""
 
-    def __init__(self, locks: Locks, state: str, workers: int) -> None:
+    def __init__(self, locks: Locks, state: str, workers: int, most: int = 256) -> None:
         self._locks = locks
         self._directory = f"{state}/turns"
         self._workers = workers
+        self._most = most
 
     def take(self, holder: Holder, uid: int, waiting: Callable[[], None]) -> None:
         """Take a slot for a conversion of `uid`; it is free again when `holder` is closed.
 
         `waiting` is called between tries.
         """
+        place = next((n for n in range(self._most) if holder.try_take(self._locks.queued(n))), None)
+        self._wait(holder, uid, waiting)
+        if place is not None:
+            holder.release(self._locks.queued(place))
+
+    def queue(self, holder: Holder) -> int:
+        """How many pulls wait for a slot now, in all processes."""
+        return sum(holder.is_held_by_another(self._locks.queued(number)) for number in range(self._most))
+
+    def busy(self, holder: Holder) -> int:
+        """How many conversions have a slot now."""
+        return sum(holder.is_held_by_another(self._locks.worker(number)) for number in range(self._workers))
+
+    def _wait(self, holder: Holder, uid: int, waiting: Callable[[], None]) -> None:
         while not holder.try_take(self._locks.turn(uid)):
             waiting()
             time.sleep(_PAUSE)

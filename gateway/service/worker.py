@@ -3,7 +3,8 @@
 Started by `gateway.service.workers`, with the user's files as descriptors where the image comes in files. Its input is
 an order (one line of JSON, `gateway.service.order`), and later a verdict, `convert` or `verify`. Its output is lines of
 `gateway.wire.events`: progress; `identified` once the image's id and name are known, after which it waits for the
-verdict; then `done` with the facts, or `error`. It is killed when its parent dies.
+verdict; then `done` with the facts, or `error`. It is killed when its parent dies; on another host
+(`gateway.service.elsewhere`), when its input ends or stops.
 """
 
 from __future__ import annotations
@@ -16,54 +17,75 @@ import signal
 import sys
 import threading
 import time
+from typing import Protocol
 
 from gateway.audit.inventory import InventoryMaker
 from gateway.image.convert import convert, verify
+from gateway.service.lifeline import WorkerEnd
 from gateway.service.order import Order, Verdict
 from gateway.service.origins import Candidate
 from gateway.wire import events
-from gateway.wire.events import Converted, Done, Event, Failed, Identified, Progress
+from gateway.wire.events import Converted, Done, Event, Failed, Identified, Progress, Queued
 from udi.config import GatewayConfig
-from udiroot.errors import ImageInvalid, UdiError, UpstreamFailed, printable
+from udiroot.errors import ConfigError, ImageInvalid, UdiError, UpstreamFailed, printable
 
 _PR_SET_PDEATHSIG = 1
 _INTERVAL = 0.2
 """Seconds between two reports of progress."""
+_output = threading.Lock()
 
 
 def main() -> None:
     """Carry out one order. The exit code is 0 when the last event tells the outcome."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    order = Order.from_json(sys.stdin.readline())
-    if os.getppid() != order.parent:
-        sys.exit(1)  # it died before the kernel was asked for its signal
+    try:
+        order = Order.from_json(sys.stdin.readline())
+    except ConfigError as error:
+        emit(Failed.of(error))
+        return
+    progress = _Reporter()
+    if order.parent:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != order.parent:
+            sys.exit(1)  # it died before the kernel was asked for its signal
+        last = _carried_out(order, progress, sys.stdin)
+    else:
+        emit(Queued())  # from now on, silence means that this host is dead
+        service = WorkerEnd(sys.stdin, progress.repeat)
+        last = _carried_out(order, progress, service)
+        service.release()
+    if last:
+        emit(last)
+
+
+def _carried_out(order: Order, progress: _Reporter, service: Lines) -> Event | None:
+    """The last event; None where nobody waits for it any more."""
     most = order.settings.conversion_memory_bytes
     limit_memory(most)
     try:
-        _run(order)
+        return _run(order, progress, service)
     except UdiError as error:
-        emit(Failed.of(error))
+        return Failed.of(error)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "start new thread" not in str(error):
             raise
         message = f"converting the image takes more than {most} bytes of memory"
-        emit(Failed.of(ImageInvalid(message, "limit set by gateway.conversion_memory_bytes")))
+        return Failed.of(ImageInvalid(message, "limit set by gateway.conversion_memory_bytes"))
     except OSError as error:
-        emit(Failed.of(UpstreamFailed(f"the gateway could not convert the image: {printable(error)}")))
+        return Failed.of(UpstreamFailed(f"the gateway could not convert the image: {printable(error)}"))
 
 
-def _run(order: Order) -> None:
+def _run(order: Order, progress: _Reporter, service: Lines) -> Done[Converted] | None:
     """An image that was checked before is not checked again."""
-    progress = _Reporter()
     with order.origin.open(order.settings, progress) as candidate:
         emit(Identified(candidate.id, candidate.name))
-        verdict = await_verdict()
+        verdict = await_verdict(service)
         if verdict is None:
-            return  # nobody waits for it any more
+            return None
         facts = ""
         if verdict is Verdict.CONVERT or not candidate.is_known():
             facts = _process(candidate, verdict, order, progress)
-        emit(Done(Converted(facts)))
+        fetched = candidate.fetched()
+        return Done(Converted(facts, fetched.layers, fetched.bytes, fetched.cached))
 
 
 def _process(candidate: Candidate, verdict: Verdict, order: Order, progress: _Reporter) -> str:
@@ -97,16 +119,24 @@ def limit_memory(most: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
-def await_verdict() -> Verdict | None:
+class Lines(Protocol):
+    """What the service sends: a text file, or `gateway.service.lifeline.WorkerEnd`."""
+
+    def readline(self) -> str:
+        """The next line; empty at the end."""
+
+
+def await_verdict(service: Lines) -> Verdict | None:
     """The verdict of the service; None where it has closed the pipe."""
-    line = sys.stdin.readline().strip()
+    line = service.readline().strip()
     return Verdict(line) if line else None
 
 
 def emit(event: Event) -> None:
-    """Write one event."""
-    sys.stdout.write(events.to_json(event) + "\n")
-    sys.stdout.flush()
+    """Write one event, from any thread."""
+    with _output:
+        sys.stdout.write(events.to_json(event) + "\n")
+        sys.stdout.flush()
 
 
 class _Reporter:
@@ -116,6 +146,7 @@ class _Reporter:
         self._stage, self._total, self._done, self._reported = "", 0, 0, 0.0
         self._layers: dict[str, tuple[int, int]] = {}
         self._lock = threading.Lock()
+        self._last: Event = Queued()
 
     def stage(self, name: str, total: int) -> None:
         """A stage begins."""
@@ -142,10 +173,15 @@ class _Reporter:
             if done == total or time.monotonic() - self._reported > _INTERVAL:
                 self._report()
 
+    def repeat(self) -> None:
+        """Report what was reported last, from another thread."""
+        emit(self._last)
+
     def _report(self) -> None:
         self._reported = time.monotonic()
         layers = tuple((name, done, total) for name, (done, total) in self._layers.items())
-        emit(Progress(self._stage, self._done, self._total, layers))
+        self._last = Progress(self._stage, self._done, self._total, layers)
+        emit(self._last)
 
 
 if __name__ == "__main__":

@@ -7,51 +7,79 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from typing import IO
 
 from gateway.image.formats.packer import FEW_ARENAS
+from gateway.service.elsewhere import Place
 from gateway.service.heartbeat import BEAT
+from gateway.service.lifeline import SILENCE, ServiceEnd
 from gateway.service.order import Order, Verdict
-from gateway.service.origins import Origin
 from gateway.wire import events
 from gateway.wire.events import Converted, Done, Event, EventSink, Failed, Identified, Queued
+from udi.command import die_with_caller
 from udi.config import GatewayConfig
 from udi.facts import Facts
+from udi.oserrors import reason
 from udiroot.errors import TimedOut, UpstreamFailed
 
 _STANDSTILL = 900.0
-"""Seconds that a worker may send nothing."""
+"""Seconds that a worker may send nothing new."""
+_GRACE = 5.0
+"""Seconds that srun or ssh has to end, when its input has ended and when it gets SIGTERM."""
 
 
 class Worker:
-    """One process of `gateway.service.worker`. A context manager: at its end, no process is left."""
+    """One process of `gateway.service.worker`. A context manager: at its end, no process is left.
+
+    Elsewhere (`gateway.service.elsewhere`) it is the process of whatever started the worker there; the worker itself
+    ends when its input does.
+    """
 
     def __init__(
-        self, origin: Origin, output: str, settings: GatewayConfig, inventory: str = "", max_inventory_bytes: int = 0
+        self, place: Place, output: str, settings: GatewayConfig, inventory: str = "", max_inventory_bytes: int = 0
     ) -> None:
         """`inventory` is the file that it lists the image in, where that is wanted."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-m", "gateway.service.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=origin.descriptors(),
-            start_new_session=True,
-            env={**os.environ, **FEW_ARENAS},
-        )
+        self._is_here = place.is_here
+        self._program = place.command[0]
+        try:
+            self._process = subprocess.Popen(
+                place.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=place.origin.descriptors(),
+                start_new_session=True,
+                env={**os.environ, **FEW_ARENAS},
+                cwd=None if place.is_here else "/",
+                preexec_fn=None if place.is_here else _end_with_caller,
+            )
+        except OSError as error:
+            raise UpstreamFailed(f"cannot run {self._program}: {reason(error)}", "see gateway.worker_prefix") from error
+        self._lifeline = None if place.is_here else ServiceEnd(self._pipe(self._process.stdin))
         self._waiting = b""
         self._limit = settings.conversion_seconds
         self._left = float(self._limit)
         """Seconds that it may still be waited for; those that it waits itself, for a verdict, do not count."""
         self._last: Event = Queued()
-        self._send(Order(os.getpid(), output, settings, origin, inventory, max_inventory_bytes).to_json())
+        self._heard = self._moved = 0.0
+        """When it last sent anything, and anything new; 0.0 before it was started elsewhere."""
+        self.converted = Converted("")
+        """What it has answered."""
+        parent = os.getpid() if place.is_here else 0
+        self._send(Order(parent, output, settings, place.origin, inventory, max_inventory_bytes).to_json())
 
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Kill its session, its packer included."""
+        """Kill its session, its packer included; elsewhere, after a moment in which it can end there."""
+        if self._lifeline:
+            self._lifeline.close()
+            for number in (0, signal.SIGTERM):
+                with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    if number:
+                        os.killpg(self._process.pid, number)
+                    self._process.wait(_GRACE)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -81,10 +109,13 @@ class Worker:
     def _converted(self, on_event: EventSink) -> Converted:
         event = self._until(Done, on_event)
         assert isinstance(event, Done)
-        answer: Converted = event.answer
-        return answer
+        self.converted = event.answer
+        return self.converted
 
     def _send(self, line: str) -> None:
+        if self._lifeline:
+            self._lifeline.send(line)
+            return
         stdin = self._pipe(self._process.stdin)
         with contextlib.suppress(BrokenPipeError):  # it has died, which reading from it reports with its status
             stdin.write(line.encode() + b"\n")
@@ -93,6 +124,8 @@ class Worker:
     def _until(self, kind: type[Identified] | type[Done[Converted]], on_event: EventSink) -> Event:
         """Its next event of this kind; those before it are passed on."""
         end = time.monotonic() + self._left
+        if self._is_here or self._heard:
+            self._heard = self._moved = time.monotonic()
         try:
             return self._awaited(kind, on_event, end)
         finally:
@@ -105,6 +138,8 @@ class Worker:
                 return event
             if isinstance(event, Failed):
                 raise event.error()
+            if event != self._last:
+                self._moved = time.monotonic()
             self._last = event
             on_event(event)
 
@@ -112,24 +147,40 @@ class Worker:
         output = self._pipe(self._process.stdout).fileno()
         readable = select.poll()
         readable.register(output, select.POLLIN)
-        deadline = time.monotonic() + _STANDSTILL
         while b"\n" not in self._waiting:
             left = end - time.monotonic()
             if left <= 0:
                 raise TimedOut(
                     f"the conversion took longer than {self._limit} s", "limit set by gateway.conversion_seconds"
                 )
+            self._check_alive()
             if not readable.poll(min(BEAT, left) * 1000):
-                if time.monotonic() > deadline:
-                    raise TimedOut(f"the conversion made no progress for {_STANDSTILL:.0f} s")
                 on_event(self._last)
                 continue
             piece = os.read(output, 1 << 16)
             if not piece:
-                raise UpstreamFailed(f"the conversion terminated unexpectedly ({self._status()})", "try again")
+                raise self._died()
+            self._heard = time.monotonic()
+            self._moved = self._moved or self._heard
             self._waiting += piece
         line, _, self._waiting = self._waiting.partition(b"\n")
         return events.from_json(line, Converted)
+
+    def _check_alive(self) -> None:
+        """Raises TimedOut, UpstreamFailed. One that was not started yet may wait for a host."""
+        now = time.monotonic()
+        if self._moved and now > self._moved + _STANDSTILL:
+            raise TimedOut(f"the conversion made no progress for {_STANDSTILL:.0f} s")
+        if not self._is_here and self._heard and now > self._heard + SILENCE:
+            raise UpstreamFailed(f"the host of the conversion has not answered for {SILENCE:.0f} s", "try again")
+
+    def _died(self) -> UpstreamFailed:
+        if self._is_here or self._heard:
+            return UpstreamFailed(f"the conversion terminated unexpectedly ({self._status()})", "try again")
+        return UpstreamFailed(
+            f"no host for the conversion: {self._program} ended with {self._status()}",
+            "see gateway.worker_prefix and the gateway's log",
+        )
 
     def _status(self) -> str:
         status = self._process.wait(BEAT)
@@ -139,3 +190,8 @@ class Worker:
     def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
         assert pipe
         return pipe
+
+
+def _end_with_caller() -> None:
+    """In the child: srun and ssh pass on that the service is gone."""
+    die_with_caller(signal.SIGTERM)

@@ -54,9 +54,13 @@ class Fetcher:
         self._given_up = threading.Event()
         patience = Patience(self._deadline, _LONGEST_WAIT, self._sleep)
         self._registry = Registry(registries, host, image.repository, shown, self._deadline, patience)
-        self.cache = LayerCache(f"{settings.state}/layers", image.registry, registries.cache_bytes)
-        self._locks = Locks(settings.state)
+        self.cache = LayerCache(f"{settings.work_directory}/layers", image.registry, registries.cache_bytes)
+        self._locks = Locks(settings.work_directory)
         self._open: list[int] = []
+        self.fetched: list[int] = []
+        """The sizes of layers that the registry sent."""
+        self.cached: list[int] = []
+        """The same of those that were here already."""
 
     def __enter__(self) -> Fetcher:
         return self
@@ -111,11 +115,13 @@ class Fetcher:
                 self._open.append(descriptor)
                 if self._registry.has_blob(layer.digest):  # never so for a foreign layer: a manifest may name any
                     progress.layer(layer.digest, layer.size, layer.size)
+                    self.cached.append(layer.size)
                     return descriptor
             descriptor = self.cache.new()
             self._open.append(descriptor)
             _Download(self._registry, layer, descriptor, self._deadline, self._given_up, progress).run()
             self.cache.keep(layer.digest, descriptor)
+            self.fetched.append(layer.size)
             return descriptor
 
     def _wait(self, layer: RemoteLayer, progress: LayerProgress) -> None:

@@ -9,6 +9,7 @@ Each lock is one byte of one file, at the offset that the hash of its name gives
     conversion KEY              the one conversion of one source, by the hash of its identity
     temporary NAME              a file that is being written in the image store
     worker NUMBER               one of the conversions that may run at the same time
+    queued NUMBER               one of the pulls that wait for a worker, for whoever counts them
     turn UID                    the one conversion of this user that waits for a worker
     share UID NUMBER            one of the conversions of this user that may run at the same time
     connection WHO NUMBER       one of the connections that all callers together (all), or one of them, may have
@@ -95,6 +96,11 @@ class Locks:
     def worker(number: int) -> LockName:
         """One of the conversions that may run at the same time."""
         return LockName(f"worker {number}")
+
+    @staticmethod
+    def queued(number: int) -> LockName:
+        """One of the pulls that wait for a worker, for whoever counts them."""
+        return LockName(f"queued {number}")
 
     @staticmethod
     def turn(uid: int) -> LockName:

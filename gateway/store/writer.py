@@ -28,7 +28,7 @@ from udi.facts import Facts, Ref
 from udi.oserrors import reason
 from udi.provenance import Provenance, joined
 from udi.reference import ImageReference
-from udi.store import StoreLayout, StoreReader
+from udi.store import BESIDE, StoreLayout, StoreReader
 from udiroot.errors import ConfigError, ImageInvalid, NotFound, NotPermitted, UpstreamFailed
 
 _PUBLIC, _PRIVATE = 0o444, 0o400
@@ -113,6 +113,15 @@ class StoreWriter:
         if not name.endswith(_TREE):
             return os.stat(path).st_blocks * 512
         return StoreReader(self.layout, os.geteuid(), reads_all=True).facts_of(name.removesuffix(_TREE)).size
+
+    def sizes(self) -> list[int]:
+        """Bytes that each image takes on the store's disk."""
+        found = []
+        for name in os.listdir(self.layout.images):
+            if not name.startswith(".") and name.partition(".")[2] not in BESIDE:
+                with contextlib.suppress(FileNotFoundError, ImageInvalid):  # removed meanwhile, or damaged
+                    found.append(self.size_of(name))
+        return found
 
     def publish(self, temporary: str, facts: Facts, inventory: str = "", report: str = "") -> None:
         """Give a finished image its name, and the file of its inventory; write its report and its facts. Nobody

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from admin.checks.check import Level
+from admin.checks.nodes import Expected, facts_for_nodes, rows_of_nodes
+from admin.nodes import probe_nodes
+from admin.trial_places import OnMachine
 from clusters.machine import Cluster as Machine
 from jobs.prepare import prepare
 from jobs.takedown import take_down
@@ -19,7 +24,8 @@ from tests.node.rig import ALICE
 from udi.command import Deadline
 from udi.fanout import FanOutResult
 from udi.nodecommand import check_command
-from udiroot.errors import SetupFailed
+from udiroot import digest
+from udiroot.errors import SetupFailed, UsageError
 from xcsim.processes import wait_until
 
 
@@ -118,3 +124,37 @@ def test_a_command_that_hangs_on_one_host(stand: Stand) -> None:
     result: FanOutResult = stand.machine.run(nodes, line, NONCE, Deadline(4))
     assert [node.name for node in result.silent] == [stand.second.name]
     assert result.errors() == {nodes[1]: "no answer: not within 4 seconds"}
+
+
+def test_what_hosts_have_is_asked_by_ssh(stand: Stand) -> None:
+    """The probe of `udi-admin check-config --nodes`: of the hosts that run all is well, the third does not answer."""
+    hosts = ",".join(host.name for host in (stand.first, stand.second, stand.third))
+    result = probe_nodes(stand.site, stand.machine, hosts, facts_for_nodes(stand.site))
+    expected = Expected(digest.sha256(Path(stand.site.node.zip).read_bytes()), ())
+    rows = rows_of_nodes(stand.site, result, expected)
+    silent, *others = rows
+    assert (silent.check, silent.level, silent.nodes) == ("node.start", Level.ERROR, (node_of(stand.third),))
+    assert "no answer" in silent.what
+    assert {row.nodes for row in others} == {(node_of(stand.first), node_of(stand.second))}
+    wrong = {row.check for row in others if row.level is Level.ERROR}
+    assert wrong == set(), rows
+    assert any("an image of" in row.what for row in others)
+
+
+def test_a_trial_on_a_host_gives_way_to_a_job(stand: Stand) -> None:
+    """The job's own set-up removes what a killed trial left; the trial's takedown then touches nothing of the job."""
+    place = OnMachine(stand.site, stand.machine, stand.first.name)
+    request = replace(stand.request("1.c"), job="try.elsewhere.1.1")
+    assert "clean" in place.require_free()
+    place.set_up(request)
+    ended = place.enter(request.job, request.user, ("cat", "/etc/os-release"), 20)
+    assert (ended.exit_code, ended.output) == (0, b"NAME=tiny\n")
+    with pytest.raises(UsageError, match=r"try\.elsewhere"):
+        place.require_free()
+    prepare(stand.site, stand.machine, stand.request("2.c"), stand.hosts(stand.first), Deadline(60))
+    with pytest.raises(SetupFailed, match="has 2"):
+        place.enter(request.job, request.user, ("true",), 20)
+    assert place.take_down(request.job) == "clean"
+    assert stand.check(stand.first).failed
+    assert take_down(stand.site, stand.machine, "2.c", Deadline(60)).is_clean
+    assert stand.check(stand.first).ok

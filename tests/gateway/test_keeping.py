@@ -13,6 +13,7 @@ import time
 import pytest
 
 from admin.status import Jobs, read_status
+from admin.status_lines import lines
 from gateway.client import client
 from gateway.wire.messages import Found
 from tests.gateway.service import ACCOUNT, ANNA, BERT, NOBODY, Service, run_as
@@ -187,7 +188,7 @@ def test_status_tells_queue_store_and_errors(service: Service) -> None:
     assert answer.queue == ()
     assert answer.images >= 1 and answer.bytes > 0
     status = read_status(service.site, Jobs())
-    assert f"store: {answer.images} image" in status.as_text()
+    assert f"store: {answer.images} image" in "\n".join(lines(status))
     assert json.loads(status.as_json())["gateway"]["images"] == answer.images
     refused = service.python(ANNA, "client.status(site)")
     assert "only root may see" in refused.stderr

@@ -30,7 +30,8 @@ class Installed(Service):
     def __init__(self, directory: Path, munge: str) -> None:
         port = free_port()
         network = f'address = "127.0.0.1:{port}"\nmunge = "{munge}"'
-        super().__init__(directory, network, f'[install]\nbin = "{directory}/bin"')
+        tables = f'[install]\nbin = "{directory}/bin"\n[metrics]\ndirectory = "{directory}"'
+        super().__init__(directory, network, tables)
         (directory / "bin").mkdir()
         self.texts = {each.path: each.text for each in site_files(self.site, machine_of(self.site), str(self.config))}
         program = directory / "bin/udi-gateway"
@@ -102,7 +103,7 @@ def test_systemd_hands_over_each_connection(installed: Installed) -> None:
 
 def test_systemd_finds_nothing_wrong_with_the_units(installed: Installed) -> None:
     units = {os.path.basename(path): text for path, text in installed.texts.items() if path.startswith(_UNITS)}
-    assert len(units) == 3
+    assert len(units) == 5
     for name, text in units.items():
         (installed.directory / name).write_text(text)
     paths = [installed.directory / name for name in units]

@@ -16,11 +16,19 @@ pytest.register_assert_rewrite("tests.slurm.cluster")
 from slurmsim.cluster import PROGRAMS, Cluster  # noqa: E402
 from tests.slurm.cluster import Slurm  # noqa: E402
 
-_FAULTS = ("test_components.py", "test_failures.py", "test_kills.py", "test_scripts_outside.py")
+_FAULTS = (
+    "test_components.py",
+    "test_failures.py",
+    "test_kills.py",
+    "test_scripts_outside.py",
+    "test_workers_elsewhere.py",
+)
 _SOME = (
     "test_killed_prolog[mounted-program]",
     "test_a_controller_that_ends[running-KILL]",
     "test_a_node_that_cannot_be_cleaned_is_drained_and_comes_back",
+    "test_an_image_is_made_on_a_node",
+    "test_a_worker_that_is_lost_there[worker]",
 )
 """Slurm takes its time after each fault, and a cluster of its own to come up, so only some are in every run;
 `make test-faults` runs them all."""

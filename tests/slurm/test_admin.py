@@ -28,7 +28,20 @@ def admin(slurm: Slurm, host: str, *words: str, program: str = ADMIN) -> tuple[i
 @pytest.mark.parametrize("host", [LOGIN, "n1"])
 def test_what_is_installed_passes_the_check(slurm: Slurm, host: str) -> None:
     code, out, err = admin(slurm, host, "check-config")
-    assert (code, out) == (0, "/etc/udi/udi.toml: OK\n"), err
+    levels = {line.split()[0] for line in out.splitlines()[:-1]}
+    assert (code, levels, err) == (0, {"ok"}, ""), out
+    assert out.splitlines()[-1].startswith("/etc/udi/udi.toml on ") and out.endswith(": OK\n")
+
+
+def test_a_node_is_examined_by_itself(slurm: Slurm) -> None:
+    """With native Slurm nothing reaches another node as root: it is run there."""
+    code, out, err = admin(slurm, "n1", "check-config", "--nodes", "n1", "--json")
+    rows = [row for row in json.loads(out)["rows"] if row["nodes"]]
+    assert (code, err) == (0, "")
+    assert {row["check"] for row in rows} >= {"node.start", "node.zip", "node.store", "node.root"}
+    assert {(row["level"], *row["nodes"]) for row in rows} == {("ok", "n1")}, rows
+    code, _, err = admin(slurm, "n1", "check-config", "--nodes", "n2")
+    assert code == 2 and "this node is n1, not n2" in err
 
 
 def test_a_plugin_of_another_slurm_is_found_before_a_user_finds_it(slurm: Slurm) -> None:
@@ -37,8 +50,8 @@ def test_a_plugin_of_another_slurm_is_found_before_a_user_finds_it(slurm: Slurm)
     plugin = path.read_bytes()
     path.write_bytes(b"not a program")
     try:
-        code, _, err = admin(slurm, LOGIN, "check-config")
-        assert code == 2 and "srun does not load /opt/udi/lib/udi.so" in err
+        [message] = findings(slurm, LOGIN)
+        assert "srun does not load /opt/udi/lib/udi.so" in message
     finally:
         path.write_bytes(plugin)
 
@@ -58,11 +71,10 @@ def replaced(path: Path, content: bytes | None) -> Iterator[None]:
 
 
 def findings(slurm: Slurm, host: str) -> list[str]:
-    """What check-config reports, without the path of the configuration."""
-    code, _, err = admin(slurm, host, "check-config")
+    """The errors of check-config."""
+    code, out, err = admin(slurm, host, "check-config", "--json")
     assert code == 2, err
-    start = "udi-admin: /etc/udi/udi.toml: "
-    return [line.removeprefix(start) for line in err.splitlines() if line.startswith(start)]
+    return [row["what"] for row in json.loads(out)["rows"] if row["level"] == "error"]
 
 
 @pytest.mark.parametrize("host", [LOGIN, "n1"])
@@ -178,3 +190,24 @@ def test_takedown_of_a_job_whose_epilog_never_ran(slurm: Slurm) -> None:
     assert admin(slurm, "n1", "takedown", "88")[0] == 3
     assert admin(slurm, "n2", "takedown", "88")[:2] == (0, "job 88: clean\n")
     assert slurm.left("n2") == []
+
+
+def test_an_image_on_this_node_without_a_job(slurm: Slurm) -> None:
+    code, out, err = admin(slurm, "n1", "try", "--json", "--node", "n1", "--user", "alice", "tiny:1", "--", "id", "-u")
+    found = json.loads(out)
+    assert (code, found["output"], found["exit_code"]) == (0, "1001\n", 0), err
+    assert [step["step"] for step in found["steps"]] == ["check", "set up", "run", "tear down", "check again"]
+    assert slurm.left("n1") == []
+    code, _, err = admin(slurm, "n1", "try", "--node", "n2", "tiny:1")
+    assert code == 2 and "this node is n1, not n2" in err
+
+
+def test_the_story_of_a_job_on_its_node(slurm: Slurm) -> None:
+    job = slurm.submit("alice", "true", "-w", "n1", "--image=tiny:1")
+    slurm.await_state(job, "COMPLETED")
+    assert wait_until(lambda: slurm.left("n1") == [], 20, 0.1)
+    code, out, err = admin(slurm, "n1", "job", "--json", job)
+    found = json.loads(out)
+    assert (code, found["user"], found["manager"]["fate"]) == (0, "alice", "ended"), err
+    assert "ran in its image and was taken down" in found["why"]["cause"] and "ms" in found["setup"]
+    assert admin(slurm, "n1", "job", "987654")[0] == 3

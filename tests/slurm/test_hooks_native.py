@@ -209,6 +209,27 @@ def test_epilog_without_prolog_and_with_damaged_files(node: HooksNode) -> None:
     assert node.run("epilog") == 0 and node.left() == {} and node.calls() == []
 
 
+def test_a_job_is_taken_down_by_what_set_it_up(node: HooksNode) -> None:
+    """Another version, whose software does not even start here, and another directory may come while it runs."""
+    link = node.directory / "software/udi.zip"
+    mine = link.rename(link.with_name(f"udi-{'0' * 16}.zip"))
+    link.symlink_to(mine.name)
+    node.configure(more=f'[install]\nzip = "{link}"\n')
+    assert node.run("prolog") == 0
+    other = link.with_name(f"udi-{'1' * 16}.zip")
+    other.write_bytes(b"another version")
+    link.unlink()
+    link.symlink_to(other.name)
+    assert node.run("epilog") == 0 and node.left() == {}
+    node.run("prolog", job="8")
+    assert _state(node, "8") == "failed"
+
+
+def _state(node: HooksNode, job: str) -> str:
+    note = node.note(job)
+    return note.state if note else ""
+
+
 def test_epilog_waits_for_its_prolog(node: HooksNode) -> None:
     node.says("setupRoot.waits")
     prolog = node.start("prolog")

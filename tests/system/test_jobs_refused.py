@@ -125,7 +125,7 @@ def test_a_configuration_with_an_unknown_key_is_told_with_the_nearest_one(cray: 
     with cray.configured({"node": {"tmp_byts": 3}}):
         said = cray.admin("check-config", code=2)
     assert said == ("udi-admin: /etc/udi/udi.toml: unknown key node.tmp_byts\nhint: did you mean node.tmp_bytes?\n")
-    assert cray.admin("check-config") == "/etc/udi/udi.toml: OK\n"
+    assert cray.admin("check-config").endswith(": OK\n")
 
 
 # -- archives that never become an image ---------------------------------------------------------------------------

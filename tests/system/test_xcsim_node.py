@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sysconfig
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,12 +85,10 @@ def test_nothing_of_it_reaches_the_host(node: ComputeNode) -> None:
     shell(node, "umount /var/x; rmdir /var/x")
 
 
-def test_start_is_quick_and_stop_complete(tmp_path: Path) -> None:
-    mounts, loops = mounts_of("self"), sorted(bound_loops())
+def test_a_stop_is_complete(tmp_path: Path) -> None:
+    mounts = mounts_of("self")
     node = ComputeNode(13, NodeFiles(tmp_path / "nodes"))
-    begin = time.monotonic()
     node.start()
-    assert time.monotonic() - begin < 0.5
     init = ProcessId.of(node.pid)
     node.run(["sh", "-c", "setsid sleep 60 >/dev/null 2>&1 &"])
     pids = node.processes()
@@ -99,7 +96,8 @@ def test_start_is_quick_and_stop_complete(tmp_path: Path) -> None:
     node.stop()
     assert not init.alive and not node.running
     assert not any(Path(f"/proc/{pid}/ns").exists() and ProcessId.of(pid).alive for pid in pids)
-    assert (mounts_of("self"), sorted(bound_loops())) == (mounts, loops)
+    assert mounts_of("self") == mounts
+    assert [loop for loop in bound_loops() if str(tmp_path) in loop] == []
     with pytest.raises(NotFound, match="nid00013 is not running"):
         node.run(["true"])
 

@@ -27,7 +27,7 @@ def test_hooks_are_root_s_and_the_configuration_is_valid(machine: Machine) -> No
         status = machine.path(f"/var/spool/torque/mom_priv/{name}").stat()
         assert status.st_uid == 0 and not stat.S_IMODE(status.st_mode) & 0o022
     done = machine.run_as("root", ["udi-admin", "check-config"])
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.endswith(": OK\n"), done.stdout
     assert "fanout_deadline = 70" in machine.path("/etc/udi/udi.toml").read_text()
 
 

@@ -14,6 +14,7 @@ from admin import cli as admin_cli
 from admin import nodehealth_cli
 from admin.machines import machine_of
 from admin.status import jobs_of_host, read_status
+from admin.status_lines import lines
 from jobs.state import READY, JobDirectory, JobState
 from jobs.takedown import take_down
 from jobs.tries import hold_after_tries, holds
@@ -136,7 +137,7 @@ def test_check_config(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> Non
     assert admin(cray, "check-config") == 0
     (cray.bin / "qhold").unlink()
     assert admin(cray, "check-config") == 2
-    assert "torque.qhold" in capsys.readouterr().err
+    assert "torque.qhold" in capsys.readouterr().out
 
 
 def test_render(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,10 +187,8 @@ def test_damaged_state_is_reported_and_kept(cray: StandIns, text: str) -> None:
     with pytest.raises(UpstreamFailed, match=r"state\.json"):
         take_down(cray.site, machine_of(cray.site), "123.sdb", Deadline(5))
     assert directory.exists
-    assert (
-        "state.json cannot be read"
-        in read_status(cray.site, jobs_of_host(cray.site, machine_of(cray.site), ())).as_text()
-    )
+    found = read_status(cray.site, jobs_of_host(cray.site, machine_of(cray.site), ()))
+    assert "state.json cannot be read" in "\n".join(lines(found))
 
 
 def test_missing_fanout_tool_counts_as_dirty(cray: StandIns) -> None:
@@ -271,4 +270,4 @@ def test_deadlines_must_fit(cray: StandIns, capsys: pytest.CaptureFixture[str]) 
     text = cray.config_path.read_text()
     cray.config_path.write_text(text.replace("deadline = 2\n", "deadline = 3\n", 1))
     assert admin(cray, "check-config") == 2
-    assert "must each fit in the next, not 3, 2 and 12 seconds" in capsys.readouterr().err
+    assert "must each fit in the next, not 3, 2 and 12 seconds" in capsys.readouterr().out

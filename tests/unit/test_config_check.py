@@ -177,8 +177,11 @@ def test_the_program_prints_all_and_fails(cray: StandIns) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 2 and done.stdout == ""
-    assert [line.split(": ")[2] for line in done.stderr.splitlines()] == ["torque.qstat", "torque.qhold"]
+    assert done.returncode == 2 and done.stderr == ""
+    lines = done.stdout.splitlines()
+    errors = [line.split()[1:3] for line in lines if line.startswith("error ")]
+    assert errors == [["programs", "torque.qstat:"], ["programs", "torque.qhold:"]]
+    assert lines[-1].startswith(f"{cray.config_path} on ") and ": 2 errors" in lines[-1]
 
 
 # Who can reach a file

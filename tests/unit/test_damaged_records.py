@@ -68,7 +68,6 @@ STATE_FIELDS: list[dict[str, object]] = [
     {"since": 10**18},
     {"since": -1},
     {"job": "124.sdb"},
-    {"more": 1},
 ]
 DAMAGES: list[tuple[str, dict[str, object]]] = [(kind, {}) for kind in (*TEXTS, *FILES)]
 STATES = [*DAMAGES, *(("one field", fields) for fields in STATE_FIELDS)]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+from gateway.service.counted import families, registry_label
 from gateway.service.history import History
 from gateway.store.locks import Locks
 from gateway.wire.events import Progress, Queued
 from gateway.wire.messages import FailedPull
+from udi.reference import ImageReference
+from udi.registries import RegistryConfig
 from udiroot.errors import ImageInvalid, UpstreamFailed
 
 
@@ -77,3 +81,48 @@ def test_errors_are_failed_pulls_and_notes_newest_first(history: History, monkey
     assert history.errors(limit=2)[1] == FailedPull(uid=1000, reference="two:1", error="two:1 is refused", until=1020)
     assert history.rebuild() == 0
     assert history.errors() == ()
+
+
+def _end_two_pulls(history: History) -> None:
+    with history.pull(1000, "one:1", "docker.io"):
+        pass
+    with pytest.raises(ZeroDivisionError), history.pull(1000, "two:1"):
+        raise ZeroDivisionError
+
+
+def test_totals_outlive_the_process_and_the_rows_that_they_count(history: History, tmp_path: Path) -> None:
+    _end_two_pulls(history)
+    _end_two_pulls(history)
+    expected = {
+        'udi_gateway_pulls_total{registry="docker.io",result="done"}': 2.0,
+        'udi_gateway_pulls_total{registry="files",result="failed"}': 2.0,
+        'udi_gateway_errors_total{registry="files",cause="upstream_failed",owner="site"}': 2.0,
+    }
+    assert history.totals() == expected
+    known = {sample for family in families(RegistryConfig()) for sample in family.samples()}
+    assert expected.keys() <= known
+    assert History(str(tmp_path / "state"), Locks(str(tmp_path / "state")), list).totals() == expected
+    history.rebuild()
+    assert history.totals() == {}
+
+
+def test_a_history_of_before_gets_totals_and_stays(history: History, tmp_path: Path) -> None:
+    """The database of an installation that counted nothing is no damaged one."""
+    _end_two_pulls(history)
+    path = tmp_path / "state/history.sqlite"
+    with sqlite3.connect(path) as base:
+        base.execute("DROP TABLE totals")
+    later = History(str(tmp_path / "state"), Locks(str(tmp_path / "state")), list)
+    assert later.totals() == {}
+    _end_two_pulls(later)
+    assert len(later.totals()) == 3
+    assert [failed.reference for failed in later.errors()] == ["two:1", "two:1"]
+    assert not path.with_name("history.sqlite.broken").exists()
+
+
+@pytest.mark.parametrize(
+    ("written", "label"),
+    [("app:1", "docker.io"), ("index.docker.io/library/app", "docker.io"), ("quay.io/x/y:1", "other")],
+)
+def test_users_cannot_make_series(written: str, label: str) -> None:
+    assert registry_label(RegistryConfig(), ImageReference.parse(written)) == label

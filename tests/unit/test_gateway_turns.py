@@ -138,3 +138,17 @@ def test_who_is_gone_is_not_waited_for(tmp_path: Path) -> None:
     with locks.holder() as probe:
         assert not probe.is_held_by_another(locks.turn(ANNA))
         assert probe.is_held_by_another(locks.worker(0)) and not probe.is_held_by_another(locks.turn(BERT))
+
+
+def test_who_waits_and_who_works_can_be_counted(tmp_path: Path) -> None:
+    """By anybody, and without a place that a killed process could leave taken."""
+    waiting = Waiting(tmp_path / "state", 2)
+    locks = Locks(str(tmp_path / "state"))
+    seen = Turns(locks, str(tmp_path / "state"), 2)
+    with locks.holder() as holder:
+        assert (seen.queue(holder), seen.busy(holder)) == (0, 0)
+        waiting.pull(ANNA, 3)
+        waiting.pull(BERT, 2)
+        waiting.until(lambda: (seen.queue(holder), seen.busy(holder)) == (3, 2))
+        waiting.give_up()
+        waiting.until(lambda: seen.queue(holder) == 0)

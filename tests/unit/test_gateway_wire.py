@@ -31,7 +31,10 @@ FACTS = Facts(id=ID, format="squashfs", size=10, sha256=ID, env=("A=b",), labels
         ),
         (Storing(), '{"event": "storing"}'),
         (Identified(ID, "app:1"), f'{{"event": "identified", "id": "{ID}", "name": "app:1"}}'),
-        (Done(Converted("{}")), '{"event": "done", "facts": "{}"}'),
+        (
+            Done(Converted("{}", 2, 300, 1)),
+            '{"event": "done", "facts": "{}", "fetched": 2, "fetched_bytes": 300, "cached": 1}',
+        ),
         (Failed("no", "", 3), '{"event": "error", "message": "no", "hint": "", "exit_code": 3}'),
     ],
 )

@@ -57,7 +57,10 @@ TOP = {room.split(".")[0] for room in (*ROOMS, *SEEING_ALL)}
 FREE = ("udi", "jobs", "nodehealth")
 """Rooms that name no workload manager and no machine, in strings neither."""
 NAMED = re.compile(r"(?:alps|clusters|torque_hooks|slurm_hooks)(?:[.:]\w+)*")
-NODE_SIDE = [*sorted((ROOT / "udiroot").glob("*.py")), ROOT / "nodehealth/check.py"]
+NODE_SIDE = [
+    *sorted((ROOT / "udiroot").glob("*.py")),
+    *(ROOT / f"nodehealth/{name}.py" for name in ("check", "probe")),
+]
 HEAVY = {
     "argparse", "collections", "contextlib", "dataclasses", "enum", "functools", "hashlib", "json", "logging",
     "pathlib", "re", "shutil", "signal", "subprocess", "tempfile", "traceback", "typing",

@@ -76,7 +76,7 @@ def test_both_logs_get_a_line(tmp_path: Path, syslog: Path) -> None:
     log.start_log(site(f"{tmp_path}/log/hooks.log", syslog=True), "hook", "12.sdb")
     logging.getLogger("udi").error("a\nb %s", "c")
     logging.getLogger("udi").debug("details")
-    assert receiver.texts() == [f"<27>hook[{os.getpid()}] job 12.sdb: a\\nb c\0"]
+    assert receiver.texts() == [f"<27>hook[{os.getpid()}]: job=12.sdb a\\nb c\0"]
     lines = (tmp_path / "log/hooks.log").read_text().splitlines()
     assert [line.split("] ", 1)[1] for line in lines] == ["job 12.sdb ERROR a\\nb c", "job 12.sdb DEBUG details"]
     assert (tmp_path / "log/hooks.log").stat().st_mode & 0o777 == 0o600

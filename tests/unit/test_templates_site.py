@@ -231,7 +231,7 @@ def test_shared_files_keep_what_is_not_ours(cray: StandIns) -> None:
     health.chmod(0o600)
     install(str(root), files_of(cray))
     assert roots.is_symlink() and health.stat().st_mode & 0o777 == 0o600
-    assert roots.read_text() == "DSL=/dsl\nX=/x\nUDI=/var/udi\n"
+    assert roots.read_text() == "DSL=/dsl\nUDI=/var/udi\nX=/x"
     text = health.read_text()
     assert text.startswith("connecttime: 60\n[plugin]\nCommand: /theirs\n# >>> shifter-xc >>>\n")
     assert "Sets: Reservation\n# <<< shifter-xc <<<\n" in text

@@ -332,7 +332,7 @@ def test_log_names_the_job(cray: StandIns) -> None:
     prologue(cray)
     text = (cray.directory / "log/hooks.log").read_text()
     assert f"job {JOB} INFO image debian:12 ready on 2 nodes" in text
-    assert "Reply (complete) from nid00012" in text
+    assert "Reply (complete)" not in text, "what the machine prints matters only where nodes fail"
 
 
 # Signals at any moment, any number of them

@@ -1,0 +1,98 @@
+"""What nodes reported of one step of a job: a few lines of the log, and all of it in a file where the step failed.
+
+The file is `<jobs.reports>/JOB.STEP`, for root only: each cause, the nodes that have it, and what else was printed. Its
+size is bounded, and so is the number of files: the oldest go first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+
+from udi import durable
+from udi.config import SiteConfig
+from udi.fanout import FanOutResult
+from udi.logformat import event
+from udi.nodes import Node, folded, in_brief
+from udi.nodesummary import Times, causes, grouped
+from udi.oserrors import reason
+from udi.request import job_id
+from udiroot.errors import UdiError, counted
+
+SETUP, TEARDOWN = "setup", "teardown"
+_MAX_BYTES = 256 << 10
+_MOST_FILES = 100
+_MOST_REMARKS = 2
+_MAX_OTHER = 300
+_log = logging.getLogger("udi.jobs")
+
+
+def log_failures(step: str, errors: Mapping[Node, str]) -> None:
+    """One line for each cause, and one for the rest of many."""
+    for cause in causes(errors):
+        fields = event(step, nodes=cause.where, count=len(cause.nodes), cause=str(cause))
+        _log.error("%s: %s: %s", step, cause.where, cause, extra=fields)
+
+
+def log_remarks(step: str, result: FanOutResult, usual: str) -> None:
+    """What nodes on which the step succeeded say of it, where that is not the usual; and the times of all."""
+    remarks = {node: report.words for node, report in result.reports.items() if report.ok and report.words != usual}
+    for cause in causes(remarks, _MOST_REMARKS):
+        fields = event(step, nodes=cause.where, count=len(cause.nodes), remark=str(cause))
+        _log.info("%s: %s: %s", step, cause.where, cause, extra=fields)
+    if result.reports:
+        times = times_of(result)
+        nodes = in_brief(result.reports)
+        _log.info("%s: %s: %s", step, nodes, times, extra=event(step, nodes=nodes, **times.as_fields()))
+
+
+def times_of(result: FanOutResult) -> Times:
+    """How long the nodes took that reported, of which there is one at least."""
+    return Times.of({node: report.milliseconds for node, report in result.reports.items()})
+
+
+def keep_reports(site: SiteConfig, job: str, step: str, result: FanOutResult) -> None:
+    """Keep everything that the nodes said of a step that failed, and log where. What cannot be kept stops nobody."""
+    if result.other_lines:
+        _log.info("%s: printed beside the reports: %s", step, "; ".join(result.other_lines)[:_MAX_OTHER])
+    if not site.jobs.reports:
+        return
+    path = f"{site.jobs.reports}/{job_id(job)}.{step}"
+    try:
+        durable.make_directory(site.jobs.reports)
+        durable.write_text(path, _text(result))
+        _remove_oldest(site.jobs.reports)
+    except (OSError, UdiError) as error:
+        words = error.message if isinstance(error, UdiError) else reason(error)
+        _log.warning("what the nodes reported is not kept in %s: %s", site.jobs.reports, words)
+    else:
+        _log.info("%s: what each node reported is in %s", step, path)
+
+
+def _text(result: FanOutResult) -> str:
+    """As many complete lines as fit."""
+    kept, size = [], 0
+    for line in _lines(result):
+        size += len(line) + 1
+        if size > _MAX_BYTES - 100:
+            kept.append("(more is not kept)")
+            break
+        kept.append(line)
+    return "\n".join([*kept, ""])
+
+
+def _lines(result: FanOutResult) -> Iterator[str]:
+    yield f"{counted(len(result.asked), 'node')} asked, {len(result.reports)} reported"
+    for words, nodes in grouped(result.errors()).items():
+        yield f"{folded(nodes)}: {words}"
+    yield from (f"printed: {line}" for line in result.other_lines)
+
+
+def _remove_oldest(directory: str) -> None:
+    with os.scandir(directory) as entries:
+        files = sorted((entry.stat(follow_symlinks=False).st_mtime, entry.path) for entry in entries if entry.is_file())
+    for _, path in files[:-_MOST_FILES]:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)

@@ -1,0 +1,1 @@
+"""Metrics in a real Prometheus, for `make test-metrics`."""

@@ -1,0 +1,23 @@
+"""The image of the recipes: busybox, and a solver that says what it was given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.gateway.archives import file
+from tests.system import images
+
+_SOLVER = b'#!/bin/sh\necho "solver: $*"\n'
+CONFIG = {
+    "Env": ["PATH=/opt/app/bin:/bin:/usr/bin", "GREETING=hello"],
+    "WorkingDir": "/opt/app",
+    "Entrypoint": ["/opt/app/bin/solver"],
+    "Cmd": ["default.in"],
+}
+
+
+def save(path: Path, tag: str, owner: int) -> str:
+    """A `docker save` archive of it. Returns the image's id."""
+    version = tag.partition(":")[2]
+    own = [file("opt/app/bin/solver", _SOLVER, mode=0o755), file("etc/app-release", f"app {version}\n".encode())]
+    return images.save(path, [*images.tiny(tag), own], tag, (owner, owner), CONFIG)

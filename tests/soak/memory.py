@@ -1,0 +1,52 @@
+"""The memory of the processes that never end: after a warm-up it must not grow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_MOST_GROWTH = 24 << 10
+"""KiB above what a process had when it was warm: threads come and go, a leak of each request does not."""
+
+
+def resident(pid: int) -> int:
+    """KiB that a process has in memory; 0 where it has ended."""
+    try:
+        found = re.search(r"^VmRSS:\s*([0-9]+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(found[1]) if found else 0
+
+
+def named(*words: str) -> list[int]:
+    """The processes of this host whose command line has all of these words."""
+    found = []
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdecimal():
+            try:
+                line = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if all(word in line for word in words):
+                found.append(int(directory.name))
+    return found
+
+
+@dataclass
+class Memory:
+    """What each process had at first, by its number."""
+
+    first: dict[int, int] = field(default_factory=dict)
+    highest: int = 0
+
+    def grown(self, pids: Iterable[int]) -> list[str]:
+        """The processes that have grown more than they may since they were seen first."""
+        found = []
+        for pid in pids:
+            now = resident(pid)
+            self.highest = max(self.highest, now)
+            if now > self.first.setdefault(pid, now) + _MOST_GROWTH:
+                found.append(f"process {pid} has grown from {self.first[pid]} to {now} KiB")
+        return found

@@ -1,0 +1,262 @@
+"""A Cray of xcsim with Torque, soaked: users, faults, kills, an operator, and what must hold when all is quiet."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.soak import stores
+from tests.soak.actors import Actor, play
+from tests.soak.jobs import Expected, Submitted
+from tests.soak.memory import Memory, named
+from tests.system.cray import SITE, Cray, merged
+from tests.system.scripts import LOOK
+from xcsim import site
+from xcsim.machine import Machine
+from xcsim.processes import namespace_of, wait_until
+
+_UIDS = {"alice": 1001, "bob": 1002}
+_IMAGES = {"alice": ("tiny:1", "tools:1", "moving:1"), "bob": ("secret:1", "tools:1")}
+_FAULTS = (
+    *("dead-node", "hung-node", "slow-node", "lost-reply", "kill-command", "exit-1", "bad-exit", "reservation-late"),
+    *("reservation-gone", "apstat-broken", "qstat-hangs", "qstat-down", "kill-prologue"),
+)
+_OF_A_NODE = ("dead-node", "hung-node", "slow-node", "lost-reply", "kill-command", "exit-1")
+_QUIET_SECONDS = 120.0
+_SKIPPED = re.compile(r"^nid([0-9]+): skipped: not taken out of service by", re.MULTILINE)
+
+
+class TorqueSoak:
+    """One machine for the whole run."""
+
+    def __init__(self, seed: str, say: Callable[[str], None]) -> None:
+        self._seed = seed
+        self._say = say
+        self._directory = tempfile.TemporaryDirectory(prefix="soak-torque-")
+        self._cray = Cray(Machine(Path(self._directory.name) / "state"))
+        self._submitted = Submitted()
+        self._memory = Memory()
+        self._moves = 0
+        self._recovered = subprocess.CompletedProcess[str]([], 0, "", "")
+        """What the operator was told last."""
+
+    def __enter__(self) -> TorqueSoak:
+        self._cray.up()
+        self._cray.machine.configure_site(merged(SITE, {"gateway": {"keep_bytes": 30 << 20}}))
+        self._move(random.Random(0))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cray.machine.down()
+        self._directory.cleanup()
+
+    def round(self, number: int, seconds: float) -> list[str]:
+        """Let all act for so long, then quiet; whatever does not hold."""
+        actors = [
+            *(Actor(f"{user} {n}", self._of(number), [self._submit(user)]) for user in _UIDS for n in range(2)),
+            Actor("canceler", self._of(number), [self._cancel], pause=6.0),
+            Actor("faults", self._of(number), [self._fault], pause=3.0),
+            Actor("killer", self._of(number), [self._kill_hook, self._kill_gateway, self._kill_user], pause=8.0),
+            Actor("puller", self._of(number), [self._move, self._pull_and_remove, self._expire], pause=3.0),
+            Actor("operator", self._of(number), [self._look_after], pause=10.0),
+            Actor("reader", self._of(number), [self._read_results], pause=1.0),
+        ]
+        failure = play(actors, seconds)
+        found = [failure] if failure else []
+        found += self._quiet()
+        did = sum((actor.done for actor in actors), start=type(actors[0].done)())
+        self._say(
+            f"torque round {number}: {self._submitted.total} jobs, {dict(did)}, "
+            f"largest gateway {self._memory.highest >> 10} MiB"
+        )
+        return found
+
+    def _of(self, number: int) -> str:
+        return f"{self._seed} torque {number}"
+
+    # -- users --------------------------------------------------------------------------------------------------
+
+    def _submit(self, user: str) -> Callable[[random.Random], None]:
+        def submit(dice: random.Random) -> None:
+            if len(self._submitted.now()) > 12:
+                return
+            name = dice.choice(_IMAGES[user])
+            nodes = dice.randint(1, 3)
+            volumes = dice.choice(["", f"UDI_VOLUMES=/scratch/{user}:/output", "UDI_VOLUMES=/scratch:/a/b:ro"])
+            work = dice.choice(["true", "sleep 0.5", "sleep 2", "setsid sleep 30 &", "kill -9 $$"])
+            runs = f"aprun -q -n {2 * nodes} -N 2 -b sh -c '{LOOK}'\n"
+            script = f"{runs}{work}\n{dice.choice(['', runs])}"
+            options = ["-v", ",".join(filter(None, (f"UDI={name}", volumes))), "-l", f"nodes={nodes}:ppn=2"]
+            done = self._cray.machine.run_as(user, ["/usr/bin/qsub", *options], input=f"#!/bin/bash\n{script}")
+            if done.returncode == 0:
+                marker = self._cray.marker(name)
+                self._submitted.add(Expected(done.stdout.strip(), user, _UIDS[user], marker))
+            else:
+                assert "Traceback" not in done.stderr, done.stderr
+
+        return submit
+
+    def _read_results(self, _: random.Random) -> None:
+        """Jobs that are over: what they printed was from inside their image."""
+        saved = self._cray.machine.state / "torque.json"
+        jobs = json.loads(saved.read_text())["jobs"] if saved.exists() else []
+        over = {f"{one['number']}.{one['server']}" for one in jobs if one["state"] == "C"}
+        for job in self._submitted.now():
+            if job.job in over:
+                self._check(job)
+                self._submitted.remove(job)
+
+    def _check(self, job: Expected) -> None:
+        for kind in ("Output", "Error"):
+            text = self._cray.text(job.job, kind)
+            assert job.wrong(text) == [], f"job {job.job} of {job.user} for {job.marker}: {text}"
+            assert "Traceback" not in text, f"job {job.job}: {text}"
+
+    def _cancel(self, dice: random.Random) -> None:
+        jobs = self._submitted.now()
+        if jobs:
+            self._cray.machine.run_as("root", ["qdel", dice.choice(jobs).job])
+
+    # -- images -------------------------------------------------------------------------------------------------
+
+    def _move(self, _: random.Random) -> None:
+        """A tag gets another image while jobs of the old one wait and run."""
+        self._moves += 1
+        self._pull("alice", "moving:1", f"moving:1-{self._cray.marker(str(self._moves))}")
+
+    def _pull_and_remove(self, dice: random.Random) -> None:
+        name = f"short:{dice.randint(1, 3)}"
+        self._pull("bob", name, f"{name}-{dice.random()}")
+        self._cray.machine.run_as("bob", ["/opt/udi/bin/udi", "rm", name])
+
+    def _expire(self, _: random.Random) -> None:
+        self._quietly("udi", "/opt/udi/bin/udi-gateway", "expire")
+
+    def _pull(self, user: str, name: str, marker: str) -> None:
+        from tests.system import images
+
+        home = self._cray.machine.path(f"/home/{user}")
+        archive = home / f"soak-{name.replace(':', '-')}.tar"
+        text = marker if name != "moving:1" else self._cray.marker("moving:1") + f"-{self._moves}"
+        images.save(archive, images.tiny(text), name, (_UIDS[user], _UIDS[user]))
+        self._quietly(user, "/opt/udi/bin/udi", "pull", f"docker-archive:/home/{user}/{archive.name}")
+
+    def _quietly(self, user: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command that may fail while the gateway is away, but never with a traceback."""
+        done = self._cray.machine.run_as(user, words)
+        assert "Traceback" not in done.stderr, f"{words}: {done.stderr}"
+        return done
+
+    # -- what goes wrong ----------------------------------------------------------------------------------------
+
+    def _fault(self, dice: random.Random) -> None:
+        name = dice.choice(_FAULTS)
+        node = dice.choice(list(self._cray.machine.settings.nids)) if name in _OF_A_NODE else None
+        self._cray.machine.set_fault(name, node=node)
+        time.sleep(dice.uniform(0.2, 5))
+        self._cray.machine.clear_faults(name)
+
+    def _kill_hook(self, dice: random.Random) -> None:
+        for pid in dice.sample(hooks := self._ours("from admin.entry.torque import"), min(1, len(hooks))):
+            _kill(pid)
+
+    def _kill_gateway(self, _: random.Random) -> None:
+        for pid in self._ours("udi-gateway", "serve"):
+            _kill(pid)
+        wait_until(lambda: not self._ours("udi-gateway", "serve"), 10, 0.05)
+        site.start_gateway(self._cray.machine)
+
+    def _ours(self, *words: str) -> list[int]:
+        """Processes of this machine's login node, by words of their command lines: it sees those of all machines."""
+        own = namespace_of(self._cray.machine.login.pid, "mnt")
+        found = []
+        for pid in named(*words):
+            with contextlib.suppress(OSError):
+                if namespace_of(pid, "mnt") == own:
+                    found.append(pid)
+        return found
+
+    def _kill_user(self, dice: random.Random) -> None:
+        """All programs of a user on one node, as the kernel's killer for want of memory may do."""
+        nid = dice.choice(list(self._cray.machine.settings.nids))
+        script = 'for p in /proc/[0-9]*; do [ "$(stat -c %u $p 2>/dev/null)" != "$0" ] || kill -9 ${p#/proc/}; done'
+        self._cray.machine.node(nid).run(["sh", "-c", script, str(dice.choice(list(_UIDS.values())))])
+
+    # -- the operator -------------------------------------------------------------------------------------------
+
+    def _look_after(self, _: random.Random) -> None:
+        """Bring back what is out of service and release what is held, as `udi-admin status` says; nodes that Cray's own
+        checker took out are the site's to bring back."""
+        told = self._status()
+        dirty = {one["node"] for one in told["nodes"]}
+        dirty |= {f"nid{nid:05d}" for nid, state in self._cray.statuses().items() if state != "up"}
+        if nodes := ",".join(sorted(dirty)):
+            self._recovered = self._quietly("root", "/opt/udi/bin/udi-admin", "recover", nodes)
+        for nid in _SKIPPED.findall(self._recovered.stdout):
+            self._cray.machine.run_as("root", ["xtprocadmin", "-k", "s", "up", "-n", str(int(nid))])
+        for hold in told["held"]:
+            self._cray.machine.run_as("root", ["qrls", "-h", "s", hold["job"]])
+
+    def _status(self) -> dict[str, list[dict[str, str]]]:
+        done = self._cray.machine.run_as("root", ["/opt/udi/bin/udi-admin", "status", "--json"])
+        assert done.returncode == 0, done.stderr
+        told: dict[str, list[dict[str, str]]] = json.loads(done.stdout)
+        return told
+
+    # -- quiet --------------------------------------------------------------------------------------------------
+
+    def _quiet(self) -> list[str]:
+        """End all jobs without faults; what is dirty then must be named, and an operator must be able to clean it."""
+        cray = self._cray
+        cray.machine.clear_faults()
+        if not site.gateway_answers(cray.machine):
+            site.start_gateway(cray.machine)
+        for job in self._submitted.now():
+            cray.machine.run_as("root", ["qdel", job.job])
+        if not wait_until(self._all_over, _QUIET_SECONDS, 0.2):
+            return [f"jobs do not end: {[job.job for job in self._submitted.now()]}"]
+        time.sleep(2)  # Cray's own checker may still be at work
+        found = self._unnamed()
+        for left in cray.states():
+            cray.machine.run_as("root", ["/opt/udi/bin/udi-admin", "takedown", left])
+        self._look_after(random.Random(0))
+        wait_until(lambda: not cray.differences(), 20, 0.2)
+        told = f"{self._recovered.stdout}{self._recovered.stderr}"
+        found += [f"node {nid} is not as before: {lines}; {told}" for nid, lines in cray.differences().items()]
+        found += [f"node {nid} is {state}: {told}" for nid, state in cray.statuses().items() if state != "up"]
+        found += [f"the MOM node keeps {name}" for name in cray.states()]
+        found += [f"plan {name} is left over" for name in cray.plans()]
+        found += stores.faults_of(cray.machine.path("/scratch/udi"))
+        found += self._memory.grown(self._ours("udi-gateway", "serve"))
+        return found
+
+    def _all_over(self) -> bool:
+        self._read_results(random.Random(0))
+        return not self._submitted.now()
+
+    def _unnamed(self) -> list[str]:
+        """Nodes that have something of a job and that no operator is told of."""
+        told = json.dumps(self._status())
+        dirty = {
+            nid: [line for line in lines if " loops: " not in line]  # those are the whole host's
+            for nid, lines in self._cray.differences().items()
+        }
+        return [
+            f"node {nid} is dirty, and udi-admin status does not say so: {lines}"
+            for nid, lines in dirty.items()
+            if lines and f"nid{nid:05d}" not in told
+        ]
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

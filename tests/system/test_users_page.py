@@ -1,0 +1,51 @@
+"""docs/users.md on a Cray with Torque: its commands are typed, and what is seen is what the page shows."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tomllib
+from collections.abc import Iterator
+
+import pytest
+
+from tests import pages, recipes
+from tests.system.cray import Cray
+from xcsim import registry
+
+_RECIPES = list(pages.recipes("users.md", "torque"))[: None if os.environ.get("UDI_ALL_RECIPES") else 1]
+_ALICE = 1001
+
+
+@pytest.fixture
+def site(cray: Cray) -> Iterator[Cray]:
+    """The center's registry has app:1.0; alice has copied app.tar.gz; the site offers the page's module."""
+    home = cray.machine.path("/home/alice")
+    archive = home / "app.tar"
+    cray.ids["app:1.0"] = recipes.save(archive, "app:1.0", _ALICE)
+    registry.push(cray.machine, archive, "app:1.0")
+    cray.udi("alice", "pull", "app:1.0")
+    cray.ids["app:1.1"] = recipes.save(archive, "app:1.1", _ALICE)
+    (home / "app.tar.gz").write_bytes(gzip.compress(archive.read_bytes(), 1))
+    os.chown(home / "app.tar.gz", _ALICE, _ALICE)
+    example = tomllib.loads((pages.DOCS / "cray-mpi.toml.example").read_text())
+    module = example["modules"]["cray-mpi"]
+    stand_in = "/scratch/shared/cray"  # nodes of this machine have nothing of Cray's
+    cray.machine.path(stand_in).mkdir(parents=True, exist_ok=True)
+    mounts = [f"{stand_in}:" + each.partition(":")[2] for each in module["mounts"]]
+    module |= {"mounts": mounts, "present": [stand_in]}
+    with cray.configured(example):
+        yield cray
+
+
+@pytest.mark.parametrize("recipe", _RECIPES, ids=lambda recipe: recipe.title.partition(".")[0])
+def test_a_recipe(site: Cray, recipe: pages.Recipe) -> None:
+    def run(line: str) -> str:
+        done = site.machine.run_as("alice", ["/bin/bash", "-lc", f"exec 2>&1; {line}"], cwd="/home/alice")
+        return done.stdout
+
+    terminal = pages.Terminal(
+        run, lambda job: str(site.ended(f"{job}.sdb", "C")), site.machine.path("/home/alice"), _ALICE
+    )
+    terminal.play(recipe.steps)
+    site.assert_clean()

@@ -1,0 +1,254 @@
+"""What the hooks log of one start of a job is bounded, whatever any number of nodes report; slow and strange nodes are
+named, and everything that was reported of a step that failed is in a file, bounded too."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from alps.machine import Alps
+from jobs.nodereports import SETUP, TEARDOWN, keep_reports, log_failures, log_remarks
+from jobs.prepare import prepare
+from jobs.takedown import take_down
+from tests.unit.cray_standins import StandIns
+from udi.accounts import account_of
+from udi.command import Deadline
+from udi.config import JobsConfig, LogConfig, SiteConfig
+from udi.fanout import Answers, FanOutResult
+from udi.log import start_log
+from udi.nodes import Node, NodeSlots, in_brief, numbered
+from udi.nodesummary import MOST_CAUSES, Times, causes
+from udi.platform import Allocation, Host
+from udi.request import JobRequest, job_request
+from udiroot.errors import UdiError
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the store must be read with the account's rights")
+JOB = "123.sdb"
+NONCE = "ab" * 16
+BOUND = 8192
+Say = Callable[[int], str]
+"""What a node prints, by its number; `NONCE` stands for the fan-out's."""
+
+
+class Crowd(Alps):
+    """A Cray of any number of nodes, of which each says what a function makes for its number."""
+
+    def __init__(self, site: SiteConfig, nids: Sequence[int], setup: Say, teardown: Say) -> None:
+        super().__init__(site)
+        self._nodes = tuple(NodeSlots(numbered(nid), 1) for nid in nids)
+        self._says = {"setupRoot": setup, "unsetupRoot": teardown}
+
+    def nodes_of(self, job: str, hosts: Sequence[Host], deadline: Deadline, allocation: str = "") -> Allocation:
+        return Allocation(self._nodes, "524")
+
+    def run(
+        self, nodes: Sequence[Node], command_line: str, nonce: str, deadline: Deadline, directory: str = ""
+    ) -> FanOutResult:
+        says = next(say for step, say in self._says.items() if f" {step} " in command_line)
+        answers = Answers(nodes, self.identity, nonce)
+        for node in nodes:
+            for line in says(node.number or 0).replace("NONCE", nonce).splitlines():
+                answers.read(line)
+        return answers.result("not within 60 seconds")
+
+    def take_out_of_service(self, nodes: Sequence[Node], reasons: Mapping[Node, str], deadline: Deadline) -> None:
+        return None
+
+
+def well(nid: int) -> str:
+    return f"UDI-REPORT NONCE {nid} ok {20 + nid % 7} 0 - - clean"
+
+
+def slow(nid: int) -> str:
+    took = 9000 if nid % 500 == 77 else 20
+    return f"UDI-REPORT NONCE {nid} ok {took} 0 - - clean\nReply (complete) from nid{nid:05d} exit code: 0"
+
+
+def alike(nid: int) -> str:
+    return f"UDI-REPORT NONCE {nid} failed 5 7 - - loop device /dev/loop{nid % 97} of pid {nid} is taken" + 300 * "x"
+
+
+def every_kind(nid: int) -> str:
+    """No two nodes say the same, and most say much."""
+    letters = "".join(chr(97 + (nid >> shift) % 16) for shift in (0, 4, 8, 12))
+    if nid % 5 == 0:
+        return f"UDI-REPORT NONCE {nid} ok {nid} 0 - - {letters} terminated"
+    if nid % 5 == 1:
+        return f"UDI-EXIT NONCE {nid} 127 not-started {letters * 90}"
+    if nid % 5 == 2:
+        return f"{letters}: Segmentation fault\n" + 2 * f"Traceback {letters} \x1b[31m{letters}\n"
+    return f"UDI-REPORT NONCE {nid} failed 5 {7 + nid % 2} {JOB} mounts=3 {letters} " + letters * 90
+
+
+def silent(nid: int) -> str:
+    return f"xtxqtcmd: lost nid{nid:05d}"
+
+
+def contiguous(count: int) -> list[int]:
+    return list(range(count))
+
+
+def scattered(count: int) -> list[int]:
+    """As few ranges as can be are of more than one node."""
+    return list(range(0, 2 * count, 2))
+
+
+@pytest.fixture
+def cray(tmp_path: Path) -> Iterator[StandIns]:
+    made = StandIns(tmp_path)
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield made
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+    for handler in before:
+        root.addHandler(handler)
+    root.setLevel(level)
+
+
+def site_of(cray: StandIns, form: str = "text") -> SiteConfig:
+    jobs = JobsConfig(
+        state=cray.site.jobs.state,
+        nodes=cray.site.jobs.nodes,
+        log=cray.site.jobs.log,
+        reports=f"{cray.directory}/reports",
+        syslog=False,
+        max_nodes_out=20,
+        max_percent_out=0,
+    )
+    return replace(cray.site, jobs=jobs, log=LogConfig(format=form))
+
+
+def logged(site: SiteConfig, nids: Sequence[int], setup: Say, teardown: Say) -> list[str]:
+    """Everything that is logged of one start of a job and of its end."""
+    request: JobRequest = job_request(site, JOB, account_of("daemon"), "debian:12")
+    machine = Crowd(site, nids, setup, teardown)
+    start_log(site, "udi-prologue", JOB)
+    try:
+        prepare(site, machine, request, [], Deadline(120))
+    except UdiError as error:
+        logging.getLogger("udi.torque").error("start failed, exit code 2: %s", error.message)
+    start_log(site, "udi-epilogue", JOB)
+    take_down(site, machine, JOB, Deadline(120))
+    return Path(site.jobs.log).read_text().splitlines()
+
+
+def size(lines: Sequence[str]) -> int:
+    return sum(len(line) + 1 for line in lines)
+
+
+@pytest.mark.parametrize("teardown", [well, alike, every_kind, silent])
+@pytest.mark.parametrize("setup", [well, alike, every_kind, silent])
+def test_whatever_the_nodes_report(cray: StandIns, setup: Say, teardown: Say) -> None:
+    site = site_of(cray)
+    lines = logged(site, scattered(300), setup, teardown)
+    assert size(lines) <= BOUND
+    assert any("image debian:12 ready on 300 nodes" in line for line in lines) == (setup is well)
+
+
+@pytest.mark.parametrize("count", [10_000, 50_000])
+def test_any_number_of_nodes_of_which_no_two_report_the_same(cray: StandIns, count: int) -> None:
+    """Both steps of a job, without the records of dirty nodes, each of which is a file."""
+    site = site_of(cray)
+    start_log(site, "udi-prologue", JOB)
+    nodes = [numbered(nid) for nid in scattered(count)]
+    answers = Answers(nodes, lambda node: str(node.number), NONCE)
+    for node in nodes:
+        for line in every_kind(node.number or 0).replace("NONCE", NONCE).splitlines():
+            answers.read(line)
+    result = answers.result("not within 60 seconds")
+    for step in (SETUP, TEARDOWN):
+        log_failures(step, result.errors())
+        log_remarks(step, result, "clean")
+        keep_reports(site, JOB, step, result)
+        status = os.stat(f"{site.jobs.reports}/{JOB}.{step}")
+        assert 1000 < status.st_size <= 256 << 10 and status.st_mode & 0o777 == 0o600
+    assert size(Path(site.jobs.log).read_text().splitlines()) <= BOUND
+
+
+def test_a_job_of_a_thousand_good_nodes_is_a_few_lines(cray: StandIns) -> None:
+    lines = logged(site_of(cray), contiguous(1000), well, slow)
+    words = [line.split(" INFO ", 1)[1] for line in lines]
+    assert words == [
+        "image debian:12 ready on 1000 nodes; slowest nid00006 26 ms; median 23 ms",
+        "teardown: nid[00000-00999]: slowest nid00077 9000 ms, nid00577 9000 ms; median 20 ms",
+        "taken down on nid[00000-00999]",
+    ]
+
+
+def test_one_cause_on_many_nodes_is_one_line_and_strange_nodes_are_named(cray: StandIns) -> None:
+    def setup(nid: int) -> str:
+        if nid in (17, 471):
+            return f"UDI-REPORT NONCE {nid} failed 5 7 - - no squashfs in this kernel"
+        return alike(nid) if nid < 500 else well(nid)
+
+    site = site_of(cray)
+    lines = [line for line in logged(site, contiguous(1000), setup, well) if " ERROR setup: " in line]
+    assert len(lines) == 2
+    assert "nid[00000-00016,00018-00470,00472-00499]: loop device /dev/loop0 of pid 0 is taken" in lines[0]
+    assert "(and 497 texts like it)" in lines[0]
+    assert lines[1].endswith("ERROR setup: nid[00017,00471]: no squashfs in this kernel")
+    kept = Path(f"{site.jobs.reports}/{JOB}.setup").read_text()
+    assert kept.startswith("1000 nodes asked, 1000 reported\n") and "nid[00017,00471]: no squashfs" in kept
+
+
+def test_what_the_machine_prints_is_logged_where_nodes_fail(cray: StandIns) -> None:
+    lines = logged(site_of(cray), contiguous(100), silent, silent)
+    assert sum("printed beside the reports: xtxqtcmd: lost nid00000" in line for line in lines) == 2
+
+
+def test_a_line_of_json_has_what_programs_need(cray: StandIns) -> None:
+    rows = [json.loads(line) for line in logged(site_of(cray, "json"), contiguous(3), well, alike)]
+    assert {(row["job"], row["program"]) for row in rows} == {(JOB, "udi-prologue"), (JOB, "udi-epilogue")}
+    ready = next(row for row in rows if row["message"].startswith("image debian:12 ready"))
+    assert (ready["phase"], ready["nodes"], ready["count"]) == ("setup", "nid[00000-00002]", 3)
+    assert (ready["level"], ready["median_ms"], ready["max_ms"], ready["slowest"]) == ("INFO", 21, 22, {"nid00002": 22})
+    dirty = next(row for row in rows if "not known to be clean" in row["message"])
+    assert dirty["phase"] == "teardown" and dirty["count"] == 1 and "loop device" in dirty["cause"]
+
+
+def test_reports_that_cannot_be_kept_stop_nobody(cray: StandIns) -> None:
+    Path(f"{cray.directory}/reports").write_text("a file")
+    lines = logged(site_of(cray), contiguous(10), silent, well)
+    assert any("what the nodes reported is not kept" in line for line in lines)
+    assert any(line.endswith("taken down on nid[00000-00009]") for line in lines), (
+        "the set-up was undone, and nobody else had to"
+    )
+
+
+def test_only_the_newest_reports_are_kept(cray: StandIns) -> None:
+    directory = cray.directory / "reports"
+    directory.mkdir()
+    for number in range(120):
+        path = directory / f"{number}.sdb.setup"
+        path.write_text("")
+        os.utime(path, (number, number))
+    logged(site_of(cray), contiguous(4), silent, well)
+    left = {path.name for path in directory.iterdir()}
+    assert len(left) == 100 and f"{JOB}.setup" in left and "119.sdb.setup" in left and "20.sdb.setup" not in left
+
+
+def test_nodes_in_brief() -> None:
+    assert in_brief([numbered(nid) for nid in range(50_000)]) == "nid[00000-49999]"
+    text = in_brief(numbered(nid) for nid in range(0, 50_000, 2))
+    assert len(text) <= 160 and text.startswith("nid[00000,00002,") and " " not in text
+    shown, more = text.rsplit(",+", 1)
+    assert shown.count(",") + 1 + int(more) == 25_000
+    odd = in_brief([Node(f"{chr(97 + n % 26)}{'x' * 60}{n // 26}-b") for n in range(200)])
+    assert len(odd) <= 160 and odd.endswith(",+184")
+
+
+def test_causes_and_times() -> None:
+    texts = {numbered(nid): f"{'abcdefgh'[nid % 8]} is broken" for nid in range(80)}
+    found = causes(texts)
+    assert len(found) == MOST_CAUSES + 1 and sum(len(cause.nodes) for cause in found) == 80
+    assert str(found[-1]) == "e is broken (and 3 texts like it)"
+    times = Times.of({numbered(1): 10, numbered(2): 15, numbered(3): 100, numbered(4): 200})
+    assert str(Times.of({numbered(1): 10})) == "10 ms" and times.most == 200
+    assert times.as_fields()["slowest"] == {"nid00004": 200}

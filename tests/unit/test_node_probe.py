@@ -1,0 +1,197 @@
+"""What a node says of itself for `check-config --nodes`: the probe in mount namespaces, each with a damage."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from admin.checks.check import Level, Row
+from admin.checks.nodes import Expected, facts_for_nodes, rows_of_nodes
+from admin.checks.software import installed_digest
+from tests.unit.test_config_check import NOBODY
+from udi import nodezip
+from udi.config import SiteConfig, parse
+from udi.fanout import Answers
+from udi.nodecommand import probe_here
+from udi.nodes import named
+from udiroot.report import NodeReport
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: namespaces, and the store is another's")
+
+NONCE = "ab" * 16
+_ALONE = ("unshare", "-m", "-p", "-f", "--mount-proc")
+"""With no mounts and processes of other tests' nodes."""
+NAME = os.uname().nodename
+NODE = named(NAME)
+
+
+@dataclass
+class Node:
+    """A node of its own mounts: the zip of a site, a store with one image, and what is done before the probe."""
+
+    directory: Path
+    site: SiteConfig
+
+    def probe(self, damage: str = "true") -> NodeReport:
+        argv = probe_here(self.site, facts_for_nodes(self.site), NONCE)
+        script = f"set -e; mount --make-rprivate /; {damage}; exec {shlex.join(argv)}"
+        done = subprocess.run([*_ALONE, "sh", "-c", script], capture_output=True, text=True, check=False)
+        report = NodeReport.parse(done.stdout, NONCE)
+        assert report is not None, done.stdout + done.stderr
+        return report
+
+    def rows(self, damage: str = "true", running: tuple[str, ...] = ()) -> list[Row]:
+        answers = Answers([NODE], lambda _: NAME, NONCE)
+        answers.read(self.probe(damage).line(NONCE))
+        expected = Expected(installed_digest(self.site), running)
+        return rows_of_nodes(self.site, answers.result("never"), expected)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    directory = tmp_path_factory.mktemp("node")
+    for above in (directory, *directory.parents[:-1]):
+        above.chmod(above.stat().st_mode | 0o055)
+    text = f"""\
+[store]
+path = "{directory}/store"
+account = "nobody"
+[node]
+root = "{directory}/var/udi"
+run = "{directory}/run/udi"
+zip = "{directory}/udi.zip"
+python = ["/usr/bin/python3"]
+tmp_bytes = 1048576
+modules = ["loop.ko", "squashfs.ko"]
+module_path = "{directory}/modules/{{release}}"
+[install]
+zip = "{directory}/udi.zip"
+"""
+    site = parse(text, "udi.toml")
+    nodezip.build(site, site.node.zip)
+    (directory / "store/images").mkdir(parents=True)
+    (directory / f"store/images/{'ab' * 32}.squashfs").write_bytes(b"hsqs" + bytes(5000))
+    for path in (directory / "store", *(directory / "store").rglob("*")):
+        os.chown(path, NOBODY.uid, NOBODY.gid)
+        path.chmod(0o700)
+    for name in ("var", "run"):
+        (directory / name).mkdir()
+    yield Node(directory, site)
+
+
+def bad(rows: list[Row]) -> list[tuple[str, str]]:
+    return [(row.check, row.level.value) for row in rows if row.level is not Level.OK]
+
+
+def test_a_node_that_has_all(made: Node) -> None:
+    rows = made.rows()
+    assert bad(rows) == []
+    assert [row.check for row in rows] == [
+        "node.start", "node.zip", "node.store", "node.filesystem", "node.loop", "node.memory", "node.root",
+    ]  # fmt: skip
+    assert {row.nodes for row in rows} == {(NODE,)}
+    assert not os.path.exists(made.site.node.run), "nothing is left, and nothing was made"
+
+
+_LOOPS = "mount -t tmpfs dev /dev; mknod -m 666 /dev/null c 1 3"
+_MODULES = "mkdir -p {0}/modules/$(uname -r); touch {0}/modules/$(uname -r)/squashfs.ko {0}/modules/$(uname -r)/loop.ko"
+_NO_SQUASHFS = "grep -v squashfs /proc/filesystems >{0}/kinds; mount --bind {0}/kinds /proc/filesystems"
+_MEMORY = "printf 'MemTotal: 9999 kB\\nMemFree: {1} kB\\nCached: 10 kB\\n' >{0}/mem; mount --bind {0}/mem /proc/meminfo"
+_OTHER_ZIP = "cp {0}/udi.zip {0}/old; printf x >>{0}/old; mount --bind {0}/old {0}/udi.zip"
+_CLOSED = "mount -t tmpfs -o mode=755 store {0}/store"
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected", "words"),
+    [
+        (_NO_SQUASHFS, ("node.filesystem", "error"), "no squashfs"),
+        (_LOOPS, ("node.loop", "error"), "no loop devices"),
+        (_MEMORY.replace("{1}", "2000"), ("node.memory", "error"), "less than 256 MiB"),
+        (_CLOSED, ("node.store", "error"), "No such file"),
+        (
+            "head -c 5000 /dev/zero >{0}/zero; mount --bind {0}/zero {0}/store/images/*.squashfs; chmod 644 {0}/zero",
+            ("node.store", "error"),
+            "another file",
+        ),
+        ("touch {0}/var/udi", ("node.root", "error"), "must be a directory of root's"),
+        ("mkdir -p {0}/var/udi; mount -t tmpfs udi:77:1000:made {0}/var/udi", ("node.root", "error"), "of job 77"),
+        (_OTHER_ZIP, ("node.zip", "error"), "other content"),
+    ],
+)  # fmt: skip
+def test_a_damage_of_the_node(made: Node, damage: str, expected: tuple[str, str], words: str) -> None:
+    try:
+        rows = made.rows(damage.replace("{0}", str(made.directory)))
+        assert bad(rows) == [expected]
+        [row] = [row for row in rows if row.level is not Level.OK]
+        assert words in row.what and row.todo
+    finally:
+        subprocess.run(["rm", "-rf", "--one-file-system", made.directory / "var/udi"], check=True)
+
+
+def test_modules_that_can_be_loaded(made: Node) -> None:
+    """A Cray's kernel has neither built in. Where a kernel loads no modules at all, their files are of no use."""
+    modules = made.directory / "modules" / os.uname().release
+    modules.mkdir(parents=True)
+    for name in ("loop", "squashfs"):
+        (modules / f"{name}.ko").touch()
+    damage = f"{_NO_SQUASHFS}; {_LOOPS}".replace("{0}", str(made.directory))
+    try:
+        rows = {row.check: row for row in made.rows(damage)}
+    finally:
+        subprocess.run(["rm", "-r", modules], check=True)
+    two = ("node.filesystem", "node.loop")
+    if os.path.exists("/proc/modules"):
+        assert bad(list(rows.values())) == []
+        assert all("to be loaded" in rows[name].what for name in two)
+    else:
+        assert bad(list(rows.values())) == [(name, "error") for name in two]
+
+
+def test_what_a_cray_with_modules_reports(made: Node) -> None:
+    answers = Answers([NODE], lambda _: NAME, NONCE)
+    words = "zip=no python=3.11.2 kind=can loop=can memory=4096 root=clean store=empty"
+    answers.read(NodeReport(NAME, 0, 1, words).line(NONCE))
+    rows = {row.check: row for row in rows_of_nodes(made.site, answers.result(""), Expected("ab" * 32, ()))}
+    assert bad(list(rows.values())) == [("node.zip", "error")]
+    assert "to be loaded" in rows["node.filesystem"].what and "to be loaded" in rows["node.loop"].what
+
+
+def test_a_root_of_a_job_that_runs_is_in_its_place(made: Node) -> None:
+    damage = f"mkdir -p {made.directory}/var/udi; mount -t tmpfs udi:77:1000:made {made.directory}/var/udi"
+    assert bad(made.rows(damage, running=("77",))) == []
+    assert bad(made.rows(damage, running=("78",))) == [("node.root", "error")]
+
+
+def test_thousands_of_nodes_with_the_same_fault_are_one_row(made: Node) -> None:
+    report = made.probe()
+    nodes = [named(f"nid{number:05d}") for number in range(3000)]
+    answers = Answers(nodes, str, NONCE)
+    for node in nodes[:-2]:
+        report.node = node.name
+        report.milliseconds = node.number or 0
+        answers.read(report.line(NONCE))
+    rows = rows_of_nodes(made.site, answers.result("not within 90 seconds"), Expected("cd" * 32, ()))
+    assert bad(rows) == [("node.start", "error"), ("node.zip", "error")]
+    silent, _, zips, *_ = rows
+    assert silent.nodes == (*nodes[-2:],) and "not within 90 seconds" in silent.what
+    assert zips.nodes == (*nodes[:-2],) and "other content" in zips.what
+
+
+def test_a_report_of_a_node_that_says_nothing_else(made: Node) -> None:
+    """A report that was cut, or one of another version, is no traceback."""
+    answers = Answers([NODE], lambda _: NAME, NONCE)
+    answers.read(NodeReport(NAME, 0, 1, "clean").line(NONCE))
+    rows = rows_of_nodes(made.site, answers.result(""), Expected("", ()))
+    assert {row.level for row in rows} == {Level.ERROR, Level.WARNING}
+
+
+def test_a_store_without_images(made: Node) -> None:
+    site = dataclasses.replace(made.site, store=dataclasses.replace(made.site.store, path=f"{made.directory}/none"))
+    assert "image" not in facts_for_nodes(site)
