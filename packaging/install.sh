@@ -143,10 +143,10 @@ if [ "$python" = bundle ]; then
     python=$prefix/python/bin/python3
 fi
 
-# -- the node software
+# -- the node software: elsewhere `udi-admin install` makes it, so that jobs keep what they were set up with
 
-put node/udi.zip "$prefix/node/udi.zip" 0644
 if [ "$part" = node ]; then
+    put node/udi.zip "$prefix/node/udi.zip" 0644
     echo "installed: shifter-xc $version: $prefix/node/udi.zip"
     exit 0
 fi

@@ -66,11 +66,13 @@ find . ! -type d | LC_ALL=C sort | while read -r file; do
     */mom_priv/udi-*) package='torque-mom' ;;
     /var/lib/udi/installed.json) package= ;; # rpm keeps its own record
     */torque.cfg | */roots.conf | */nodehealth.conf | */plugstack.conf) package= ;; # shared with the site
+    /var/lib/udi/*) package= ;; # the record of an installation is each host's own
     /opt/udi/node/* | */nodehealth-check) package=node ;;
     */udi-slurm-submit | */udi-submit-filter | */bin/udi | */udi-session | */profile.d/* | */sudoers.d/*) package=login ;;
-    */udi-gateway | */systemd/* | */xinetd.d/*) package=gateway ;;
+    */udi-gateway* | */systemd/* | */xinetd.d/*) package=gateway ;;
     */udi-slurm-* | */udi.so) package=slurm ;;
-    /opt/udi/bin/* | /opt/udi/lib/*) package=main ;;
+    */logrotate.d/* | /opt/udi/bin/* | /opt/udi/lib/*) package=main ;;
+    /usr/share/man/* | */bash-completion/* | */zsh/* | */fish/*) package=main ;;
     *)
         echo "rpm.sh: $path is of no package" >&2
         exit 1

@@ -132,4 +132,6 @@ def test_rpm_installs_and_removes_them_on_a_fresh_system(tmp_path: Path) -> None
     subprocess.run([*rpm, "-e", "--nodeps", *_NAMES], check=True)
     assert sorted(path.name for path in mom.iterdir()) == ["epilogue"]
     left = [path for path in (root / "opt").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    # The node software of an installation, which jobs may still use, goes by `udi-admin uninstall`.
+    left = [path for path in left if path.suffix != ".zip"]
     assert left == []

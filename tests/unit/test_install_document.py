@@ -1,0 +1,31 @@
+"""docs/install.md says what the code does: its configuration, its paths, and blocks that a walk understands."""
+
+from __future__ import annotations
+
+import pytest
+
+from admin.machines import all_tables, machine_of
+from admin.sitefiles import site_files
+from tests.install.page import CHOICES, DOCUMENT, blocks
+from udi import config
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_the_configuration_is_valid(choice: str) -> None:
+    text = "\n".join(block.text for block in blocks(choice) if block.path == config.DEFAULT_PATH)
+    assert config.errors_in(text, "udi.toml", all_tables()) == []
+    site = config.parse(text, config.DEFAULT_PATH)
+    assert site.registry.default in [host.name for host in site.registry.hosts]
+    page = DOCUMENT.read_text()
+    for file in site_files(site, machine_of(site), site.path):
+        directory, _, name = file.path.rpartition("/")
+        assert f"{directory}/" in page and (name.split(".")[0] in page or "udi-gateway" in name), file.path
+    assert site.install.zip in page
+
+
+def test_a_walk_takes_one_choice() -> None:
+    ours, theirs = (blocks(choice) for choice in CHOICES)
+    assert ours != theirs
+    scripts = ["".join(block.text for block in each) for each in (ours, theirs)]
+    assert ["--python bundle" in script for script in scripts] == [False, True]
+    assert all("qsub -v UDI=" in script and "udi-admin install" in script for script in scripts)
