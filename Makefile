@@ -68,11 +68,12 @@ demo: root setup ## bring up a one-machine Cray XC and run jobs inside a Debian 
 test: root setup mpich ## run every test, in three processes (root)
 	$(BIN)/python -m pytest -n 3
 
-test-faults: root setup mpich ## kill and fail the node software at every point, not only at the seeded ones (root)
+test-faults: root setup mpich ## kill and fail everything at every point, not only at the seeded ones, and run the long tests (root)
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest -rP tests/node/test_interrupted.py tests/node/test_together.py
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest tests/slurm/test_kills.py tests/slurm/test_failures.py tests/slurm/test_components.py \
 		tests/slurm/test_scripts_outside.py tests/slurm/test_workers_elsewhere.py
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest tests/system/test_operations.py
+	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest -m long
 
 test-upgrade: root setup ## replace our software by another version, and remove it, while jobs run on xcsim (root)
 	$(BIN)/python -m pytest tests/system/software_replaced.py

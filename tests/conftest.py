@@ -36,6 +36,16 @@ class Rooms(LoadScopeScheduling):  # type: ignore[misc]
         return next((name for name, directories in _TOGETHER.items() if path.startswith(directories)), path)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests marked `long`, but in `make test-faults`."""
+    if os.environ.get("UDI_ALL_FAULTS"):
+        return
+    out = [item for item in items if item.get_closest_marker("long")]
+    if out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Rooms:
     """Called where tests run in several processes."""
     return Rooms(config, log)

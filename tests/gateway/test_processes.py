@@ -260,6 +260,7 @@ def _as_user(service: Service, uid: int, path: str, found: list[object]) -> None
     found += done.stdout.split("\n")[:-1]
 
 
+@pytest.mark.long
 def test_killed_at_random_moments_of_fifty_pulls(service: Service) -> None:
     """Nothing half-made is seen, and every pull ends well, since clients ask again."""
     dice = random.Random(7)

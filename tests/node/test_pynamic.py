@@ -14,6 +14,7 @@ from benchmarks.pynamic import report
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_the_whole_benchmark(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root: makes namespaces, mounts and loop devices")

@@ -87,8 +87,8 @@ def test_udi_run_finds_our_ssh_first_and_a_session_has_the_image_s_environment(p
 
 
 def test_much_data_both_ways(joined: Pair) -> None:
-    done = joined.nodes[412].inside("head -c 20000000 /dev/zero | /opt/udi/bin/ssh nid00413 cat | wc -c")
-    assert done.stdout.strip() == "20000000"
+    done = joined.nodes[412].inside("head -c 4000000 /dev/zero | /opt/udi/bin/ssh nid00413 cat | wc -c")
+    assert done.stdout.strip() == "4000000"
 
 
 # -- what it is ----------------------------------------------------------------------------------------------------

@@ -332,6 +332,7 @@ for module, names in ((os, "mkdir unlink rename open"), (subprocess, "Popen")):
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hook", ["prolog", "epilog"])
 def test_killed_at_any_call_leaves_what_epilog_removes(node: HooksNode, hook: str) -> None:
     """slurmd drains a node whose hook was killed; Epilog, or an operator, then finds all that was made."""

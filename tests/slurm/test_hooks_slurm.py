@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from slurmsim.cluster import LOGIN
 from tests.slurm.cluster import ALICE, LOOK, Slurm
 from tests.slurm.conftest import cluster_up
@@ -141,6 +143,7 @@ def clean(slurm: Slurm, node: str) -> None:
     slurm.cluster.root(node, "/opt/udi/venv/bin/python", "-I", "-c", code)
 
 
+@pytest.mark.long
 def test_the_health_check_tells_busy_from_leaked(slurm: Slurm) -> None:
     job = slurm.submit("alice", "touch started; sleep 600", "--image=tiny:1", "-w", "n1", "-D", "/scratch/alice")
     slurm.await_file(slurm.scratch("alice") / "started")

@@ -115,6 +115,7 @@ def test_a_job_that_arrives_takes_the_node(cray: Cray) -> None:
     assert trials(cray) == [] and "no dirty nodes" in cray.admin("status")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_the_node_clean(cray: Cray, number: signal.Signals) -> None:
     trial = Running(cray)
@@ -125,6 +126,7 @@ def test_a_signal_leaves_the_node_clean(cray: Cray, number: signal.Signals) -> N
     assert trials(cray) == []
 
 
+@pytest.mark.long
 def test_a_kill_leaves_the_node_named_and_the_next_trial_cleans_it(cray: Cray) -> None:
     trial = Running(cray)
     trial.process.kill()

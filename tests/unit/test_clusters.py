@@ -82,6 +82,7 @@ def test_all_report(stand: Stand) -> None:
     assert stand.processes() == []
 
 
+@pytest.mark.long
 def test_2000_hosts(tmp_path: Path) -> None:
     stand = Stand(tmp_path, "n[0001-2000]", window=128, fanout_deadline=120)
     stand.host("n1500", f'echo "UDI-REPORT {NONCE} n1500 failed 3 7 - - no free loop device"; exit 7')
