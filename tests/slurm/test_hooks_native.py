@@ -215,14 +215,18 @@ def test_a_job_is_taken_down_by_what_set_it_up(node: HooksNode) -> None:
     mine = link.rename(link.with_name(f"udi-{'0' * 16}.zip"))
     link.symlink_to(mine.name)
     node.configure(more=f'[install]\nzip = "{link}"\n')
-    assert node.run("prolog") == 0
-    other = link.with_name(f"udi-{'1' * 16}.zip")
-    other.write_bytes(b"another version")
-    link.unlink()
-    link.symlink_to(other.name)
-    assert node.run("epilog") == 0 and node.left() == {}
-    node.run("prolog", job="8")
-    assert _state(node, "8") == "failed"
+    try:
+        assert node.run("prolog") == 0
+        other = link.with_name(f"udi-{'1' * 16}.zip")
+        other.write_bytes(b"another version")
+        link.unlink()
+        link.symlink_to(other.name)
+        assert node.run("epilog") == 0 and node.left() == {}
+        node.run("prolog", job="8")
+        assert _state(node, "8") == "failed"
+    finally:  # others use this node, too
+        mine.rename(link)
+        node.configure()
 
 
 def _state(node: HooksNode, job: str) -> str:
