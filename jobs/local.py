@@ -177,8 +177,7 @@ class LocalJob:
 
     def _tear_down(self, deadline: Deadline) -> None:
         began = time.monotonic()
-        nonce = secrets.token_hex(16)
-        report = self._run_here([with_nonce(word, nonce) for word in self._kept_down()], nonce, deadline)
+        report = self._torn_down(deadline)
         _log.info("teardown: %d ms, %s", report.milliseconds, report.words)
         metrics.observe(metrics.JOB_TEARDOWN, [time.monotonic() - began])
         metrics.observe_nodes(metrics.NODE_TEARDOWN, [report])
@@ -188,12 +187,27 @@ class LocalJob:
         if self.is_left:
             raise TeardownIncomplete(f"teardown of job {self.job} reported success, but something of it is left")
 
-    def _kept_down(self) -> tuple[str, ...]:
-        """The command that was kept at set-up; that of the software of now, where it is damaged or lost."""
+    def _torn_down(self, deadline: Deadline) -> NodeReport:
+        """By the command that was kept at set-up. Where that is lost or does not succeed, by that of now: an operator
+        may have mended the configuration since."""
+        now = teardown_here(self._site, self.job)
         try:
-            return read_record(self._down, _Down, "").command
+            kept = read_record(self._down, _Down, "").command
         except (FileNotFoundError, UpstreamFailed):
-            return teardown_here(self._site, self.job)
+            kept = now
+        if kept != now:
+            try:
+                report = self._run_down(kept, deadline)
+            except SetupFailed as error:
+                _log.warning("teardown by the software of the job's start: %s", error.message)
+            else:
+                if report.ok or deadline.passed:
+                    return report
+        return self._run_down(now, deadline)
+
+    def _run_down(self, command: Sequence[str], deadline: Deadline) -> NodeReport:
+        nonce = secrets.token_hex(16)
+        return self._run_here([with_nonce(word, nonce) for word in command], nonce, deadline)
 
     def _forget_down(self) -> None:
         try:
