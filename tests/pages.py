@@ -1,9 +1,9 @@
 """Commands of a page of the manual, run as the page shows them.
 
-A fenced block whose first line is ` ```console MACHINE ` is a terminal: lines that begin with `$ ` are typed, what follows
-each is seen. `$ cat FILE` of a file that is not there yet is how the page says what its reader has written: the file is made.
-Where the page shows `...`, anything may stand: inside a line a part of it, alone any number of lines. A job's number is the
-page's own; which one it has on this machine is learnt when it is submitted.
+A fenced block whose first line is ` ```console MACHINE ` is a terminal: lines that begin with `$ ` are typed, what
+follows each is seen. `$ cat FILE` of a file that is not there yet is how the page says what its reader has written: the
+file is made. Where the page shows `...`, anything may stand: inside a line a part of it, alone any number of lines. A
+job's number is the page's own; which one it has on this machine is learnt when it is submitted.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 DOCS = Path(__file__).parents[1] / "docs"
 _BLOCK = re.compile(r"^```console (\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_NUMBER = re.compile(r"(?<![\w/:])\d{3}(?=\.sdb\b)|(?<=\.[oe])\d{3}\b|(?<=job )\d{3}\b|(?<=slurm-)\d{3}\b|^\d{3}$")
 _JOB = re.compile(r"^(?:Submitted batch job )?(\d+)(?:\.sdb)?$")
 
 
@@ -65,11 +66,11 @@ def matches(shown: list[str], seen: list[str]) -> bool:
 
 @dataclass
 class Terminal:
-    """One user's terminal: `run` runs a line of shell and returns its output and errors as they came; `finish` waits for the
-    job of that number; `directory` is where the terminal is, as this process sees it."""
+    """One user's terminal: `run` runs a line of shell and returns its output and errors as they came; `finish` waits for
+    the job of that number; `directory` is where the terminal is, as this process sees it."""
 
     run: Callable[[str], str]
-    finish: Callable[[str], None]
+    finish: Callable[[str], object]
     directory: Path
     owner: int
     numbers: dict[str, str] = field(default_factory=dict)
@@ -97,6 +98,5 @@ class Terminal:
             path.chmod(0o755)
 
     def _ours(self, text: str) -> str:
-        """The page's job numbers, as this machine has them. One is told by where it stands: a page's are of three digits."""
-        return re.sub(r"(?<![\w/:])(\d{3})(?=\.sdb\b)|(?<=\.[oe])(\d{3})\b|(?<=job )(\d{3})\b|(?<=slurm-)(\d{3})\b|(?<=^)(\d{3})$",
-                      lambda found: self.numbers.get(found[0], found[0]), text)  # fmt: skip
+        """The page's job numbers, of three digits, as this machine has them: told by where they stand."""
+        return _NUMBER.sub(lambda found: self.numbers.get(found[0], found[0]), text)

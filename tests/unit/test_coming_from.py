@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from outside.cli import cli
+import outside.cli  # noqa: F401 - adds its commands
+from gateway.client.cli import cli
 from tests.pages import DOCS
 
 
