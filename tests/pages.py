@@ -66,8 +66,8 @@ def matches(shown: list[str], seen: list[str]) -> bool:
 
 @dataclass
 class Terminal:
-    """One user's terminal: `run` runs a line of shell and returns its output and errors as they came; `finish` waits for
-    the job of that number; `directory` is where the terminal is, as this process sees it."""
+    """One user's terminal: `run` runs a line of shell and returns its output and errors as they came; `finish` waits
+    for the job of that number; `directory` is where the terminal is, as this process sees it."""
 
     run: Callable[[str], str]
     finish: Callable[[str], object]
