@@ -122,12 +122,12 @@ def test_a_conversion_that_takes_too_long_is_ended(place: Path) -> None:
 
 
 def test_a_conversion_that_takes_too_much_memory_is_ended(place: Path) -> None:
-    """250 names of 4 KB, which make 450,000 directories; an image of normal size takes less than the smallest limit."""
+    """400 names of 4 KB, which make 720,000 directories; an image of normal size takes less than the smallest limit."""
     with Service(place, f"conversion_memory_bytes = {1 << 28}") as service:
         assert service.udi(ANNA, "pull", f"docker-archive:{small(service, 'normal')}", "normal:1").returncode == 0
         before = service.files()
         path = service.directory / "large.tar"
-        make_archive(path, [BASE, [directory(f"{number}/{'/'.join('d' * 1800)}") for number in range(250)]], how="gzip")
+        make_archive(path, [BASE, [directory(f"{number}/{'/'.join('d' * 1800)}") for number in range(400)]], how="gzip")
         path.chmod(0o644)
         done = service.udi(ANNA, "pull", f"docker-archive:{path}", "large:1")
         assert (done.returncode, done.stderr.splitlines()[-2:]) == (

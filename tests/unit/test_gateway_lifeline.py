@@ -85,8 +85,10 @@ def test_a_service_that_lives_keeps_its_worker(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_worker_that_is_done_ends_by_itself() -> None:
     process, _ = _worker("release")
-    out, _ = process.communicate("order\n", timeout=10)
-    assert process.returncode == 0 and "got order" in out
+    assert process.stdin and process.stdout
+    process.stdin.write("order\n")
+    process.stdin.flush()
+    assert process.wait(10) == 0 and "got order" in process.stdout.read()
 
 
 # -- the worker itself, started by a program that passes on streams and nothing else --------------------------------
