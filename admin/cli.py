@@ -17,7 +17,7 @@ from admin.managers import manager_of
 from admin.sitefiles import site_files
 from admin.status import read_status
 from udi import nodezip
-from udi.commandline import config_option, json_option, run, version_option
+from udi.commandline import config_option, directories, files, json_option, run, version_option
 from udi.config import SiteConfig, load
 from udi.log import start_log
 from udiroot.errors import ConfigError, UsageError, complain
@@ -62,7 +62,9 @@ def example_config() -> None:
 
 
 @cli.command()
-@click.option("--output", required=True, metavar="DIR", help="Directory to write them below.")
+@click.option(
+    "--output", required=True, metavar="DIR", shell_complete=directories, help="Directory to write them below."
+)
 @click.pass_obj
 def render(config_path: str, output: str) -> None:
     """Write the site's files below a directory, for review."""
@@ -72,7 +74,14 @@ def render(config_path: str, output: str) -> None:
 
 
 @cli.command()
-@click.option("--root", default="/", metavar="DIR", show_default=True, help="Root directory to install below.")
+@click.option(
+    "--root",
+    default="/",
+    metavar="DIR",
+    show_default=True,
+    shell_complete=directories,
+    help="Root directory to install below.",
+)
 @click.pass_obj
 def install(config_path: str, root: str) -> None:
     """Install the site's files and the node software. Prints the paths that changed."""
@@ -96,7 +105,7 @@ def install(config_path: str, root: str) -> None:
 
 
 @cli.command()
-@click.argument("file")
+@click.argument("file", shell_complete=files)
 @click.option("--name", required=True, metavar="NAME", help="What the module is called.")
 @click.option(
     "--device", "devices", multiple=True, metavar="NAME", help="A device of it; may be repeated.  [default: all]"

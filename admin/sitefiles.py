@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from admin.documents import document_files
 from admin.managers import manager_of
 from outside.site_files import session_files
 from udi.config import SiteConfig
@@ -34,6 +35,7 @@ def site_files(site: SiteConfig, machine: Machine, config_path: str) -> list[Sit
         *programs,
         *session_files(site, render),
         *_gateway_files(site, render),
+        *document_files(site),
         *(machine.site_files(render) if manager.has_machine else ()),
     ]
 

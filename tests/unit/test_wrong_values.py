@@ -175,6 +175,7 @@ WRONG: dict[str, list[object]] = {
     "jobs.max_nodes_out": COUNT,
     "jobs.max_percent_out": [-1, 101],
     "install.bin": PLACES,
+    "install.share": PLACES,
     "install.zip": FILES,
     "install.python": PROGRAMS,
     "install.ssh": PLACES,
