@@ -10,11 +10,11 @@ UDI_RUN := $(CACHE)/udi-run
 MPICH := $(CACHE)/mpich
 SPANK := $(CACHE)/slurm
 PACKAGES := python3 python3-venv apache2-utils busybox-static charliecloud-runtime db5.3-util debian-archive-keyring \
-            debootstrap docker-registry docker.io dpkg-dev e2fsprogs fdisk file gcc iproute2 ksh libc6-dev libmpich-dev \
-            libpython3-dev libslurm-dev logrotate make mpich munge musl-tools openssh-client openssh-server openssl \
-            patch patchelf podman procps prometheus qemu-utils rpm rsync shellcheck skopeo slurm-client \
-            slurm-wlm-basic-plugins slurmctld \
-            slurmd squashfs-tools squashfs-tools-ng strace sudo systemd tinyproxy umoci util-linux xinetd
+            bash-completion debootstrap docker-registry docker.io dpkg-dev e2fsprogs fdisk file fish gcc groff iproute2 ksh \
+            libc6-dev libmpich-dev libpython3-dev libslurm-dev logrotate make man-db mandoc mpich munge musl-tools \
+            openssh-client openssh-server openssl patch patchelf podman procps prometheus qemu-utils rpm rsync shellcheck \
+            skopeo slurm-client slurm-wlm-basic-plugins slurmctld \
+            slurmd squashfs-tools squashfs-tools-ng strace sudo systemd tinyproxy umoci util-linux xinetd zsh
 # What `make pynamic` and `make bench` compare to, too; the tests do not need it.
 PEERS := charliecloud-builders sshfs
 

@@ -23,7 +23,7 @@ from admin.software import install_software
 from admin.status_cli import status
 from admin.try_cli import attempt
 from admin.uninstall_cli import uninstall
-from udi.commandline import config_option, json_option, run, version_option
+from udi.commandline import config_option, directories, files, json_option, run, version_option
 from udi.config import load
 from udiroot.errors import ConfigError, UsageError, complain
 
@@ -78,7 +78,9 @@ def example_config() -> None:
 
 
 @cli.command()
-@click.option("--output", required=True, metavar="DIR", help="Directory to write them below.")
+@click.option(
+    "--output", required=True, metavar="DIR", shell_complete=directories, help="Directory to write them below."
+)
 @click.pass_obj
 def render(config_path: str, output: str) -> None:
     """Write the site's files below a directory, for review."""
@@ -88,7 +90,14 @@ def render(config_path: str, output: str) -> None:
 
 
 @cli.command()
-@click.option("--root", default="/", metavar="DIR", show_default=True, help="Root directory to install below.")
+@click.option(
+    "--root",
+    default="/",
+    metavar="DIR",
+    show_default=True,
+    shell_complete=directories,
+    help="Root directory to install below.",
+)
 @click.pass_obj
 def install(config_path: str, root: str) -> None:
     """Install the site's files and the node software. Prints the paths that changed."""
@@ -114,7 +123,7 @@ def install(config_path: str, root: str) -> None:
 
 
 @cli.command()
-@click.argument("file")
+@click.argument("file", shell_complete=files)
 @click.option("--name", required=True, metavar="NAME", help="What the module is called.")
 @click.option(
     "--device", "devices", multiple=True, metavar="NAME", help="A device of it; may be repeated.  [default: all]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from admin.documents import document_files
 from admin.managers import manager_of
 from outside.site_files import session_files
 from udi.config import SiteConfig
@@ -37,6 +38,7 @@ def site_files(site: SiteConfig, machine: Machine, config_path: str) -> list[Sit
         *session_files(site, render),
         *_gateway_files(site, render),
         *_rotation(site, render),
+        *document_files(site),
         *(machine.site_files(render) if manager.has_machine else ()),
     ]
 

@@ -11,20 +11,35 @@ import shlex
 import click
 
 from gateway.client.cli import cli
-from udi.commandline import json_option, run
+from gateway.client.completion import image_names
+from outside.completion import image_or_command, module_names
+from udi.commandline import files, json_option, one_of, run
 
 _WORDS_OF_OTHERS = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
 @cli.command(context_settings=_WORDS_OF_OTHERS)
 @click.option("--volume", "volumes", multiple=True, metavar="SOURCE:TARGET[:ro]", help="A volume; may be repeated.")
-@click.option("--module", "modules", multiple=True, metavar="NAME[;...]", help="A site module; may be repeated.")
+@click.option(
+    "--module",
+    "modules",
+    multiple=True,
+    metavar="NAME[;...]",
+    shell_complete=module_names,
+    help="A site module; may be repeated.",
+)
 @click.option("--workdir", default="", metavar="DIR", help="Start there; a relative one is below the job's directory.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable inside the image; may be repeated.")
 @click.option("--args", "with_args", is_flag=True, help="What follows -- are arguments of the image's entry point.")
 @click.option("--print", "only_print", is_flag=True, help="Print what would be submitted, and submit nothing.")
 @json_option
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF QSUB OR SBATCH] IMAGE [-- COMMAND...]")
+@click.argument(
+    "words",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    metavar="[OPTIONS OF QSUB OR SBATCH] IMAGE [-- COMMAND...]",
+    shell_complete=image_or_command,
+)
 @click.pass_obj
 def submit(
     config_path: str,
@@ -78,11 +93,18 @@ def modules(config_path: str, as_json: bool) -> None:
 
 @cli.command(context_settings=_WORDS_OF_OTHERS)
 @click.option("--volume", "volumes", multiple=True, metavar="SOURCE:TARGET[:ro]", help="A volume; may be repeated.")
-@click.option("--module", "modules", multiple=True, metavar="NAME[;...]", help="A site module; may be repeated.")
+@click.option(
+    "--module",
+    "modules",
+    multiple=True,
+    metavar="NAME[;...]",
+    shell_complete=module_names,
+    help="A site module; may be repeated.",
+)
 @click.option("--workdir", default="", metavar="DIR", help="Start there; a relative one is below this directory.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable inside the image; may be repeated.")
-@click.argument("image", metavar="IMAGE")
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG...]]")
+@click.argument("image", metavar="IMAGE", shell_complete=image_names)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG...]]", shell_complete=files)
 @click.pass_obj
 def shell(
     config_path: str,
@@ -109,10 +131,16 @@ def shell(
 @click.option("--workdir", default="", metavar="DIR", help="Start there; a relative one is below this directory.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable inside the image; may be repeated.")
 @click.option("--args", "with_args", is_flag=True, help="What follows -- are arguments of the image's entry point.")
-@click.option("--engine", default="", metavar="NAME", help="docker, podman, or none; default: what this host has.")
+@click.option(
+    "--engine",
+    default="",
+    metavar="NAME",
+    shell_complete=one_of("docker", "podman", "none"),
+    help="docker, podman, or none; default: what this host has.",
+)
 @click.option("--pull", is_flag=True, help="Get the image again, though it is here.")
-@click.argument("image", metavar="IMAGE")
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG...]]")
+@click.argument("image", metavar="IMAGE", shell_complete=image_names)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG...]]", shell_complete=files)
 @click.pass_obj
 def run_here(
     config_path: str,
@@ -142,7 +170,7 @@ def env() -> None:
 
 
 @env.command()
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", shell_complete=files)
 @click.pass_obj
 def check(config_path: str, file: str) -> None:
     """Say what is wrong with FILE, a line each; exit code 0 where a job could be submitted with it, else 2."""
@@ -157,7 +185,7 @@ def check(config_path: str, file: str) -> None:
 
 
 @env.command()
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", shell_complete=files)
 @json_option
 @click.pass_obj
 def show(config_path: str, file: str, as_json: bool) -> None:

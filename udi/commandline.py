@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
 from udi.oserrors import reason
 from udiroot.errors import UdiError, UpstreamFailed, UsageError, complain, printable
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 DEFAULT_CONFIG = "/etc/udi/udi.toml"
 """`udi.config.DEFAULT_PATH`, which a program that only prints its help need not import."""
@@ -29,16 +34,49 @@ def _print_version(context: click.Context, option: click.Parameter, wanted: bool
 version_option = click.option(
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Print the version."
 )
+
+
+def files(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Completion of what is a file: the shell's own."""
+    return _of_kind("file", incomplete)
+
+
+def directories(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Completion of what is a directory: the shell's own."""
+    return _of_kind("dir", incomplete)
+
+
+def one_of(*words: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Completion of a word that is one of these."""
+    return lambda context, parameter, incomplete: [word for word in words if word.startswith(incomplete)]
+
+
 config_option = click.option(
-    "--config", "config_path", default=DEFAULT_CONFIG, metavar="FILE", show_default=True, help="Site configuration."
+    "--config",
+    "config_path",
+    default=DEFAULT_CONFIG,
+    metavar="FILE",
+    show_default=True,
+    shell_complete=files,
+    help="Site configuration.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
+
+
+def _of_kind(kind: str, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type=kind)]
 
 
 def run(command: click.Command, program: str) -> None:
     """Run a click command to the end of the process. Output that nobody takes any more, or that cannot be written, is
     an exit code and not a traceback."""
     _open_closed_streams()
+    if f"_{program.replace('-', '_')}_COMPLETE".upper() in os.environ:
+        from udi.completion import register
+
+        register()
     try:
         code = _run(command, program)
         sys.stdout.flush()

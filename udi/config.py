@@ -348,6 +348,7 @@ class InstallConfig:
     """Where rendered files go, and what they start."""
 
     bin: str = setting("/opt/udi/bin", "directory of the installed programs", PATH)
+    share: str = setting("/opt/udi/share", "directory of man pages and of the completion of shells", PATH)
     zip: str = setting("/opt/udi/node/udi.zip", "the node software, as the job host sees it", PATH)
     python: str = setting("/usr/bin/python3", "the Python of the shared root, which compiles the node software", PATH)
     ssh: str = setting("/opt/udi/node/ssh", "directory of the private sshd's programs, as the job host sees it", PATH)

@@ -23,7 +23,10 @@ from udiroot.errors import ConfigError, printable
 
 MARK = "shifter-xc"
 """The name in the marks around our block of a file."""
-_MARK_LINE = re.compile(r"# installed by shifter-xc [0-9]+\.[0-9]+\S*; local changes are overwritten")
+_MARK_LINE = re.compile(r"""(?:#|\.\\") installed by shifter-xc [0-9]+\.[0-9]+\S*; local changes are overwritten""")
+_FIRST = ("#!", "#compdef ")
+"""How lines begin that the kernel, or zsh, reads as the first of a file only."""
+_ROFF_COMMENT = '.\\"'
 _MARKED_WITHIN = 3
 """Lines of a file among which its mark is."""
 
@@ -52,9 +55,11 @@ class SiteFile:
 
 
 def marked(text: str) -> str:
-    """The text of a complete file with the line by which we recognize it: after `#!`, or as the first."""
-    line = f"# installed by shifter-xc {version('shifter-xc')}; local changes are overwritten\n"
-    if not text.startswith("#!"):
+    """The text of a complete file with the line by which we recognize it: as the first, or after a first one that must
+    stay it. A man page has comments of its own."""
+    sign = _ROFF_COMMENT if text.startswith(_ROFF_COMMENT) else "#"
+    line = f"{sign} installed by shifter-xc {version('shifter-xc')}; local changes are overwritten\n"
+    if not text.startswith(_FIRST):
         return line + text
     first, _, rest = text.partition("\n")
     return f"{first}\n{line}{rest}"

@@ -55,6 +55,7 @@ def _directories(site: SiteConfig) -> Mapping[str, str]:
         "jobs.state": site.jobs.state,
         "jobs.nodes": site.jobs.nodes,
         "install.bin": site.install.bin,
+        "install.share": site.install.share,
         "install.ssh": site.install.ssh,
         "install.ssh_built": site.install.ssh_built,
         "install.profile": site.install.profile,

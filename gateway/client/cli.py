@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.client.completion import image_names
 from gateway.client.login_cli import login, logout
-from udi.commandline import config_option, json_option, version_option
+from udi.commandline import config_option, json_option, one_of, version_option
 from udiroot.errors import printable
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ cli.add_command(logout)
 
 
 @cli.command()
-@click.argument("source")
+@click.argument("source", shell_complete=image_names)
 @click.argument("name", required=False, default="", metavar="[NAME:TAG]")
 @click.option("--public", is_flag=True, help="Let everybody use the image (publishers only).")
 @click.option("--group", default="", metavar="NAME", help="Let the members of this group of yours use the image too.")
@@ -42,7 +43,14 @@ cli.add_command(logout)
 @click.option("--workdir", default="", metavar="DIR", help="Its working directory.")
 @click.option("--entrypoint", default="", metavar="WORDS", help="Its entry point, quoted as for a shell.")
 @click.option("--cmd", default="", metavar="WORDS", help="The arguments of its entry point, or its command.")
-@click.option("--format", "image_format", default="", metavar="NAME", help="squashfs, ext4 or directory (unpacked).")
+@click.option(
+    "--format",
+    "image_format",
+    default="",
+    metavar="NAME",
+    shell_complete=one_of("squashfs", "ext4", "directory"),
+    help="squashfs, ext4 or directory (unpacked).",
+)
 @click.option("--keep", is_flag=True, help="Store this squashfs or ext4 file as it is (publishers only).")
 @json_option
 @click.pass_obj
@@ -128,7 +136,7 @@ def images(config_path: str, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("reference", metavar="NAME[:TAG]")
+@click.argument("reference", metavar="NAME[:TAG]", shell_complete=image_names)
 @json_option
 @click.pass_obj
 def lookup(config_path: str, reference: str, as_json: bool) -> None:
@@ -143,7 +151,7 @@ def lookup(config_path: str, reference: str, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("reference", metavar="NAME[:TAG]")
+@click.argument("reference", metavar="NAME[:TAG]", shell_complete=image_names)
 @json_option
 @click.pass_obj
 def inspect(config_path: str, reference: str, as_json: bool) -> None:
@@ -170,7 +178,7 @@ def inspect(config_path: str, reference: str, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("reference", metavar="NAME[:TAG]")
+@click.argument("reference", metavar="NAME[:TAG]", shell_complete=image_names)
 @json_option
 @click.pass_obj
 def rm(config_path: str, reference: str, as_json: bool) -> None:

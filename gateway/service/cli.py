@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.service.chos_cli import chos
-from udi.commandline import DEFAULT_CONFIG, config_option, json_option, run, version_option
+from udi.commandline import DEFAULT_CONFIG, config_option, json_option, one_of, run, version_option
 from udi.oserrors import reason
 from udiroot.errors import UpstreamFailed, UsageError, printable
 
@@ -149,7 +149,14 @@ def metrics(config_path: str, write: bool) -> None:
 @cli.command()
 @click.argument("source")
 @click.argument("output", type=click.Path(dir_okay=False))
-@click.option("--format", "image_format", default=None, metavar="NAME", help="squashfs or ext4 (requires root).")
+@click.option(
+    "--format",
+    "image_format",
+    default=None,
+    metavar="NAME",
+    shell_complete=one_of("squashfs", "ext4"),
+    help="squashfs or ext4 (requires root).",
+)
 @click.option("--compression", default=None, metavar="NAME[:LEVEL]", help="Compression of squashfs: gzip:1, zstd:3, …")
 @json_option
 @click.pass_obj

@@ -78,6 +78,7 @@ zip = "{directory}/udi.zip"
 python = ["/usr/bin/python3"]
 [install]
 bin = "{directory}/opt/bin"
+share = "{directory}/opt/share"
 zip = "{directory}/udi.zip"
 [jobs]
 syslog = false

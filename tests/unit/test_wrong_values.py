@@ -182,6 +182,7 @@ WRONG: dict[str, list[object]] = {
     "jobs.max_percent_out": [-1, 101],
     "metrics.directory": [*OPTIONAL, "/no/such", A_FILE, "@open"],
     "install.bin": PLACES,
+    "install.share": PLACES,
     "install.zip": FILES,
     "install.python": PROGRAMS,
     "install.ssh": PLACES,
