@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
 
@@ -56,6 +57,17 @@ class Page:
         return f"man{self.number}/{self.name}.{self.number}"
 
 
-def paragraphs(text: str) -> tuple[Paragraph, ...]:
+_AS_IT_IS = "\b"
+"""What click takes, alone on the first line of a paragraph, as a sign to keep its lines."""
+
+
+def paragraphs(text: str) -> tuple[Paragraph | Literal, ...]:
     """The paragraphs of a text in which blank lines divide them."""
-    return tuple(Paragraph(" ".join(part.split())) for part in text.split("\n\n") if part.strip())
+    return tuple(_paragraph(part) for part in text.split("\n\n") if part.strip())
+
+
+def _paragraph(part: str) -> Paragraph | Literal:
+    first, _, rest = part.partition("\n")
+    if first.strip(" ") == _AS_IT_IS:
+        return Literal(textwrap.dedent(rest))
+    return Paragraph(" ".join(part.split()))

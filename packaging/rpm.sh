@@ -72,7 +72,7 @@ find . ! -type d | LC_ALL=C sort | while read -r file; do
     */udi-gateway* | */systemd/* | */xinetd.d/*) package=gateway ;;
     */udi-slurm-* | */udi.so) package=slurm ;;
     */logrotate.d/* | /opt/udi/bin/* | /opt/udi/lib/*) package=main ;;
-    /usr/share/man/* | */bash-completion/* | */zsh/* | */fish/*) package=main ;;
+    */share/man/* | */bash-completion/* | */zsh/* | */fish/*) package=main ;;
     *)
         echo "rpm.sh: $path is of no package" >&2
         exit 1

@@ -143,7 +143,7 @@ def test_check_config(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> Non
 def test_render(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
     assert admin(cray, "render", "--output", str(cray.directory / "out")) == 0
     paths = capsys.readouterr().out.splitlines()
-    assert all(os.path.isfile(path) for path in paths) and len(paths) == 18
+    assert all(os.path.isfile(path) for path in paths) and len(paths) == 42
 
 
 @pytest.mark.parametrize("words", [("render", "--output", ""), ("install", "--root", "")])
