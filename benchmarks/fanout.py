@@ -66,7 +66,7 @@ def describe(cray: StandIns, count: int, slots: int) -> None:
     cray.tell("detail", "Reservation detail\nBatch System ID = 123.sdb\n" + "".join(lines))
     times = _MILLISECONDS.split()
     reports = (
-        f"UDI-REPORT NONCE {nid} ok {times[nid % len(times)]} 0 - - done\n"
+        f"UDI-REPORT NONCE {nid} ok {times[nid % len(times)]} 0 - - clean\n"
         f"Reply (complete) from nid{nid:05d} exit code: 0\n"
         for nid in nids
     )

@@ -152,7 +152,7 @@ def test_whatever_the_nodes_report(cray: StandIns, setup: Say, teardown: Say) ->
     assert any("image debian:12 ready on 300 nodes" in line for line in lines) == (setup is well)
 
 
-@pytest.mark.parametrize("count", [10_000, 50_000])
+@pytest.mark.parametrize("count", [10_000, pytest.param(50_000, marks=pytest.mark.long)])
 def test_any_number_of_nodes_of_which_no_two_report_the_same(cray: StandIns, count: int) -> None:
     """Both steps of a job, without the records of dirty nodes, each of which is a file."""
     site = site_of(cray)
