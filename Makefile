@@ -101,6 +101,7 @@ bench: root setup $(CACHE)/pynamic-packages ## print the figures that the README
 	$(BIN)/python -m benchmarks.convert
 	$(BIN)/python -m benchmarks.entries
 	$(BIN)/python -m benchmarks.submit
+	$(BIN)/python -m benchmarks.fanout
 	$(BIN)/python -m benchmarks.slurm
 
 pynamic: root setup $(CACHE)/pynamic-packages ## measure how fast very many libraries start, by where they are (root); SIZE=paper
