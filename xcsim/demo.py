@@ -9,6 +9,7 @@ demo with one line and exit code 1.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import statistics
@@ -21,9 +22,8 @@ import click
 from rich.console import Console
 
 from udi.commandline import run
-from udi.nodes import numbered
+from udi.nodes import numbered, parse_numbered
 from udiroot.errors import NotPermitted, UdiError
-from udiroot.report import MARK, NodeReport
 from xcsim import registry
 from xcsim.debian import NAME, cache_option, demo_archive
 from xcsim.entering import Entry
@@ -34,6 +34,8 @@ from xcsim.processes import wait_until
 
 _PRIVATE = "alice/hello:1.0"
 _LOG = "/var/log/udi/hooks.log"
+_SET_UP = re.compile(r" ready on ([0-9]+) nodes?; (?:.* median )?([0-9]+) ms$")
+_TORN_DOWN = re.compile(r" INFO teardown: (\S+): (?:.* median )?([0-9]+) ms$")
 _SCRIPT = """\
 #!/bin/bash
 #PBS -N demo
@@ -74,20 +76,22 @@ class DemoFailed(UdiError):
 
 @dataclass
 class Totals:
-    """What is counted for the last line. Times of nodes in milliseconds."""
+    """What is counted for the last line; of each step on nodes its median, in milliseconds, as the log has it."""
 
     began: float = field(default_factory=time.monotonic)
     jobs: int = 0
     ranks: int = 0
     clean_nodes: int = 0
+    set_up: int = 0
+    torn_down: int = 0
     setup_ms: list[int] = field(default_factory=list)
     teardown_ms: list[int] = field(default_factory=list)
 
     def line(self) -> str:
         seconds = time.monotonic() - self.began
         return (
-            f"demo: {self.jobs} jobs, {self.ranks} ranks inside the image; {len(self.setup_ms)} nodes set up (median "
-            f"{statistics.median(self.setup_ms):.0f} ms) and {len(self.teardown_ms)} torn down (median "
+            f"demo: {self.jobs} jobs, {self.ranks} ranks inside the image; {self.set_up} nodes set up (median "
+            f"{statistics.median(self.setup_ms):.0f} ms) and {self.torn_down} torn down (median "
             f"{statistics.median(self.teardown_ms):.0f} ms); {self.clean_nodes} pictures of nodes before and after are "
             f"equal; 1 node was set admindown with its reason and brought back; {seconds:.0f} s, 0 failures"
         )
@@ -285,26 +289,19 @@ class Demo:
         return done.stdout + done.stderr
 
     def _show_log(self) -> None:
-        """Show what the hooks have logged since the last time; the nodes' own reports are counted, and not shown."""
+        """Show what the hooks have logged since the last time, and count the nodes of each step."""
         text = self.machine.path(_LOG).read_text()[self._shown :]
         self._shown += len(text)
         for line in text.splitlines():
-            head, debug, message = line.partition(" DEBUG ")
-            if not debug:
-                _show(line)
-            elif message.startswith(f"{MARK} "):
-                self._count_report(head, message)
-
-    def _count_report(self, head: str, message: str) -> None:
-        """`head` is `DATE TIME PROGRAM[PID] job ID`; the program tells a set-up from a teardown."""
-        report = NodeReport.parse(message, nonce=message.split()[1])
-        if report is None:
-            raise DemoFailed(f"not the report of a node: {message}")
-        program = head.split()[2].partition("[")[0]
-        if program.endswith("prologue"):
-            self.totals.setup_ms.append(report.milliseconds)
-        elif program.endswith("epilogue"):
-            self.totals.teardown_ms.append(report.milliseconds)
+            if " DEBUG " in line:
+                continue
+            _show(line)
+            if found := _SET_UP.search(line):
+                self.totals.set_up += int(found[1])
+                self.totals.setup_ms.append(int(found[2]))
+            elif found := _TORN_DOWN.search(line):
+                self.totals.torn_down += len(parse_numbered(found[1]))
+                self.totals.teardown_ms.append(int(found[2]))
 
 
 def _step(text: str) -> None:
