@@ -44,6 +44,9 @@ _FILES = {
         "/etc/systemd/system/udi-gateway.service": "-rw-r--r--",
         "/etc/xinetd.d/udi-gateway": "-rw-r--r--",
         "/opt/udi/bin/udi-gateway": "-rwxr-xr-x",
+        "/opt/udi/share/bash-completion/completions/udi-gateway.bash": "-rw-r--r--",
+        "/opt/udi/share/fish/vendor_completions.d/udi-gateway.fish": "-rw-r--r--",
+        "/opt/udi/share/man/man8/udi-gateway.8": "-rw-r--r--",
     },
     "shifter-xc-slurm": {"/opt/udi/lib/slurm/udi.so": "-rwxr-xr-x"},
 }

@@ -106,7 +106,8 @@ def walker(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Walker]:
         fresh.put_standins(host)
         fresh.run(host, f"{_XCSIM} up --nodes 2 --no-site")
         # The page makes the account itself.
-        fresh.run(host, f"{_XCSIM} run --user root sh -ec 'userdel udi; rm -rf /var/lib/udi-gateway/* /scratch/udi/*'")
+        undone = "userdel udi; umount /var/lib/udi-gateway; rmdir /var/lib/udi-gateway; rm -rf /scratch/udi/*"
+        fresh.run(host, f"{_XCSIM} run --user root sh -ec '{undone}'")
         login = host.path(f"/proc/{_login(host)}/root")
         for file in bundle():
             login.joinpath("root", file.name).write_bytes(file.read_bytes())
