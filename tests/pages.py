@@ -8,6 +8,7 @@ job's number is the page's own; which one it has on this machine is learnt when 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -96,6 +97,7 @@ class Terminal:
         if not re.search(r"\.[oe]?\d+(\.out)?$|\.out$", name) and not path.exists():
             path.write_text("".join(f"{line}\n" for line in lines))
             path.chmod(0o755)
+            os.chown(path, self.owner, self.owner)
 
     def _ours(self, text: str) -> str:
         """The page's job numbers, of three digits, as this machine has them: told by where they stand."""

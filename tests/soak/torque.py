@@ -18,6 +18,7 @@ from tests.soak import stores
 from tests.soak.actors import Actor, play
 from tests.soak.jobs import Expected, Submitted
 from tests.soak.memory import Memory, named
+from tests.system import images
 from tests.system.cray import SITE, Cray, merged
 from tests.system.scripts import LOOK
 from xcsim import site
@@ -131,7 +132,7 @@ class TorqueSoak:
     def _move(self, _: random.Random) -> None:
         """A tag gets another image while jobs of the old one wait and run."""
         self._moves += 1
-        self._pull("alice", "moving:1", f"moving:1-{self._cray.marker(str(self._moves))}")
+        self._pull("alice", "moving:1", f"{self._cray.marker('moving:1')}-{self._moves}")
 
     def _pull_and_remove(self, dice: random.Random) -> None:
         name = f"short:{dice.randint(1, 3)}"
@@ -142,12 +143,9 @@ class TorqueSoak:
         self._quietly("udi", "/opt/udi/bin/udi-gateway", "expire")
 
     def _pull(self, user: str, name: str, marker: str) -> None:
-        from tests.system import images
-
         home = self._cray.machine.path(f"/home/{user}")
         archive = home / f"soak-{name.replace(':', '-')}.tar"
-        text = marker if name != "moving:1" else self._cray.marker("moving:1") + f"-{self._moves}"
-        images.save(archive, images.tiny(text), name, (_UIDS[user], _UIDS[user]))
+        images.save(archive, images.tiny(marker), name, (_UIDS[user], _UIDS[user]))
         self._quietly(user, "/opt/udi/bin/udi", "pull", f"docker-archive:/home/{user}/{archive.name}")
 
     def _quietly(self, user: str, *words: str) -> subprocess.CompletedProcess[str]:
