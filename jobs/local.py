@@ -23,14 +23,14 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs import metrics
 from udi import durable
 from udi.command import Deadline, Finished, run
 from udi.config import SiteConfig
-from udi.filelock import try_lock
+from udi.filelock import locked, try_lock
 from udi.nodecommand import enter_here, setup_here, teardown_here, with_nonce
 from udi.nodes import Node, NodeSlots
 from udi.oserrors import reason
@@ -49,7 +49,6 @@ _ENDS_ITSELF = 15
 """Seconds beyond its own deadline in which the node's software has undone what failed, and ended."""
 _LEAST_TO_UNDO = 20
 """Seconds that undoing has, however little is left."""
-_LOCK_PAUSE = 0.05
 _USERS_ERRORS = {kind.exit_code: kind for kind in UdiError.__subclasses__() if kind.owner == "user"}
 
 
@@ -94,23 +93,10 @@ class LocalJob:
         self._down = f"{site.node.run}/{job}.down"
         self._lock = f"{self._locks}/{job}.lock"
 
-    @contextlib.contextmanager
-    def locked(self, deadline: Deadline) -> Iterator[None]:
-        """Alone with the job: an Epilog that comes while its Prolog still works waits for that.
-
-        The lock goes with the process that held it, however that ended. Raises TimedOut.
-        """
-        descriptor = self._open_lock()
-        try:
-            while not (try_lock(descriptor) and self._is_still(descriptor)):
-                if deadline.passed:
-                    raise TimedOut(f"job {self.job} is still locked on this node by another hook")
-                time.sleep(_LOCK_PAUSE)
-                os.close(descriptor)
-                descriptor = self._open_lock()
-            yield
-        finally:
-            os.close(descriptor)
+    def locked(self, deadline: Deadline) -> contextlib.AbstractContextManager[None]:
+        """Alone with the job: an Epilog that comes while its Prolog still works waits for that. Raises TimedOut."""
+        refusal = TimedOut(f"job {self.job} is still locked on this node by another hook")
+        return locked(self._lock, self._open_lock, deadline, refusal)
 
     def is_busy(self) -> bool:
         """Whether a hook of the job works at this moment."""
@@ -282,12 +268,6 @@ class LocalJob:
             return os.open(self._lock, flags, 0o600)
         except OSError as error:
             raise UpstreamFailed(f"{self._lock} cannot be opened: {reason(error)}") from error
-
-    def _is_still(self, descriptor: int) -> bool:
-        """Whether the file that was locked is still the one at its path: the last holder may have removed it."""
-        with contextlib.suppress(FileNotFoundError):
-            return os.path.samestat(os.fstat(descriptor), os.stat(self._lock))
-        return False
 
 
 def jobs_here(site: SiteConfig) -> set[str]:

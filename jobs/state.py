@@ -10,15 +10,13 @@ import contextlib
 import json
 import os
 import shutil
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.durable import make_directory, sync_directory, write_text
-from udi.filelock import try_lock
+from udi.filelock import locked
 from udi.nodes import Node
 from udi.oserrors import reason
 from udi.records import read_record, remove_record
@@ -31,7 +29,6 @@ SETTING_UP = "setting up"
 READY = "ready"
 TAKING_DOWN = "taking down"
 _PHASES = (PLANNED, SETTING_UP, READY, TAKING_DOWN)
-_LOCK_PAUSE = 0.05
 
 
 @dataclass(frozen=True)
@@ -100,29 +97,9 @@ class JobDirectory:
         except OSError as error:
             raise UpstreamFailed(f"{self.path} cannot be removed: {reason(error)}", "repair its file system") from error
 
-    @contextlib.contextmanager
-    def locked(self, deadline: Deadline) -> Iterator[None]:
-        """Alone with the job: an epilogue that comes while its prologue still undoes waits for it.
-
-        The lock goes with the process that held it, however that ended. Raises TimedOut.
-        """
-        descriptor = self._open()
-        try:
-            while not (try_lock(descriptor) and self._is_still(descriptor)):
-                if deadline.passed:
-                    raise TimedOut(f"job {os.path.basename(self.path)} is still locked by another hook")
-                time.sleep(_LOCK_PAUSE)
-                os.close(descriptor)
-                descriptor = self._open()
-            yield
-        finally:
-            os.close(descriptor)
-
-    def _is_still(self, descriptor: int) -> bool:
-        """Whether the directory that was locked is still the one at this path: the last holder may have removed it."""
-        with contextlib.suppress(FileNotFoundError):
-            return os.path.samestat(os.fstat(descriptor), os.stat(self.path))
-        return False
+    def locked(self, deadline: Deadline) -> contextlib.AbstractContextManager[None]:
+        """Alone with the job: an epilogue that comes while its prologue still undoes waits for it. Raises TimedOut."""
+        return locked(self.path, self._open, deadline, TimedOut(f"job {self.job} is still locked by another hook"))
 
     def _open(self) -> int:
         try:

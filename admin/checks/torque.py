@@ -9,7 +9,7 @@ from functools import partial
 
 from admin.checks.check import Check, Finding, fine, of_error, raised, warning, wrong
 from admin.checks.programs import Asked, versions
-from admin.installing import planned
+from admin.install.installing import planned
 from jobs.deadlines import require_fitting
 from torque_hooks.chain import HOOKS, directory_of, examine, strangers
 from torque_hooks.settings import DEFAULT_PROLOGALARM, TorqueConfig

@@ -16,10 +16,10 @@ from click.testing import CliRunner
 from admin import cli, nodehealth_cli
 from admin.checks.check import Level
 from admin.config_check import errors_of
-from admin.installing import install_programs, planned, render_below
-from admin.machines import machine_of
-from admin.managers import manager_of
-from admin.sitefiles import site_files
+from admin.install.installing import install_programs, planned, render_below
+from admin.seams.machines import machine_of
+from admin.seams.managers import manager_of
+from admin.sitefiles.all_files import site_files
 from jobs.notes import Note, Notes
 from tests.unit.cray_standins import StandIns
 from udi import config

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from admin.example import example
-from admin.machines import all_tables, machine_of
+from admin.seams.machines import machine_of
+from admin.seams.tables import all_tables
+from admin.sitefiles.example import example
 from alps.settings import AlpsConfig
 from torque_hooks.settings import TorqueConfig
 from udi.config import SiteConfig, Table, errors_in, load, parse, shared_keys

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from admin.installing import Installed, install, render_below
-from admin.machines import machine_of
-from admin.sitefiles import site_files
+from admin.install.installing import Installed, install, render_below
+from admin.seams.machines import machine_of
+from admin.sitefiles.all_files import site_files
 from tests.unit.cray_standins import StandIns
 from udi.config import SiteConfig
 from udi.sitefiles import SiteFile, is_ours, marked

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from admin.installing import built
+from admin.install.built import built
 from udi.accounts import Account
 from udi.config import parse
 from udi.facts import Facts

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping
 import click
 
 import admin.checks.slurm
-from admin.asked import Asked
 from admin.checks.check import Check
 from admin.checks.slurm import SlurmSetup
-from admin.installing import built
-from admin.nodes import check_node, mark_nodes, probe_nodes, probe_this_node, recover_nodes
-from admin.slurm_job import asked
-from admin.status import Jobs, jobs_of_host
+from admin.install.built import built
+from admin.seams.asked import Asked
+from admin.seams.jobs import Jobs, jobs_of_host
+from admin.seams.nodes import check_node, mark_nodes, probe_nodes, probe_this_node, recover_nodes
+from admin.seams.slurm_job import asked
 from jobs.local import LocalJob, jobs_here
 from jobs.notes import Notes
 from jobs.state import JobState

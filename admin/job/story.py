@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from admin.asked import Asked
-from admin.jobevents import Outcome, condensed, outcome
-from admin.joblog import Event, JobLog, read_log
+from admin.job.events import Outcome, condensed, outcome
+from admin.job.log import Event, JobLog, read_log
+from admin.seams.asked import Asked
 from jobs.state import JobDirectory, JobState, jobs_with_state
 from jobs.tries import FailedStarts
 from nodehealth.records import DirtyNode, dirty_nodes

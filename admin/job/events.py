@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from admin.joblog import Event
+from admin.job.log import Event
 from torque_hooks.exit_codes import ABORT
 from udi.nodes import folded, named
 from udiroot.errors import UdiError, counted

@@ -1,15 +1,12 @@
-"""What `udi-admin status` shows: jobs with state here, held jobs, nodes out of service, and the gateway's queue."""
+"""The jobs and nodes of a workload manager's hooks: jobs with state here, held jobs, and nodes out of service."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.client import client
 from jobs.state import JobState, jobs_with_state
 from jobs.tries import Hold
 from nodehealth.records import DirtyNode, dirty_nodes
@@ -18,8 +15,6 @@ from udi.config import SiteConfig
 from udi.nodes import Node, folded
 from udi.platform import Machine
 from udiroot.errors import UdiError
-
-_GATEWAY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -68,37 +63,6 @@ class Jobs:
         return sorted(groups, key=lambda group: (group.state, group.since))
 
 
-@dataclass(frozen=True)
-class Status(Jobs):
-    """All of it. `gateway` is the gateway's answer to `status`, or `trouble`, why there is none. `at` is when all this
-    was so (epoch seconds)."""
-
-    gateway: dict[str, Any] = field(default_factory=lambda: {"trouble": "the image gateway was not queried"})
-    at: int = 0
-
-    def document(self) -> dict[str, Any]:
-        """The keys that `udi-admin status --help` lists."""
-        return {
-            "at": self.at,
-            "jobs": [job.as_json() for job in self.jobs],
-            "held": [dataclasses.asdict(hold) for hold in self.held],
-            "nodes": [dirty.as_json() | {"state": self.states[dirty.node]} for dirty in self.nodes],
-            "groups": [group.as_json() for group in self.groups()],
-            "troubles": list(self.errors),
-            "gateway": self.gateway | {"reachable": "trouble" not in self.gateway},
-        }
-
-    def as_json(self, *, indent: int | None = 1) -> str:
-        """One JSON object."""
-        return json.dumps(self.document(), indent=indent, sort_keys=True)
-
-
-def read_status(site: SiteConfig, jobs: Jobs) -> Status:
-    """All of it, as it is now."""
-    gateway = _gateway(site)
-    return Status(jobs.jobs, jobs.held, jobs.nodes, jobs.states, jobs.errors, gateway, int(time.time()))
-
-
 def jobs_of_host(site: SiteConfig, machine: Machine, held: tuple[Hold, ...]) -> Jobs:
     """The jobs with state on this job host, and the nodes of its machine that are dirty, next to jobs that are held.
 
@@ -108,14 +72,6 @@ def jobs_of_host(site: SiteConfig, machine: Machine, held: tuple[Hold, ...]) -> 
     jobs, damaged = _jobs(site)
     states, unknown = _states(machine, [dirty.node for dirty in nodes])
     return Jobs(jobs, held, nodes, states, (*damaged, *unknown))
-
-
-def _gateway(site: SiteConfig) -> dict[str, Any]:
-    """The gateway's queue, store and last errors; `trouble` where it does not answer."""
-    try:
-        return dataclasses.asdict(client.status(site, _GATEWAY_SECONDS))
-    except UdiError as error:
-        return {"trouble": error.message}
 
 
 def _jobs(site: SiteConfig) -> tuple[tuple[JobState, ...], tuple[str, ...]]:

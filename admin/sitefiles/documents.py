@@ -13,8 +13,8 @@ from importlib.metadata import version
 
 import click
 
-from admin.hook_pages import hook_pages
-from admin.machines import all_tables
+from admin.seams.tables import all_tables
+from admin.sitefiles.hook_pages import hook_pages
 from manual.commands import described, exit_status, synopsis
 from manual.completion import SHELLS, completion_of_options, completion_script
 from manual.help_text import HelpText

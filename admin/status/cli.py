@@ -9,12 +9,12 @@ import click
 from rich.console import Console, Group
 from rich.live import Live
 
-from admin.machines import machine_of
-from admin.managers import manager_of
-from admin.program import site_of
-from admin.screen import show, terminal
-from admin.status import Status, read_status
-from admin.status_lines import lines, tables
+from admin.console.program import site_of
+from admin.console.screen import show, terminal
+from admin.seams.machines import machine_of
+from admin.seams.managers import manager_of
+from admin.status.lines import lines, tables
+from admin.status.status import Status, read_status
 from udi.commandline import json_option
 
 

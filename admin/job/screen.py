@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from rich.console import RenderableType
 
-from admin.jobstory import JobStory
-from admin.jobwhy import Why
-from admin.screen import age, at, columns, rows, styled, title
+from admin.console.screen import age, at, columns, rows, styled, title
+from admin.job.story import JobStory
+from admin.job.why import Why
 from udi.nodes import folded
 from udiroot.errors import counted, printable
 

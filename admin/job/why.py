@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from admin.jobevents import Failure
-from admin.jobstory import JobStory
-from admin.screen import age
+from admin.console.screen import age
+from admin.job.events import Failure
+from admin.job.story import JobStory
 from jobs.state import READY
 from udi.nodes import folded
 from udiroot.errors import counted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from admin.machines import all_tables
+from admin.seams.tables import all_tables
 from manual.tables import ShownKey, ShownTable, shown_tables
 from udi.config import SiteConfig, shared_keys
 

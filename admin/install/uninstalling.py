@@ -12,9 +12,9 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from admin.installed import RECORD, Record, line_file
-from admin.installing import BLOCK, calls_ours, destination, is_our_line, lines_with_key, text_of, with_line
-from admin.software import versions
+from admin.install.installed import RECORD, Record, line_file
+from admin.install.installing import BLOCK, calls_ours, destination, is_our_line, lines_with_key, text_of, with_line
+from admin.install.software import versions
 from udi import durable
 from udi.oserrors import reason
 from udi.sitefiles import SiteFile, is_ours

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from admin.documents import document_files
-from admin.managers import manager_of
+from admin.seams.managers import manager_of
+from admin.sitefiles.documents import document_files
 from outside.site_files import session_files
 from udi.config import SiteConfig
 from udi.platform import Machine

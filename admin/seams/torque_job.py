@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 
-from admin.asked import Asked, Fate
+from admin.seams.asked import Asked, Fate
 from jobs.tries import failed_starts
 from torque_hooks.jobid import job_id
 from torque_hooks.jobscript import script_of, script_text

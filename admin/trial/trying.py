@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from admin.trial_places import Ended, Place
+from admin.trial.places import Ended, Place
 from jobs.process import Interrupted, ignore_signals
 from udi.accounts import Account
 from udi.request import JobRequest

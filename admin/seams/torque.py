@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 import admin.checks.torque
 import torque_hooks.site_files
-from admin.asked import Asked
 from admin.checks.check import Check
-from admin.nodes import check_node, mark_nodes, probe_nodes, recover_nodes
-from admin.status import Jobs, jobs_of_host
-from admin.torque_job import asked
+from admin.seams.asked import Asked
+from admin.seams.jobs import Jobs, jobs_of_host
+from admin.seams.nodes import check_node, mark_nodes, probe_nodes, recover_nodes
+from admin.seams.torque_job import asked
 from jobs.takedown import take_down
 from jobs.tries import forget_hold, holds
 from torque_hooks.chain import strangers

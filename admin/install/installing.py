@@ -16,15 +16,13 @@ from dataclasses import dataclass
 from udi import durable
 from udi.oserrors import reason
 from udi.sitefiles import MARK, SiteFile, is_ours, marked
-from udiroot.errors import ConfigError, NotPermitted, UpstreamFailed, printable
+from udiroot.errors import NotPermitted, UpstreamFailed, printable
 
 _BEGIN = f"# >>> {MARK} >>>"
 _END = f"# <<< {MARK} <<<"
 _MOVE = "mv {path} {path}.site"
 _SHELL = re.compile(r"#![^\n]*sh\b")
 _MAX_BYTES = 16 << 20
-SSHD_PROGRAMS = ("sshd", "ssh", "sshkey")
-"""What `make sshd` builds: the server, its client, and the maker of keys."""
 BLOCK = re.compile(rf"^{re.escape(_BEGIN)}$.*?^{re.escape(_END)}$\n?", re.MULTILINE | re.DOTALL)
 
 
@@ -117,20 +115,6 @@ def _advice(file: SiteFile, theirs: str) -> str:
 def install_programs(root: str, programs: Mapping[str, bytes]) -> list[str]:
     """Put programs that were built in place below `root`, path → content; their paths. Raises UpstreamFailed."""
     return [_write_bytes(root + path, content, 0o755) for path, content in programs.items()]
-
-
-def built(path: str, key: str, target: str) -> bytes:
-    """A program that `make TARGET` built at `path`, the value of `key`. Raises ConfigError."""
-    try:
-        with open(path, "rb") as program:
-            return program.read()
-    except OSError as error:
-        raise ConfigError(f"{key}: {path}: {error.strerror}", f"make {target} builds it") from error
-
-
-def sshd_programs(directory: str, target: str) -> dict[str, bytes]:
-    """The private sshd's programs as they were built in `directory`, by their paths in `target`. Raises ConfigError."""
-    return {f"{target}/{name}": built(f"{directory}/{name}", "install.ssh_built", "sshd") for name in SSHD_PROGRAMS}
 
 
 def destination(prefix: str, file: SiteFile) -> tuple[str, int]:

@@ -1,11 +1,12 @@
 """What `udi-admin` shows to a person: columns that fit the terminal, whole lines elsewhere, colors only where asked.
 
-rich decides on colors: none without a terminal, none with NO_COLOR in the environment.
+rich decides on colors: none without a terminal, none where NO_COLOR is set (https://no-color.org).
 """
 
 from __future__ import annotations
 
 import datetime
+import textwrap
 import time
 from collections.abc import Iterable, Sequence
 
@@ -16,6 +17,8 @@ from rich.text import Text
 
 _WIDE = 4096
 """Columns where nothing is a terminal: there, no line is divided or cut."""
+_LEAST_TEXT = 24
+"""Columns of text below which a terminal is too narrow to be fitted."""
 _STYLES = {"good": "green", "bad": "bold red", "warning": "yellow", "head": "bold", "": ""}
 
 
@@ -29,7 +32,7 @@ def show(console: Console, *parts: RenderableType) -> None:
     """Print the parts, without the blanks that fill a last column."""
     with console.capture() as captured:
         for part in parts:
-            console.print(part)
+            console.print(part, soft_wrap=isinstance(part, Text) and bool(part.no_wrap))
     for line in captured.get().splitlines():
         click.echo(line.rstrip(), color=True)  # the console has decided on colors
 
@@ -57,6 +60,33 @@ def rows(pairs: Iterable[tuple[str, str]]) -> Table:
         if value:
             table.add_row(name, value)
     return table
+
+
+def hanging(console: Console, start: str, text: str, *, indent: int, kind: str = "") -> Text:
+    """`start`, then the text, whose further lines begin at column `indent`. `kind` is that of the first word.
+
+    In a terminal the text is divided between words; a word that is longer than a line, such as a path, stays whole, so
+    that it can be copied.
+    """
+    line = start + text
+    if console.is_terminal and console.width >= indent + _LEAST_TEXT:
+        # rich would fold or cut a word that is longer than a line
+        line = textwrap.fill(
+            text,
+            console.width - 1,
+            initial_indent=start,
+            subsequent_indent=" " * indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    made = whole(line or start.rstrip())
+    made.stylize(_STYLES[kind], 0, len(start.split(" ")[0]))
+    return made
+
+
+def whole(text: str) -> Text:
+    """Text that is neither divided nor cut, however wide the terminal is."""
+    return Text(text, no_wrap=True)
 
 
 def title(text: str, kind: str = "head") -> Text:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from admin.asked import Asked
 from admin.checks.check import Check
-from admin.status import Jobs
+from admin.seams.asked import Asked
+from admin.seams.jobs import Jobs
 from udi.config import SiteConfig
 from udi.fanout import FanOutResult
 from udi.platform import Machine
@@ -75,13 +75,13 @@ class Manager(Protocol):
 
 
 def _torque(site: SiteConfig) -> Manager:
-    from admin.torque import Torque
+    from admin.seams.torque import Torque
 
     return Torque(site)
 
 
 def _slurm(site: SiteConfig) -> Manager:
-    from admin.slurm import Slurm
+    from admin.seams.slurm import Slurm
 
     return Slurm(site)
 

@@ -6,14 +6,14 @@ import json
 
 import click
 
-from admin.asked import Asked
-from admin.jobscreen import screen
-from admin.jobstory import as_document, read_story
-from admin.jobwhy import why
-from admin.machines import machine_of
-from admin.managers import manager_of
-from admin.program import site_of
-from admin.screen import show, terminal
+from admin.console.program import site_of
+from admin.console.screen import show, terminal
+from admin.job.screen import screen
+from admin.job.story import as_document, read_story
+from admin.job.why import why
+from admin.seams.asked import Asked
+from admin.seams.machines import machine_of
+from admin.seams.managers import manager_of
 from udi.commandline import json_option
 from udiroot.trials import is_trial
 

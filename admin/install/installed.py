@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from admin.installing import Placed, lines_with_key
+from admin.install.installing import Placed, lines_with_key
 from udi import durable
 from udi.oserrors import reason
 from udi.records import read_record

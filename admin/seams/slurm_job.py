@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from admin.asked import Asked, Fate
+from admin.seams.asked import Asked, Fate
 from jobs.notes import Notes
 from jobs.state import JobState
 from jobs.tries import FailedStarts

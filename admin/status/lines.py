@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from rich.console import RenderableType
 
-from admin.screen import age, at, columns, styled, title
-from admin.status import Status
+from admin.console.screen import age, at, columns, styled, title
+from admin.status.status import Status
 from udi.nodes import folded
 from udi.platform import IN_SERVICE
 from udiroot.errors import counted, printable

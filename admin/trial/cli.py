@@ -10,12 +10,12 @@ import sys
 import click
 from rich.console import Console
 
-from admin.machines import machine_of
-from admin.managers import manager_of
-from admin.program import PROGRAM, site_of
-from admin.screen import show, styled, terminal
-from admin.trial_places import Here, OnMachine, Place, new_trial
-from admin.trying import Step, Trial, Trying
+from admin.console.program import PROGRAM, site_of
+from admin.console.screen import show, styled, terminal
+from admin.seams.machines import machine_of
+from admin.seams.managers import manager_of
+from admin.trial.places import Here, OnMachine, Place, new_trial
+from admin.trial.trying import Step, Trial, Trying
 from jobs.process import catch_signals
 from udi.accounts import account_of
 from udi.commandline import json_option
