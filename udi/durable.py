@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import Sequence
 
+from udi.oserrors import reason
 from udiroot.errors import UpstreamFailed
 
 TEMPORARY = ".new-"
@@ -90,7 +91,7 @@ def write_text(path: str, text: str) -> None:
         make_directory(os.path.dirname(path))
         write(path, text)
     except OSError as error:
-        raise UpstreamFailed(f"{path} cannot be written: {error.strerror}") from error
+        raise UpstreamFailed(f"{path} cannot be written: {reason(error)}") from error
 
 
 def read_text(path: str) -> str:
