@@ -121,11 +121,13 @@ def make_public_directory(path: str) -> None:
     os.chmod(path, 0o755)  # noqa: S103 - a directory that everybody may enter
 
 
-def remove(path: str) -> None:
-    """Remove the file, if it exists."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-        sync_directory(os.path.dirname(path))
+def remove(path: str, *, alone: bool = False) -> None:
+    """Remove the file, if it exists, and where one who is `alone` writes it also what a killed one left of it. Raises
+    OSError."""
+    for each in (unfinished(path), path) if alone else (path,):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(each)
+            sync_directory(os.path.dirname(each))
 
 
 def sync_directory(path: str) -> None:
