@@ -17,6 +17,7 @@ from udi.command import Deadline, run
 from udiroot.errors import NotFound, UdiError, UpstreamFailed, printable
 
 _PAUSE = 0.5
+"""Seconds between two look-ups."""
 _BASIL_ATTEMPTS = 10
 """How often a transient failure is asked again: as often as Torque does (B50)."""
 

@@ -23,6 +23,7 @@ from udi.oserrors import reason
 from udiroot.errors import TimedOut, UpstreamFailed, UsageError, printable
 
 _MAX_REASON = 400
+"""Characters of a reason that are kept."""
 
 
 @dataclass(frozen=True)

@@ -27,18 +27,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs import metrics
+from jobs.here import jobs_of_loops
+from jobs.nodeerrors import error_of
 from udi import durable
 from udi.command import Deadline, Finished, run
 from udi.config import SiteConfig
 from udi.filelock import locked, try_lock
 from udi.nodecommand import enter_here, setup_here, teardown_here, with_nonce
-from udi.nodes import Node, NodeSlots
+from udi.nodes import NodeSlots
 from udi.oserrors import reason
 from udi.records import read_record
 from udi.request import JobRequest, job_id
-from udiroot import loop, mountinfo, says
+from udiroot import mountinfo, says
 from udiroot.commands import read_identity
-from udiroot.errors import SetupFailed, TeardownIncomplete, TimedOut, UdiError, UpstreamFailed, UsageError
+from udiroot.errors import SetupFailed, TeardownIncomplete, TimedOut, UdiError, UpstreamFailed
 from udiroot.ledger import survey
 from udiroot.plan import NodePlan
 from udiroot.record import RunDirectory
@@ -49,7 +51,6 @@ _ENDS_ITSELF = 15
 """Seconds beyond its own deadline in which the node's software has undone what failed, and ended."""
 _LEAST_TO_UNDO = 20
 """Seconds that undoing has, however little is left."""
-_USERS_ERRORS = {kind.exit_code: kind for kind in UdiError.__subclasses__() if kind.owner == "user"}
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,6 @@ class _Down:
     """What `JOB.down` holds, as JSON."""
 
     command: tuple[str, ...]
-
-
-class _Names:
-    """Nodes by the names that the workload manager has for them; no private sshd, so no addresses."""
-
-    def identity(self, node: Node) -> str:
-        return node.name
-
-    def address(self, node: Node) -> str:
-        raise AssertionError(f"no address of {node} is needed")
 
 
 class LocalJob:
@@ -116,11 +107,11 @@ class LocalJob:
         Raises the UdiError of what failed; TeardownIncomplete where undoing it failed too.
         """
         from jobs.image import choose_image  # the store and templates are slow to import, and a teardown needs neither
-        from udi.planning import make_plan
+        from udi.planning import NamedNodes, make_plan
 
         began = time.monotonic()
         choice = choose_image(self._site, request, marks_use=nodes[0].node.name == here)
-        plan = make_plan(self._site, request, choice.facts, _Names(), nodes, binds=choice.binds)
+        plan = make_plan(self._site, request, choice.facts, NamedNodes(), nodes, binds=choice.binds)
         try:
             self._set_up(plan)
             label = self._label()
@@ -153,8 +144,7 @@ class LocalJob:
         Raises TeardownIncomplete with what is left; other UdiErrors where the teardown could not be run.
         """
         try:
-            durable.remove(self._plan)
-            durable.remove(durable.unfinished(self._plan))
+            durable.remove(self._plan, alone=True)
         except OSError as error:
             raise UpstreamFailed(f"{self._plan} cannot be removed: {reason(error)}") from error
         if self.is_left:
@@ -197,8 +187,7 @@ class LocalJob:
 
     def _forget_down(self) -> None:
         try:
-            durable.remove(self._down)
-            durable.remove(durable.unfinished(self._down))
+            durable.remove(self._down, alone=True)
         except OSError as error:
             raise UpstreamFailed(f"{self._down} cannot be removed: {reason(error)}") from error
 
@@ -213,7 +202,7 @@ class LocalJob:
     def is_left(self) -> bool:
         """Whether this host has a root of the job, or remains of one: its mounts, loop devices or run directory."""
         mounted = any(mount.label and mount.label.job == self.job for mount in mountinfo.read())
-        return mounted or os.path.lexists(self._site.node.run) or self.job in _jobs_of_loops()
+        return mounted or os.path.lexists(self._site.node.run) or self.job in jobs_of_loops()
 
     def remains(self) -> str:
         """What this host has of the job, for a person; nothing, where it is a lock or note alone."""
@@ -243,7 +232,7 @@ class LocalJob:
         command = setup_here(self._site, self._plan, hashlib.sha256(raw).hexdigest(), nonce)
         report = self._run_here(command, nonce, Deadline(self._site.node.deadline + _ENDS_ITSELF))
         if not report.ok:
-            raise _error(report)
+            raise error_of(report)
         _log.info("setup: %d ms", report.milliseconds)
         metrics.observe_nodes(metrics.NODE_SETUP, [report])
 
@@ -270,38 +259,6 @@ class LocalJob:
             raise UpstreamFailed(f"{self._lock} cannot be opened: {reason(error)}") from error
 
 
-def jobs_here(site: SiteConfig) -> set[str]:
-    """Every job that this host has anything of, by run directories and the kernel's tables. Raises UpstreamFailed."""
-    try:
-        with os.scandir(site.node.run) as entries:
-            names = [each.name for each in entries if each.is_dir(follow_symlinks=False) or _is_of_job(each.name)]
-    except FileNotFoundError:
-        names = []
-    except OSError as error:
-        raise UpstreamFailed(f"{site.node.run} cannot be read: {reason(error)}") from error
-    found = {name.rpartition(".")[0] if _is_of_job(name) else name for name in names}
-    found |= {label.job for mount in mountinfo.read() if (label := mount.label) is not None}
-    return set(filter(_is_job, found | _jobs_of_loops()))
-
-
-def _jobs_of_loops() -> set[str]:
-    ours = loop.label(read_identity(""), "")
-    return {loop.job_of(name) for name, _ in loop.names().values() if name.startswith(ours)}
-
-
-def _is_of_job(name: str) -> bool:
-    """Whether a file is one that we keep beside a job's run directory; others have files there, such as a socket."""
-    return name.endswith((".plan", ".down", ".lock"))
-
-
-def _is_job(text: str) -> bool:
-    try:
-        job_id(text)
-    except UsageError:
-        return False
-    return True
-
-
 def _make_directory(path: str, mode: int) -> None:
     """A directory of root's that nobody else may write. Raises UpstreamFailed, SetupFailed."""
     try:
@@ -313,13 +270,6 @@ def _make_directory(path: str, mode: int) -> None:
         raise UpstreamFailed(f"{path} cannot be made: {reason(error)}") from error
     if status.st_uid != 0 or status.st_mode & 0o022 or not os.path.isdir(path) or os.path.islink(path):
         raise SetupFailed(f"{path} must be a directory of root's that nobody else may write", f"chown root {path}")
-
-
-def _error(report: NodeReport) -> UdiError:
-    """The error that a failed set-up reported."""
-    if report.code == TeardownIncomplete.exit_code:
-        return TeardownIncomplete(report.words, jobs=report.jobs, left=report.left)
-    return _USERS_ERRORS.get(report.code, SetupFailed)(report.words or "failed without a message")
 
 
 def _words(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from jobs import metrics
 from jobs.image import Choice, choose_image
+from jobs.nodeerrors import users_error
 from jobs.nodereports import SETUP, keep_reports, log_failures, times_of
 from jobs.planfile import as_node_sees, new_plan_path, write_plan
 from jobs.state import PLANNED, READY, SETTING_UP, JobDirectory, JobState
@@ -40,8 +41,6 @@ _SETUP_SHARE = 0.6
 """Of the time that is left, so that a setup which takes all of it can still be undone."""
 _UNDO_SECONDS = 30
 _REMEDY = "its nodes were left in service: see udi-admin status, and run udi-admin recover before the job is released"
-_USERS_ERRORS = {kind.exit_code: kind for kind in UdiError.__subclasses__() if kind.owner == "user"}
-"""What a node reports by its exit code when the user must act."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +198,7 @@ def _failure(result: FanOutResult) -> UdiError:
     if result.silent:
         return SetupFailed(f"setup on {in_brief(result.silent)}: {errors[result.silent[0]]}")
     reports = list(result.failed.values())
-    users = [_USERS_ERRORS.get(report.code) for report in reports]
+    users = [users_error(report) for report in reports]
     first = users[0]
     if first is not None and all(users):
         return first(f"setup on {in_brief(errors)}: {reports[0].words}")

@@ -20,8 +20,8 @@ from udi.filelock import locked
 from udi.nodes import Node
 from udi.oserrors import reason
 from udi.records import read_record, remove_record
-from udi.request import job_id
-from udiroot.errors import TimedOut, UdiError, UpstreamFailed
+from udi.request import is_job_id, job_id
+from udiroot.errors import TimedOut, UpstreamFailed
 
 PLANNED = "planned"
 """The plan's path and the nodes are known; no node was touched."""
@@ -117,8 +117,4 @@ def jobs_with_state(site: SiteConfig) -> list[JobDirectory]:
         return []
     except OSError as error:
         raise UpstreamFailed(f"{site.jobs.state} cannot be read: {reason(error)}") from error
-    directories = []
-    for name in names:
-        with contextlib.suppress(UdiError):  # a name that is not a job id is not a job
-            directories.append(JobDirectory(site, name))
-    return directories
+    return [JobDirectory(site, name) for name in names if is_job_id(name)]

@@ -33,6 +33,8 @@ from udiroot.errors import UdiError, UpstreamFailed
 _log = logging.getLogger("udi.jobs")
 _USUAL = "clean"
 """What a node's teardown says where it had to terminate nothing."""
+_AIMS = {False: "taken out of service", True: "recorded"}
+"""What is to become of dirty nodes, by whether they are spared."""
 
 
 @dataclass(frozen=True)
@@ -165,9 +167,6 @@ def _out_of_service(
             metrics.count(metrics.TAKEN_OUT, by=len(dirty))
     except UdiError as error:
         if not isinstance(error, NotRecorded) or spared:
-            _log.error("%s could not be %s: %s", in_brief(dirty), _WANTED[bool(spared)], error.message)
+            _log.error("%s could not be %s: %s", in_brief(dirty), _AIMS[bool(spared)], error.message)
         return error
     return None
-
-
-_WANTED = {False: "taken out of service", True: "recorded"}

@@ -24,8 +24,8 @@ from udi.durable import write_text
 from udi.log import plain
 from udi.oserrors import reason
 from udi.records import modified, read_record, remove_record
-from udi.request import job_id
-from udiroot.errors import SetupFailed, UdiError, UpstreamFailed, UsageError
+from udi.request import is_job_id, job_id
+from udiroot.errors import SetupFailed, UdiError, UpstreamFailed
 
 _KEPT_SECONDS = 30 * 24 * 3600
 _log = logging.getLogger("udi.jobs")
@@ -175,12 +175,8 @@ def _jobs(site: SiteConfig) -> list[str]:
         return []
     except OSError as error:
         raise UpstreamFailed(f"{tries_directory(site)} cannot be read: {reason(error)}") from error
-    jobs = []
-    for name in names:
-        with contextlib.suppress(UsageError):  # a name that is not a job id, such as a file that is being written
-            if name.endswith(".json"):
-                jobs.append(job_id(name.removesuffix(".json")))
-    return jobs
+    jobs = [name.removesuffix(".json") for name in names if name.endswith(".json")]
+    return [job for job in jobs if is_job_id(job)]  # not a file that is being written, for one
 
 
 def _load(site: SiteConfig, job: str) -> _Tries | None:

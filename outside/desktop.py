@@ -14,8 +14,8 @@ from udi.accounts import Account, account_of_uid
 from udi.carried import RunChanges, asked
 from udi.config import FilesystemConfig, SiteConfig, StoreConfig, VolumesConfig, load
 from udi.facts import Facts
-from udi.nodes import Node, NodeSlots, named
-from udi.planning import make_plan
+from udi.nodes import NodeSlots, named
+from udi.planning import NamedNodes, make_plan
 from udi.registries import RegistryHostConfig
 from udi.request import JobRequest, job_request, parse_volumes, require_sources
 from udi.runfile import carry
@@ -33,16 +33,6 @@ def _oneself() -> Account:
     account = account_of_uid(os.getuid())
     groups = (os.getgid(), *(gid for gid in os.getgroups() if gid != os.getgid()))
     return dataclasses.replace(account, gid=os.getgid(), groups=groups)
-
-
-class _Here:
-    """This host, which is the one node."""
-
-    def identity(self, node: Node) -> str:
-        return node.name
-
-    def address(self, node: Node) -> str:
-        raise AssertionError(f"no address of {node} is needed")
 
 
 def run(
@@ -89,7 +79,7 @@ def _asked(image: str, volumes: str) -> tuple[str, str, RunChanges]:
 
 def _plan(site: SiteConfig, request: JobRequest, facts: Facts, tree: str) -> NodePlan:
     """The plan of a node that is this host: udi-run is one of its files, since there is no software of nodes."""
-    plan = make_plan(site, request, facts, _Here(), (NodeSlots(named(os.uname().nodename), 1),))
+    plan = make_plan(site, request, facts, NamedNodes(), (NodeSlots(named(os.uname().nodename), 1),))
     program = PlanFile(UDI_RUN, 0o755, _udi_run(site).read_bytes().decode("utf-8", "surrogateescape"))
     plan.files, plan.programs = (*plan.files, program), ()
     plan.image_format, plan.image_path = "directory", tree or "/"

@@ -12,7 +12,8 @@ import os
 import secrets
 from collections.abc import Iterator
 
-from jobs.local import LocalJob, jobs_here
+from jobs.here import jobs_here
+from jobs.local import LocalJob
 from outside.settings import SessionsConfig
 from udi import durable
 from udi.accounts import Account

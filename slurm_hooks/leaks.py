@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from jobs.local import LocalJob, jobs_here
+from jobs.here import jobs_here
+from jobs.local import LocalJob
 from jobs.notes import Notes
 from slurm_hooks.commands import Slurm
 from slurm_hooks.jobid import job_id

@@ -35,6 +35,7 @@ from udi.accounts import account_of_uid
 from udi.carried import asked, is_file
 from udi.config import DEFAULT_PATH, SiteConfig, load
 from udi.homefile import FILE, NONE, image_of_home
+from udi.oserrors import reason
 from udi.reference import ImageReference, as_taught
 from udi.request import parse_volumes, require_sources
 from udi.runfile import carry
@@ -186,6 +187,6 @@ def _print(answer: Answer) -> int:
         sys.stdout.write("".join((*parts, "end\n")))
         sys.stdout.flush()
     except OSError as error:
-        report(PROGRAM, f"the answer cannot be written: {error.strerror}")
+        report(PROGRAM, f"the answer cannot be written: {reason(error)}")
         return UpstreamFailed.exit_code
     return 0

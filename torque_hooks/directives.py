@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 OPTIONS = "a:A:b:c:C:d:D:e:fF:hIj:J:k:K:l:L:m:M:nN:o:p:P:q:r:S:t:T:u:v:Vw:W:xXzZ:"
-"""qsub\'s options, as getopt takes them."""
+"""qsub's options, as getopt takes them."""
 _DEFAULT_PREFIX = "#PBS"
 _MAX_LINES = 100_000
 _NAME = "UDI"
@@ -96,13 +96,6 @@ def read_submission(arguments: Sequence[str], script: bytes, environment: Mappin
     read = _directives(lines, range(first), prefix)
     written = [(each.line, option, value) for each in read for option, value in each.options]
     lists = _lists([value for option, value in given if option == "-v"], written, environment)
-    late = [
-        VariableList(each.line, _listed(value, environment))
-        for each in _directives(lines, range(first, len(lines)), prefix)
-        if _NAME in each.text
-        for option, value in each.options
-        if option == "-v"
-    ]
     others = [(option, value) for option, value in (*given, *(each[1:] for each in written)) if option in _SETTINGS]
     takes_environment = "-V" in options or any(option == "-V" for _, option, _ in written)
     counted = next((each.items for each in lists if each.counts), ())
@@ -110,7 +103,7 @@ def read_submission(arguments: Sequence[str], script: bytes, environment: Mappin
         variables=(dict(environment) if takes_environment else {}) | {item.name: item.value for item in counted},
         is_interactive=is_interactive,
         lists=lists,
-        late=tuple(late),
+        late=_late_lists(lines, first, prefix, environment),
         others=tuple(others),
         operands=tuple(operands),
         strays=tuple((each.line, word) for each in read for word in each.operands),
@@ -146,6 +139,19 @@ def _lists(
     if in_script and not on_command_line:
         in_script[0] = dataclasses.replace(in_script[0], counts=True)
     return (*on_command_line, *in_script)
+
+
+def _late_lists(
+    lines: Sequence[str], first: int, prefix: str, environment: Mapping[str, str]
+) -> tuple[VariableList, ...]:
+    """The `-v` lists of directives from the line `first` on, which may be about images."""
+    return tuple(
+        VariableList(each.line, _listed(value, environment))
+        for each in _directives(lines, range(first, len(lines)), prefix)
+        if _NAME in each.text
+        for option, value in each.options
+        if option == "-v"
+    )
 
 
 def _first_command(lines: Sequence[str], prefix: str) -> int:

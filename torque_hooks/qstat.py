@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 
 from lxml import etree
 
+from torque_hooks.asking import qstat_of
 from torque_hooks.settings import TorqueConfig
-from udi.command import Deadline, run
+from udi.command import Deadline
 from udi.platform import Host
 from udiroot.errors import UpstreamFailed, printable
 
 _log = logging.getLogger("udi.torque")
-_UNKNOWN_JOB = 153
-"""15001 modulo 256 (T46)."""
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _SLOTS = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?")
 
@@ -48,8 +47,8 @@ def read_job(torque: TorqueConfig, job: str, deadline: Deadline, answer: bytes =
             return parse_job(answer, job)
         except UpstreamFailed as error:
             _log.warning("qstat is run again: %s", error.message)
-    done = run([torque.qstat, "-x", job], seconds=deadline.left(torque.command_deadline))
-    if done.exit_code == _UNKNOWN_JOB:
+    done = qstat_of(torque, job, deadline)
+    if done is None:
         raise UpstreamFailed(f"qstat does not know job {printable(job)}")
     return parse_job(done.require_success().stdout, job)
 
@@ -59,8 +58,8 @@ def read_fields(torque: TorqueConfig, job: str, deadline: Deadline) -> dict[str,
 
     Raises UpstreamFailed, TimedOut.
     """
-    done = run([torque.qstat, "-x", job], seconds=deadline.left(torque.command_deadline))
-    if done.exit_code == _UNKNOWN_JOB:
+    done = qstat_of(torque, job, deadline)
+    if done is None:
         return None
     for element in _document(done.require_success().stdout).iter("Job"):
         fields = {str(child.tag): "".join(map(str, child.itertext())) for child in element}

@@ -26,6 +26,7 @@ from udi.audit import AuditConfig
 from udi.chos import ChosConfig
 from udi.environment import EnvironmentConfig
 from udi.metrics import MetricsConfig
+from udi.oserrors import reason
 from udi.registries import RegistryConfig
 from udi.settings import (
     COUNT,
@@ -515,7 +516,7 @@ def trusted_text(
     try:
         descriptor = os.open(name or path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, dir_fd=directory)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", hint) from error
+        raise ConfigError(f"{path}: {reason(error)}", hint) from error
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_TRUSTED:
         os.close(descriptor)

@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import Sequence
 
+from udi.oserrors import reason
 from udiroot.errors import UpstreamFailed
 
 TEMPORARY = ".new-"
@@ -90,7 +91,7 @@ def write_text(path: str, text: str) -> None:
         make_directory(os.path.dirname(path))
         write(path, text)
     except OSError as error:
-        raise UpstreamFailed(f"{path} cannot be written: {error.strerror}") from error
+        raise UpstreamFailed(f"{path} cannot be written: {reason(error)}") from error
 
 
 def read_text(path: str) -> str:
@@ -120,11 +121,13 @@ def make_public_directory(path: str) -> None:
     os.chmod(path, 0o755)  # noqa: S103 - a directory that everybody may enter
 
 
-def remove(path: str) -> None:
-    """Remove the file, if it exists."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-        sync_directory(os.path.dirname(path))
+def remove(path: str, *, alone: bool = False) -> None:
+    """Remove the file, if it exists, and where one who is `alone` writes it also what a killed one left of it. Raises
+    OSError."""
+    for each in (unfinished(path), path) if alone else (path,):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(each)
+            sync_directory(os.path.dirname(each))
 
 
 def sync_directory(path: str) -> None:

@@ -15,6 +15,7 @@ from udi.chos import Bind
 from udi.config import SiteConfig
 from udi.facts import Facts
 from udi.nodes import Node, NodeSlots
+from udi.oserrors import reason
 from udi.platform import NodeNames
 from udi.request import JobRequest, Volume
 from udi.rundata import changes_of, run_data
@@ -33,6 +34,17 @@ _PROGRAMS = "/opt/udi/bin"
 _SSH = "ssh"
 """The template of `templates/node` that is a program and not a file of /etc: the client of the private sshd."""
 _SSH_OPTIONS = f'no-port-forwarding,no-agent-forwarding,no-X11-forwarding,command="{UDI_RUN} --session"'
+
+
+class NamedNodes:
+    """Nodes that call themselves as others call them; without addresses, since there is no private sshd."""
+
+    def identity(self, node: Node) -> str:
+        """The node's name."""
+        return node.name
+
+    def address(self, node: Node) -> str:
+        raise AssertionError(f"no address of {node} is needed")
 
 
 def make_plan(
@@ -173,7 +185,7 @@ def node_templates(site: SiteConfig) -> jinja2.Environment:
         try:
             status = os.stat(directory)
         except OSError as error:
-            raise ConfigError(f"etc.templates: {directory}: {error.strerror}") from error
+            raise ConfigError(f"etc.templates: {directory}: {reason(error)}") from error
         if status.st_uid != 0 or status.st_mode & 0o022:
             raise ConfigError(f"etc.templates: {directory} must be owned by root and writable by no one else")
         loaders.insert(0, jinja2.FileSystemLoader(directory))

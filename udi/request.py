@@ -120,6 +120,11 @@ def job_id(text: str) -> str:
     return text
 
 
+def is_job_id(text: str) -> bool:
+    """Whether `job_id` takes the text."""
+    return _JOB_ID.fullmatch(text) is not None
+
+
 def parse_volumes(text: str) -> tuple[Volume, ...]:
     """The volumes in a list separated by `;`; an empty piece is none. Raises UsageError."""
     return tuple(Volume.parse(piece.strip()) for piece in text.split(";") if piece.strip())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from udi.oserrors import reason
 from udiroot.errors import ConfigError
 
 SSHD_PROGRAMS = ("sshd", "ssh", "sshkey")
@@ -14,7 +15,7 @@ def built(path: str, key: str, target: str) -> bytes:
         with open(path, "rb") as program:
             return program.read()
     except OSError as error:
-        raise ConfigError(f"{key}: {path}: {error.strerror}", f"make {target} builds it") from error
+        raise ConfigError(f"{key}: {path}: {reason(error)}", f"make {target} builds it") from error
 
 
 def sshd_programs(directory: str, target: str) -> dict[str, bytes]:

@@ -232,5 +232,5 @@ def _write_bytes(path: str, content: bytes, mode: int) -> str:
         durable.make_public_directory(os.path.dirname(path))
         durable.write(path, content, mode=mode)
     except OSError as error:
-        raise UpstreamFailed(f"{path} cannot be written: {error.strerror}") from error
+        raise UpstreamFailed(f"{path} cannot be written: {reason(error)}") from error
     return path

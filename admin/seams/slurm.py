@@ -19,7 +19,8 @@ from admin.seams.asked import Asked
 from admin.seams.jobs import Jobs, jobs_of_host
 from admin.seams.nodes import check_node, mark_nodes, probe_nodes, probe_this_node, recover_nodes
 from admin.seams.slurm_job import asked
-from jobs.local import LocalJob, jobs_here
+from jobs.here import jobs_here
+from jobs.local import LocalJob
 from jobs.notes import Notes
 from jobs.state import JobState
 from jobs.takedown import take_down

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from jobs.local import LocalJob, jobs_here
+from jobs.here import jobs_here
+from jobs.local import LocalJob
 from jobs.prepare import prepare
 from jobs.state import JobDirectory, jobs_with_state
 from jobs.takedown import take_down

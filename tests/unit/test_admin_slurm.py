@@ -149,7 +149,7 @@ def test_the_plugin_is_in_place_before_the_line_that_loads_it(host: Site) -> Non
 
 def test_without_a_plugin_nothing_is_installed(host: Site) -> None:
     host.built.unlink()
-    with pytest.raises(ConfigError, match=r"slurm\.plugin_built: .*: No such file or directory"):
+    with pytest.raises(ConfigError, match=r"slurm\.plugin_built: .*: no such file or directory"):
         host.install()
     assert not (host.directory / "plugstack.conf").exists() and not (host.directory / "opt").exists()
 

@@ -33,7 +33,7 @@ def test_a_failing_disk_leaves_the_old_file_and_nothing_else(
     monkeypatch.setattr(os, call, full)
     with pytest.raises(OSError, match="No space"):
         durable.write(str(path), "new")
-    with pytest.raises(UpstreamFailed, match="file cannot be written: No space left on device"):
+    with pytest.raises(UpstreamFailed, match="file cannot be written: no space left on device"):
         durable.write_text(str(path), "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]
