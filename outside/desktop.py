@@ -9,7 +9,7 @@ from pathlib import Path
 
 from outside import userns
 from outside.engine import find_engine
-from outside.local_images import LocalImages
+from outside.local_images import LocalImage, LocalImages
 from udi.accounts import Account, account_of_uid
 from udi.carried import RunChanges, asked
 from udi.config import FilesystemConfig, SiteConfig, StoreConfig, VolumesConfig, load
@@ -44,8 +44,19 @@ def run(
     """
     image, typed, changes = _asked(image, ";".join(volumes))
     site = _site(config_path, typed)
-    user = _oneself()
-    request = dataclasses.replace(job_request(site, _JOB, user, image, typed), run=changes)
+    request = dataclasses.replace(job_request(site, _JOB, _oneself(), image, typed), run=changes)
+    _require_here(site, request)
+    reference, cwd = str(request.reference), os.getcwd()
+    found = find_engine(engine)
+    if found is not None:
+        facts = found.facts(reference, pull=pull)
+        return found.run(_plan(site, request, facts, ""), reference, words, cwd)
+    here = _unpacked(site if os.path.exists(config_path) else _with_registry(site, request), reference, pull=pull)
+    return userns.run(_plan(site, request, here.facts, here.tree), words, dict(os.environ), cwd)
+
+
+def _require_here(site: SiteConfig, request: JobRequest) -> None:
+    """Raises UsageError and NotPermitted for what only a node of the site has, or what the caller cannot read."""
     if any(volume.per_node for volume in request.volumes):
         raise UsageError("a file system of each node's own is for jobs", "name a directory: /source:/target")
     require_sources(request.volumes, site.volumes)
@@ -53,20 +64,18 @@ def run(
         raise UsageError(
             f"{request.reference} is in the store of the site alone", "udi shell, or a job, finds it there"
         )
-    found = find_engine(engine)
-    cwd = os.getcwd()
-    if found is not None:
-        facts = found.facts(str(request.reference), pull=pull)
-        return found.run(_plan(site, request, facts, ""), str(request.reference), words, cwd)
+
+
+def _unpacked(site: SiteConfig, reference: str, *, pull: bool) -> LocalImage:
+    """The image in the user's cache, fetched where it is not there, or in any case where a `pull` was asked for."""
     local = LocalImages(_cache())
-    here = None if pull else local.find(str(request.reference))
+    here = None if pull else local.find(reference)
     if here is None:
         from gateway.client.progress import Shown
 
         with Shown() as shown:
-            fetching = site if os.path.exists(config_path) else _with_registry(site, request)
-            here = local.fetch(fetching, str(request.reference), str(request.reference), shown)
-    return userns.run(_plan(site, request, here.facts, here.tree), words, dict(os.environ), cwd)
+            here = local.fetch(site, reference, reference, shown)
+    return here
 
 
 def _asked(image: str, volumes: str) -> tuple[str, str, RunChanges]:

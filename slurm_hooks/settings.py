@@ -11,6 +11,8 @@ HEALTH_LIMIT = 60
 """Seconds after which Slurm kills a HealthCheckProgram (slurm.conf(5))."""
 UNDO_SECONDS = 20
 """What a Prolog may take beyond its deadline: undoing a set-up, telling Slurm."""
+TELL_SECONDS = 20.0
+"""What telling slurmctld has, where a hook's deadline leaves less."""
 
 
 @dataclass(frozen=True, kw_only=True)

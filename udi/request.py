@@ -24,6 +24,9 @@ from udiroot.errors import NotPermitted, UsageError, printable
 from udiroot.rules import is_forbidden, is_within
 
 _JOB_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.\[\]-]{0,119}")
+_IMAGE_ID = re.compile(r"[0-9a-f]{64}")
+NO_JOB_YET = "0"
+"""The job of a request that is looked at before there is one."""
 _MAX_PATH = 1024
 _VOLUME_GRAMMAR = "a volume is /source:/target[:ro] or /source:/target:per-node=SIZE; several are separated by ;"
 _SIZE = re.compile(r"([1-9][0-9]{0,15})([KMGT]?)", re.ASCII)
@@ -108,6 +111,14 @@ def job_request(
         require_room(wanted, permitted(site, reference.name, user))
     kept = pin if pin is not None and pin.reference == reference else None
     return JobRequest(job_id(job), user, reference, wanted, kept, chosen, run)
+
+
+def pin_of(site: SiteConfig, image: str, carried: str, image_id: str) -> Pin | None:
+    """The pin of what the user wrote, or an environment file carries, to the id that it had at submission; None where
+    that is no id, as where it was not known. Raises UsageError."""
+    if not _IMAGE_ID.fullmatch(image_id):
+        return None
+    return Pin(site.registry.parse(as_taught(asked(image, carried=carried).image).strip()), image_id)
 
 
 def job_id(text: str) -> str:

@@ -16,12 +16,13 @@ import click
 from admin.seams.tables import all_tables
 from admin.sitefiles.hook_pages import hook_pages
 from manual.commands import described, exit_status, synopsis
-from manual.completion import SHELLS, completion_of_options, completion_script
+from manual.completion import completion_of_options, completion_script
 from manual.help_text import HelpText
 from manual.page import Definitions, Literal, Page, Paragraph, Section
 from manual.roff import as_roff
 from manual.settings import settings_sections
 from manual.tables import shown_tables
+from udi.completion import SHELLS
 from udi.config import DEFAULT_PATH, SiteConfig, shared_keys
 from udi.sitefiles import SiteFile
 
