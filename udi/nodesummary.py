@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from udi.nodes import Node, in_brief
 from udiroot.errors import counted
 
-MOST_CAUSES = 4
+MOST_CAUSES = 3
 """Lines for causes by themselves; one more stands for all others."""
-_MAX_WORDS = 240
+_MAX_WORDS = 200
 _MOST_SLOW = 4
 _SLOW = 2.0
 """How many times the median a node must take to be called slow."""

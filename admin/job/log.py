@@ -103,7 +103,11 @@ def _from_json(line: str) -> Event | None:
     if seconds is None or not all(isinstance(text, str) for text in texts):
         return None
     program, job, level, message = (plain(str(text)) for text in texts)
-    return Event(float(seconds), program, job, level.upper(), message)
+    said = (found.get(name) for name in ("nodes", "cause", "remark"))
+    whole = ": ".join([message, *(plain(text) for text in said if isinstance(text, str) and text not in message)])
+    return Event(
+        float(seconds), program, job, level.upper(), whole if "cause" in found or "remark" in found else message
+    )
 
 
 def _seconds(text: str) -> float | None:
