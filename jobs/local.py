@@ -21,7 +21,6 @@ import hashlib
 import json
 import logging
 import os
-import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -132,7 +131,7 @@ class LocalJob:
     def enter(self, ids: str, words: str, seconds: int) -> tuple[NodeReport, bytes]:
         """Run a command in the root, as `udiroot.enter` takes it; its report, and what it printed. Raises SetupFailed
         where the software made no report."""
-        nonce = secrets.token_hex(16)
+        nonce = os.urandom(16).hex()
         command = enter_here(self._site, self.job, ids, words, seconds, nonce)
         done = run(command, seconds=seconds + _ENDS_ITSELF)
         pieces = (says.said(line, nonce) for line in done.stdout.decode("utf-8", "replace").splitlines())
@@ -182,7 +181,7 @@ class LocalJob:
         return self._run_down(now, deadline)
 
     def _run_down(self, command: Sequence[str], deadline: Deadline) -> NodeReport:
-        nonce = secrets.token_hex(16)
+        nonce = os.urandom(16).hex()
         return self._run_here([with_nonce(word, nonce) for word in command], nonce, deadline)
 
     def _forget_down(self) -> None:
@@ -228,7 +227,7 @@ class LocalJob:
                 durable.write(path, data, mode=0o400, alone=True)
             except OSError as error:
                 raise UpstreamFailed(f"{path} cannot be written: {reason(error)}") from error
-        nonce = secrets.token_hex(16)
+        nonce = os.urandom(16).hex()
         command = setup_here(self._site, self._plan, hashlib.sha256(raw).hexdigest(), nonce)
         report = self._run_here(command, nonce, Deadline(self._site.node.deadline + _ENDS_ITSELF))
         if not report.ok:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import secrets
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -144,7 +144,7 @@ class _Preparation:
         site, machine = self._site, self._machine
         sha256 = write_plan(site, state.plan, plan)
         self._directory.save(dataclasses.replace(state, phase=SETTING_UP))
-        nonce = secrets.token_hex(16)
+        nonce = os.urandom(16).hex()
         command_line = setup_command(site, machine.identity_file(), as_node_sees(site, state.plan), sha256, nonce)
         share = Deadline(self._deadline.left() * _SETUP_SHARE)
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import secrets
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -134,7 +134,7 @@ def _drop_plan(site: SiteConfig, state: JobState) -> None:
 def _tear_down(site: SiteConfig, machine: Machine, state: JobState, directory: str, deadline: Deadline) -> Takedown:
     """Run the teardown on all nodes."""
     began = time.monotonic()
-    nonce = secrets.token_hex(16)
+    nonce = os.urandom(16).hex()
     time_for_marking = min(machine.command_deadline, deadline.left() / 4)
     enough = Deadline(deadline.left() - time_for_marking)
     try:

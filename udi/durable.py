@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Sequence
 
 from udi.oserrors import reason
@@ -38,7 +37,7 @@ def write_all(files: Sequence[tuple[str, bytes | str, int]]) -> None:
 
 
 def _unique(path: str) -> str:
-    return f"{os.path.dirname(path)}/{TEMPORARY}{secrets.token_hex(12)}"
+    return f"{os.path.dirname(path)}/{TEMPORARY}{os.urandom(12).hex()}"
 
 
 def _put(files: Sequence[tuple[str, str, bytes | str, int]], *, lasting: bool = True) -> None:
