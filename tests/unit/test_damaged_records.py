@@ -234,7 +234,7 @@ def test_the_commands_of_an_operator_on_a_worn_disk(
 
 def test_a_record_that_cannot_be_kept_costs_no_other(cray: StandIns) -> None:
     Path(cray.site.jobs.nodes, "nid00013.json").mkdir(parents=True)
-    with pytest.raises(NotRecorded, match=r"nid00013\.json cannot be written: Is a directory"):
+    with pytest.raises(NotRecorded, match=r"nid00013\.json cannot be written: is a directory"):
         record(cray.site, JOB, {numbered(nid): "no answer" for nid in (12, 13, 14)}, 1)
     kept = {path.name for path in Path(cray.site.jobs.nodes).iterdir() if path.is_file()}
     assert kept == {"nid00012.json", "nid00014.json"}

@@ -92,7 +92,7 @@ def test_what_a_class_has_itself_stays() -> None:
     one, other = Named(size=1, name="a"), Named(size=1, name="b")
     assert one == other and str(other) == "b" and len({one, other}) == 1
     with pytest.raises(TypeError):
-        Named(1)  # type: ignore[misc]
+        Named(1)  # type: ignore[call-arg]
 
 
 def test_pickled() -> None:
