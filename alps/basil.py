@@ -8,13 +8,13 @@ deeply they lie (B42), or from the reserved nodes that the reservation itself li
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from ClusterShell.NodeSet import RangeSet, RangeSetParseError
 from lxml import etree
 
 from alps.batchid import is_same_job
 from alps.numbers import is_number
+from udi.values import frozen
 from udiroot.errors import UpstreamFailed, printable
 
 NAMELESS = "1.0"
@@ -27,7 +27,7 @@ class BasilRefused(UpstreamFailed):
     """ALPS answered, and the answer will not change by asking again."""
 
 
-@dataclass(frozen=True)
+@frozen
 class BasilReservation:
     """A reservation of the inventory, with the slots that each of its nodes has."""
 
@@ -92,7 +92,7 @@ def _response_data(answer: bytes) -> etree._Element:
     raise UpstreamFailed(said)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Shape:
     """What the reservation was requested with: PEs in all, CPUs of each PE, and PEs of each node; 0: not stated."""
 

@@ -7,13 +7,13 @@ prints, and its exit status, is not known (N25): the states are read back.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from alps.numbers import is_number
 from alps.settings import AlpsConfig
 from udi.command import Deadline, Finished, run
 from udi.nodes import Node, in_brief, numbered
 from udi.platform import NodeState
+from udi.values import frozen
 from udiroot.errors import UpstreamFailed
 
 _NODES_A_CALL = 4000
@@ -21,7 +21,7 @@ _NODES_A_CALL = 4000
 _COLUMNS = ("NID", "(HEX)", "NODENAME", "TYPE", "STATUS", "MODE")
 
 
-@dataclass(frozen=True)
+@frozen
 class Row:
     """A node as the service database has it: `status` up, down, admindown, suspect, …; `mode` batch, interactive."""
 

@@ -13,20 +13,20 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from udi import durable
 from udi.command import Deadline
 from udi.filelock import locked
 from udi.nodes import Node, named
 from udi.oserrors import reason
+from udi.values import frozen
 from udiroot.errors import TimedOut, UpstreamFailed, UsageError, printable
 
 _MAX_REASON = 400
 """Characters of a reason that are kept."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Entry:
     """Why a node is out of service, and since when (epoch seconds)."""
 

@@ -23,7 +23,6 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from jobs import metrics
 from jobs.here import jobs_of_loops
@@ -37,6 +36,7 @@ from udi.nodes import NodeSlots
 from udi.oserrors import reason
 from udi.records import read_record
 from udi.request import JobRequest, job_id
+from udi.values import frozen
 from udiroot import mountinfo, says
 from udiroot.commands import read_identity
 from udiroot.errors import SetupFailed, TeardownIncomplete, TimedOut, UdiError, UpstreamFailed
@@ -52,7 +52,7 @@ _LEAST_TO_UNDO = 20
 """Seconds that undoing has, however little is left."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Root:
     """A root that is ready: where it is, the source of its mount, and the image in it. `notice` is for the user."""
 
@@ -62,7 +62,7 @@ class Root:
     notice: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class _Down:
     """What `JOB.down` holds, as JSON."""
 

@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from dataclasses import dataclass
 from typing import Final, Literal, cast
 
 from udi import durable
 from udi.oserrors import reason
 from udi.request import is_job_id, job_id
+from udi.values import frozen
 from udiroot.errors import UpstreamFailed
 from udiroot.fields import escape, number, unescape
 
@@ -36,7 +36,7 @@ _MAX_BYTES = 64 << 10
 _TEXTS = ("root", "label", "image", "given", "id", "why")
 
 
-@dataclass(frozen=True)
+@frozen
 class Note:
     """A job with an image on this host. `start` tells one start of the job from another."""
 

@@ -12,7 +12,6 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from jobs import metrics
 from jobs.image import Choice, choose_image
@@ -33,6 +32,7 @@ from udi.planning import make_plan
 from udi.platform import Allocation, Host, Machine
 from udi.request import JobRequest
 from udi.sshkeys import make_keys
+from udi.values import frozen
 from udiroot.errors import SetupFailed, UdiError, UpstreamFailed, counted
 from udiroot.plan import NodePlan
 
@@ -43,7 +43,7 @@ _UNDO_SECONDS = 30
 _REMEDY = "its nodes were left in service: see udi-admin status, and run udi-admin recover before the job is released"
 
 
-@dataclass(frozen=True)
+@frozen
 class Prepared:
     """What was set up: on these nodes; `notice` is what the user should know."""
 

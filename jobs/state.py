@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import shutil
-from dataclasses import dataclass
 from typing import Any
 
 from udi.command import Deadline
@@ -21,6 +20,7 @@ from udi.nodes import Node
 from udi.oserrors import reason
 from udi.records import read_record, remove_record
 from udi.request import is_job_id, job_id
+from udi.values import frozen
 from udiroot.errors import TimedOut, UpstreamFailed
 
 PLANNED = "planned"
@@ -31,7 +31,7 @@ TAKING_DOWN = "taking down"
 _PHASES = (PLANNED, SETTING_UP, READY, TAKING_DOWN)
 
 
-@dataclass(frozen=True)
+@frozen
 class JobState:
     """A job as it stands. `plan` is the plan's path as the job host sees it; `since` in epoch seconds.
 

@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from jobs import metrics
 from jobs.nodereports import TEARDOWN, keep_reports, log_remarks
@@ -27,6 +27,7 @@ from udi.logformat import event
 from udi.nodecommand import teardown_command, with_nonce
 from udi.nodes import Node, in_brief
 from udi.platform import Machine
+from udi.values import frozen
 from udiroot.entered import UNREAD
 from udiroot.errors import UdiError, UpstreamFailed
 
@@ -37,7 +38,7 @@ _AIMS = {False: "taken out of service", True: "recorded"}
 """What is to become of dirty nodes, by whether they are spared."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Takedown:
     """What a takedown left: nodes that stay dirty, and why. `error` is why they could not be taken out of service, or
     the reasons not be kept; `spared` is why they were left in service on purpose. `unread` is the image of which no

@@ -16,7 +16,6 @@ import logging
 import os
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Protocol
 
 from udi.config import SiteConfig
@@ -25,6 +24,7 @@ from udi.log import plain
 from udi.oserrors import reason
 from udi.records import modified, read_record, remove_record
 from udi.request import is_job_id, job_id
+from udi.values import frozen
 from udiroot.errors import SetupFailed, UdiError, UpstreamFailed
 
 _KEPT_SECONDS = 30 * 24 * 3600
@@ -42,7 +42,7 @@ class WorkloadManager(Protocol):
         """Keep the job from starting until a person releases it. Raises UpstreamFailed, TimedOut."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Hold:
     """A job that we held, why, and when (epoch seconds)."""
 
@@ -51,7 +51,7 @@ class Hold:
     since: int
 
 
-@dataclass(frozen=True)
+@frozen
 class FailedStarts:
     """So many starts of a job have failed since it was submitted or released, the last one for this reason and then
     (epoch seconds); whether it was held for that."""
@@ -62,7 +62,7 @@ class FailedStarts:
     since: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Verdict:
     """What became of a job after a start that failed: so many have failed since it was submitted or released."""
 
@@ -70,7 +70,7 @@ class Verdict:
     held: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class _Tries:
     """The file of one job. `since` is when it last failed."""
 

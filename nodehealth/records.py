@@ -12,20 +12,20 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from udi import durable, oserrors
 from udi.config import SiteConfig
 from udi.nodes import Node, named
 from udi.records import modified, read_record, remove_record
+from udi.values import frozen
 from udiroot.errors import UdiError, UpstreamFailed, UsageError, printable
 
 _HEAD_BYTES = 4096
 """Where the key `in_service` is: keys are sorted, and it is the first."""
 
 
-@dataclass(frozen=True)
+@frozen
 class DirtyNode:
     """A node that stayed dirty: of which jobs (each may have left something), why, and since when (epoch seconds).
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime
 import os
 import re
-from dataclasses import dataclass
 
 from slurm_hooks.settings import SlurmConfig
 from udi.command import Deadline, Finished, run
 from udi.log import plain
+from udi.values import frozen
 from udiroot.errors import UpstreamFailed, printable
 from udiroot.fields import number
 
@@ -33,7 +33,7 @@ _WIDTH = 4096
 """Characters that squeue prints of a comment."""
 
 
-@dataclass(frozen=True)
+@frozen
 class QueuedJob:
     """A job as slurmctld has it. `name` is what commands take for it: of an array, `ARRAY_INDEX`, since the id of one
     of its jobs is that of the array; of a heterogeneous job, the id of its first component, by which all are queued
@@ -48,7 +48,7 @@ class QueuedJob:
     is_component: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class NodeState:
     """A node as slurmctld has it: `flags` are such as IDLE and DRAIN; `since` is when the reason was given, in seconds
     since 1970, 0 where there is none; `host` is what the node calls itself."""

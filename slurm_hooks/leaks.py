@@ -7,7 +7,6 @@ looked at before Slurm is asked and again after it, since a job may start or end
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 from jobs.here import jobs_here
 from jobs.local import LocalJob
@@ -18,6 +17,7 @@ from slurm_hooks.native import is_on
 from slurm_hooks.settings import SlurmConfig
 from udi.command import Deadline
 from udi.config import SiteConfig
+from udi.values import frozen
 from udiroot.errors import UdiError, UsageError
 
 _log = logging.getLogger("udi.slurm")
@@ -25,7 +25,7 @@ _RUNNING = ("RUNNING", "CONFIGURING", "SUSPENDED", "RESIZING", "SIGNALING", "STO
 _ENDING = "COMPLETING"
 
 
-@dataclass(frozen=True)
+@frozen
 class Examined:
     """A node's jobs with images: those that run or end, those that left something, and what prevented an answer."""
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import getopt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from udi.values import frozen
 
 OPTIONS = "a:A:b:c:C:d:D:e:fF:hIj:J:k:K:l:L:m:M:nN:o:p:P:q:r:S:t:T:u:v:Vw:W:xXzZ:"
 """qsub's options, as getopt takes them."""
@@ -22,11 +24,11 @@ _SETTINGS = ("-W", "-l")
 """Options by which sites and schedulers pass settings."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Item:
     """One item of a `-v` list: `NAME=value`, or a name alone, which takes its value from qsub's environment.
 
-    `text` is the item as it was written, and `value` what the job gets of it.
+    `text` is the item as it was written, and `frozen` what the job gets of it.
     """
 
     text: str
@@ -39,7 +41,7 @@ class Item:
         return not self.text.strip().endswith("=") and "=" in self.text
 
 
-@dataclass(frozen=True)
+@frozen
 class VariableList:
     """A `-v` list, by its line in the script (0: on the command line). `counts` is whether qsub goes by it: of several
     lists, it goes by one."""
@@ -54,7 +56,7 @@ class VariableList:
         return f"line {self.line} of the script" if self.line else "the command line"
 
 
-@dataclass(frozen=True)
+@frozen
 class Submission:
     """What matters of a submission here. `lists` are all that were written; `variables` are what the job gets.
 
@@ -168,7 +170,7 @@ def _first_command(lines: Sequence[str], prefix: str) -> int:
     return len(lines)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Directive:
     """A line of the script that qsub reads, with those in which it goes on, up to `end`."""
 

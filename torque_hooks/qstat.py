@@ -8,20 +8,21 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from torque_hooks.asking import qstat_of
 from torque_hooks.qstatxml import jobs_in
 from torque_hooks.settings import TorqueConfig
 from udi.command import Deadline
 from udi.platform import Host
+from udi.values import frozen
 from udiroot.errors import UpstreamFailed, printable
 
 _log = logging.getLogger("udi.torque")
 _SLOTS = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?")
 
 
-@dataclass(frozen=True)
+@frozen
 class TorqueJob:
     """What the hooks need of a job. Texts are as Torque has them: user text, where the user chose them."""
 

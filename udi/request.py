@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from udi.accounts import Account
 from udi.carried import UNCHANGED, RunChanges, asked
@@ -20,6 +19,7 @@ from udi.config import SiteConfig, VolumesConfig
 from udi.oserrors import reason
 from udi.reference import ImageReference, as_taught
 from udi.sitemodules import ChosenModule, choose_modules
+from udi.values import frozen
 from udiroot.errors import NotPermitted, UsageError, printable
 from udiroot.rules import is_forbidden, is_within
 
@@ -34,7 +34,7 @@ _LEAST_CACHE = 16 << 20
 """Bytes: an empty file system has to fit."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Volume:
     """A directory or file that the user wants in the root; both paths are absolute and normal.
 
@@ -61,7 +61,7 @@ class Volume:
         return f"{self.source}:{self.target}{option}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Pin:
     """What a submission fixed: the reference that the user gave, and the image id that it stood for then."""
 
@@ -69,7 +69,7 @@ class Pin:
     id: str
 
 
-@dataclass(frozen=True)
+@frozen
 class JobRequest:
     """A job's request, complete and checked. `pin` is None where its submission fixed nothing for this reference."""
 
