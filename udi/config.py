@@ -308,9 +308,9 @@ class VolumesConfig:
 
 @frozen(kw_only=True)
 class EtcConfig:
-    """What the files of /etc in a root are rendered from."""
+    """What the files of /etc in a root are made from."""
 
-    templates: str = setting("", "directory of *.j2 files that replace or join our own templates", OPTIONAL_PATH)
+    templates: str = setting("", "directory of *.j2 files that replace or join our own files of /etc", OPTIONAL_PATH)
     nameservers: tuple[str, ...] = setting([], "addresses for resolv.conf", IpAddress())
     search: tuple[str, ...] = setting([], "search domains for resolv.conf", WORD)
     hosts: tuple[str, ...] = setting([], "additional lines of /etc/hosts", IpAddress(with_names=True))

@@ -9,8 +9,8 @@ from admin.checks.check import Check, Finding, fine, raised, warning
 from admin.install.installing import planned
 from udi.accounts import account_of_uid
 from udi.config import SiteConfig
+from udi.etcfiles import node_files
 from udi.nodes import named
-from udi.planning import node_files
 from udi.sitefiles import SiteFile, is_ours
 
 SiteFiles = Callable[[], Sequence[SiteFile]]
