@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -23,7 +24,7 @@ from tests.soak.memory import Memory
 from tests.soak.wishes import FILE_TEXT, wish
 from tests.system import images
 from udiroot.errors import SetupFailed
-from xcsim.processes import members, namespace_of, wait_until
+from xcsim.processes import children, members, namespace_of, wait_until
 
 _UIDS = {"alice": ALICE, "bob": BOB}
 _IMAGES = {
@@ -198,10 +199,13 @@ class SlurmSoak:
 
     def _freeze_gateway(self, dice: random.Random) -> None:
         """It is there, and answers nobody for a while."""
-        words = ("-u", "udi", "-f", "udi-gateway")
+        words = ("-u", "udi", "-f", "udi-gateway.*serve")
         self._cluster.root(LOGIN, "pkill", "-STOP", *words, check=False)
         time.sleep(dice.uniform(0.5, 4))
         self._cluster.root(LOGIN, "pkill", "-CONT", *words, check=False)
+        for pid in children(os.getpid()):  # nsenter, which stops itself where what it has started is stopped
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     def _kill_gateway(self, _: random.Random) -> None:
         self._cluster.root(LOGIN, "pkill", "-KILL", "-u", "udi", "-f", "udi-gateway", check=False)

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,10 +40,11 @@ _OF_A_NODE = ("dead-node", "hung-node", "slow-node", "lost-reply", "kill-command
 _QUIET_SECONDS = 120.0
 _STATES = (STATE, "/run", "/tmp", "/var/tmp", "/scratch", "/home", "/var/lib/udi-gateway", "/var/spool/torque")
 _EXPECTED = (
-    rf"{STATE}/(reports|locks?)(/.*)?|{STATE}/(jobs|nodes|tries)|/run/(udi-gateway|lock)(/.*)?|/scratch/udi/(images|refs)/.*|/home/.*/(STDIN\.[eo]\d+|.*\.tar)"
+    rf"{STATE}/(reports|locks?)(/.*)?|{STATE}/(jobs|nodes|tries|tries/.*)|/run/(udi-gateway|lock)(/.*)?|/scratch/udi/(images|refs)/.*|/home/.*/(STDIN\.[eo]\d+|.*\.tar)"
     r"|/var/lib/udi-gateway/((locks|turns|layers)(/.*)?|history\.sqlite.*)|/var/spool/torque/(spool|job_logs|server_logs|mom_logs)/.*"
 )
-"""What stays on the login node: what was reported of jobs, what the gateway keeps, images, and what jobs printed."""
+"""What stays on the login node: what was reported of jobs, what the gateway keeps, images, and what jobs printed.
+Failed starts of a job that was deleted stay for 30 days."""
 _ROUGH_ROUNDS = 4
 """One round of so many kills the gateway; in between it lives long enough for its memory to be measured."""
 _SKIPPED = re.compile(r"^nid([0-9]+): skipped: not taken out of service by", re.MULTILINE)
@@ -59,6 +61,8 @@ class TorqueSoak:
         self._cray = Cray(Machine(Path(self._directory.name) / "state"))
         self._submitted = Submitted()
         self._memory = Memory()
+        self._daemon = threading.Lock()
+        """Held by who restarts it, and by who sets a fault."""
         self._tags = {name: Tag(self._cray.marker(name)) for name in ("moving:1", "shared:1", "short:1", "short:2")}
         self._recovered = subprocess.CompletedProcess[str]([], 0, "", "")
         """What the operator was told last."""
@@ -201,9 +205,11 @@ class TorqueSoak:
     def _fault(self, dice: random.Random) -> None:
         name = dice.choice(_FAULTS)
         node = dice.choice(list(self._cray.machine.settings.nids)) if name in _OF_A_NODE else None
-        self._cray.machine.set_fault(name, node=node)
+        with self._daemon:
+            self._cray.machine.set_fault(name, node=node)
         time.sleep(dice.uniform(0.2, 5))
-        self._cray.machine.clear_faults(name)
+        with self._daemon:
+            self._cray.machine.clear_faults(name)
 
     def _kill_hook(self, dice: random.Random) -> None:
         for pid in dice.sample(hooks := self._ours("from admin.entry.torque import"), min(1, len(hooks))):
@@ -217,11 +223,11 @@ class TorqueSoak:
 
     def _restart_daemon(self, _: random.Random) -> None:
         """pbs_server, pbs_mom, ALPS and the health checker are one daemon here."""
-        daemon = self._cray.machine.daemon
-        if daemon:
-            daemon.kill()
-            daemon.wait_gone(10)
-        self._cray.machine.start_daemon()
+        with self._daemon:
+            if daemon := self._cray.machine.daemon:
+                daemon.kill()
+                daemon.wait_gone(10)
+            self._cray.machine.start_daemon()
 
     def _ours(self, *words: str) -> list[int]:
         """Processes of this machine's login node, by words of their command lines: it sees those of all machines."""
