@@ -69,7 +69,7 @@ def node_files(site: SiteConfig, user: Account, addresses: Mapping[Node, str]) -
 
 
 def _rendered(directory: str, context: Context) -> Iterator[tuple[str, str]]:
-    """What the site's own templates give. Raises ConfigError."""
+    """What the site's own templates give; each has as `ours` the text that it replaces. Raises ConfigError."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -88,7 +88,8 @@ def _rendered(directory: str, context: Context) -> Iterator[tuple[str, str]]:
         except ImageInvalid as error:
             raise ConfigError(f"template {printable(template)}: not a valid name for a file of /etc") from error
         try:
-            yield name, environment.get_template(template).render(vars(context))
+            ours = _OURS[name](context) if name in _OURS else ""
+            yield name, environment.get_template(template).render(vars(context), ours=ours)
         except (jinja2.TemplateError, ConfigError) as error:
             raise ConfigError(f"template {template} cannot be rendered: {printable(error)}") from error
 

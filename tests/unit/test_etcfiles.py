@@ -48,6 +48,7 @@ def test_an_entry_that_would_forge_another_is_refused(change: dict[str, str]) ->
 
 def test_templates_of_the_site(tmp_path: Path) -> None:
     (tmp_path / "passwd.j2").write_text("{{ user.name|field }}:x:{{ user.uid }}\nslurm:x:64030\n")
+    (tmp_path / "nsswitch.conf.j2").write_text("{{ ours }}hosts: dns\n")
     (tmp_path / "motd.j2").write_text(
         "{% for gid, name in groups if gid %}\n{{ name }} {{ ssh.port if ssh }}\n{% endfor %}\n"
         "{{ etc.search|join(' ') }}"
@@ -57,9 +58,9 @@ def test_templates_of_the_site(tmp_path: Path) -> None:
     made = files(etc, with_ssh=True)
     assert made["passwd"] == "bob:x:1000\nslurm:x:64030\n"
     assert made["motd"] == "group4000000 1204\ngroup4000001 1204\nexample.org example.com"
-    assert {name: text for name, text in made.items() if name not in ("passwd", "motd")} == {
-        name: text for name, text in files(ETC, with_ssh=True).items() if name != "passwd"
-    }
+    ours = files(ETC, with_ssh=True)
+    assert made["nsswitch.conf"] == ours["nsswitch.conf"] + "hosts: dns\n"
+    assert all(made[name] == ours[name] for name in ours.keys() - {"passwd", "nsswitch.conf"})
 
 
 @pytest.mark.parametrize(
