@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -45,6 +44,8 @@ def remove_record(path: str) -> None:
     """Remove the record, or whatever is in its place; none is fine. Raises UpstreamFailed."""
     try:
         if os.path.isdir(path) and not os.path.islink(path):
+            import shutil  # nothing of ours makes one
+
             shutil.rmtree(path)
         durable.remove(path)
     except OSError as error:
