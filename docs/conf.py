@@ -30,6 +30,7 @@ html_theme = "furo"
 html_title = f"{project} {version}"
 html_static_path = [str(Path(__file__).parent / "html")]
 html_css_files = ["pages.css"]
+html_favicon = str(Path(__file__).parent / "html/icon.svg")
 html_copy_source = False
 html_show_copyright = False
 html_show_sphinx = False
