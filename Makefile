@@ -17,9 +17,11 @@ PACKAGES := python3 python3-venv apache2-utils busybox-static charliecloud-runti
             slurmd squashfs-tools squashfs-tools-ng strace sudo systemd tinyproxy umoci util-linux xinetd zsh
 # What `make pynamic` and `make bench` compare to, too; the tests do not need it.
 PEERS := charliecloud-builders sshfs
+# What `make test-docs` opens pages with; both are of one source package, so they understand each other.
+BROWSER := chromium chromium-driver
 
-.PHONY: help venv check test-fast format setup packages programs sshd udi-run spank mpich demo demo-slurm bundle rpm soak \
-        test test-faults test-install test-metrics test-recipes test-upgrade bench pynamic constraints clean root
+.PHONY: help venv check test-fast format setup packages programs sshd udi-run spank mpich demo demo-slurm bundle rpm docs soak \
+        test test-docs test-faults test-install test-metrics test-recipes test-upgrade bench pynamic constraints clean root
 .NOTPARALLEL:
 
 help: ## show what can be made
@@ -59,6 +61,11 @@ bundle: programs ## pack dist/shifter-xc-VERSION-MACHINE.tar.gz, from which host
 rpm: bundle ## build the RPM packages from the bundle, in dist; CONFIG=FILE is the udi.toml of the site that they are for
 	packaging/rpm.sh dist $(CONFIG)
 
+docs: venv ## make HTML of docs and the man pages in build/html; needs no root
+	rm -rf $(CACHE)/html build/html
+	mkdir -p $(CACHE)/html
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs $(CACHE)/html build/html
+
 demo-slurm: root setup ## bring up a real Slurm of two nodes and run jobs inside a Debian image on it (root)
 	$(BIN)/python -m slurmsim.demo
 
@@ -87,6 +94,9 @@ soak: root setup ## keep whole machines under random jobs, faults and kills for 
 test-install: root setup bundle rpm ## walk through docs/install.md on fresh Debian systems that have no network, from the bundle and RPMs (root)
 	$(BIN)/python -m pytest tests/install/walk.py tests/install/old_host.py tests/install/packages.py
 
+test-docs: root docs $(CACHE)/browser ## open every page of build/html in a browser, follow each link, and search (root)
+	$(BIN)/python -m pytest tests/html/in_browser.py
+
 test-recipes: root setup ## type every command of docs/users.md, and compare what is seen (root)
 	UDI_ALL_RECIPES=1 $(BIN)/python -m pytest tests/system/test_users_page.py
 	UDI_ALL_RECIPES=1 $(BIN)/python -m pytest tests/slurm/test_users_page.py
@@ -110,7 +120,7 @@ pynamic: root setup $(CACHE)/pynamic-packages ## measure how fast very many libr
 constraints: ## renew constraints.txt with the newest versions that setup.cfg allows; make test must pass afterwards
 	rm -rf $(CACHE)/constraints
 	$(PYTHON) -m venv $(CACHE)/constraints
-	$(CACHE)/constraints/bin/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(CACHE)/constraints/bin/pip install --quiet --disable-pip-version-check --editable '.[test,docs]'
 	{ head -n 1 constraints.txt; $(CACHE)/constraints/bin/pip freeze --exclude-editable; } > $(CACHE)/constraints.txt
 	mv $(CACHE)/constraints.txt constraints.txt
 	rm -rf $(CACHE)/constraints
@@ -127,7 +137,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 		{ echo "make: $(PYTHON) has no ensurepip, which virtual environments need; on Debian install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,docs]'
 	touch $@
 
 $(CACHE)/packages: Makefile
@@ -139,6 +149,11 @@ $(CACHE)/packages: Makefile
 
 $(CACHE)/pynamic-packages: | $(CACHE)/packages
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PEERS)
+	touch $@
+
+$(CACHE)/browser: Makefile
+	mkdir -p $(CACHE)
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(BROWSER)
 	touch $@
 
 $(SSHD)/bin: sshd/build.sh sshd/fetch.sh sshd/job-only.patch sshd/localoptions.h | $(CACHE)/packages

@@ -11,7 +11,7 @@ from udiroot import errors
 from udiroot.errors import UdiError
 
 INTERRUPTED = 130
-_EVERYWHERE = ("help",)
+_EVERYWHERE = ("--help",)
 """Options that every command has; they are described once."""
 
 
@@ -73,7 +73,7 @@ def _usage(command: click.Command, words: str, context: click.Context) -> str:
 
 def _options(command: click.Command, context: click.Context, but: tuple[str, ...]) -> tuple[Block, ...]:
     """What has a text of its own: arguments are explained with the command."""
-    params = (param for param in command.get_params(context) if param.name not in but)
+    params = (param for param in command.get_params(context) if not set(but) & set(param.opts))
     records = (param.get_help_record(context) for param in params)
     rows = tuple((term, " ".join(text.split())) for term, text in filter(None, records) if text)
     return (Definitions(rows),) if rows else ()

@@ -339,7 +339,7 @@ def test_udi_modules(tmp_path: os.PathLike[str]) -> None:
 
 def test_the_example_of_the_document_is_a_configuration() -> None:
     text = (Path(__file__).parents[2] / "docs/modules.md").read_text()
-    part = text[text.index("## For operators") : text.index("`docs/udi.toml.example` lists")]
+    part = text[text.index("## For operators") : text.index("[udi.toml.example]")]
     example = "".join(f"{line[4:]}\n" for line in part.splitlines() if line.startswith("    "))
     modules = parse(f'[store]\npath = "/s"\n{example}', "udi.toml").modules
     assert list(modules) == ["mpich", "gpu", "chem"]
