@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import click
 
-from admin.access import hindrance, intruder
+from admin.checks.access import hindrance, intruder
 from udi.accounts import Account, account_of_uid, store_owner
 from udi.chos import SCHEME, Environment
 from udi.chosmap import SiteMap, gids, map_and_errors, read_map

@@ -11,17 +11,18 @@ from admin.cdi import as_module, edits_of, read_specification, require_fitting
 from admin.checks import report
 from admin.chos import chos
 from admin.config_check import read_subject, rows_of_errors
-from admin.example import example
-from admin.installed import Record
-from admin.installing import built, install_programs, planned, render_below, sshd_programs
-from admin.job_cli import job
-from admin.machines import machine_of
-from admin.managers import manager_of
-from admin.program import PROGRAM, site_of
-from admin.sitefiles import site_files
-from admin.software import install_software
-from admin.status_cli import status
-from admin.try_cli import attempt
+from admin.console.program import PROGRAM, site_of
+from admin.install.built import built, sshd_programs
+from admin.install.installed import Record
+from admin.install.installing import install_programs, planned, render_below
+from admin.install.software import install_software
+from admin.job.cli import job
+from admin.seams.machines import machine_of
+from admin.seams.managers import manager_of
+from admin.sitefiles.all_files import site_files
+from admin.sitefiles.example import example
+from admin.status.cli import status
+from admin.trial.cli import attempt
 from admin.uninstall_cli import uninstall
 from udi.commandline import config_option, directories, files, json_option, run, version_option
 from udi.config import load

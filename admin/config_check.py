@@ -12,10 +12,14 @@ from collections.abc import Iterable
 from admin.checks import accounts, files, gateway, logs, metrics, places, programs, software, store
 from admin.checks.check import Check, Level, Row
 from admin.checks.nodes import Expected, facts_for_nodes, rows_of_nodes
-from admin.machines import all_tables, machine_of, machine_trials
-from admin.managers import Manager, manager_of
+from admin.seams.machine_trials import machine_trials
+from admin.seams.machines import machine_of
+from admin.seams.managers import Manager, manager_of
+from admin.seams.tables import all_tables
+from admin.sitefiles.all_files import site_files
 from udi.config import SiteConfig, errors_in, parse, trusted_text
 from udi.platform import Machine
+from udi.sitefiles import SiteFile
 from udiroot.errors import ConfigError, UdiError, UsageError
 
 
@@ -37,7 +41,7 @@ class Subject:
             *store.checks(site),
             *gateway.checks(site),
             *accounts.checks(site),
-            *files.checks(site, machine),
+            *files.checks(site, self._site_files),
             *metrics.checks(site),
             *places.checks(site, manager.directories()),
             *programs.checks(site, {**of_machine, **manager.programs()}),
@@ -52,10 +56,14 @@ class Subject:
             *store.trials(site),
             *gateway.trials(site),
             *software.trials(site),
-            *files.trials(site, self.machine),
+            *files.trials(self._site_files),
             *logs.trials(site),
             *programs.trials(site),
         ]
+
+    def _site_files(self) -> list[SiteFile]:
+        """Raises ConfigError."""
+        return site_files(self.site, self.machine, self.site.path)
 
     def rows(self) -> list[Row]:
         """A row a check, of this host."""

@@ -7,8 +7,8 @@ import sys
 
 import click
 
-from admin.machines import machine_of
-from admin.managers import manager_of
+from admin.seams.machines import machine_of
+from admin.seams.managers import manager_of
 from udi.commandline import config_option, run, version_option
 from udi.config import load
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import click
 
-from admin.installed import Record
-from admin.machines import machine_of
-from admin.managers import Manager, manager_of
-from admin.sitefiles import site_files
-from admin.uninstalling import Step, callers, planned_removal
+from admin.install.installed import Record
+from admin.install.uninstalling import Step, callers, planned_removal
+from admin.seams.machines import machine_of
+from admin.seams.managers import Manager, manager_of
+from admin.sitefiles.all_files import site_files
 from outside.sessions import sessions_here
 from udi.config import SiteConfig, load
 from udi.log import start_log

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+
+from alps.numbers import is_number
+from udi.values import frozen
 
 _PE = re.compile(r"\s*PE\s+[0-9]+\s*,(?:.*,)?\s*nid\s+([0-9]{1,9})\s*(?:,.*)?")
 _FIELD = re.compile(r"\s*(?:([A-Za-z]+)\s+)?([0-9][0-9A-Fa-fx-]*)\s*")
@@ -16,7 +18,7 @@ _OF_A_SLOT = frozenset({"cmd", "CPU", "map"})
 _BATCH_ID = re.compile(r"\s*Batch System ID\s*=\s*(\S+)\s*")
 
 
-@dataclass(frozen=True)
+@frozen
 class ReservationRow:
     """A confirmed reservation of a batch job: ALPS's own id, and what stands after `batch:`."""
 
@@ -33,7 +35,7 @@ def reservation_rows(text: str) -> list[ReservationRow]:
     rows = []
     for line in text.splitlines():
         fields = line.split()
-        if len(fields) < 4 or not _is_number(fields[0]) or not _is_number(fields[1]) or "unbound" in fields[-1]:
+        if len(fields) < 4 or not is_number(fields[0]) or not is_number(fields[1]) or "unbound" in fields[-1]:
             continue
         if fields[2].startswith("batch:"):
             rows.append(ReservationRow(int(fields[0]), fields[2].removeprefix("batch:")))
@@ -56,7 +58,7 @@ def _nid_of_slot(line: str) -> int | None:
     fields = [_FIELD.fullmatch(field) for field in line.rstrip(" ,").split(",")]
     named = {field[1]: field[2] for field in fields if field}
     nid = named.get("nid")
-    if None in fields or nid is None or not _is_number(nid) or _OF_A_SLOT.isdisjoint(named):
+    if None in fields or nid is None or not is_number(nid) or _OF_A_SLOT.isdisjoint(named):
         return None
     return int(nid)
 
@@ -64,7 +66,3 @@ def _nid_of_slot(line: str) -> int | None:
 def batch_ids(text: str) -> list[str]:
     """The full batch ids that the detail names, where this ALPS prints them."""
     return [match[1] for match in map(_BATCH_ID.fullmatch, text.splitlines()) if match]
-
-
-def _is_number(field: str) -> bool:
-    return field.isascii() and field.isdecimal() and len(field) < 19

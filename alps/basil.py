@@ -8,17 +8,18 @@ deeply they lie (B42), or from the reserved nodes that the reservation itself li
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from ClusterShell.NodeSet import RangeSet, RangeSetParseError
 from lxml import etree
 
 from alps.batchid import is_same_job
+from alps.numbers import is_number
+from udi.values import frozen
 from udiroot.errors import UpstreamFailed, printable
 
 NAMELESS = "1.0"
 """The protocol whose reservations have no batch id."""
-_NO_NID = re.compile(r"[0-9]{7}")
+_LONGER_THAN_A_NID = re.compile(r"[0-9]{7}")
 """Nids have five digits, rarely six; a range of more would fill the memory."""
 
 
@@ -26,7 +27,7 @@ class BasilRefused(UpstreamFailed):
     """ALPS answered, and the answer will not change by asking again."""
 
 
-@dataclass(frozen=True)
+@frozen
 class BasilReservation:
     """A reservation of the inventory, with the slots that each of its nodes has."""
 
@@ -91,7 +92,7 @@ def _response_data(answer: bytes) -> etree._Element:
     raise UpstreamFailed(said)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Shape:
     """What the reservation was requested with: PEs in all, CPUs of each PE, and PEs of each node; 0: not stated."""
 
@@ -124,7 +125,7 @@ def _slots(data: etree._Element, reservation: etree._Element) -> dict[int, int]:
     slots: dict[int, int] = {}
     for node in data.iter("Node"):
         processors = sum(1 for a in node.iter("ProcessorAllocation") if a.get("reservation_id") == wanted)
-        if processors and _is_number(node.get("node_id")):
+        if processors and is_number(node.get("node_id")):
             pes = -(-processors // shape.depth)
             slots[int(node.get("node_id", ""))] = min(pes, shape.per_node) if shape.per_node else pes
     return slots or _reserved_nodes(reservation, shape)
@@ -132,11 +133,11 @@ def _slots(data: etree._Element, reservation: etree._Element) -> dict[int, int]:
 
 def _reserved_nodes(reservation: etree._Element, shape: _Shape) -> dict[int, int]:
     """Nodes that the reservation lists itself: one by one, or (from 1.6 on) as ranges."""
-    listed = {int(n.get("node_id", "")) for n in reservation.iter("ReservedNode") if _is_number(n.get("node_id"))}
+    listed = {int(n.get("node_id", "")) for n in reservation.iter("ReservedNode") if is_number(n.get("node_id"))}
     for ranges in reservation.iter("ReservedNodes"):
         text = (ranges.text or "").strip()
         try:
-            if _NO_NID.search(text):
+            if _LONGER_THAN_A_NID.search(text):
                 raise ValueError(text)
             listed |= {int(nid) for nid in RangeSet(text)}
         except (RangeSetParseError, ValueError) as error:
@@ -152,12 +153,8 @@ def _protocol(data: etree._Element) -> str:
 
 def _value(element: etree._Element, name: str) -> int:
     text = element.get(name)
-    return int(text or "0") if _is_number(text) else 0
+    return int(text) if is_number(text) else 0
 
 
 def _number(reservation: etree._Element) -> int:
     return _value(reservation, "reservation_id")
-
-
-def _is_number(text: str | None) -> bool:
-    return bool(text) and text is not None and text.isascii() and text.isdecimal() and len(text) < 19

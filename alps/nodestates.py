@@ -7,12 +7,13 @@ prints, and its exit status, is not known (N25): the states are read back.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from alps.numbers import is_number
 from alps.settings import AlpsConfig
 from udi.command import Deadline, Finished, run
 from udi.nodes import Node, in_brief, numbered
 from udi.platform import NodeState
+from udi.values import frozen
 from udiroot.errors import UpstreamFailed
 
 _NODES_A_CALL = 4000
@@ -20,7 +21,7 @@ _NODES_A_CALL = 4000
 _COLUMNS = ("NID", "(HEX)", "NODENAME", "TYPE", "STATUS", "MODE")
 
 
-@dataclass(frozen=True)
+@frozen
 class Row:
     """A node as the service database has it: `status` up, down, admindown, suspect, …; `mode` batch, interactive."""
 
@@ -63,7 +64,7 @@ def parse_states(text: str) -> dict[int, Row]:
         if fields[:1] == ["NID"] and "STATUS" in fields:
             columns = {name: index for index, name in enumerate(fields)}
             continue
-        if len(fields) < len(columns) or not (fields[0].isascii() and fields[0].isdecimal()):
+        if len(fields) < len(columns) or not is_number(fields[0]):
             continue
         cell = {name: fields[index] for name, index in columns.items()}
         nid = int(fields[0])

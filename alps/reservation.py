@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from alps.apstat import ReservationRow, batch_ids, node_slots, reservation_rows
 from alps.batchid import bare_number_of, is_same_job, number_of
 from alps.settings import AlpsConfig
 from udi.command import Deadline, run
+from udi.values import frozen
 from udiroot.errors import NotFound, UdiError, UpstreamFailed, printable
 
 _PAUSE = 0.5
+"""Seconds between two look-ups."""
 _BASIL_ATTEMPTS = 10
 """How often a transient failure is asked again: as often as Torque does (B50)."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Reservation:
     """A confirmed reservation: slots for ranks by nid, in the order of the nids, and never without nodes."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from udi.settings import PATH, PAUSE, SECONDS, OneOf, setting
+from udi.values import frozen
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class AlpsConfig:
     """ALPS and the commands of its service nodes."""
 

@@ -35,9 +35,9 @@ class Cluster:
         except UsageError as error:
             raise ConfigError(f"{site.path}: clusters.nodes: {error.message}", error.hint) from error
         self._nodes = {node.name: node for node in nodes}
-        self._short: dict[str, list[Node]] = {}
+        self._by_label: dict[str, list[Node]] = {}
         for node in nodes:
-            self._short.setdefault(_short(node.name), []).append(node)
+            self._by_label.setdefault(_first_label(node.name), []).append(node)
         self._list = OutOfServiceList(self._settings.out_of_service)
 
     @property
@@ -109,9 +109,9 @@ class Cluster:
         it."""
         if host in self._nodes:
             return self._nodes[host]
-        same = self._short.get(_short(host), [])
+        same = self._by_label.get(_first_label(host), [])
         return same[0] if len(same) == 1 else None
 
 
-def _short(name: str) -> str:
+def _first_label(name: str) -> str:
     return name.split(".", 1)[0]

@@ -12,21 +12,21 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from udi import durable
 from udi.command import Deadline
-from udi.filelock import try_lock
+from udi.filelock import locked
 from udi.nodes import Node, named
 from udi.oserrors import reason
+from udi.values import frozen
 from udiroot.errors import TimedOut, UpstreamFailed, UsageError, printable
 
-_PAUSE = 0.05
 _MAX_REASON = 400
+"""Characters of a reason that are kept."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Entry:
     """Why a node is out of service, and since when (epoch seconds)."""
 
@@ -39,6 +39,7 @@ class OutOfServiceList:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._lock = f"{path}.lock"
 
     def read(self) -> dict[Node, Entry]:
         """Every node of the list. Raises UpstreamFailed for a file that cannot be read."""
@@ -76,20 +77,13 @@ class OutOfServiceList:
         }
         durable.write_text(self._path, json.dumps(document, indent=1) + "\n")
 
-    @contextlib.contextmanager
-    def _locked(self, deadline: Deadline) -> Iterator[None]:
+    def _locked(self, deadline: Deadline) -> contextlib.AbstractContextManager[None]:
         """Hold the lock of the list, which is on a file of its own, since the list itself is replaced."""
-        path = f"{self._path}.lock"
+        return locked(self._lock, self._open, deadline, TimedOut(f"another process keeps {self._lock} locked"))
+
+    def _open(self) -> int:
         try:
-            durable.make_directory(os.path.dirname(path))
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            durable.make_directory(os.path.dirname(self._lock))
+            return os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise UpstreamFailed(f"{path} cannot be opened: {reason(error)}") from error
-        try:
-            while not try_lock(descriptor):
-                if deadline.passed:
-                    raise TimedOut(f"another process keeps {path} locked")
-                time.sleep(_PAUSE)
-            yield
-        finally:
-            os.close(descriptor)
+            raise UpstreamFailed(f"{self._lock} cannot be opened: {reason(error)}") from error

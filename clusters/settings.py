@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from udi.settings import PATH, SECONDS, WORD, Bounds, setting
+from udi.values import frozen
 from udiroot.errors import ConfigError
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class ClustersConfig:
     """A machine that is a list of hosts reached by ssh."""
 

@@ -21,24 +21,25 @@ import hashlib
 import json
 import logging
 import os
-import secrets
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from jobs import metrics
+from jobs.here import jobs_of_loops
+from jobs.nodeerrors import error_of
 from udi import durable
 from udi.command import Deadline, Finished, run
 from udi.config import SiteConfig
-from udi.filelock import try_lock
+from udi.filelock import locked, try_lock
 from udi.nodecommand import enter_here, setup_here, teardown_here, with_nonce
-from udi.nodes import Node, NodeSlots
+from udi.nodes import NodeSlots
 from udi.oserrors import reason
 from udi.records import read_record
 from udi.request import JobRequest, job_id
-from udiroot import loop, mountinfo, says
+from udi.values import frozen
+from udiroot import mountinfo, says
 from udiroot.commands import read_identity
-from udiroot.errors import SetupFailed, TeardownIncomplete, TimedOut, UdiError, UpstreamFailed, UsageError
+from udiroot.errors import SetupFailed, TeardownIncomplete, TimedOut, UdiError, UpstreamFailed
 from udiroot.ledger import survey
 from udiroot.plan import NodePlan
 from udiroot.record import RunDirectory
@@ -49,11 +50,9 @@ _ENDS_ITSELF = 15
 """Seconds beyond its own deadline in which the node's software has undone what failed, and ended."""
 _LEAST_TO_UNDO = 20
 """Seconds that undoing has, however little is left."""
-_LOCK_PAUSE = 0.05
-_USERS_ERRORS = {kind.exit_code: kind for kind in UdiError.__subclasses__() if kind.owner == "user"}
 
 
-@dataclass(frozen=True)
+@frozen
 class Root:
     """A root that is ready: where it is, the source of its mount, and the image in it. `notice` is for the user."""
 
@@ -63,21 +62,11 @@ class Root:
     notice: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class _Down:
     """What `JOB.down` holds, as JSON."""
 
     command: tuple[str, ...]
-
-
-class _Names:
-    """Nodes by the names that the workload manager has for them; no private sshd, so no addresses."""
-
-    def identity(self, node: Node) -> str:
-        return node.name
-
-    def address(self, node: Node) -> str:
-        raise AssertionError(f"no address of {node} is needed")
 
 
 class LocalJob:
@@ -94,23 +83,10 @@ class LocalJob:
         self._down = f"{site.node.run}/{job}.down"
         self._lock = f"{self._locks}/{job}.lock"
 
-    @contextlib.contextmanager
-    def locked(self, deadline: Deadline) -> Iterator[None]:
-        """Alone with the job: an Epilog that comes while its Prolog still works waits for that.
-
-        The lock goes with the process that held it, however that ended. Raises TimedOut.
-        """
-        descriptor = self._open_lock()
-        try:
-            while not (try_lock(descriptor) and self._is_still(descriptor)):
-                if deadline.passed:
-                    raise TimedOut(f"job {self.job} is still locked on this node by another hook")
-                time.sleep(_LOCK_PAUSE)
-                os.close(descriptor)
-                descriptor = self._open_lock()
-            yield
-        finally:
-            os.close(descriptor)
+    def locked(self, deadline: Deadline) -> contextlib.AbstractContextManager[None]:
+        """Alone with the job: an Epilog that comes while its Prolog still works waits for that. Raises TimedOut."""
+        refusal = TimedOut(f"job {self.job} is still locked on this node by another hook")
+        return locked(self._lock, self._open_lock, deadline, refusal)
 
     def is_busy(self) -> bool:
         """Whether a hook of the job works at this moment."""
@@ -130,11 +106,11 @@ class LocalJob:
         Raises the UdiError of what failed; TeardownIncomplete where undoing it failed too.
         """
         from jobs.image import choose_image  # the store and templates are slow to import, and a teardown needs neither
-        from udi.planning import make_plan
+        from udi.planning import NamedNodes, make_plan
 
         began = time.monotonic()
         choice = choose_image(self._site, request, marks_use=nodes[0].node.name == here)
-        plan = make_plan(self._site, request, choice.facts, _Names(), nodes, binds=choice.binds)
+        plan = make_plan(self._site, request, choice.facts, NamedNodes(), nodes, binds=choice.binds)
         try:
             self._set_up(plan)
             label = self._label()
@@ -155,7 +131,7 @@ class LocalJob:
     def enter(self, ids: str, words: str, seconds: int) -> tuple[NodeReport, bytes]:
         """Run a command in the root, as `udiroot.enter` takes it; its report, and what it printed. Raises SetupFailed
         where the software made no report."""
-        nonce = secrets.token_hex(16)
+        nonce = os.urandom(16).hex()
         command = enter_here(self._site, self.job, ids, words, seconds, nonce)
         done = run(command, seconds=seconds + _ENDS_ITSELF)
         pieces = (says.said(line, nonce) for line in done.stdout.decode("utf-8", "replace").splitlines())
@@ -167,8 +143,7 @@ class LocalJob:
         Raises TeardownIncomplete with what is left; other UdiErrors where the teardown could not be run.
         """
         try:
-            durable.remove(self._plan)
-            durable.remove(durable.unfinished(self._plan))
+            durable.remove(self._plan, alone=True)
         except OSError as error:
             raise UpstreamFailed(f"{self._plan} cannot be removed: {reason(error)}") from error
         if self.is_left:
@@ -206,13 +181,12 @@ class LocalJob:
         return self._run_down(now, deadline)
 
     def _run_down(self, command: Sequence[str], deadline: Deadline) -> NodeReport:
-        nonce = secrets.token_hex(16)
+        nonce = os.urandom(16).hex()
         return self._run_here([with_nonce(word, nonce) for word in command], nonce, deadline)
 
     def _forget_down(self) -> None:
         try:
-            durable.remove(self._down)
-            durable.remove(durable.unfinished(self._down))
+            durable.remove(self._down, alone=True)
         except OSError as error:
             raise UpstreamFailed(f"{self._down} cannot be removed: {reason(error)}") from error
 
@@ -227,7 +201,7 @@ class LocalJob:
     def is_left(self) -> bool:
         """Whether this host has a root of the job, or remains of one: its mounts, loop devices or run directory."""
         mounted = any(mount.label and mount.label.job == self.job for mount in mountinfo.read())
-        return mounted or os.path.lexists(self._site.node.run) or self.job in _jobs_of_loops()
+        return mounted or os.path.lexists(self._site.node.run) or self.job in jobs_of_loops()
 
     def remains(self) -> str:
         """What this host has of the job, for a person; nothing, where it is a lock or note alone."""
@@ -253,11 +227,11 @@ class LocalJob:
                 durable.write(path, data, mode=0o400, alone=True)
             except OSError as error:
                 raise UpstreamFailed(f"{path} cannot be written: {reason(error)}") from error
-        nonce = secrets.token_hex(16)
+        nonce = os.urandom(16).hex()
         command = setup_here(self._site, self._plan, hashlib.sha256(raw).hexdigest(), nonce)
         report = self._run_here(command, nonce, Deadline(self._site.node.deadline + _ENDS_ITSELF))
         if not report.ok:
-            raise _error(report)
+            raise error_of(report)
         _log.info("setup: %d ms", report.milliseconds)
         metrics.observe_nodes(metrics.NODE_SETUP, [report])
 
@@ -283,44 +257,6 @@ class LocalJob:
         except OSError as error:
             raise UpstreamFailed(f"{self._lock} cannot be opened: {reason(error)}") from error
 
-    def _is_still(self, descriptor: int) -> bool:
-        """Whether the file that was locked is still the one at its path: the last holder may have removed it."""
-        with contextlib.suppress(FileNotFoundError):
-            return os.path.samestat(os.fstat(descriptor), os.stat(self._lock))
-        return False
-
-
-def jobs_here(site: SiteConfig) -> set[str]:
-    """Every job that this host has anything of, by run directories and the kernel's tables. Raises UpstreamFailed."""
-    try:
-        with os.scandir(site.node.run) as entries:
-            names = [each.name for each in entries if each.is_dir(follow_symlinks=False) or _is_of_job(each.name)]
-    except FileNotFoundError:
-        names = []
-    except OSError as error:
-        raise UpstreamFailed(f"{site.node.run} cannot be read: {reason(error)}") from error
-    found = {name.rpartition(".")[0] if _is_of_job(name) else name for name in names}
-    found |= {label.job for mount in mountinfo.read() if (label := mount.label) is not None}
-    return set(filter(_is_job, found | _jobs_of_loops()))
-
-
-def _jobs_of_loops() -> set[str]:
-    ours = loop.label(read_identity(""), "")
-    return {loop.job_of(name) for name, _ in loop.names().values() if name.startswith(ours)}
-
-
-def _is_of_job(name: str) -> bool:
-    """Whether a file is one that we keep beside a job's run directory; others have files there, such as a socket."""
-    return name.endswith((".plan", ".down", ".lock"))
-
-
-def _is_job(text: str) -> bool:
-    try:
-        job_id(text)
-    except UsageError:
-        return False
-    return True
-
 
 def _make_directory(path: str, mode: int) -> None:
     """A directory of root's that nobody else may write. Raises UpstreamFailed, SetupFailed."""
@@ -333,13 +269,6 @@ def _make_directory(path: str, mode: int) -> None:
         raise UpstreamFailed(f"{path} cannot be made: {reason(error)}") from error
     if status.st_uid != 0 or status.st_mode & 0o022 or not os.path.isdir(path) or os.path.islink(path):
         raise SetupFailed(f"{path} must be a directory of root's that nobody else may write", f"chown root {path}")
-
-
-def _error(report: NodeReport) -> UdiError:
-    """The error that a failed set-up reported."""
-    if report.code == TeardownIncomplete.exit_code:
-        return TeardownIncomplete(report.words, jobs=report.jobs, left=report.left)
-    return _USERS_ERRORS.get(report.code, SetupFailed)(report.words or "failed without a message")
 
 
 def _words(error: BaseException) -> str:

@@ -32,7 +32,7 @@ _log = logging.getLogger("udi.jobs")
 def log_failures(step: str, errors: Mapping[Node, str]) -> None:
     """One line for each cause, and one for the rest of many."""
     for cause in causes(errors):
-        fields = event(step, nodes=cause.where, count=len(cause.nodes), cause=str(cause))
+        fields = event(step, message=f"{step} failed", nodes=cause.where, count=len(cause.nodes), cause=str(cause))
         _log.error("%s: %s: %s", step, cause.where, cause, extra=fields)
 
 
@@ -40,12 +40,13 @@ def log_remarks(step: str, result: FanOutResult, usual: str) -> None:
     """What nodes on which the step succeeded say of it, where that is not the usual; and the times of all."""
     remarks = {node: report.words for node, report in result.reports.items() if report.ok and report.words != usual}
     for cause in causes(remarks, _MOST_REMARKS):
-        fields = event(step, nodes=cause.where, count=len(cause.nodes), remark=str(cause))
+        fields = event(step, message=step, nodes=cause.where, count=len(cause.nodes), remark=str(cause))
         _log.info("%s: %s: %s", step, cause.where, cause, extra=fields)
     if result.reports:
         times = times_of(result)
         nodes = in_brief(result.reports)
-        _log.info("%s: %s: %s", step, nodes, times, extra=event(step, nodes=nodes, **times.as_fields()))
+        fields = event(step, message=f"{step} took", nodes=nodes, **times.as_fields())
+        _log.info("%s: %s: %s", step, nodes, times, extra=fields)
 
 
 def times_of(result: FanOutResult) -> Times:

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from dataclasses import dataclass
 from typing import Final, Literal, cast
 
 from udi import durable
 from udi.oserrors import reason
-from udi.request import job_id
-from udiroot.errors import UdiError, UpstreamFailed
+from udi.request import is_job_id, job_id
+from udi.values import frozen
+from udiroot.errors import UpstreamFailed
 from udiroot.fields import escape, number, unescape
 
 State = Literal["wanted", "ready", "failed"]
@@ -36,7 +36,7 @@ _MAX_BYTES = 64 << 10
 _TEXTS = ("root", "label", "image", "given", "id", "why")
 
 
-@dataclass(frozen=True)
+@frozen
 class Note:
     """A job with an image on this host. `start` tells one start of the job from another."""
 
@@ -106,8 +106,7 @@ class Notes:
         """The job has no note any more. Raises UpstreamFailed."""
         path = self._path(job)
         try:
-            durable.remove(durable.unfinished(path))
-            durable.remove(path)
+            durable.remove(path, alone=True)
         except OSError as error:
             raise UpstreamFailed(f"{path} cannot be removed: {reason(error)}") from error
 
@@ -125,15 +124,7 @@ class Notes:
             return set()
         except OSError as error:
             raise UpstreamFailed(f"{self.path} cannot be read: {reason(error)}") from error
-        return {name for name in names if _is_job(name)}
+        return set(filter(is_job_id, names))
 
     def _path(self, job: str) -> str:
         return f"{self.path}/{job_id(job)}"
-
-
-def _is_job(name: str) -> bool:
-    try:
-        job_id(name)
-    except UdiError:
-        return False
-    return True

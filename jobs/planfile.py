@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import secrets
 
 from udi import durable
 from udi.accounts import store_owner
@@ -19,7 +18,7 @@ from udiroot.rights import FileRights
 
 def new_plan_path(site: SiteConfig, job: str) -> str:
     """Where the job's plan will be, as the job host sees it; nobody can guess the name."""
-    return f"{StoreLayout(site.store.path).plans}/{job}.{secrets.token_hex(16)}"
+    return f"{StoreLayout(site.store.path).plans}/{job}.{os.urandom(16).hex()}"
 
 
 def as_node_sees(site: SiteConfig, path: str) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import secrets
+import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from jobs import metrics
 from jobs.image import Choice, choose_image
+from jobs.nodeerrors import users_error
 from jobs.nodereports import SETUP, keep_reports, log_failures, times_of
 from jobs.planfile import as_node_sees, new_plan_path, write_plan
 from jobs.state import PLANNED, READY, SETTING_UP, JobDirectory, JobState
@@ -32,6 +32,7 @@ from udi.planning import make_plan
 from udi.platform import Allocation, Host, Machine
 from udi.request import JobRequest
 from udi.sshkeys import make_keys
+from udi.values import frozen
 from udiroot.errors import SetupFailed, UdiError, UpstreamFailed, counted
 from udiroot.plan import NodePlan
 
@@ -40,11 +41,9 @@ _SETUP_SHARE = 0.6
 """Of the time that is left, so that a setup which takes all of it can still be undone."""
 _UNDO_SECONDS = 30
 _REMEDY = "its nodes were left in service: see udi-admin status, and run udi-admin recover before the job is released"
-_USERS_ERRORS = {kind.exit_code: kind for kind in UdiError.__subclasses__() if kind.owner == "user"}
-"""What a node reports by its exit code when the user must act."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Prepared:
     """What was set up: on these nodes; `notice` is what the user should know."""
 
@@ -145,7 +144,7 @@ class _Preparation:
         site, machine = self._site, self._machine
         sha256 = write_plan(site, state.plan, plan)
         self._directory.save(dataclasses.replace(state, phase=SETTING_UP))
-        nonce = secrets.token_hex(16)
+        nonce = os.urandom(16).hex()
         command_line = setup_command(site, machine.identity_file(), as_node_sees(site, state.plan), sha256, nonce)
         share = Deadline(self._deadline.left() * _SETUP_SHARE)
         try:
@@ -199,7 +198,7 @@ def _failure(result: FanOutResult) -> UdiError:
     if result.silent:
         return SetupFailed(f"setup on {in_brief(result.silent)}: {errors[result.silent[0]]}")
     reports = list(result.failed.values())
-    users = [_USERS_ERRORS.get(report.code) for report in reports]
+    users = [users_error(report) for report in reports]
     first = users[0]
     if first is not None and all(users):
         return first(f"setup on {in_brief(errors)}: {reports[0].words}")

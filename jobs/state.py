@@ -10,20 +10,18 @@ import contextlib
 import json
 import os
 import shutil
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.durable import make_directory, sync_directory, write_text
-from udi.filelock import try_lock
+from udi.filelock import locked
 from udi.nodes import Node
 from udi.oserrors import reason
 from udi.records import read_record, remove_record
-from udi.request import job_id
-from udiroot.errors import TimedOut, UdiError, UpstreamFailed
+from udi.request import is_job_id, job_id
+from udi.values import frozen
+from udiroot.errors import TimedOut, UpstreamFailed
 
 PLANNED = "planned"
 """The plan's path and the nodes are known; no node was touched."""
@@ -31,10 +29,9 @@ SETTING_UP = "setting up"
 READY = "ready"
 TAKING_DOWN = "taking down"
 _PHASES = (PLANNED, SETTING_UP, READY, TAKING_DOWN)
-_LOCK_PAUSE = 0.05
 
 
-@dataclass(frozen=True)
+@frozen
 class JobState:
     """A job as it stands. `plan` is the plan's path as the job host sees it; `since` in epoch seconds.
 
@@ -100,29 +97,9 @@ class JobDirectory:
         except OSError as error:
             raise UpstreamFailed(f"{self.path} cannot be removed: {reason(error)}", "repair its file system") from error
 
-    @contextlib.contextmanager
-    def locked(self, deadline: Deadline) -> Iterator[None]:
-        """Alone with the job: an epilogue that comes while its prologue still undoes waits for it.
-
-        The lock goes with the process that held it, however that ended. Raises TimedOut.
-        """
-        descriptor = self._open()
-        try:
-            while not (try_lock(descriptor) and self._is_still(descriptor)):
-                if deadline.passed:
-                    raise TimedOut(f"job {os.path.basename(self.path)} is still locked by another hook")
-                time.sleep(_LOCK_PAUSE)
-                os.close(descriptor)
-                descriptor = self._open()
-            yield
-        finally:
-            os.close(descriptor)
-
-    def _is_still(self, descriptor: int) -> bool:
-        """Whether the directory that was locked is still the one at this path: the last holder may have removed it."""
-        with contextlib.suppress(FileNotFoundError):
-            return os.path.samestat(os.fstat(descriptor), os.stat(self.path))
-        return False
+    def locked(self, deadline: Deadline) -> contextlib.AbstractContextManager[None]:
+        """Alone with the job: an epilogue that comes while its prologue still undoes waits for it. Raises TimedOut."""
+        return locked(self.path, self._open, deadline, TimedOut(f"job {self.job} is still locked by another hook"))
 
     def _open(self) -> int:
         try:
@@ -140,8 +117,4 @@ def jobs_with_state(site: SiteConfig) -> list[JobDirectory]:
         return []
     except OSError as error:
         raise UpstreamFailed(f"{site.jobs.state} cannot be read: {reason(error)}") from error
-    directories = []
-    for name in names:
-        with contextlib.suppress(UdiError):  # a name that is not a job id is not a job
-            directories.append(JobDirectory(site, name))
-    return directories
+    return [JobDirectory(site, name) for name in names if is_job_id(name)]

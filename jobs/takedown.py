@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import secrets
+import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from jobs import metrics
 from jobs.nodereports import TEARDOWN, keep_reports, log_remarks
@@ -27,15 +27,18 @@ from udi.logformat import event
 from udi.nodecommand import teardown_command, with_nonce
 from udi.nodes import Node, in_brief
 from udi.platform import Machine
+from udi.values import frozen
 from udiroot.entered import UNREAD
 from udiroot.errors import UdiError, UpstreamFailed
 
 _log = logging.getLogger("udi.jobs")
 _USUAL = "clean"
 """What a node's teardown says where it had to terminate nothing."""
+_AIMS = {False: "taken out of service", True: "recorded"}
+"""What is to become of dirty nodes, by whether they are spared."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Takedown:
     """What a takedown left: nodes that stay dirty, and why. `error` is why they could not be taken out of service, or
     the reasons not be kept; `spared` is why they were left in service on purpose. `unread` is the image of which no
@@ -132,7 +135,7 @@ def _drop_plan(site: SiteConfig, state: JobState) -> None:
 def _tear_down(site: SiteConfig, machine: Machine, state: JobState, directory: str, deadline: Deadline) -> Takedown:
     """Run the teardown on all nodes."""
     began = time.monotonic()
-    nonce = secrets.token_hex(16)
+    nonce = os.urandom(16).hex()
     time_for_marking = min(machine.command_deadline, deadline.left() / 4)
     enough = Deadline(deadline.left() - time_for_marking)
     try:
@@ -165,9 +168,6 @@ def _out_of_service(
             metrics.count(metrics.TAKEN_OUT, by=len(dirty))
     except UdiError as error:
         if not isinstance(error, NotRecorded) or spared:
-            _log.error("%s could not be %s: %s", in_brief(dirty), _WANTED[bool(spared)], error.message)
+            _log.error("%s could not be %s: %s", in_brief(dirty), _AIMS[bool(spared)], error.message)
         return error
     return None
-
-
-_WANTED = {False: "taken out of service", True: "recorded"}

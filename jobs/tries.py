@@ -16,7 +16,6 @@ import logging
 import os
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Protocol
 
 from udi.config import SiteConfig
@@ -24,8 +23,9 @@ from udi.durable import write_text
 from udi.log import plain
 from udi.oserrors import reason
 from udi.records import modified, read_record, remove_record
-from udi.request import job_id
-from udiroot.errors import SetupFailed, UdiError, UpstreamFailed, UsageError
+from udi.request import is_job_id, job_id
+from udi.values import frozen
+from udiroot.errors import SetupFailed, UdiError, UpstreamFailed
 
 _KEPT_SECONDS = 30 * 24 * 3600
 _log = logging.getLogger("udi.jobs")
@@ -42,7 +42,7 @@ class WorkloadManager(Protocol):
         """Keep the job from starting until a person releases it. Raises UpstreamFailed, TimedOut."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Hold:
     """A job that we held, why, and when (epoch seconds)."""
 
@@ -51,7 +51,7 @@ class Hold:
     since: int
 
 
-@dataclass(frozen=True)
+@frozen
 class FailedStarts:
     """So many starts of a job have failed since it was submitted or released, the last one for this reason and then
     (epoch seconds); whether it was held for that."""
@@ -62,7 +62,7 @@ class FailedStarts:
     since: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Verdict:
     """What became of a job after a start that failed: so many have failed since it was submitted or released."""
 
@@ -70,7 +70,7 @@ class Verdict:
     held: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class _Tries:
     """The file of one job. `since` is when it last failed."""
 
@@ -175,12 +175,8 @@ def _jobs(site: SiteConfig) -> list[str]:
         return []
     except OSError as error:
         raise UpstreamFailed(f"{tries_directory(site)} cannot be read: {reason(error)}") from error
-    jobs = []
-    for name in names:
-        with contextlib.suppress(UsageError):  # a name that is not a job id, such as a file that is being written
-            if name.endswith(".json"):
-                jobs.append(job_id(name.removesuffix(".json")))
-    return jobs
+    jobs = [name.removesuffix(".json") for name in names if name.endswith(".json")]
+    return [job for job in jobs if is_job_id(job)]  # not a file that is being written, for one
 
 
 def _load(site: SiteConfig, job: str) -> _Tries | None:

@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import click
 
-from udi.completion import SHELLS, LineComplete, complete_variable
-
-__all__ = ["SHELLS", "completion_of_options", "completion_script"]
+from udi.completion import LineComplete, complete_variable
 
 Option = tuple[str, str, str]
 """An option, the word for its value, empty where it has none, and its help."""

@@ -76,12 +76,13 @@ def leave_in_service(site: SiteConfig, job: str, reasons: Mapping[Node, str], wh
         where,
         why,
         where if ",+" not in where else "for each node that udi-admin status shows",
-        extra=event("out of service", nodes=where, count=len(reasons)),
+        extra=event("out of service", message=f"left in service: {why}", nodes=where, count=len(reasons)),
     )
     record(site, job, reasons, int(time.time()), in_service=True)
 
 
 def _report(reasons: Mapping[Node, str]) -> None:
     for cause in causes(reasons):
-        fields = event("teardown", nodes=cause.where, count=len(cause.nodes), cause=str(cause))
+        message = "not known to be clean"
+        fields = event("teardown", message=message, nodes=cause.where, count=len(cause.nodes), cause=str(cause))
         _log.error("%s not known to be clean: %s", cause.where, cause, extra=fields)

@@ -12,20 +12,20 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from udi import durable, oserrors
 from udi.config import SiteConfig
 from udi.nodes import Node, named
 from udi.records import modified, read_record, remove_record
+from udi.values import frozen
 from udiroot.errors import UdiError, UpstreamFailed, UsageError, printable
 
 _HEAD_BYTES = 4096
 """Where the key `in_service` is: keys are sorted, and it is the first."""
 
 
-@dataclass(frozen=True)
+@frozen
 class DirtyNode:
     """A node that stayed dirty: of which jobs (each may have left something), why, and since when (epoch seconds).
 
@@ -49,15 +49,26 @@ class NotRecorded(UpstreamFailed):
 def record(site: SiteConfig, job: str, reasons: Mapping[Node, str], now: int, *, in_service: bool = False) -> None:
     """Keep why each node is dirty. A node that was dirty before keeps its first moment, and its earlier jobs; one that
     was taken out of service stays so. Raises NotRecorded, after all nodes were tried."""
-    lost: list[UdiError] = []
+    texts: dict[str, str] = {}
     for node, reason in reasons.items():
         earlier = _dirty(site, node)
         jobs = tuple(dict.fromkeys((*(earlier.jobs if earlier else ()), job)))
         since = earlier.since if earlier else now
         left = in_service and (earlier is None or earlier.in_service)
         dirty = DirtyNode(node, jobs, printable(reason, 400), since, left)
+        texts[_path(site, node)] = json.dumps(dirty.as_json(), sort_keys=True) + "\n"
+    try:
+        durable.write_texts(texts)
+    except UdiError:
+        _record_each(texts)
+
+
+def _record_each(texts: Mapping[str, str]) -> None:
+    """As many of them as can be kept: all at once needs room for all."""
+    lost: list[UdiError] = []
+    for path, text in texts.items():
         try:
-            durable.write_text(_path(site, node), json.dumps(dirty.as_json(), sort_keys=True) + "\n")
+            durable.write_text(path, text)
         except UdiError as error:
             lost.append(error)
     if lost:
@@ -127,10 +138,8 @@ def forget(site: SiteConfig, node: Node) -> None:
 def forget_proved_clean(site: SiteConfig, nodes: Iterable[Node]) -> None:
     """A set-up succeeded on these nodes, so those that were left in service hold nothing of an earlier job."""
     if os.path.isdir(site.jobs.nodes):
-        for node in nodes:
-            dirty = _dirty(site, node)
-            if dirty and dirty.in_service:
-                forget(site, node)
+        found = (_dirty(site, node) for node in nodes)
+        remove_record(*(_path(site, dirty.node) for dirty in found if dirty and dirty.in_service))
 
 
 def _dirty(site: SiteConfig, node: Node) -> DirtyNode | None:

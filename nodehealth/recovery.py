@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from nodehealth.records import dirty_nodes, forget
 from udi.command import Deadline
@@ -14,11 +13,12 @@ from udi.logformat import event
 from udi.nodecommand import check_command, teardown_command
 from udi.nodes import Node, in_brief
 from udi.platform import OUT_OF_SERVICE, Machine
+from udi.values import frozen
 
 _log = logging.getLogger("udi.nodes")
 
 
-@dataclass(frozen=True)
+@frozen
 class Recovery:
     """What became of one node; `problem` is empty for one that is up again."""
 

@@ -16,11 +16,10 @@ from outside.completion import image_or_command, module_names
 from udi.commandline import files, json_option, one_of, run
 
 _WORDS_OF_OTHERS = {"ignore_unknown_options": True, "allow_interspersed_args": False}
-
-
-@cli.command(context_settings=_WORDS_OF_OTHERS)
-@click.option("--volume", "volumes", multiple=True, metavar="SOURCE:TARGET[:ro]", help="A volume; may be repeated.")
-@click.option(
+_volumes = click.option(
+    "--volume", "volumes", multiple=True, metavar="SOURCE:TARGET[:ro]", help="A volume; may be repeated."
+)
+_modules = click.option(
     "--module",
     "modules",
     multiple=True,
@@ -28,9 +27,25 @@ _WORDS_OF_OTHERS = {"ignore_unknown_options": True, "allow_interspersed_args": F
     shell_complete=module_names,
     help="A site module; may be repeated.",
 )
+_workdir = click.option(
+    "--workdir", default="", metavar="DIR", help="Start there; a relative one is below this directory."
+)
+_env = click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable inside the image; may be repeated.")
+_with_args = click.option(
+    "--args", "with_args", is_flag=True, help="What follows -- are arguments of the image's entry point."
+)
+_image = click.argument("image", metavar="IMAGE", shell_complete=image_names)
+_words = click.argument(
+    "words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG...]]", shell_complete=files
+)
+
+
+@cli.command(context_settings=_WORDS_OF_OTHERS)
+@_volumes
+@_modules
 @click.option("--workdir", default="", metavar="DIR", help="Start there; a relative one is below the job's directory.")
-@click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable inside the image; may be repeated.")
-@click.option("--args", "with_args", is_flag=True, help="What follows -- are arguments of the image's entry point.")
+@_env
+@_with_args
 @click.option("--print", "only_print", is_flag=True, help="Print what would be submitted, and submit nothing.")
 @json_option
 @click.argument(
@@ -92,19 +107,12 @@ def modules(config_path: str, as_json: bool) -> None:
 
 
 @cli.command(context_settings=_WORDS_OF_OTHERS)
-@click.option("--volume", "volumes", multiple=True, metavar="SOURCE:TARGET[:ro]", help="A volume; may be repeated.")
-@click.option(
-    "--module",
-    "modules",
-    multiple=True,
-    metavar="NAME[;...]",
-    shell_complete=module_names,
-    help="A site module; may be repeated.",
-)
-@click.option("--workdir", default="", metavar="DIR", help="Start there; a relative one is below this directory.")
-@click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable inside the image; may be repeated.")
-@click.argument("image", metavar="IMAGE", shell_complete=image_names)
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG...]]", shell_complete=files)
+@_volumes
+@_modules
+@_workdir
+@_env
+@_image
+@_words
 @click.pass_obj
 def shell(
     config_path: str,
@@ -127,10 +135,10 @@ def shell(
 
 
 @cli.command("run", context_settings=_WORDS_OF_OTHERS)
-@click.option("--volume", "volumes", multiple=True, metavar="SOURCE:TARGET[:ro]", help="A volume; may be repeated.")
-@click.option("--workdir", default="", metavar="DIR", help="Start there; a relative one is below this directory.")
-@click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable inside the image; may be repeated.")
-@click.option("--args", "with_args", is_flag=True, help="What follows -- are arguments of the image's entry point.")
+@_volumes
+@_workdir
+@_env
+@_with_args
 @click.option(
     "--engine",
     default="",
@@ -139,8 +147,8 @@ def shell(
     help="docker, podman, or none; default: what this host has.",
 )
 @click.option("--pull", is_flag=True, help="Get the image again, though it is here.")
-@click.argument("image", metavar="IMAGE", shell_complete=image_names)
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG...]]", shell_complete=files)
+@_image
+@_words
 @click.pass_obj
 def run_here(
     config_path: str,

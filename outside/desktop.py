@@ -9,13 +9,13 @@ from pathlib import Path
 
 from outside import userns
 from outside.engine import find_engine
-from outside.local_images import LocalImages
+from outside.local_images import LocalImage, LocalImages
 from udi.accounts import Account, account_of_uid
 from udi.carried import RunChanges, asked
 from udi.config import FilesystemConfig, SiteConfig, StoreConfig, VolumesConfig, load
 from udi.facts import Facts
-from udi.nodes import Node, NodeSlots, named
-from udi.planning import make_plan
+from udi.nodes import NodeSlots, named
+from udi.planning import NamedNodes, make_plan
 from udi.registries import RegistryHostConfig
 from udi.request import JobRequest, job_request, parse_volumes, require_sources
 from udi.runfile import carry
@@ -35,16 +35,6 @@ def _oneself() -> Account:
     return dataclasses.replace(account, gid=os.getgid(), groups=groups)
 
 
-class _Here:
-    """This host, which is the one node."""
-
-    def identity(self, node: Node) -> str:
-        return node.name
-
-    def address(self, node: Node) -> str:
-        raise AssertionError(f"no address of {node} is needed")
-
-
 def run(
     config_path: str, image: str, volumes: Sequence[str], words: Sequence[str], *, engine: str = "", pull: bool = False
 ) -> int:
@@ -54,8 +44,19 @@ def run(
     """
     image, typed, changes = _asked(image, ";".join(volumes))
     site = _site(config_path, typed)
-    user = _oneself()
-    request = dataclasses.replace(job_request(site, _JOB, user, image, typed), run=changes)
+    request = dataclasses.replace(job_request(site, _JOB, _oneself(), image, typed), run=changes)
+    _require_here(site, request)
+    reference, cwd = str(request.reference), os.getcwd()
+    found = find_engine(engine)
+    if found is not None:
+        facts = found.facts(reference, pull=pull)
+        return found.run(_plan(site, request, facts, ""), reference, words, cwd)
+    here = _unpacked(site if os.path.exists(config_path) else _with_registry(site, request), reference, pull=pull)
+    return userns.run(_plan(site, request, here.facts, here.tree), words, dict(os.environ), cwd)
+
+
+def _require_here(site: SiteConfig, request: JobRequest) -> None:
+    """Raises UsageError and NotPermitted for what only a node of the site has, or what the caller cannot read."""
     if any(volume.per_node for volume in request.volumes):
         raise UsageError("a file system of each node's own is for jobs", "name a directory: /source:/target")
     require_sources(request.volumes, site.volumes)
@@ -63,20 +64,18 @@ def run(
         raise UsageError(
             f"{request.reference} is in the store of the site alone", "udi shell, or a job, finds it there"
         )
-    found = find_engine(engine)
-    cwd = os.getcwd()
-    if found is not None:
-        facts = found.facts(str(request.reference), pull=pull)
-        return found.run(_plan(site, request, facts, ""), str(request.reference), words, cwd)
+
+
+def _unpacked(site: SiteConfig, reference: str, *, pull: bool) -> LocalImage:
+    """The image in the user's cache, fetched where it is not there, or in any case where a `pull` was asked for."""
     local = LocalImages(_cache())
-    here = None if pull else local.find(str(request.reference))
+    here = None if pull else local.find(reference)
     if here is None:
         from gateway.client.progress import Shown
 
         with Shown() as shown:
-            fetching = site if os.path.exists(config_path) else _with_registry(site, request)
-            here = local.fetch(fetching, str(request.reference), str(request.reference), shown)
-    return userns.run(_plan(site, request, here.facts, here.tree), words, dict(os.environ), cwd)
+            here = local.fetch(site, reference, reference, shown)
+    return here
 
 
 def _asked(image: str, volumes: str) -> tuple[str, str, RunChanges]:
@@ -89,7 +88,7 @@ def _asked(image: str, volumes: str) -> tuple[str, str, RunChanges]:
 
 def _plan(site: SiteConfig, request: JobRequest, facts: Facts, tree: str) -> NodePlan:
     """The plan of a node that is this host: udi-run is one of its files, since there is no software of nodes."""
-    plan = make_plan(site, request, facts, _Here(), (NodeSlots(named(os.uname().nodename), 1),))
+    plan = make_plan(site, request, facts, NamedNodes(), (NodeSlots(named(os.uname().nodename), 1),))
     program = PlanFile(UDI_RUN, 0o755, _udi_run(site).read_bytes().decode("utf-8", "surrogateescape"))
     plan.files, plan.programs = (*plan.files, program), ()
     plan.image_format, plan.image_path = "directory", tree or "/"

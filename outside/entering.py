@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import resource
 import signal
@@ -12,15 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from udi.accounts import Account
+from udi.command import die_with_caller
 from udi.launch import RUN
 from udi.oserrors import reason
 from udiroot.privileges import become
 
 _FAILED = 125
 """As udi-run reports that it failed itself."""
-_PR_SET_PDEATHSIG = 1
 _SHELLS = ("/bin/bash", "/bin/sh")
-_prctl = ctypes.CDLL(None, use_errno=True).prctl
 Limits = Mapping[int, tuple[int, int]]
 """Resource limits (getrlimit(2)) → soft and hard."""
 
@@ -62,7 +60,7 @@ def _become_program(root: str, program: Program, parent: int) -> None:
             resource.setrlimit(limit, values)
         user = program.user
         become(user.uid, user.gid, user.groups)
-        _prctl(ctypes.c_int(_PR_SET_PDEATHSIG), ctypes.c_ulong(signal.SIGKILL))
+        die_with_caller()  # after that: becoming another user clears it
         if os.getppid() != parent:
             os._exit(_FAILED)
         with contextlib.suppress(OSError, ValueError):

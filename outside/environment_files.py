@@ -10,11 +10,10 @@ from udi.accounts import account_of_uid
 from udi.carried import Carried, Record
 from udi.config import SiteConfig, load
 from udi.reference import as_taught
-from udi.request import job_request, require_sources
+from udi.request import NO_JOB_YET, job_request, require_sources
 from udi.runfile import examined, read_run_file
 from udiroot.errors import NotFound, UdiError, printable
 
-_NO_JOB = "0"
 _LOOKUP_SECONDS = 10.0
 
 
@@ -46,7 +45,7 @@ def shown(config_path: str, file: str) -> Amounts:
     if os.path.exists(config_path):
         site = load(config_path)
         user = account_of_uid(os.getuid())
-        image = str(job_request(site, _NO_JOB, user, found.image, found.volumes, modules=found.modules).reference)
+        image = str(job_request(site, NO_JOB_YET, user, found.image, found.volumes, modules=found.modules).reference)
         try:
             identity = client.lookup(site, image, _LOOKUP_SECONDS)
         except NotFound:
@@ -74,7 +73,7 @@ def _refusals(site: SiteConfig, found: Carried) -> list[str]:
     trials += [("", module) for module in found.modules.split(";") if module]
     for volumes, modules in (*trials, (found.volumes, found.modules)):
         try:
-            request = job_request(site, _NO_JOB, user, found.image, volumes, modules=modules)
+            request = job_request(site, NO_JOB_YET, user, found.image, volumes, modules=modules)
             require_sources(request.volumes, site.volumes)
         except UdiError as error:
             line = f"{error.message} ({error.hint})" if error.hint else error.message

@@ -32,21 +32,18 @@ from outside.rights import require_permitted, require_permitted_image
 from outside.sessions import admitted, of_sessions
 from outside.settings import SessionsConfig
 from udi.accounts import Account, account_of_uid
-from udi.carried import asked
 from udi.command import ENVIRONMENT, Deadline
 from udi.config import DEFAULT_PATH, SiteConfig, load
 from udi.log import start_log
 from udi.nodes import NodeSlots, named
 from udi.oserrors import reason
-from udi.reference import as_taught
-from udi.request import JobRequest, Pin, job_request
+from udi.request import JobRequest, job_request, pin_of
 from udi.sentences import report, sentence
 from udiroot.errors import SetupFailed, TeardownIncomplete, TimedOut, UdiError, UsageError, printable
 from udiroot.fields import number
 
 PROGRAM = "udi-session"
 _OPTIONS = ("--config", "--image", "--id", "--volumes", "--modules", "--run", "--term", "--cwd")
-_ID = re.compile(r"[0-9a-f]{64}")
 _TERM = re.compile(r"[A-Za-z0-9._+-]{1,64}")
 _BEYOND_NODE = 40
 """Seconds that opening or closing a session may take beyond the node software's deadline."""
@@ -173,8 +170,7 @@ def _close(local: LocalJob, deadline: Deadline) -> None:
 
 def _request(site: SiteConfig, job: str, user: Account, given: Mapping[str, str]) -> JobRequest:
     image, carried, image_id = given["--image"], given.get("--run", ""), given.get("--id", "")
-    name = as_taught(asked(image, carried=carried).image).strip()
-    pin = Pin(site.registry.parse(name), image_id) if _ID.fullmatch(image_id) else None
+    pin = pin_of(site, image, carried, image_id)
     return job_request(site, job, user, image, given.get("--volumes", ""), pin, given.get("--modules", ""), carried)
 
 

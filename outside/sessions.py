@@ -10,22 +10,21 @@ import dataclasses
 import logging
 import os
 import secrets
-import time
 from collections.abc import Iterator
 
-from jobs.local import LocalJob, jobs_here
+from jobs.here import jobs_here
+from jobs.local import LocalJob
 from outside.settings import SessionsConfig
 from udi import durable
 from udi.accounts import Account
 from udi.command import Deadline
 from udi.config import SiteConfig
-from udi.filelock import try_lock
+from udi.filelock import locked
 from udi.oserrors import reason
 from udiroot.errors import NotPermitted, TimedOut, UdiError, UpstreamFailed
 
 _log = logging.getLogger("udi.sessions")
 _PREFIX = "session."
-_PAUSE = 0.05
 _ADMISSION_SECONDS = 20.0
 _TEARDOWN_SECONDS = 60.0
 
@@ -98,25 +97,21 @@ def _prefix(uid: int) -> str:
     return f"{_PREFIX}{uid}."
 
 
-@contextlib.contextmanager
-def _alone(directory: str) -> Iterator[None]:
+def _alone(directory: str) -> contextlib.AbstractContextManager[None]:
     """Alone in counting sessions. Raises TimedOut, UpstreamFailed."""
-    try:
-        durable.make_public_directory(os.path.dirname(directory))
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(directory, 0o700)
-        descriptor = os.open(f"{directory}/.count", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise UpstreamFailed(f"{directory} cannot be used: {reason(error)}") from error
-    deadline = Deadline(_ADMISSION_SECONDS)
-    try:
-        while not try_lock(descriptor):
-            if deadline.passed:
-                raise TimedOut("other sessions are being opened on this host", "try again")
-            time.sleep(_PAUSE)
-        yield
-    finally:
-        os.close(descriptor)
+    path = f"{directory}/.count"
+
+    def opened() -> int:
+        try:
+            durable.make_public_directory(os.path.dirname(directory))
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(directory, 0o700)
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise UpstreamFailed(f"{directory} cannot be used: {reason(error)}") from error
+
+    refusal = TimedOut("other sessions are being opened on this host", "try again")
+    return locked(path, opened, Deadline(_ADMISSION_SECONDS), refusal)
 
 
 def sessions_here(site: SiteConfig) -> list[str]:

@@ -11,11 +11,10 @@ from outside.settings import SessionsConfig
 from udi.accounts import account_of_uid
 from udi.config import SiteConfig
 from udi.oserrors import reason
-from udi.request import job_request, parse_volumes, require_sources
+from udi.request import NO_JOB_YET, job_request, parse_volumes, require_sources
 from udi.runfile import carry
 from udiroot.errors import UpstreamFailed
 
-_NO_JOB = "0"
 SESSION = "udi-session"
 """The installed program that a rule of sudo lets users start as root."""
 
@@ -29,7 +28,7 @@ def start(site: SiteConfig, image: str, volumes: Sequence[str], modules: Sequenc
     require_permitted(settings, user)
     carried = carry(image, os.environ)
     typed, listed = ";".join(map(str, parse_volumes(";".join(volumes)))), ";".join(modules)
-    request = job_request(site, _NO_JOB, user, image, typed, modules=listed, carried=carried)
+    request = job_request(site, NO_JOB_YET, user, image, typed, modules=listed, carried=carried)
     require_permitted_image(settings, request.reference)
     require_sources(request.volumes, site.volumes)
     found = image_id(site, "udi", str(request.reference), wait=True)

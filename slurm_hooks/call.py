@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from slurm_hooks.jobid import job_id
 from udi.config import DEFAULT_PATH
+from udi.values import frozen
 from udiroot.errors import UpstreamFailed, UsageError, printable
 from udiroot.fields import number
 
@@ -19,7 +19,7 @@ RESERVATION = "BASIL_RESERVATION_ID"
 _CALLER = "slurmd runs this program"
 
 
-@dataclass(frozen=True)
+@frozen
 class HookCall:
     """A job on a node, as slurmd describes it. `start` is how often the job was started before; `nodes` and `cpus` are
     Slurm's lists, and `node_count` is how many nodes the job has, 0 where that is not said; `conf` is slurmd's
@@ -68,7 +68,7 @@ def hook_call(environment: Mapping[str, str]) -> HookCall:
     )
 
 
-@dataclass(frozen=True)
+@frozen
 class Arguments:
     """What the installed wrappers pass: the configuration, and the directory of notes for when that cannot be read."""
 

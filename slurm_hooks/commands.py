@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime
 import os
 import re
-from dataclasses import dataclass
 
 from slurm_hooks.settings import SlurmConfig
 from udi.command import Deadline, Finished, run
 from udi.log import plain
+from udi.values import frozen
 from udiroot.errors import UpstreamFailed, printable
 from udiroot.fields import number
 
@@ -33,7 +33,7 @@ _WIDTH = 4096
 """Characters that squeue prints of a comment."""
 
 
-@dataclass(frozen=True)
+@frozen
 class QueuedJob:
     """A job as slurmctld has it. `name` is what commands take for it: of an array, `ARRAY_INDEX`, since the id of one
     of its jobs is that of the array; of a heterogeneous job, the id of its first component, by which all are queued
@@ -48,7 +48,7 @@ class QueuedJob:
     is_component: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class NodeState:
     """A node as slurmctld has it: `flags` are such as IDLE and DRAIN; `since` is when the reason was given, in seconds
     since 1970, 0 where there is none; `host` is what the node calls itself."""
@@ -78,11 +78,7 @@ class Slurm:
 
     def job(self, job: str, deadline: Deadline) -> QueuedJob | None:
         """A job; None where slurmctld no longer has it. Raises UpstreamFailed, TimedOut."""
-        words = ["--noheader", "--states=all", f"--jobs={job}", f"--Format={_JOB_FIELDS}{_WIDTH}"]
-        done = self._run(self._settings.squeue, words, deadline)
-        if done.exit_code and _GONE in done.stderr:
-            return None
-        for line in done.require_success().stdout.decode("utf-8", "replace").splitlines():
+        for line in self._squeue(["--states=all", f"--jobs={job}"], f"{_JOB_FIELDS}{_WIDTH}", deadline):
             found, queued = _queued(line)
             if found == job:
                 return queued
@@ -92,23 +88,17 @@ class Slurm:
         """What slurmctld says of a job, for a person; nothing where it no longer has it. Raises UpstreamFailed,
         TimedOut."""
         form = ",".join(f"{name}:{_SHORT}|" for name in ("JobID", *_SHOWN))
-        done = self._run(
-            self._settings.squeue, ["--noheader", "--states=all", f"--jobs={job}", f"--Format={form}"], deadline
-        )
-        if done.exit_code and _GONE in done.stderr:
-            return {}
-        for line in done.require_success().stdout.decode("utf-8", "replace").splitlines():
-            number, *values = [plain(part.strip(), _SHORT) for part in line.split("|")]
-            if number == job:
+        for line in self._squeue(["--states=all", f"--jobs={job}"], form, deadline):
+            found, *values = [plain(part.strip(), _SHORT) for part in line.split("|")]
+            if found == job:
                 pairs = zip(_SHOWN.values(), values, strict=False)
                 return {name: value for name, value in pairs if value not in ("", "None", "N/A", "(null)")}
         return {}
 
     def pending(self, deadline: Deadline) -> list[QueuedJob]:
         """All jobs that have not started, held ones among them. Raises UpstreamFailed, TimedOut."""
-        words = ["--noheader", "--states=PENDING", f"--Format={_JOB_FIELDS}{_WIDTH}"]
-        done = self._run(self._settings.squeue, words, deadline).require_success()
-        return [job for line in done.stdout.decode("utf-8", "replace").splitlines() if (job := _queued(line)[1])]
+        lines = self._squeue(["--states=PENDING"], f"{_JOB_FIELDS}{_WIDTH}", deadline)
+        return [job for line in lines if (job := _queued(line)[1])]
 
     def requeue(self, name: str, deadline: Deadline) -> None:
         """Stop the job and queue it again. Raises UpstreamFailed where it cannot be, as one that is not a batch job."""
@@ -149,6 +139,13 @@ class Slurm:
     def resume(self, node: str, deadline: Deadline) -> None:
         """Bring a node back into service. Raises UpstreamFailed, TimedOut."""
         self._scontrol(["update", f"nodename={node}", "state=resume"], deadline)
+
+    def _squeue(self, words: list[str], form: str, deadline: Deadline) -> list[str]:
+        """Its lines; none where the one job that was asked for is gone."""
+        done = self._run(self._settings.squeue, ["--noheader", *words, f"--Format={form}"], deadline)
+        if done.exit_code and _GONE in done.stderr:
+            return []
+        return done.require_success().stdout.decode("utf-8", "replace").splitlines()
 
     def _scontrol(self, words: list[str], deadline: Deadline) -> Finished:
         return self._run(self._settings.scontrol, words, deadline).require_success()

@@ -17,6 +17,7 @@ from jobs.notes import Notes
 from jobs.process import Interrupted, catch_signals, clean_process, ignore_signals
 from slurm_hooks.call import HookCall, arguments, hook_call
 from slurm_hooks.commands import Slurm
+from slurm_hooks.draining import drain
 from slurm_hooks.native import local_job
 from slurm_hooks.settings import UNDO_SECONDS, SlurmConfig
 from udi.command import Deadline
@@ -30,7 +31,6 @@ from udiroot.errors import TeardownIncomplete, TimedOut, UdiError
 PROGRAM = "udi-slurm-epilog"
 _log = logging.getLogger("udi.slurm")
 _INTERNAL_ERROR = 70
-_TELL_SECONDS = 20.0
 
 
 def main(machine_of: Callable[[SiteConfig], Machine], argv: Sequence[str] | None = None) -> int:
@@ -120,13 +120,8 @@ class _End:
     def _drain(self, error: UdiError) -> None:
         """Raises the UdiError where the node cannot be drained."""
         _log.error("takedown failed: %s", sentence(error))
-        deadline = Deadline(max(_TELL_SECONDS, self._deadline.left()))
-        why = f"job {self._call.job}: {error.message}"
-        try:
-            Slurm(self._settings, self._call.conf).drain(self._call.node, why, deadline)
-        except UdiError as refused:
-            _log.error("the node could not be drained: %s", refused.message)
+        slurm, call = Slurm(self._settings, self._call.conf), self._call
+        refused = drain(slurm, call.node, f"job {call.job}: {error.message}", self._deadline)
+        if refused:
             raise error from refused
-        _log.error("node drained: %s", why)
         metrics.failed("end", error)
-        metrics.count(metrics.TAKEN_OUT)

@@ -12,6 +12,8 @@ from udi.platform import Host
 from udiroot.errors import UsageError, printable
 
 _MOST = 1_000_000
+"""Hosts of a list."""
+_ITEM = re.compile(r"(?:[^,\[]|\[[^\]]*\]?)+")
 _PIECE = re.compile(r"[A-Za-z0-9._-]+|\[[0-9,-]+\]")
 _RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 _COUNT = re.compile(r"([1-9][0-9]{0,8})(?:\(x([1-9][0-9]{0,8})\))?")
@@ -20,9 +22,10 @@ _COUNT = re.compile(r"([1-9][0-9]{0,8})(?:\(x([1-9][0-9]{0,8})\))?")
 def expand(text: str) -> tuple[str, ...]:
     """The hosts in a list. Raises UsageError."""
     found: list[str] = []
-    for item in re.findall(r"(?:[^,\[]|\[[^\]]*\]?)+", text):
+    items = _ITEM.findall(text)
+    for item in items:
         found += _expanded(item, text, _MOST - len(found))
-    if not found or ",".join(re.findall(r"(?:[^,\[]|\[[^\]]*\]?)+", text)) != text:
+    if not found or ",".join(items) != text:
         raise _not_hosts(text)
     return tuple(found)
 

@@ -7,9 +7,9 @@ looked at before Slurm is asked and again after it, since a job may start or end
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
-from jobs.local import LocalJob, jobs_here
+from jobs.here import jobs_here
+from jobs.local import LocalJob
 from jobs.notes import Notes
 from slurm_hooks.commands import Slurm
 from slurm_hooks.jobid import job_id
@@ -17,6 +17,7 @@ from slurm_hooks.native import is_on
 from slurm_hooks.settings import SlurmConfig
 from udi.command import Deadline
 from udi.config import SiteConfig
+from udi.values import frozen
 from udiroot.errors import UdiError, UsageError
 
 _log = logging.getLogger("udi.slurm")
@@ -24,7 +25,7 @@ _RUNNING = ("RUNNING", "CONFIGURING", "SUSPENDED", "RESIZING", "SIGNALING", "STO
 _ENDING = "COMPLETING"
 
 
-@dataclass(frozen=True)
+@frozen
 class Examined:
     """A node's jobs with images: those that run or end, those that left something, and what prevented an answer."""
 

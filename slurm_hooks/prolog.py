@@ -19,10 +19,11 @@ from jobs.notes import FAILED, READY, WANTED, Note, Notes
 from jobs.process import Interrupted, catch_signals, clean_process, ignore_signals
 from slurm_hooks.call import HookCall, arguments, hook_call
 from slurm_hooks.commands import Slurm
+from slurm_hooks.draining import drain
 from slurm_hooks.native import hosts_of, local_job, on_node, prepare_here, require_native
 from slurm_hooks.plugstack import PluginMissing, require_plugin
 from slurm_hooks.request import requested
-from slurm_hooks.settings import UNDO_SECONDS, SlurmConfig
+from slurm_hooks.settings import TELL_SECONDS, UNDO_SECONDS, SlurmConfig
 from slurm_hooks.starts import send_back
 from udi.accounts import Account, account_of_uid
 from udi.command import Deadline
@@ -39,8 +40,6 @@ _log = logging.getLogger("udi.slurm")
 _DRAIN_ME = 1
 """An exit code by which slurmd drains its node."""
 _MAX_GIVEN = 400
-_TELL_SECONDS = 20.0
-"""What telling slurmctld has, where the deadline leaves less."""
 
 
 def main(machine_of: Callable[[SiteConfig], Machine], argv: Sequence[str] | None = None) -> int:
@@ -93,7 +92,7 @@ def _not_begun(settings: SlurmConfig, notes: str, call: HookCall | None, error: 
         return _DRAIN_ME  # nobody but slurmd knows which job must not start
     if not call.image.strip():
         return 0
-    return _Outcome(settings, Notes(notes), call, Deadline(_TELL_SECONDS)).sent_back(error)
+    return _Outcome(settings, Notes(notes), call, Deadline(TELL_SECONDS)).sent_back(error)
 
 
 class _Outcome:
@@ -137,7 +136,7 @@ class _Outcome:
         metrics.failed("start", error)
         if code := self._fail(f"{sentence(error)} [site error (not your job's fault)]"):
             return code
-        deadline = Deadline(max(_TELL_SECONDS, self._deadline.left()))
+        deadline = Deadline(max(TELL_SECONDS, self._deadline.left()))
         call = self._call
         fate = send_back(self._slurm, call.job, call.start, self._settings.max_starts, error, deadline)
         _log.error("%s", fate)
@@ -152,15 +151,7 @@ class _Outcome:
         return 0
 
     def _drained(self, why: str) -> bool:
-        deadline = Deadline(max(_TELL_SECONDS, self._deadline.left()))
-        try:
-            self._slurm.drain(self._call.node, why, deadline)
-        except UdiError as error:
-            _log.error("the node could not be drained: %s", error.message)
-            return False
-        _log.error("node drained: %s", why)
-        metrics.count(metrics.TAKEN_OUT)
-        return True
+        return drain(self._slurm, self._call.node, why, self._deadline) is None
 
 
 class _Start:
@@ -231,13 +222,10 @@ class _Start:
         if note is None or (note.state, note.uid, note.start) != (READY, self._call.uid, self._call.start):
             return False
         if self._settings.over_alps:
-            from jobs.state import (
-                READY as READY_EVERYWHERE,
-            )  # only over ALPS: a Prolog on each node starts faster without
-            from jobs.state import JobDirectory
+            from jobs import state  # only over ALPS: a Prolog on each node starts faster without
 
-            state = JobDirectory(self._site, self._call.job).load()
-            return state is not None and state.phase == READY_EVERYWHERE
+            known = state.JobDirectory(self._site, self._call.job).load()
+            return known is not None and known.phase == state.READY
         return self._local.has_root(note.label)
 
     def _prepare(self) -> None:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from udi.accounts import Account
-from udi.carried import asked
 from udi.config import SiteConfig
-from udi.reference import as_taught
-from udi.request import JobRequest, Pin, job_request
+from udi.request import JobRequest, job_request, pin_of
 
 NO_ID = "-"
 """In the place of an image's id that was not known at submission."""
-_ID = re.compile(r"[0-9a-f]{64}")
 
 
 def requested(
@@ -31,6 +26,5 @@ def requested(
     Raises UsageError for what has no meaning, NotPermitted for what the site or the rules of the root forbid,
     NotFound for a module that the site does not have.
     """
-    name = as_taught(asked(image, carried=carried).image).strip()
-    pin = Pin(site.registry.parse(name), image_id) if _ID.fullmatch(image_id) else None
+    pin = pin_of(site, image, carried, image_id)
     return job_request(site, job, user, image, volumes, pin, modules, carried)

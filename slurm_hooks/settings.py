@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from udi.settings import FEW, OPTIONAL_PATH, PATH, SECONDS, Bounds, OneOf, setting
+from udi.values import frozen
 
 HEALTH_LIMIT = 60
 """Seconds after which Slurm kills a HealthCheckProgram (slurm.conf(5))."""
 UNDO_SECONDS = 20
 """What a Prolog may take beyond its deadline: undoing a set-up, telling Slurm."""
+TELL_SECONDS = 20.0
+"""What telling slurmctld has, where a hook's deadline leaves less."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class SlurmConfig:
     """Slurm's commands and limits."""
 

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
 
 from jobs import metrics
 from jobs.tries import AnotherStartWouldHarm
 from slurm_hooks.commands import REASON, QueuedJob, Slurm
 from udi.command import Deadline
 from udi.log import plain
+from udi.values import frozen
 from udiroot.errors import UdiError, counted
 from udiroot.fields import number
 
@@ -31,7 +31,7 @@ _COMMENT = re.compile(rf"(?:; )?{REASON}start ([0-9]+) failed \(([0-9]+) in a ro
 _STARTED = ("RUNNING", "CONFIGURING", "SUSPENDED")
 
 
-@dataclass(frozen=True)
+@frozen
 class Failures:
     """So many starts failed in a row, the last of them `start`."""
 

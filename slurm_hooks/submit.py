@@ -35,8 +35,9 @@ from udi.accounts import account_of_uid
 from udi.carried import asked, is_file
 from udi.config import DEFAULT_PATH, SiteConfig, load
 from udi.homefile import FILE, NONE, image_of_home
+from udi.oserrors import reason
 from udi.reference import ImageReference, as_taught
-from udi.request import parse_volumes, require_sources
+from udi.request import NO_JOB_YET, parse_volumes, require_sources
 from udi.runfile import carry
 from udi.sentences import report, sentence
 from udi.sitemodules import parse_modules
@@ -44,7 +45,6 @@ from udi.waiting import WAIT, is_wait, waits
 from udiroot.errors import UdiError, UpstreamFailed, UsageError, printable
 
 PROGRAM = "udi-slurm-submit"
-_NO_JOB_YET = "0"
 _AT_HOME = f"~/{FILE}"
 _OPTIONS = ("--config", "--image", "--volumes", "--modules", "--job", "--job-image")
 _JOBS_IMAGE_ID = "SLURM_SPANK_UDI_ID"
@@ -116,7 +116,7 @@ def _of_home(site: SiteConfig, home: str) -> str:
 
 def _checked(site: SiteConfig, image: str, volumes: str, modules: str, carried: str, *, wait: bool) -> Answer:
     user = account_of_uid(os.getuid())
-    request = requested(site, _NO_JOB_YET, user, image, volumes, modules=modules, carried=carried)
+    request = requested(site, NO_JOB_YET, user, image, volumes, modules=modules, carried=carried)
     require_sources(request.volumes, site.volumes)
     try:
         found = image_id(site, PROGRAM, str(request.reference), wait=wait)
@@ -186,6 +186,6 @@ def _print(answer: Answer) -> int:
         sys.stdout.write("".join((*parts, "end\n")))
         sys.stdout.flush()
     except OSError as error:
-        report(PROGRAM, f"the answer cannot be written: {error.strerror}")
+        report(PROGRAM, f"the answer cannot be written: {reason(error)}")
         return UpstreamFailed.exit_code
     return 0

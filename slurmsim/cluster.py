@@ -33,6 +33,8 @@ install -d -o slurm -g slurm /var/spool/slurmctld /var/spool/slurmd
 cat > /etc/munge/munge.key
 chown munge /etc/munge/munge.key
 chmod 0400 /etc/munge/munge.key
+"""
+_START_MUNGE = """
 setpriv --reuid munge --regid munge --clear-groups munged --log-file=/run/munge/log --seed-file=/run/munge/seed \\
     --pid-file=/run/munge/pid
 """
@@ -148,6 +150,10 @@ class Cluster:
         lines = [f"{_address(n)} {name}" for n, name in enumerate((LOGIN, *self.names))]
         (root / "etc/hosts").write_text("127.0.0.1 localhost\n" + "\n".join(lines) + "\n")
         host.run(["sh", "-ec", _MUNGE], input=key.hex(), env=_ROOT_ENVIRONMENT)
+        self.start_munge(host.name)
+
+    def start_munge(self, name: str) -> None:
+        self.root(name, "sh", "-ec", _START_MUNGE)
 
     # -- Slurm --------------------------------------------------------------------------------------------------
 

@@ -17,24 +17,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from slurmsim import site
 from slurmsim.cluster import LOGIN, Cluster
 from udi.commandline import run
-from udiroot.errors import NotPermitted, UdiError
+from udiroot.errors import NotPermitted
 from xcsim.debian import NAME, cache_option, demo_archive
 from xcsim.processes import wait_until
+from xcsim.telling import out, require, show, step
 
 _LOOK = 'echo "task $SLURM_PROCID on $(hostname -s): $(. /etc/os-release; echo $NAME), as $(id -un)"'
 _INSIDE = re.compile(r"^task \d+ on (n\d): Debian GNU/Linux, as (\w+)$", re.MULTILINE)
 _PRIVATE = "alice/hello:1.0"
 _SECONDS = 60.0
-_out = Console(highlight=False, soft_wrap=True)
-
-
-class DemoFailed(UdiError):
-    """Something that the demo claims is not so."""
 
 
 @dataclass
@@ -63,45 +58,45 @@ class Demo:
         self.totals = Totals()
 
     def run(self, cache: Path) -> None:
-        _step("a cluster: slurmctld, munge and two slurmds, each host in its own namespaces; shifter-xc is installed")
+        step("a cluster: slurmctld, munge and two slurmds, each host in its own namespaces; shifter-xc is installed")
         self.cluster.start()
         site.install(self.cluster, {}, {})
         site.start_gateway(self.cluster)
         self.cluster.start_slurm()
-        _show(self.cluster.root(LOGIN, "sinfo", "-N", "-l").stdout)
+        show(self.cluster.root(LOGIN, "sinfo", "-N", "-l").stdout)
         self._pull(cache)
         self._commands()
         self._batch()
         self._shared_node()
         self._refusals()
-        _step("nothing is left behind")
+        step("nothing is left behind")
         self._require_clean()
-        _show(self.cluster.root(LOGIN, "udi-admin", "status").stdout)
-        _out.print(f"\n{self.totals.line()}")
+        show(self.cluster.root(LOGIN, "udi-admin", "status").stdout)
+        out.print(f"\n{self.totals.line()}")
 
     def _pull(self, cache: Path) -> None:
-        _step("root pulls a Debian image for everybody, and alice one for herself, from what docker save writes")
+        step("root pulls a Debian image for everybody, and alice one for herself, from what docker save writes")
         target = self.cluster.directory / "scratch/image.tar"
         shutil.copyfile(demo_archive(cache), target)
         target.chmod(0o644)
         for user, options in (("root", ["--public"]), ("alice", [_PRIVATE])):
             words = ["udi", "pull", f"docker-archive:/scratch/{target.name}", *options]
             done = self.cluster.root(LOGIN, *words) if user == "root" else self._alice(*words)
-            _show(done.stdout)
-        _show(self._alice("udi", "images").stdout)
+            show(done.stdout)
+        show(self._alice("udi", "images").stdout)
 
     def _commands(self) -> None:
-        _step(f"srun --image={NAME} on two nodes, and a step outside by --image=none")
+        step(f"srun --image={NAME} on two nodes, and a step outside by --image=none")
         done = self._alice("srun", "-N2", "--ntasks-per-node=2", f"--image={NAME}", "sh", "-c", _LOOK)
         self._count(done, 4)
         inner = f"srun -N2 sh -c '{_LOOK}'; srun -N1 --image=none test -e /var/udi && echo outside"
         done = self._alice("salloc", "-N2", "-Q", f"--image={NAME}", "sh", "-c", inner)
-        _require("outside" in done.stdout, "a step with --image=none was not outside")
+        require("outside" in done.stdout, "a step with --image=none was not outside")
         self._count(done, 2)
         self._require_clean()
 
     def _batch(self) -> None:
-        _step("a batch script that names its image and a volume, and runs in it itself")
+        step("a batch script that names its image and a volume, and runs in it itself")
         script = (
             f"#!/bin/sh\n#SBATCH --image={_PRIVATE}\n#SBATCH --volume=/scratch/alice:/data\n{_LOOK}\ntouch /data/seen"
         )
@@ -109,15 +104,15 @@ class Demo:
         self._ended(job)
         output = (self.cluster.directory / f"scratch/alice/slurm-{job}.out").read_text()
         self._count(subprocess.CompletedProcess([], 0, output, ""), 1)
-        _require((self.cluster.directory / "scratch/alice/seen").exists(), "the volume was not there")
+        require((self.cluster.directory / "scratch/alice/seen").exists(), "the volume was not there")
         self._require_clean()
 
     def _shared_node(self) -> None:
-        _step("two users on one node at once, each in a root of the job's own")
+        step("two users on one node at once, each in a root of the job's own")
         script = f"#!/bin/sh\n{_LOOK}\nuntil [ -e /scratch/go ]; do sleep 0.1; done"
         jobs = {user: self._submitted(user, script, "-w", "n1", f"--image={NAME}") for user in ("alice", "bob")}
-        _require(wait_until(lambda: self._roots("n1") == set(jobs.values()), _SECONDS), "the roots did not appear")
-        _show(self.cluster.root("n1", "ls", "-l", "/var/udi").stdout)
+        require(wait_until(lambda: self._roots("n1") == set(jobs.values()), _SECONDS), "the roots did not appear")
+        show(self.cluster.root("n1", "ls", "-l", "/var/udi").stdout)
         (self.cluster.directory / "scratch/go").touch()
         for user, job in jobs.items():
             self._ended(job)
@@ -126,7 +121,7 @@ class Demo:
         self._require_clean()
 
     def _refusals(self) -> None:
-        _step("what cannot be is refused, with the reason")
+        step("what cannot be is refused, with the reason")
         for user, words in (
             ("alice", ["srun", "--image=demo/helo:1.0", "true"]),
             ("bob", ["srun", f"--image={_PRIVATE}", "true"]),
@@ -134,33 +129,33 @@ class Demo:
             ("alice", ["salloc", "-Q", f"--image={NAME}", "srun", "--image=another:1", "true"]),
         ):
             done = self.cluster.run_as(user, *words, cwd=f"/scratch/{user}")
-            _require(done.returncode != 0 and not done.stdout, f"{' '.join(words)} was not refused")
-            _show(done.stderr.strip().splitlines()[0] + "\n")
+            require(done.returncode != 0 and not done.stdout, f"{' '.join(words)} was not refused")
+            show(done.stderr.strip().splitlines()[0] + "\n")
             self.totals.refused += 1
 
     def _alice(self, *words: str) -> subprocess.CompletedProcess[str]:
-        _out.print(f"   alice$ {' '.join(words[:5])}{' …' if len(words) > 5 else ''}", style="bold")
+        out.print(f"   alice$ {' '.join(words[:5])}{' …' if len(words) > 5 else ''}", style="bold")
         done = self.cluster.run_as("alice", *words, cwd="/scratch/alice")
-        _require(done.returncode == 0, f"{' '.join(words)}: {(done.stderr or done.stdout).strip()}")
+        require(done.returncode == 0, f"{' '.join(words)}: {(done.stderr or done.stdout).strip()}")
         return done
 
     def _submitted(self, user: str, script: str, *options: str) -> str:
         done = self.cluster.run_as(user, "sbatch", "--parsable", *options, input=f"{script}\n", cwd=f"/scratch/{user}")
-        _require(done.returncode == 0, f"sbatch: {done.stderr.strip()}")
-        _out.print(f"   {user}$ sbatch {' '.join(options)}: job {done.stdout.strip()}", style="bold")
+        require(done.returncode == 0, f"sbatch: {done.stderr.strip()}")
+        out.print(f"   {user}$ sbatch {' '.join(options)}: job {done.stdout.strip()}", style="bold")
         return done.stdout.strip()
 
     def _ended(self, job: str) -> None:
         def is_over() -> bool:
             return "JobState=COMPLETED" in self.cluster.root(LOGIN, "scontrol", "show", "job", job).stdout
 
-        _require(wait_until(is_over, _SECONDS, 0.1), f"job {job} has not completed")
+        require(wait_until(is_over, _SECONDS, 0.1), f"job {job} has not completed")
 
     def _count(self, done: subprocess.CompletedProcess[str], tasks: int, user: str = "alice") -> None:
         """So many tasks must have been inside the image, as that user."""
-        _show(done.stdout)
+        show(done.stdout)
         users = [found[2] for found in _INSIDE.finditer(done.stdout)]
-        _require(users == [user] * tasks, f"{len(users)} of {tasks} tasks were inside the image")
+        require(users == [user] * tasks, f"{len(users)} of {tasks} tasks were inside the image")
         self.totals.jobs += 1
         self.totals.tasks += tasks
 
@@ -170,22 +165,8 @@ class Demo:
     def _require_clean(self) -> None:
         self.cluster.await_states("idle")
         for node in self.cluster.names:
-            _require(wait_until(lambda node=node: not self._roots(node), 10), f"{node} has a root left")  # type: ignore[misc]
+            require(wait_until(lambda node=node: not self._roots(node), 10), f"{node} has a root left")  # type: ignore[misc]
             self.totals.clean += 1
-
-
-def _step(text: str) -> None:
-    _out.print(f"\n== {text}", style="bold green")
-
-
-def _show(text: str) -> None:
-    for line in text.rstrip().splitlines():
-        _out.print(f"   {line}", markup=False)
-
-
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise DemoFailed(otherwise)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

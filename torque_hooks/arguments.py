@@ -6,10 +6,10 @@ The job script's path is the last one, from Torque 5.1 on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torque_hooks.jobid import job_id
 from udi.config import DEFAULT_PATH
+from udi.values import frozen
 from udiroot.errors import UsageError
 
 _CALLER = "pbs_mom runs this program"
@@ -25,7 +25,7 @@ def config_and_rest(arguments: Sequence[str]) -> tuple[str, list[str]]:
     return DEFAULT_PATH, list(arguments)
 
 
-@dataclass(frozen=True)
+@frozen
 class PrologueCall:
     """A prologue's arguments; `script` is empty where Torque names none."""
 
@@ -39,7 +39,7 @@ class PrologueCall:
     script: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class EpilogueCall:
     """An epilogue's arguments; `script` is empty where Torque names none."""
 

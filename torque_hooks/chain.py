@@ -81,8 +81,7 @@ def _sort(found: Chain, directory: str, name: str, status: os.stat_result) -> No
 
 
 def _is_left_over(name: str) -> bool:
-    parts = iter(ENDINGS)
-    return name.startswith(".") or name.endswith("~") or any(_has_ending(name, ending) for ending in parts)
+    return name.startswith(".") or name.endswith("~") or any(_has_ending(name, ending) for ending in ENDINGS)
 
 
 def _has_ending(name: str, ending: str) -> bool:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import dataclasses
 import getopt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from udi.values import frozen
 
 OPTIONS = "a:A:b:c:C:d:D:e:fF:hIj:J:k:K:l:L:m:M:nN:o:p:P:q:r:S:t:T:u:v:Vw:W:xXzZ:"
-"""qsub\'s options, as getopt takes them."""
+"""qsub's options, as getopt takes them."""
 _DEFAULT_PREFIX = "#PBS"
 _MAX_LINES = 100_000
 _NAME = "UDI"
@@ -22,11 +24,11 @@ _SETTINGS = ("-W", "-l")
 """Options by which sites and schedulers pass settings."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Item:
     """One item of a `-v` list: `NAME=value`, or a name alone, which takes its value from qsub's environment.
 
-    `text` is the item as it was written, and `value` what the job gets of it.
+    `text` is the item as it was written, and `frozen` what the job gets of it.
     """
 
     text: str
@@ -39,7 +41,7 @@ class Item:
         return not self.text.strip().endswith("=") and "=" in self.text
 
 
-@dataclass(frozen=True)
+@frozen
 class VariableList:
     """A `-v` list, by its line in the script (0: on the command line). `counts` is whether qsub goes by it: of several
     lists, it goes by one."""
@@ -54,7 +56,7 @@ class VariableList:
         return f"line {self.line} of the script" if self.line else "the command line"
 
 
-@dataclass(frozen=True)
+@frozen
 class Submission:
     """What matters of a submission here. `lists` are all that were written; `variables` are what the job gets.
 
@@ -96,13 +98,6 @@ def read_submission(arguments: Sequence[str], script: bytes, environment: Mappin
     read = _directives(lines, range(first), prefix)
     written = [(each.line, option, value) for each in read for option, value in each.options]
     lists = _lists([value for option, value in given if option == "-v"], written, environment)
-    late = [
-        VariableList(each.line, _listed(value, environment))
-        for each in _directives(lines, range(first, len(lines)), prefix)
-        if _NAME in each.text
-        for option, value in each.options
-        if option == "-v"
-    ]
     others = [(option, value) for option, value in (*given, *(each[1:] for each in written)) if option in _SETTINGS]
     takes_environment = "-V" in options or any(option == "-V" for _, option, _ in written)
     counted = next((each.items for each in lists if each.counts), ())
@@ -110,7 +105,7 @@ def read_submission(arguments: Sequence[str], script: bytes, environment: Mappin
         variables=(dict(environment) if takes_environment else {}) | {item.name: item.value for item in counted},
         is_interactive=is_interactive,
         lists=lists,
-        late=tuple(late),
+        late=_late_lists(lines, first, prefix, environment),
         others=tuple(others),
         operands=tuple(operands),
         strays=tuple((each.line, word) for each in read for word in each.operands),
@@ -148,6 +143,19 @@ def _lists(
     return (*on_command_line, *in_script)
 
 
+def _late_lists(
+    lines: Sequence[str], first: int, prefix: str, environment: Mapping[str, str]
+) -> tuple[VariableList, ...]:
+    """The `-v` lists of directives from the line `first` on, which may be about images."""
+    return tuple(
+        VariableList(each.line, _listed(value, environment))
+        for each in _directives(lines, range(first, len(lines)), prefix)
+        if _NAME in each.text
+        for option, value in each.options
+        if option == "-v"
+    )
+
+
 def _first_command(lines: Sequence[str], prefix: str) -> int:
     """Where the lines end in which qsub looks for directives: at the first that is neither blank nor a comment."""
     index = 0
@@ -162,7 +170,7 @@ def _first_command(lines: Sequence[str], prefix: str) -> int:
     return len(lines)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Directive:
     """A line of the script that qsub reads, with those in which it goes on, up to `end`."""
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+from torque_hooks.asking import qstat_of
 from torque_hooks.settings import TorqueConfig
-from udi.command import Deadline, run
+from udi.command import Deadline
 from udiroot.errors import UdiError
 
 Fate = Literal["held", "released", "ended"]
-_UNKNOWN_JOB = 153
-"""15001 modulo 256 (cray-reference T46)."""
 _HELD, _COMPLETE = b"<job_state>H</job_state>", b"<job_state>C</job_state>"
-"""As qstat writes it; what users chose is escaped in it, so they cannot write it (T41)."""
+"""As qstat writes it; what users chose is escaped in it, so they cannot write it (cray-reference T41)."""
 
 
 def fates(torque: TorqueConfig, jobs: Iterable[str], deadline: Deadline) -> Mapping[str, Fate]:
@@ -23,10 +22,10 @@ def fates(torque: TorqueConfig, jobs: Iterable[str], deadline: Deadline) -> Mapp
 
 def _fate(torque: TorqueConfig, job: str, deadline: Deadline) -> Fate:
     try:
-        done = run([torque.qstat, "-x", job], seconds=deadline.left(torque.command_deadline))
+        done = qstat_of(torque, job, deadline)
     except UdiError:
         return "held"
-    if done.exit_code == _UNKNOWN_JOB or _COMPLETE in done.stdout:
+    if done is None or _COMPLETE in done.stdout:
         return "ended"
     if done.exit_code or b"</Job>" not in done.stdout or _HELD in done.stdout:
         return "held"

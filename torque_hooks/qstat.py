@@ -8,23 +8,21 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
-from lxml import etree
-
+from torque_hooks.asking import qstat_of
+from torque_hooks.qstatxml import jobs_in
 from torque_hooks.settings import TorqueConfig
-from udi.command import Deadline, run
+from udi.command import Deadline
 from udi.platform import Host
+from udi.values import frozen
 from udiroot.errors import UpstreamFailed, printable
 
 _log = logging.getLogger("udi.torque")
-_UNKNOWN_JOB = 153
-"""15001 modulo 256 (T46)."""
-_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _SLOTS = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?")
 
 
-@dataclass(frozen=True)
+@frozen
 class TorqueJob:
     """What the hooks need of a job. Texts are as Torque has them: user text, where the user chose them."""
 
@@ -48,8 +46,8 @@ def read_job(torque: TorqueConfig, job: str, deadline: Deadline, answer: bytes =
             return parse_job(answer, job)
         except UpstreamFailed as error:
             _log.warning("qstat is run again: %s", error.message)
-    done = run([torque.qstat, "-x", job], seconds=deadline.left(torque.command_deadline))
-    if done.exit_code == _UNKNOWN_JOB:
+    done = qstat_of(torque, job, deadline)
+    if done is None:
         raise UpstreamFailed(f"qstat does not know job {printable(job)}")
     return parse_job(done.require_success().stdout, job)
 
@@ -59,11 +57,10 @@ def read_fields(torque: TorqueConfig, job: str, deadline: Deadline) -> dict[str,
 
     Raises UpstreamFailed, TimedOut.
     """
-    done = run([torque.qstat, "-x", job], seconds=deadline.left(torque.command_deadline))
-    if done.exit_code == _UNKNOWN_JOB:
+    done = qstat_of(torque, job, deadline)
+    if done is None:
         return None
-    for element in _document(done.require_success().stdout).iter("Job"):
-        fields = {str(child.tag): "".join(map(str, child.itertext())) for child in element}
+    for fields in jobs_in(done.require_success().stdout):
         if fields.get("Job_Id", "").partition(".")[0] == job.partition(".")[0]:
             return fields
     return None
@@ -71,17 +68,17 @@ def read_fields(torque: TorqueConfig, job: str, deadline: Deadline) -> dict[str,
 
 def parse_job(answer: bytes, job: str) -> TorqueJob:
     """The job in an answer of `qstat -x`. Raises UpstreamFailed."""
-    for element in _document(answer).iter("Job"):
-        if _text(element, "Job_Id") == job:
+    for fields in jobs_in(answer):
+        if fields.get("Job_Id") == job:
             return TorqueJob(
                 id=job,
-                name=_text(element, "Job_Name"),
-                variables=split_variables(_text(element, "Variable_List")),
-                error_path=_text(element, "Error_Path"),
-                output_path=_text(element, "Output_Path"),
-                join=_text(element, "Join_Path") or "n",
-                hosts=parse_hosts(_text(element, "exec_host")),
-                is_interactive=_text(element, "interactive").lower() not in ("", "false", "0"),
+                name=fields.get("Job_Name", ""),
+                variables=split_variables(fields.get("Variable_List", "")),
+                error_path=fields.get("Error_Path", ""),
+                output_path=fields.get("Output_Path", ""),
+                join=fields.get("Join_Path") or "n",
+                hosts=parse_hosts(fields.get("exec_host", "")),
+                is_interactive=fields.get("interactive", "").lower() not in ("", "false", "0"),
             )
     raise UpstreamFailed(f"qstat's answer does not contain job {printable(job)}")
 
@@ -118,21 +115,3 @@ def split_variables(text: str) -> dict[str, str]:
 
 def _unescaped(text: str) -> str:
     return re.sub(r"\\(.?)", r"\1", text, flags=re.DOTALL)
-
-
-def _document(answer: bytes) -> etree._Element:
-    """Control characters, which Torque leaves raw (T41), become a character that no name allows: refused later."""
-    if not answer.strip():
-        raise UpstreamFailed("qstat printed nothing")
-    text = _NOT_XML.sub("\ufffd", answer.decode("utf-8", "replace"))
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=True)
-    try:
-        root: etree._Element = etree.fromstring(text.encode(), parser)
-    except etree.XMLSyntaxError as error:
-        raise UpstreamFailed(f"qstat's answer is not valid XML: {printable(error)}") from error
-    return root
-
-
-def _text(job: etree._Element, name: str) -> str:
-    found = job.find(name)
-    return "" if found is None else "".join(str(part) for part in found.itertext())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torque_hooks.variables import IMAGE, MODULES, ROOT, VOLUMES
+from udi.values import frozen
 
 _NAMES = f"({IMAGE}|{VOLUMES}|{MODULES}|{ROOT})"
 _BEFORE = "export|env|declare|typeset|readonly|local|then|do|else|exec|time|command|builtin|eval|set|@"
@@ -19,7 +19,7 @@ _SUBMITS = re.compile(r"\b(?:qsub|msub|sbatch)\b")
 _MAX_LINE = 4096
 
 
-@dataclass(frozen=True)
+@frozen
 class Setting:
     """An assignment in a script, by its line; a variable that is unset has an empty value."""
 

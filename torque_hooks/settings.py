@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from udi.settings import FEW, OPTIONAL_PATH, PATH, PAUSE, SECONDS, Matching, setting
+from udi.values import frozen
 
 DEFAULT_PROLOGALARM = 300
 """Seconds that Torque gives a hook where its MOM's configuration does not say (torque-reference a)."""
@@ -17,7 +17,7 @@ _TO_CHAIN = 15
 """The same for what a chain itself takes, and for the end of the last program that was late."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class TorqueConfig:
     """Torque's commands and limits."""
 

@@ -25,7 +25,15 @@ No interpreter that cannot start ends with them."""
 def site_files(site: SiteConfig, render: Renderer) -> list[SiteFile]:
     """The files of a site with Torque. Raises ConfigError where one cannot be rendered."""
     torque = site.table(TorqueConfig)
-    prologue = render(
+    hooks = {"prologue": _prologue(torque, render), "epilogue": render("torque_hooks", "epilogue")}
+    return [
+        *(file for name, text in hooks.items() for file in _hook(torque, render, name, text)),
+        *_submit_filter(site, torque, render),
+    ]
+
+
+def _prologue(torque: TorqueConfig, render: Renderer) -> str:
+    return render(
         "torque_hooks",
         "prologue",
         qstat=torque.qstat,
@@ -41,8 +49,12 @@ def site_files(site: SiteConfig, render: Renderer) -> list[SiteFile]:
         decided=_DECIDED,
         failed=_FAILED,
     )
+
+
+def _submit_filter(site: SiteConfig, torque: TorqueConfig, render: Renderer) -> tuple[SiteFile, SiteFile]:
+    """The program, and the line of torque.cfg by which qsub runs it."""
     program = f"{site.install.bin}/{_FILTER}"
-    submit_filter = render(
+    text = render(
         "torque_hooks",
         "submit-filter",
         decided=_DECIDED,
@@ -51,21 +63,17 @@ def site_files(site: SiteConfig, render: Renderer) -> list[SiteFile]:
         site_filter=torque.site_filter,
         site_first=torque.site_filter_first,
     )
-    hooks = {"prologue": prologue, "epilogue": render("torque_hooks", "epilogue")}
-    return [
-        *(file for name, text in hooks.items() for file in _hook(torque, render, name, text)),
-        SiteFile(program, 0o755, submit_filter),
-        SiteFile(
-            f"{torque.server_home}/torque.cfg",
-            0o644,
-            f"SUBMITFILTER {program}\n",
-            "line",
-            "SUBMITFILTER",
-            takes_over=f"SUBMITFILTER {torque.site_filter}" if torque.site_filter else "",
-            advice="set torque.site_filter to it, and ours runs it; or in it "
-            f'pass its output through ours: your-filter "$@" | {program} "$@", with the exit code of both',
-        ),
-    ]
+    line = SiteFile(
+        f"{torque.server_home}/torque.cfg",
+        0o644,
+        f"SUBMITFILTER {program}\n",
+        "line",
+        "SUBMITFILTER",
+        takes_over=f"SUBMITFILTER {torque.site_filter}" if torque.site_filter else "",
+        advice="set torque.site_filter to it, and ours runs it; or in it "
+        f'pass its output through ours: your-filter "$@" | {program} "$@", with the exit code of both',
+    )
+    return SiteFile(program, 0o755, text), line
 
 
 def _hook(torque: TorqueConfig, render: Renderer, name: str, text: str) -> list[SiteFile]:

@@ -24,14 +24,13 @@ from udi.carried import Carried
 from udi.config import load
 from udi.homefile import FILE, image_of_home
 from udi.log import plain
-from udi.request import Pin, require_sources
+from udi.request import NO_JOB_YET, Pin, require_sources
 from udi.runfile import carry
 from udi.sentences import report, sentence
 from udi.waiting import WAIT, waits
 from udiroot.errors import ConfigError, UdiError, UsageError, printable
 
 PROGRAM = "udi-submit-filter"
-_NO_JOB_YET = "0"
 _MAX_WARNING = 400
 _FIRST_BYTES = 128
 
@@ -92,7 +91,7 @@ def _in_environment(
 def _pinned(config: str, submission: Submission, script: bytes, carried: str) -> bytes:
     variables = submission.variables
     site = load(config)
-    request = requested(site, _NO_JOB_YET, account_of_uid(os.getuid()), variables, carried=carried)
+    request = requested(site, NO_JOB_YET, account_of_uid(os.getuid()), variables, carried=carried)
     require_sources(request.volumes, site.volumes)
     pinned = image_id(site, PROGRAM, str(request.reference), wait=waits(variables.get(WAIT, "")))
     if pinned is None or submission.is_interactive or not _takes_a_comment(submission, script):

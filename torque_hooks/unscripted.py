@@ -61,4 +61,4 @@ def _parsed(words: tuple[str, ...]) -> tuple[list[tuple[str, str]], list[str]]:
     try:
         return getopt.getopt(list(words), OPTIONS)
     except getopt.GetoptError as error:
-        raise UsageError(f"{printable(error.msg)}", "options before the image are qsub's: man qsub") from error
+        raise UsageError(printable(error.msg), "options before the image are qsub's: man qsub") from error

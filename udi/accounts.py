@@ -5,15 +5,15 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-from dataclasses import dataclass
 
+from udi.values import frozen
 from udiroot.errors import ConfigError, NotFound, printable
 
 _NO_ID = 2**32 - 1
 """Ids are unsigned 32 bit, and the largest number stands for none (chown(2), setfsuid(2))."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Account:
     """An account. `groups` holds every group, the primary one first."""
 

@@ -7,9 +7,9 @@ the x86-64 psABI, for arm a version of the instruction set: nodes run images of 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
+from udi.values import frozen
 from udiroot.errors import UsageError, printable
 
 ARCHITECTURES = ("386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x")
@@ -28,7 +28,7 @@ _BASE = {"amd64": (1, 0), "arm": (7, 0), "arm64": (8, 0)}
 _LEVEL = re.compile(r"v?([0-9]{1,2})(?:\.([0-9]{1,2}))?")
 
 
-@dataclass(frozen=True)
+@frozen
 class Architecture:
     """An architecture in its one spelling; `variant` is empty where it is the base of the architecture."""
 

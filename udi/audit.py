@@ -6,11 +6,11 @@ submitted or starts, by the settings of that moment, so that a change of the pol
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from udi.audit_report import SEVERITIES, Summary
 from udi.settings import PATH, SECONDS, Bounds, OneOf, setting
+from udi.values import frozen
 from udiroot.errors import ConfigError, NotPermitted, printable
 
 Level = Literal["", "clean", "note", "warn", "refuse"]
@@ -18,7 +18,7 @@ Level = Literal["", "clean", "note", "warn", "refuse"]
 _SEVERITY = OneOf(*SEVERITIES, "never")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class AuditConfig:
     """The scanner that looks at images before they are published, and what its findings do to jobs."""
 
@@ -44,7 +44,7 @@ class AuditConfig:
             raise ConfigError("command must begin with the absolute path of a program, and have no empty word")
 
 
-@dataclass(frozen=True)
+@frozen
 class Verdict:
     """What an image counts as, and why: words that follow its name."""
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from udi.values import frozen
 from udiroot.errors import ImageInvalid, printable
 
 SEVERITIES = ("unknown", "negligible", "low", "medium", "high", "critical")
@@ -25,7 +26,7 @@ MAX_TEXT = 1000
 """Characters of one text."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Finding:
     """What is wrong with one package. `fixed` is the version that is not affected, where there is one."""
 
@@ -38,7 +39,7 @@ class Finding:
     url: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Counts:
     """How many findings there are of each severity."""
 
@@ -50,7 +51,7 @@ class Counts:
     unknown: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Summary:
     """What a report comes to.
 
@@ -76,7 +77,7 @@ class Summary:
         return not self.error
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Report:
     """A summary, and the findings, the worst first."""
 

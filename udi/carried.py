@@ -8,11 +8,11 @@ outside a small set as %XX, so that lines of scripts, lists of variables and Slu
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from udi.environment import Listed, Variable
+from udi.values import frozen
 from udiroot.errors import UsageError, printable
 
 MARK = "@"
@@ -29,7 +29,7 @@ _MAX_PATH = 1024
 Record = tuple[str, str]
 
 
-@dataclass(frozen=True)
+@frozen
 class RunChanges:
     """What replaces an image's own working directory, entry point and arguments, and the changes to its environment:
     `unset NAME`, `set`, `prepend` and `append` NAME=VALUE. Empty, or None, leaves it as the image has it."""
@@ -64,7 +64,7 @@ class RunChanges:
 UNCHANGED = RunChanges()
 
 
-@dataclass(frozen=True)
+@frozen
 class Carried:
     """What an environment file says, as it would have been typed: `image` as `UDI=` takes it, `volumes` and `modules`
     as lists separated by `;`. `file` is how the user named it."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from udi.environment import Variable
 from udi.settings import PATH, Matching, required, setting
+from udi.values import frozen
 from udiroot.errors import ConfigError, printable
 from udiroot.rules import hides_ours
 
@@ -27,7 +27,7 @@ _GROUP = Matching(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?", "the name of a group")
 _WORDS = "/SOURCE, /SOURCE:/TARGET or either with :ro"
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class ChosConfig:
     """Environments that the site's staff make (docs/images.md)."""
 
@@ -35,7 +35,7 @@ class ChosConfig:
     home_file: bool = setting(False, "whether a job that names no image runs in the one that ~/.chos of its user names")
 
 
-@dataclass(frozen=True)
+@frozen
 class Bind:
     """A directory or file of a node that every job in an environment has at `target`."""
 
@@ -71,7 +71,7 @@ class _Binds:
         return _WORDS
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Environment:
     """What the site says of one environment."""
 

@@ -13,7 +13,6 @@ import os
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from udi.accounts import Account
@@ -23,6 +22,7 @@ from udi.facts import Facts
 from udi.oserrors import reason
 from udi.reference import ImageReference
 from udi.tables import read_table, table_errors
+from udi.values import frozen
 from udiroot.errors import ConfigError, NotFound, NotPermitted, UpstreamFailed, printable
 from udiroot.rules import is_within
 
@@ -30,7 +30,7 @@ _HINT = "chos.map names the directory"
 _NOT_OURS = "ask the site for it, or choose another image"
 
 
-@dataclass(frozen=True)
+@frozen
 class SiteMap:
     """Environments by their names; `files` tells in which file each is."""
 

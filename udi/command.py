@@ -21,10 +21,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import IO, Self
 
 from udi.oserrors import reason
+from udi.values import frozen
 from udiroot.errors import TimedOut, UpstreamFailed, printable
 
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C", "LC_ALL": "C"}
@@ -40,7 +40,7 @@ _POLL = 0.02
 _PRIVATE = 0o077
 
 
-@dataclass(frozen=True)
+@frozen
 class Finished:
     """A command that exited by itself."""
 

@@ -18,7 +18,7 @@ import stat
 import sysconfig
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from udi.architecture import KNOWN_ARCHITECTURE
@@ -26,6 +26,7 @@ from udi.audit import AuditConfig
 from udi.chos import ChosConfig
 from udi.environment import EnvironmentConfig
 from udi.metrics import MetricsConfig
+from udi.oserrors import reason
 from udi.registries import RegistryConfig
 from udi.settings import (
     COUNT,
@@ -47,6 +48,7 @@ from udi.settings import (
 from udi.signatures import SignaturesConfig, unknown_registries
 from udi.sitemodules import DEVICES, ModuleConfig, ModuleName, is_allowed_device
 from udi.tables import read_table, table_errors, unknown
+from udi.values import frozen
 from udiroot import fields
 from udiroot.errors import ConfigError, printable
 from udiroot.plan import STEPS
@@ -63,7 +65,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.:@%+=,/][A-Za-z0-9_.:@%+=,/-]*")
 """Words that ssh's remote shell and rsync's own parser leave unchanged."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class StoreConfig:
     """The image store on the parallel file system."""
 
@@ -72,7 +74,7 @@ class StoreConfig:
     account: str = setting("udi", "account that owns and writes the store: a user name or a uid")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class GatewayConfig:
     """The image gateway."""
 
@@ -159,7 +161,7 @@ class GatewayConfig:
             raise ConfigError(f"address must be host:port, not '{printable(self.address)}'")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class SystemConfig:
     """An additional (replica) system with an image store of its own, which gets what this store has."""
 
@@ -186,7 +188,7 @@ class SystemConfig:
             raise ConfigError("ssh must be a list of plain words, none of them empty")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class FilesystemConfig:
     """A site file system that every root gets."""
 
@@ -195,7 +197,7 @@ class FilesystemConfig:
     read_only: bool = setting(False, "whether jobs may only read it")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class StepConfig:
     """A directory, symbolic link or read-only bind that the site adds to every root."""
 
@@ -212,7 +214,7 @@ class StepConfig:
             raise ConfigError(f"source {words}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class NodeConfig:
     """Compute nodes, and how the node software starts there."""
 
@@ -262,7 +264,7 @@ class NodeConfig:
         return found + [(f"steps[{n}]", step.target, step.kind) for n, step in enumerate(self.steps)]
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class SshConfig:
     """The private sshd of each job, by which its programs start others on its nodes, inside the image."""
 
@@ -295,7 +297,7 @@ def _check_targets(targets: list[tuple[str, str, str]]) -> None:
                 raise ConfigError(f"{key}: target {target} lies below the link {link} of {owner}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class VolumesConfig:
     """What users may have mounted."""
 
@@ -304,17 +306,17 @@ class VolumesConfig:
     max_per_node_bytes: int = setting(1 << 40, "limit on the size of a per-node cache; 0: none may be made", COUNT)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class EtcConfig:
-    """What the files of /etc in a root are rendered from."""
+    """What the files of /etc in a root are made from."""
 
-    templates: str = setting("", "directory of *.j2 files that replace or join our own templates", OPTIONAL_PATH)
+    templates: str = setting("", "directory of *.j2 files that replace or join our own files of /etc", OPTIONAL_PATH)
     nameservers: tuple[str, ...] = setting([], "addresses for resolv.conf", IpAddress())
     search: tuple[str, ...] = setting([], "search domains for resolv.conf", WORD)
     hosts: tuple[str, ...] = setting([], "additional lines of /etc/hosts", IpAddress(with_names=True))
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class JobsConfig:
     """What a job host (on a Cray, the MOM node) keeps."""
 
@@ -335,7 +337,7 @@ FACILITIES = {"user": 1, "daemon": 3, "auth": 4, "cron": 9} | {f"local{number}":
 """The facilities of syslog that a site may choose, by their numbers (RFC 3164)."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class LogConfig:
     """How the hooks, udi-admin and the gateway write their logs."""
 
@@ -343,7 +345,7 @@ class LogConfig:
     facility: str = setting("daemon", "facility of what goes to syslog", OneOf(*FACILITIES))
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class InstallConfig:
     """Where rendered files go, and what they start."""
 
@@ -371,7 +373,7 @@ class Table(Protocol):
 T = TypeVar("T", bound=Table)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class SiteConfig:
     """All shared settings of a site, and a way to the tables of others."""
 
@@ -515,7 +517,7 @@ def trusted_text(
     try:
         descriptor = os.open(name or path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, dir_fd=directory)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", hint) from error
+        raise ConfigError(f"{path}: {reason(error)}", hint) from error
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_TRUSTED:
         os.close(descriptor)

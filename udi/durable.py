@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from udi.oserrors import reason
 from udiroot.errors import UpstreamFailed
 
 TEMPORARY = ".new-"
@@ -37,7 +37,7 @@ def write_all(files: Sequence[tuple[str, bytes | str, int]]) -> None:
 
 
 def _unique(path: str) -> str:
-    return f"{os.path.dirname(path)}/{TEMPORARY}{secrets.token_hex(12)}"
+    return f"{os.path.dirname(path)}/{TEMPORARY}{os.urandom(12).hex()}"
 
 
 def _put(files: Sequence[tuple[str, str, bytes | str, int]], *, lasting: bool = True) -> None:
@@ -49,6 +49,9 @@ def _put(files: Sequence[tuple[str, str, bytes | str, int]], *, lasting: bool = 
             at = path
             staged.append(temporary)
             _write_new(temporary, data, mode, lasting=lasting)
+        for temporary, path, _, _ in files if lasting else ():
+            at = path
+            _synchronize(temporary)
         for temporary, path, _, _ in files:
             at = path
             os.rename(temporary, path)
@@ -66,6 +69,8 @@ def _put(files: Sequence[tuple[str, str, bytes | str, int]], *, lasting: bool = 
 
 
 def _write_new(path: str, data: bytes | str, mode: int, *, lasting: bool) -> None:
+    """A new file. The way of a lasting one to the disk has begun: where there are thousands, the first one that is
+    synchronized then takes most of the others along, and 5,000 take a few seconds in place of fifty."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
@@ -73,7 +78,16 @@ def _write_new(path: str, data: bytes | str, mode: int, *, lasting: bool) -> Non
         stream.flush()
         os.fchmod(descriptor, mode)
         if lasting:
-            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # Linux starts to write out what is dirty
+
+
+def _synchronize(path: str, kind: int = 0) -> None:
+    """Wait until the disk has it. Raises OSError, also for what failed while it was written out before."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | kind)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def unfinished(path: str) -> str:
@@ -86,11 +100,18 @@ def write_text(path: str, text: str) -> None:
 
     Raises UpstreamFailed: a disk that cannot be written is the site's to fix.
     """
+    write_texts({path: text})
+
+
+def write_texts(texts: Mapping[str, str]) -> None:
+    """Replace such files, each path with its text, and none before all are on the disk: many take little more time than
+    one. Raises UpstreamFailed, and has replaced none then unless it is the disk that failed at the very end."""
     try:
-        make_directory(os.path.dirname(path))
-        write(path, text)
+        for directory in {os.path.dirname(path): None for path in texts}:
+            make_directory(directory)
+        write_all([(path, text, 0o600) for path, text in texts.items()])
     except OSError as error:
-        raise UpstreamFailed(f"{path} cannot be written: {error.strerror}") from error
+        raise UpstreamFailed(f"{error.filename} cannot be written: {reason(error)}") from error
 
 
 def read_text(path: str) -> str:
@@ -120,17 +141,21 @@ def make_public_directory(path: str) -> None:
     os.chmod(path, 0o755)  # noqa: S103 - a directory that everybody may enter
 
 
-def remove(path: str) -> None:
-    """Remove the file, if it exists."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-        sync_directory(os.path.dirname(path))
+def remove(*paths: str, alone: bool = False) -> None:
+    """Remove those of the files that exist, and where one who is `alone` writes them also what a killed one left of
+    them. Raises OSError at the first one that cannot be removed."""
+    directories: dict[str, None] = {}
+    try:
+        for path in paths:
+            for each in (unfinished(path), path) if alone else (path,):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(each)
+                    directories[os.path.dirname(each)] = None
+    finally:
+        for directory in directories:
+            sync_directory(directory)
 
 
 def sync_directory(path: str) -> None:
     """Make what was renamed or removed in the directory durable. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _synchronize(path, os.O_DIRECTORY)

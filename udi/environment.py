@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from udi.settings import setting
+from udi.values import frozen
 from udiroot.errors import ConfigError, printable
 from udiroot.sitemodules import USED
 
@@ -38,7 +38,7 @@ class Listed(Variable):
         return super().broken_by(value)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class EnvironmentConfig:
     """What udi-run changes in each job, over the environment of the image and under the user's own options."""
 

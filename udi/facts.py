@@ -9,10 +9,11 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Self
 
 from udi.reference import ImageReference
+from udi.values import frozen
 from udiroot.errors import ImageInvalid, UsageError, printable
 
 _ID = re.compile(r"[0-9a-f]{64}")
@@ -21,7 +22,7 @@ FORMATS = ("squashfs", "ext4", "directory")
 _KIND = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Facts:
     """Facts of one image's content.
 
@@ -63,7 +64,7 @@ class Facts:
         return facts
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Ref:
     """A reference of the store: what a name and tag stand for now, and for whom.
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Self
 
 from udi.nodecommand import EXIT_MARK, NOT_STARTED, START_SIGN, STARTED
 from udi.nodes import Node
+from udi.values import frozen
 from udiroot import says
 from udiroot.errors import printable
 from udiroot.report import UNKNOWN_NODE, NodeReport
@@ -28,7 +29,7 @@ _MAX_WORDS = 300
 _UNKNOWN = ("-", UNKNOWN_NODE)
 
 
-@dataclass(frozen=True)
+@frozen
 class FanOutResult:
     """What became of a fan-out. Every node that was asked is in `reports`, in `not_started` or in `silent`."""
 
@@ -67,7 +68,7 @@ class FanOutResult:
         return silence | refusal | failure
 
 
-@dataclass(frozen=True)
+@frozen
 class _Exit:
     """What a node's shell reported of the end of our command there."""
 

@@ -12,11 +12,11 @@ import os
 import re
 import stat
 from collections.abc import Container, Iterable
-from dataclasses import dataclass
 
 from udi.config import trusted_text
 from udi.oserrors import reason
 from udi.signatures import SignatureRule
+from udi.values import frozen
 from udiroot.errors import ConfigError
 
 _KEY = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----\s+([A-Za-z0-9+/=\s]+?)\s*-----END \1-----")
@@ -24,7 +24,7 @@ _ENDINGS = (".pem", ".pub")
 _MAX_KEYS = 256
 
 
-@dataclass(frozen=True)
+@frozen
 class PublicKey:
     """A key in DER (SubjectPublicKeyInfo, RFC 5280), and the file that it is in."""
 

@@ -6,10 +6,10 @@ Each workload manager makes a script and a submission of it (`torque_hooks.unscr
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from typing import Protocol
 
 from udi.carried import MARK, is_file
+from udi.values import frozen
 
 RUN = "/opt/udi/bin/udi-run"
 """Where udi-run is in every root."""
@@ -17,7 +17,7 @@ _NAME_LENGTH = 15
 """Characters of a job's name that every version of Torque takes."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Launch:
     """What is to run. `words` follow udi-run's name: its options, then the command; none at all is the entry point."""
 
@@ -40,7 +40,7 @@ class Launch:
         return plain if plain[:1].isalpha() else f"udi-{plain}"[:_NAME_LENGTH]
 
 
-@dataclass(frozen=True)
+@frozen
 class Submission:
     """A program to run as the user, with the job's script on its standard input. It prints the job's id."""
 

@@ -28,7 +28,8 @@ def plain(text: str, limit: int = _MAX_MESSAGE) -> str:
 
 
 def event(phase: str, **fields: object) -> dict[str, object]:
-    """What a log in JSON has of an event beside its message: the `phase` of the job, and values that JSON knows."""
+    """What a log in JSON has of an event beside its message: the `phase` of the job, and values that JSON knows. A
+    `message` among them is JSON's own: the one for people would say the values once more."""
     return {_FIELDS: {"phase": phase} | fields}
 
 
@@ -65,7 +66,7 @@ class JsonFormatter(PlainFormatter):
         row |= record.__dict__.get(_FIELDS, {})
         if record.exc_info:
             row["trace"] = self.formatException(record.exc_info)
-        return self._before + json.dumps(row, default=str)
+        return self._before + json.dumps(row, default=str, separators=(",", ":"))
 
 
 def job_field(job: str) -> str:

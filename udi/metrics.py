@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
 
 from udi.settings import OPTIONAL_PATH, setting
+from udi.values import frozen
 from udiroot.errors import (
     ConfigError,
     ImageInvalid,
@@ -32,7 +32,7 @@ Labels = tuple[str, ...]
 """The values of a sample's labels, in the order of its family's names."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class MetricsConfig:
     """Metrics for Prometheus, through the textfile collector of its node_exporter."""
 
@@ -41,7 +41,7 @@ class MetricsConfig:
     )
 
 
-@dataclass(frozen=True)
+@frozen
 class Family:
     """One metric. `series` are the label values of all its samples; `buckets` are a histogram's upper bounds."""
 

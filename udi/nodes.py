@@ -3,13 +3,15 @@
 A Cray numbers its nodes, and the name follows from the number: `nid00012`. The hosts of a cluster have names alone. A
 node's name is made here and nowhere else.
 
-ClusterShell is imported where it is called: it reads configuration files, and a hook that lists no nodes need not wait.
+Numbers are folded here. ClusterShell, which folds names of any form and reads what people write, is imported where it
+is called: it takes longer than all else that a hook does with its nodes.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from udiroot.errors import UsageError, printable
@@ -62,17 +64,27 @@ def named(name: str) -> Node:
 
 def folded(nodes: Iterable[Node]) -> str:
     """Nodes as one short text: `nid[00012-00015]`."""
+    every = set(nodes)
+    numbers = _numbers(every)
+    if numbers is not None:
+        return _text_of(list(_ranges(numbers)))
     from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet
 
-    return str(NodeSet.fromlist(sorted({node.name for node in nodes}), resolver=RESOLVER_NOGROUP))
+    return str(NodeSet.fromlist(sorted(node.name for node in every), resolver=RESOLVER_NOGROUP))
 
 
 def in_brief(nodes: Iterable[Node], limit: int = 160) -> str:
     """Nodes as a text that no job makes long, without a blank: the first ranges of the folded text that `limit` bytes
     hold, and how many nodes there are beyond these, as in `nid[00012,00014],+9998`."""
+    every = set(nodes)
+    numbers = _numbers(every)
+    return _names_in_brief(every, limit) if numbers is None else _numbers_in_brief(numbers, limit)
+
+
+def _names_in_brief(nodes: Set[Node], limit: int) -> str:
     from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet
 
-    every = NodeSet.fromlist(sorted({node.name for node in nodes}), resolver=RESOLVER_NOGROUP)
+    every = NodeSet.fromlist(sorted(node.name for node in nodes), resolver=RESOLVER_NOGROUP)
     text = str(every)
     if len(text) <= limit:
         return text
@@ -84,6 +96,39 @@ def in_brief(nodes: Iterable[Node], limit: int = 160) -> str:
             break
         shown = longer
     return f"{shown},+{len(every) - len(shown)}" if shown else f"+{len(every)}"
+
+
+def _numbers_in_brief(numbers: Sequence[int], limit: int) -> str:
+    ranges = list(itertools.islice(_ranges(numbers), limit))  # more would not fit, since each takes bytes
+    text = _text_of(ranges)
+    if len(text) <= limit:
+        return text
+    room = limit - len(f",+{len(numbers)}")
+    while ranges and len(_text_of(ranges)) > room:
+        ranges.pop()
+    left = len(numbers) - sum(count for _, count in ranges)
+    return f"{_text_of(ranges)},+{left}" if ranges else f"+{left}"
+
+
+def _numbers(nodes: Set[Node]) -> list[int] | None:
+    """The numbers in order, where all nodes have one."""
+    numbers = [node.number for node in nodes if node.number is not None]
+    return sorted(numbers) if len(numbers) == len(nodes) else None
+
+
+def _ranges(numbers: Sequence[int]) -> Iterator[tuple[str, int]]:
+    """Each run of numbers that follow each other as a text, and how many they are."""
+    for _, run in itertools.groupby(enumerate(numbers), key=lambda each: each[1] - each[0]):
+        members = [number for _, number in run]
+        first, last = (f"{number:05d}" for number in (members[0], members[-1]))
+        yield (first if first == last else f"{first}-{last}"), len(members)
+
+
+def _text_of(ranges: Sequence[tuple[str, int]]) -> str:
+    if not ranges:
+        return ""
+    texts = [text for text, _ in ranges]
+    return f"nid{texts[0]}" if len(ranges) == 1 and ranges[0][1] == 1 else f"nid[{','.join(texts)}]"
 
 
 def parse_numbered(text: str) -> tuple[Node, ...]:

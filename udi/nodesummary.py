@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from udi.nodes import Node, in_brief
+from udi.values import frozen
 from udiroot.errors import counted
 
-MOST_CAUSES = 4
+MOST_CAUSES = 3
 """Lines for causes by themselves; one more stands for all others."""
-_MAX_WORDS = 240
+_MAX_WORDS = 200
 _MOST_SLOW = 4
 _SLOW = 2.0
 """How many times the median a node must take to be called slow."""
 _NUMBER = re.compile(r"[0-9a-fA-F]*[0-9][0-9a-fA-F]*")
 
 
-@dataclass(frozen=True)
+@frozen
 class Cause:
     """What some nodes have in common. `kinds` is how many different texts that are, of which `words` is the first."""
 
@@ -75,7 +75,7 @@ def _alike(groups: Mapping[str, list[Node]]) -> list[Cause]:
     ]
 
 
-@dataclass(frozen=True)
+@frozen
 class Times:
     """How long nodes took, in milliseconds. `slow` are the slowest, by name, and only those that took much longer than
     the others; of the rest only the slowest."""

@@ -7,12 +7,11 @@ import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
-import jinja2
-
-from udi.accounts import Account, group_name, store_owner
+from udi.accounts import store_owner
 from udi.cachefs import cache_template
 from udi.chos import Bind
 from udi.config import SiteConfig
+from udi.etcfiles import SSH, node_files
 from udi.facts import Facts
 from udi.nodes import Node, NodeSlots
 from udi.platform import NodeNames
@@ -21,18 +20,25 @@ from udi.rundata import changes_of, run_data
 from udi.sitemodules import ChosenModule
 from udi.sshkeys import SshKeys, public_key
 from udi.store import StoreLayout
-from udiroot.errors import ConfigError, ImageInvalid, printable
 from udiroot.plan import NodePlan, NodeRun, PlanCache, PlanFile, PlanMount, PlanStep, PlanUser
 from udiroot.plan_modules import PlanModule
 from udiroot.plan_ssh import PlanSsh
-from udiroot.rules import check_name
 from udiroot.sitemodules import RUN
 from udiroot.software import UDI_RUN
 
 _PROGRAMS = "/opt/udi/bin"
-_SSH = "ssh"
-"""The template of `templates/node` that is a program and not a file of /etc: the client of the private sshd."""
 _SSH_OPTIONS = f'no-port-forwarding,no-agent-forwarding,no-X11-forwarding,command="{UDI_RUN} --session"'
+
+
+class NamedNodes:
+    """Nodes that call themselves as others call them; without addresses, since there is no private sshd."""
+
+    def identity(self, node: Node) -> str:
+        """The node's name."""
+        return node.name
+
+    def address(self, node: Node) -> str:
+        raise AssertionError(f"no address of {node} is needed")
 
 
 def make_plan(
@@ -54,7 +60,7 @@ def make_plan(
     user = request.user
     store_uid, store_gid = store_owner(site.store.account)
     rendered = dict(node_files(site, user, addresses))
-    client = PlanFile(f"{_PROGRAMS}/{_SSH}", 0o755, rendered.pop(_SSH))
+    client = PlanFile(f"{_PROGRAMS}/{SSH}", 0o755, rendered.pop(SSH))
     programs = _PROGRAMS if keys else ""
     data = run_data(
         facts,
@@ -137,61 +143,3 @@ def _runs(machine: NodeNames, nodes: Sequence[NodeSlots], addresses: Mapping[Nod
             tuple(node.name for node in members),
             tuple(addresses[node] for node in members) if addresses else (),
         )
-
-
-def node_files(site: SiteConfig, user: Account, addresses: Mapping[Node, str]) -> Iterator[tuple[str, str]]:
-    """Each template of `templates/node`, or the site's own of the same name, as (file name, text) for a job of `user`.
-
-    `addresses` are those of the nodes that the root's /etc/hosts must have; none without a private sshd. Raises
-    ConfigError where one cannot be rendered.
-    """
-    environment = node_templates(site)
-    context = {
-        "user": user,
-        "groups": [(gid, group_name(gid)) for gid in user.groups],
-        "etc": site.etc,
-        "ssh": site.ssh if addresses else None,
-        "nodes": [(address, node.name) for node, address in addresses.items()],
-    }
-    for template in sorted(environment.list_templates(extensions=["j2"])):
-        name = template.removesuffix(".j2")
-        try:
-            check_name(name, "/etc")
-        except ImageInvalid as error:
-            raise ConfigError(f"template {printable(template)}: not a valid name for a file of /etc") from error
-        try:
-            yield name, environment.get_template(template).render(context)
-        except jinja2.TemplateError as error:
-            raise ConfigError(f"template {template} cannot be rendered: {printable(error)}") from error
-
-
-def node_templates(site: SiteConfig) -> jinja2.Environment:
-    """Our node templates, after those of the site's own directory. Raises ConfigError where others may write that."""
-    loaders: list[jinja2.BaseLoader] = [jinja2.PackageLoader("templates", "node")]
-    directory = site.etc.templates
-    if directory:
-        try:
-            status = os.stat(directory)
-        except OSError as error:
-            raise ConfigError(f"etc.templates: {directory}: {error.strerror}") from error
-        if status.st_uid != 0 or status.st_mode & 0o022:
-            raise ConfigError(f"etc.templates: {directory} must be owned by root and writable by no one else")
-        loaders.insert(0, jinja2.FileSystemLoader(directory))
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(loaders),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 - these are files of /etc and a shell script, each with its own quoting
-    )
-    environment.filters["field"] = _field
-    return environment
-
-
-def _field(value: object) -> str:
-    """A field of a passwd or group line: `:` and line ends would forge another."""
-    text = str(value)
-    if any(c in text for c in ":\n\r\0"):
-        raise jinja2.TemplateRuntimeError(f"'{printable(text)}' cannot stand in a passwd or group line")
-    return text

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from udi.command import Deadline
 from udi.nodes import Node, NodeSlots
+from udi.values import frozen
 
 if TYPE_CHECKING:
     from udi.fanout import FanOutResult
@@ -30,7 +31,7 @@ class Host:
     slots: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Allocation:
     """A job's nodes in order, each once. `id` is what the machine itself calls the allocation, where it has such a
     name (of ALPS, the reservation's id)."""

@@ -11,9 +11,9 @@ import dataclasses
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from udi.jsonvalue import JsonValue
+from udi.values import frozen
 from udiroot.errors import ImageInvalid
 
 SUFFIX = ".provenance.json"
@@ -23,7 +23,7 @@ _MOST = 64
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class Provenance:
     """One way by which an image came. `repository` is spelled with its registry (`docker.io/library/debian`), and empty
     for an image that came from none; then `publisher` says whether a publisher of the site brought it.

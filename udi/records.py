@@ -41,14 +41,17 @@ def read_record(path: str, kind: type[T], hint: str) -> T:
     return found
 
 
-def remove_record(path: str) -> None:
-    """Remove the record, or whatever is in its place; none is fine. Raises UpstreamFailed."""
+def remove_record(*paths: str) -> None:
+    """Remove the records, or whatever is in their places; none is fine. Raises UpstreamFailed."""
     try:
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path)
-        durable.remove(path)
+        for path in paths:
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path)
+        durable.remove(*paths)
     except OSError as error:
-        raise UpstreamFailed(f"{path} cannot be removed: {reason(error)}", "repair its file system") from error
+        raise UpstreamFailed(
+            f"{error.filename} cannot be removed: {reason(error)}", "repair its file system"
+        ) from error
 
 
 def modified(path: str) -> int:

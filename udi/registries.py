@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from dataclasses import dataclass
 
 from udi.reference import ImageReference
 from udi.settings import COUNT, FEW, PATH, SECONDS, required, setting
+from udi.values import frozen
 from udiroot.errors import ConfigError, printable
 
 HUB = "docker.io"
@@ -15,7 +15,7 @@ _HUB_ALIAS = "index.docker.io"
 _HOST = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class RegistryHostConfig:
     """A registry that images may come from, and where it may redirect the gateway."""
 
@@ -48,7 +48,7 @@ DOCKER_HUB = RegistryHostConfig(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class RegistryConfig:
     """Registries: those that are listed, and no others."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from udi.accounts import Account
 from udi.carried import UNCHANGED, RunChanges, asked
@@ -20,10 +19,14 @@ from udi.config import SiteConfig, VolumesConfig
 from udi.oserrors import reason
 from udi.reference import ImageReference, as_taught
 from udi.sitemodules import ChosenModule, choose_modules
+from udi.values import frozen
 from udiroot.errors import NotPermitted, UsageError, printable
 from udiroot.rules import is_forbidden, is_within
 
 _JOB_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.\[\]-]{0,119}")
+_IMAGE_ID = re.compile(r"[0-9a-f]{64}")
+NO_JOB_YET = "0"
+"""The job of a request that is looked at before there is one."""
 _MAX_PATH = 1024
 _VOLUME_GRAMMAR = "a volume is /source:/target[:ro] or /source:/target:per-node=SIZE; several are separated by ;"
 _SIZE = re.compile(r"([1-9][0-9]{0,15})([KMGT]?)", re.ASCII)
@@ -31,7 +34,7 @@ _LEAST_CACHE = 16 << 20
 """Bytes: an empty file system has to fit."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Volume:
     """A directory or file that the user wants in the root; both paths are absolute and normal.
 
@@ -58,7 +61,7 @@ class Volume:
         return f"{self.source}:{self.target}{option}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Pin:
     """What a submission fixed: the reference that the user gave, and the image id that it stood for then."""
 
@@ -66,7 +69,7 @@ class Pin:
     id: str
 
 
-@dataclass(frozen=True)
+@frozen
 class JobRequest:
     """A job's request, complete and checked. `pin` is None where its submission fixed nothing for this reference."""
 
@@ -110,6 +113,14 @@ def job_request(
     return JobRequest(job_id(job), user, reference, wanted, kept, chosen, run)
 
 
+def pin_of(site: SiteConfig, image: str, carried: str, image_id: str) -> Pin | None:
+    """The pin of what the user wrote, or an environment file carries, to the id that it had at submission; None where
+    that is no id, as where it was not known. Raises UsageError."""
+    if not _IMAGE_ID.fullmatch(image_id):
+        return None
+    return Pin(site.registry.parse(as_taught(asked(image, carried=carried).image).strip()), image_id)
+
+
 def job_id(text: str) -> str:
     """A batch job's id, as any workload manager may write it and as a file name and a node's command line can hold it.
 
@@ -118,6 +129,11 @@ def job_id(text: str) -> str:
     if not _JOB_ID.fullmatch(text):
         raise UsageError(f"not a job id: '{printable(text)}'")
     return text
+
+
+def is_job_id(text: str) -> bool:
+    """Whether `job_id` takes the text."""
+    return _JOB_ID.fullmatch(text) is not None
 
 
 def parse_volumes(text: str) -> tuple[Volume, ...]:

@@ -8,13 +8,13 @@ jobs are judged by that record and by the rules that hold now.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from dataclasses import dataclass
 from typing import Protocol
 
 from udi.provenance import Provenance
 from udi.reference import ImageReference
 from udi.registries import HUB, full_name
 from udi.settings import PATH, Bounds, Matching, OneOf, required, setting
+from udi.values import frozen
 from udiroot.errors import ConfigError, UsageError, printable
 
 ACCEPT, PUBLISHERS, REFUSE = "accept", "publishers", "refuse"
@@ -27,7 +27,7 @@ _REPOSITORY = Matching(rf"{_HOST}/{_COMPONENT}(?:/{_COMPONENT})*", "REGISTRY/REP
 _MAX_NEEDED = 100
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class SignatureRule:
     """Which images must be signed, and by which keys. The first rule that names an image decides."""
 
@@ -62,7 +62,7 @@ class SignatureRule:
         return frozenset([repository, *map(_canonical, self.repositories)])
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class SignaturesConfig:
     """Signatures of images, in cosign's format, by keys of the site. Without this table, nothing is asked for."""
 

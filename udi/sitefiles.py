@@ -12,13 +12,13 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal
 
 import jinja2
 
 from udi.config import SiteConfig
+from udi.values import frozen
 from udiroot.errors import ConfigError, printable
 
 MARK = "shifter-xc"
@@ -31,7 +31,7 @@ _MARKED_WITHIN = 3
 """Lines of a file among which its mark is."""
 
 
-@dataclass(frozen=True)
+@frozen
 class SiteFile:
     """A file, and how it goes in: complete, as a marked block of a file, or as the one line that begins with `key`.
     A key of several words names a file of ours: whatever else its line says, it is ours.

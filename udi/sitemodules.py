@@ -12,12 +12,13 @@ import difflib
 import fnmatch
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from udi.accounts import Account, group_id
 from udi.environment import EnvironmentConfig
 from udi.settings import FILE, PATH, WORD, Matching, setting
+from udi.values import frozen
 from udiroot.errors import ConfigError, NotFound, NotPermitted, UsageError, printable
 from udiroot.rules import is_within
 
@@ -44,7 +45,7 @@ class ModuleName:
         return "names of letters, digits, '-', '_' and '.'"
 
 
-@dataclass(frozen=True)
+@frozen
 class ModuleMount:
     """A directory, file or socket of the node, and where it is in the root."""
 
@@ -83,7 +84,7 @@ class LinkPair:
         return "a link's path and its target"
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class ModuleConfig:
     """What goes with an image where a job has the module NAME: by default, or because its user asks for it."""
 
@@ -121,7 +122,7 @@ class ModuleConfig:
             raise ConfigError("mounts is empty, and so is all else that a module brings", "add some, or remove it")
 
 
-@dataclass(frozen=True)
+@frozen
 class ChosenModule:
     """A module of a job. One that was not asked for is passed over on nodes that lack what it needs."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from udi.command import run
 from udi.config import SiteConfig
+from udi.oserrors import reason
 from udiroot.errors import UpstreamFailed
 
 _KIND = b"ssh-ed25519"
@@ -36,7 +37,7 @@ def _make(site: SiteConfig, path: str) -> bytes:
         with open(path, "rb") as stream:
             key = stream.read()
     except OSError as error:
-        raise UpstreamFailed(f"the private sshd's key could not be made: {error.strerror}") from error
+        raise UpstreamFailed(f"the private sshd's key could not be made: {reason(error)}") from error
     finally:
         if os.path.exists(path):
             os.unlink(path)

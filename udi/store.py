@@ -24,7 +24,6 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from urllib.parse import quote
 
 from udi import provenance
@@ -33,6 +32,7 @@ from udi.chos import SCHEME
 from udi.facts import Facts, Ref
 from udi.oserrors import reason
 from udi.reference import ImageReference
+from udi.values import frozen
 from udiroot.errors import ImageInvalid, NotFound, UpstreamFailed, printable
 
 TREE = "tree"
@@ -44,7 +44,7 @@ BESIDE = ("json", provenance.SUFFIX.removeprefix("."), REPORT, INVENTORY)
 """How the names of files end that are of an image and are not the image."""
 
 
-@dataclass(frozen=True)
+@frozen
 class StoreLayout:
     """Where things are under the store's path, as one party sees it."""
 

@@ -14,16 +14,15 @@ import contextlib
 import math
 import os
 import stat
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from udi import durable
-from udi.filelock import try_lock
+from udi.command import Deadline
+from udi.filelock import locked
 from udi.metrics import Family, text_of
 from udiroot.errors import TimedOut
 
 _LOCK_SECONDS = 1.0
-_LOCK_PAUSE = 0.01
 _MAX_BYTES = 1 << 20
 _LARGEST = 2.0**53
 """Beyond that, a float does not rise by 1 any more."""
@@ -60,19 +59,13 @@ class Textfile:
         known = {key for family in self._families if family.kind != "gauge" for key in family.samples()}
         return {key: value for key, value in map(_sample, lines) if key in known and 0 <= value < _LARGEST}
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> contextlib.AbstractContextManager[None]:
+        refusal = TimedOut(f"{self._lock} was held by others for {_LOCK_SECONDS:g} s")
+        return locked(self._lock, self._open, Deadline(_LOCK_SECONDS), refusal)
+
+    def _open(self) -> int:
         durable.make_public_directory(os.path.dirname(self._lock))
-        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            end = time.monotonic() + _LOCK_SECONDS
-            while not try_lock(descriptor):
-                if time.monotonic() > end:
-                    raise TimedOut(f"{self._lock} was held by others for {_LOCK_SECONDS:g} s")
-                time.sleep(_LOCK_PAUSE)
-            yield
-        finally:
-            os.close(descriptor)
+        return os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def _sample(line: str) -> tuple[str, float]:

@@ -85,20 +85,21 @@ def names() -> "dict[str, tuple[str, str]]":
         try:
             backing = os.fsdecode(smallfile.read(f"/sys/block/{entry}/loop/backing_file").rstrip(b"\n"))
             path = f"/dev/{entry}"
-            device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno in _TAKEN:
-                continue
-            raise
-        try:
-            info = _INFO.unpack(fcntl.ioctl(device, _GET_STATUS64, bytes(_INFO.size)))
-            found[path] = (os.fsdecode(info[_NAME_AT].rstrip(b"\0")), backing)
+            found[path] = (name_of(path), backing)
         except OSError as error:
             if error.errno not in _TAKEN:
                 raise
-        finally:
-            os.close(device)
     return found
+
+
+def name_of(path: str) -> str:
+    """The name of one bound loop device. Raises OSError."""
+    device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        info = _INFO.unpack(fcntl.ioctl(device, _GET_STATUS64, bytes(_INFO.size)))
+        return os.fsdecode(info[_NAME_AT].rstrip(b"\0"))
+    finally:
+        os.close(device)
 
 
 def detach(path: str) -> None:

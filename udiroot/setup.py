@@ -3,7 +3,7 @@
 import os
 import time
 
-from udiroot import entered, krsip, ledger, modules, processes
+from udiroot import entered, krsip, ledger, loop, modules, processes
 from udiroot.alarm import set_alarm
 from udiroot.compose import compose, publish
 from udiroot.errors import SetupFailed, TeardownIncomplete, UdiError
@@ -51,7 +51,7 @@ def set_up(plan: NodePlan, plan_path: str, node: str, deadline: float) -> str:
 
                 record.sshd = ssh.start(plan.user, plan.ssh, root, plan.address_of(node), deadline)
                 run.rewrite(record)
-            record.reads = entered.reads(root)
+            record.reads = entered.reads(root, loop.label(node, plan.job))
             if record.reads:
                 run.rewrite(record)
         except BaseException as error:  # whatever it is, the node must not keep half a root

@@ -19,11 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from udi.commandline import run
 from udi.nodes import numbered, parse_numbered
-from udiroot.errors import NotPermitted, UdiError
+from udiroot.errors import NotPermitted
 from xcsim import registry
 from xcsim.debian import NAME, cache_option, demo_archive
 from xcsim.entering import Entry
@@ -31,6 +30,7 @@ from xcsim.machine import Machine
 from xcsim.node import kill_program
 from xcsim.picture import NodePicture
 from xcsim.processes import wait_until
+from xcsim.telling import out, require, show, step
 
 _PRIVATE = "alice/hello:1.0"
 _LOG = "/var/log/udi/hooks.log"
@@ -67,11 +67,6 @@ _SITE = {
 _HELD, _DIRTY = numbered(21), numbered(22)
 """The nodes where something is left behind."""
 _SECONDS = 60.0
-_out = Console(highlight=False, soft_wrap=True)
-
-
-class DemoFailed(UdiError):
-    """Something that the demo claims is not so."""
 
 
 @dataclass
@@ -106,62 +101,62 @@ class Demo:
         self._shown = 0
 
     def run(self, cache: Path) -> None:
-        _step("a machine with four compute nodes, each in its own namespaces, with the site's software installed")
+        step("a machine with four compute nodes, each in its own namespaces, with the site's software installed")
         self.machine.up(site_changes=_SITE)
-        _show(self._command("root", "xtprocadmin"))
+        show(self._command("root", "xtprocadmin"))
         archive = self._push(cache)
         self._plain_job()
         self._private_image(archive)
         self._job_of_a_launcher()
         self._job_with_a_holder()
         self._job_that_leaves_a_dirty_node()
-        _step("nothing is left behind")
-        _show(self._command("root", "udi-admin", "status"))
-        _out.print(f"\n[bold green]{self.totals.line()}[/]")
+        step("nothing is left behind")
+        show(self._command("root", "udi-admin", "status"))
+        out.print(f"\n[bold green]{self.totals.line()}[/]")
 
     # -- the steps --------------------------------------------------------------------------------------------------
 
     def _push(self, cache: Path) -> Path:
-        _step("a real image: Debian minbase with python3 by debootstrap, three layers, as `docker save` writes it")
+        step("a real image: Debian minbase with python3 by debootstrap, three layers, as `docker save` writes it")
         archive = demo_archive(cache)
-        _show(f"{archive}: {archive.stat().st_size >> 20} MiB")
+        show(f"{archive}: {archive.stat().st_size >> 20} MiB")
         registry.push(self.machine, archive, NAME)
-        _show(f"pushed to the center's registry: {registry.name(self.machine)}/{NAME}")
+        show(f"pushed to the center's registry: {registry.name(self.machine)}/{NAME}")
         return archive
 
     def _plain_job(self) -> None:
-        _step(
+        step(
             f"a job: qsub -v UDI={NAME}; nobody has pulled it yet, so qsub has it pulled, and pins the tag to its image"
         )
         before = self._pictures()
         job = self._submit()
         done = self.machine.run_as("alice", ["/opt/udi/bin/udi-submit-filter", "-v", f"UDI={NAME}"], input=_SCRIPT)
         pinned = [line for line in done.stdout.splitlines() if line.startswith("#UDI pinned")]
-        _require(len(pinned) == 1, f"the submit filter pinned nothing: {done.stderr}")
-        _show(f"in the script: {pinned[0]}")
+        require(len(pinned) == 1, f"the submit filter pinned nothing: {done.stderr}")
+        show(f"in the script: {pinned[0]}")
         self._finish(job, before)
 
     def _private_image(self, archive: Path) -> None:
-        _step(f"an image of alice's own: udi pull docker-archive:demo-image.tar {_PRIVATE}")
+        step(f"an image of alice's own: udi pull docker-archive:demo-image.tar {_PRIVATE}")
         inside = self.machine.path("/home/alice/demo-image.tar")
         shutil.copyfile(archive, inside)
         inside.chmod(0o644)
-        _show(self._command("alice", "udi", "pull", "docker-archive:/home/alice/demo-image.tar", _PRIVATE))
-        _show(self._command("alice", "udi", "images"))
+        show(self._command("alice", "udi", "pull", "docker-archive:/home/alice/demo-image.tar", _PRIVATE))
+        show(self._command("alice", "udi", "images"))
         seen = self._command("bob", "udi", "images")
-        _require(_PRIVATE not in seen, "bob sees alice's private image")
-        _require(NAME in seen, "bob does not see the registry's image")
-        _show("bob sees what the registry serves to everybody, and not what alice imported from a file")
+        require(_PRIVATE not in seen, "bob sees alice's private image")
+        require(NAME in seen, "bob does not see the registry's image")
+        show("bob sees what the registry serves to everybody, and not what alice imported from a file")
 
     def _job_of_a_launcher(self) -> None:
-        _step("a program inside the image starts others on the job's nodes by ssh, with keys made for this job alone")
+        step("a program inside the image starts others on the job's nodes by ssh, with keys made for this job alone")
         self.machine.configure_site({**_SITE, "ssh": {"enabled": True}})
         before = self._pictures()
         self._finish(self._submit(_LAUNCHER), before)
         self.machine.configure_site(_SITE)
 
     def _job_with_a_holder(self) -> None:
-        _step(f"the same job, with a process of alice's left on {_HELD} that keeps the image busy and ignores SIGTERM")
+        step(f"the same job, with a process of alice's left on {_HELD} that keeps the image busy and ignores SIGTERM")
         before = self._pictures()
         job = self._submit(waiting=True)
         script = "trap '' TERM; while :; do sleep 1; done"
@@ -169,10 +164,10 @@ class Demo:
         self._release()
         self._finish(job, before)
         status = held.wait(_SECONDS)
-        _require(status == -signal.SIGKILL, f"the process left on {_HELD} exited with {status}, not by SIGKILL")
+        require(status == -signal.SIGKILL, f"the process left on {_HELD} exited with {status}, not by SIGKILL")
 
     def _job_that_leaves_a_dirty_node(self) -> None:
-        _step(f"the same job, with a problem that teardown must not fix: a daemon of root's uses the image on {_DIRTY}")
+        step(f"the same job, with a problem that teardown must not fix: a daemon of root's uses the image on {_DIRTY}")
         before = self._pictures()
         job = self._submit(waiting=True)
         held = self._hold(22, ["/bin/sleep", "100000"], Entry(0, 0, cwd="/var/udi/usr"))
@@ -181,24 +176,24 @@ class Demo:
         self._show_log()
         self._count_ranks(job)
         states = self.machine.node_states()
-        _require(states[22] == "admindown", f"{_DIRTY} is {states[22]}, not admindown")
-        _show(self._command("root", "xtprocadmin"))
-        _show(self._command("root", "udi-admin", "status"))
-        _step("no job is placed there: one that requests four nodes waits, one that requests three runs")
+        require(states[22] == "admindown", f"{_DIRTY} is {states[22]}, not admindown")
+        show(self._command("root", "xtprocadmin"))
+        show(self._command("root", "udi-admin", "status"))
+        step("no job is placed there: one that requests four nodes waits, one that requests three runs")
         waiting = self._qsub("nodes=4:ppn=2")
         running = self._qsub("nodes=3:ppn=1")
         self.machine.wait_job(running, timeout=_SECONDS)
         state = self.machine.job(waiting)["job_state"]
-        _require(state == "Q", f"the job for four nodes is in state {state}, not queued")
+        require(state == "Q", f"the job for four nodes is in state {state}, not queued")
         self._command("alice", "/usr/bin/qdel", waiting)
-        _show(f"{running} ran on three nodes, {waiting} waited")
-        _step(f"the operator stops that daemon and brings the node back: udi-admin recover {_DIRTY}")
+        show(f"{running} ran on three nodes, {waiting} waited")
+        step(f"the operator stops that daemon and brings the node back: udi-admin recover {_DIRTY}")
         kill_program(held)
         held.wait()
-        _show(self._command("root", "udi-admin", "recover", _DIRTY.name))
+        show(self._command("root", "udi-admin", "recover", _DIRTY.name))
         self._show_log()
         states = self.machine.node_states()
-        _require(set(states.values()) == {"up"}, f"not all nodes are up: {states}")
+        require(set(states.values()) == {"up"}, f"not all nodes are up: {states}")
         self._compare(before)
 
     # -- jobs -------------------------------------------------------------------------------------------------------
@@ -211,12 +206,12 @@ class Demo:
             self._home("wait").touch()
         command = ["/usr/bin/qsub", "-v", f"UDI={NAME},UDI_VOLUMES=/scratch/alice:/output"]
         done = self.machine.run_as("alice", command, input=script)
-        _require(done.returncode == 0, f"qsub failed: {done.stderr}")
+        require(done.returncode == 0, f"qsub failed: {done.stderr}")
         job = done.stdout.strip()
-        _show(f"{done.stderr}{job} submitted")
+        show(f"{done.stderr}{job} submitted")
         self.totals.jobs += 1
         if waiting:
-            _require(wait_until(self._home("ranks-done").exists, _SECONDS, 0.05), f"{job}: its ranks did not finish")
+            require(wait_until(self._home("ranks-done").exists, _SECONDS, 0.05), f"{job}: its ranks did not finish")
         return job
 
     def _qsub(self, nodes: str) -> str:
@@ -234,9 +229,9 @@ class Demo:
         """Wait for the end of the job, show its output and the hooks' log, and compare the nodes."""
         ended = self.machine.wait_job(job, timeout=_SECONDS)
         self._show_log()
-        _show(self.machine.output(job))
+        show(self.machine.output(job))
         status = ended["exit_status"]
-        _require(status == "0", f"{job} exited with {status}: {self.machine.output(job, 'e')}")
+        require(status == "0", f"{job} exited with {status}: {self.machine.output(job, 'e')}")
         self._count_ranks(job)
         self._check_health()
         self._compare(before)
@@ -249,7 +244,7 @@ class Demo:
             inside = fields.get("system", "").startswith("Debian GNU/Linux 12 ") and fields.get("uid") == "1001"
             if inside and {"nosuid", "nodev"} <= set(fields.get("usr", "").split(",")):
                 ranks.add(fields["rank"])
-        _require(len(ranks) == 8, f"{len(ranks)} of 8 ranks ran inside the image")
+        require(len(ranks) == 8, f"{len(ranks)} of 8 ranks ran inside the image")
         self.totals.ranks += len(ranks)
 
     # -- nodes ------------------------------------------------------------------------------------------------------
@@ -260,23 +255,23 @@ class Demo:
     def _compare(self, before: dict[int, NodePicture]) -> None:
         for nid, later in self._pictures().items():
             difference = before[nid].difference(later)
-            _require(not difference, f"{numbered(nid)} is not as it was before the job: {difference[:3]}")
+            require(not difference, f"{numbered(nid)} is not as it was before the job: {difference[:3]}")
             self.totals.clean_nodes += 1
-        _show("mounts, loop devices, processes and files of all nodes are as they were before the job")
+        show("mounts, loop devices, processes and files of all nodes are as they were before the job")
 
     def _check_health(self) -> None:
         """The health check on every node, as NHC runs it."""
         check = "/dsl/opt/udi/node/nodehealth-check"
         for nid, node in self.machine.nodes().items():
             done = node.run(["/bin/sh", check])
-            _require(done.returncode == 0, f"{numbered(nid)} fails the health check: {done.stdout}")
-        _show("the health check passes on all nodes")
+            require(done.returncode == 0, f"{numbered(nid)} fails the health check: {done.stdout}")
+        show("the health check passes on all nodes")
 
     def _hold(self, nid: int, argv: list[str], entry: Entry) -> subprocess.Popen[bytes]:
         quiet = subprocess.DEVNULL
         process = self.machine.node(nid).popen(argv, entry=entry, stdout=quiet, stderr=quiet)
         time.sleep(0.2)
-        _require(process.poll() is None, f"the process left on {numbered(nid)} exited")
+        require(process.poll() is None, f"the process left on {numbered(nid)} exited")
         return process
 
     # -- showing ----------------------------------------------------------------------------------------------------
@@ -285,7 +280,7 @@ class Demo:
         paths = {"xtprocadmin": "/opt/cray/sdb/default/bin/xtprocadmin"}
         path = paths.get(program, program if program.startswith("/") else f"/opt/udi/bin/{program}")
         done = self.machine.run_as(user, [path, *words])
-        _require(done.returncode == 0, f"{program} {' '.join(words)} failed: {done.stderr or done.stdout}")
+        require(done.returncode == 0, f"{program} {' '.join(words)} failed: {done.stderr or done.stdout}")
         return done.stdout + done.stderr
 
     def _show_log(self) -> None:
@@ -295,27 +290,13 @@ class Demo:
         for line in text.splitlines():
             if " DEBUG " in line:
                 continue
-            _show(line)
+            show(line)
             if found := _SET_UP.search(line):
                 self.totals.set_up += int(found[1])
                 self.totals.setup_ms.append(int(found[2]))
             elif found := _TORN_DOWN.search(line):
                 self.totals.torn_down += len(parse_numbered(found[1]))
                 self.totals.teardown_ms.append(int(found[2]))
-
-
-def _step(text: str) -> None:
-    _out.print(f"\n[bold]== {text}[/]")
-
-
-def _show(text: str) -> None:
-    for line in text.rstrip().splitlines():
-        _out.print(f"   {line}", markup=False)
-
-
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise DemoFailed(otherwise)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Iterator
 
-from admin.access import hindrance
+from admin.checks.access import hindrance
 from admin.checks.check import Check, Finding, of_error, raised, wrong
 from gateway.sources.verifying import Verifier
 from udi.accounts import Account, account_of, account_of_uid, group_id, store_owner

@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from admin.checks.check import Check, Finding, fine, raised, warning
-from admin.installing import planned
-from admin.sitefiles import site_files
+from admin.install.installing import planned
 from udi.accounts import account_of_uid
 from udi.config import SiteConfig
+from udi.etcfiles import node_files
 from udi.nodes import named
-from udi.planning import node_files
-from udi.platform import Machine
 from udi.sitefiles import SiteFile, is_ours
 
+SiteFiles = Callable[[], Sequence[SiteFile]]
+"""What renders all files of the site, as an installation would. Raises ConfigError."""
 _SHOWN = 3
 
 
-def checks(site: SiteConfig, machine: Machine) -> list[Check]:
+def checks(site: SiteConfig, site_files: SiteFiles) -> list[Check]:
     """Checks of the configuration."""
-    return [Check("templates", "files of roots and of the site can be rendered", lambda: _rendered(site, machine))]
+    return [Check("templates", "files of roots and of the site can be rendered", lambda: _rendered(site, site_files))]
 
 
-def trials(site: SiteConfig, machine: Machine) -> list[Check]:
+def trials(site_files: SiteFiles) -> list[Check]:
     """What is installed on this host."""
     return [
-        Check("installed", "every installed file is of this version and configuration", lambda: _as_now(site, machine))
+        Check("installed", "every installed file is of this version and configuration", lambda: _as_now(site_files))
     ]
 
 
-def _rendered(site: SiteConfig, machine: Machine) -> Iterator[Finding]:
+def _rendered(site: SiteConfig, site_files: SiteFiles) -> Iterator[Finding]:
     yield from raised(lambda: _render_roots(site), path=site.path)
-    yield from raised(lambda: site_files(site, machine, site.path), path=site.path)
+    yield from raised(site_files, path=site.path)
 
 
 def _render_roots(site: SiteConfig) -> None:
@@ -43,9 +43,9 @@ def _render_roots(site: SiteConfig) -> None:
             pass
 
 
-def _as_now(site: SiteConfig, machine: Machine) -> Iterator[Finding]:
+def _as_now(site_files: SiteFiles) -> Iterator[Finding]:
     """Only files that are there: which hosts get which of them, the site decides."""
-    there = [file for file in site_files(site, machine, site.path) if _is_installed(file)]
+    there = [file for file in site_files() if _is_installed(file)]
     if not there:
         yield fine("nothing is installed here yet")
         return

@@ -14,6 +14,7 @@ from udi.accounts import store_owner
 from udi.config import SiteConfig
 from udi.fanout import FanOutResult
 from udi.nodes import Node
+from udi.oserrors import reason
 from udi.store import StoreLayout
 from udiroot.errors import ConfigError, printable
 from udiroot.fields import number, unescape
@@ -45,7 +46,7 @@ def facts_for_nodes(site: SiteConfig) -> dict[str, str]:
     try:
         name = newest_image(site)
     except OSError as error:
-        raise ConfigError(f"store.path: {error.filename}: {error.strerror}") from error
+        raise ConfigError(f"store.path: {error.filename}: {reason(error)}") from error
     return facts | ({"kind": kind} if kind else {}) | ({"image": f"{store.images}/{name}"} if name else {})
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 import udi
-from admin.access import hindrance, intruder
+from admin.checks.access import hindrance, intruder
 from admin.checks.accounts import known_store_account
 from admin.checks.check import Check, Finding, wrong
 from jobs.tries import tries_directory

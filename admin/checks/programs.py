@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from admin.access import hindrance, intruder
+from admin.checks.access import hindrance, intruder
 from admin.checks.accounts import gateway_works_here, known_store_account
 from admin.checks.check import Check, Finding, fine, warning, wrong
 from gateway.image.formats.squashfs import packers

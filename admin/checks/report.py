@@ -1,31 +1,24 @@
-"""The rows of `udi-admin check-config`, for a person and for programs.
-
-A terminal gets lines that fit, divided between words; elsewhere a row is one line, and another for what to do. Colors
-are for terminals only, and not where NO_COLOR is set (https://no-color.org).
-"""
+"""The rows of `udi-admin check-config`, for a person and for programs."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import sys
-import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-import click
+from rich.console import Console
+from rich.text import Text
 
 from admin.checks.check import Level, Row
+from admin.console import screen
+from admin.console.screen import hanging, terminal, whole
 from udi.nodes import folded
 from udiroot.errors import counted
 
 SCHEMA = 1
 """Of the JSON: it rises when a key changes its meaning or goes away."""
-_COLORS = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
+_KINDS = {Level.OK: "good", Level.WARNING: "warning", Level.ERROR: "bad"}
 _LEVEL_WIDTH = max(map(len, Level)) + 1
-_LEAST_TEXT = 24
-"""Columns of text below which a terminal is too narrow to be fitted."""
 
 
 def exit_code(rows: Sequence[Row], of_errors: int) -> int:
@@ -59,40 +52,18 @@ def as_json(config: str, host: str, rows: Sequence[Row]) -> str:
 
 def show(config: str, host: str, rows: Sequence[Row]) -> None:
     """Print the rows: level, check and finding in columns, below it what to do; last, how many there are of each."""
-    is_terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size((80, 24)).columns if is_terminal else 0
-    colored = is_terminal and not os.environ.get("NO_COLOR")
+    console = terminal()
     column = max((len(row.check) for row in rows), default=0) + 2
-    for row in rows:
-        for number, line in enumerate(_lines(row, column, width)):
-            if number == 0 and colored:
-                line = click.style(line[:_LEVEL_WIDTH], fg=_COLORS[row.level]) + line[_LEVEL_WIDTH:]
-            click.echo(line, color=colored)
     levels = Counter(row.level for row in rows)
     found = ", ".join(counted(levels[level], level) for level in (Level.ERROR, Level.WARNING) if levels[level])
-    click.echo(f"{config} on {host}: {found or 'OK'}")
+    parts = [part for row in rows for part in _parts(console, row, column)]
+    screen.show(console, *parts, whole(f"{config} on {host}: {found or 'OK'}"))
 
 
-def _lines(row: Row, column: int, width: int) -> Iterator[str]:
+def _parts(console: Console, row: Row, column: int) -> Iterator[Text]:
     nodes = f"{folded(row.nodes)}: " if row.nodes else ""
     start = f"{row.level:<{_LEVEL_WIDTH}}{row.check:<{column}}"
-    indent = " " * len(start)
-    yield from _fitted(start, indent, nodes + row.what, width)
+    indent = len(start)
+    yield hanging(console, start, nodes + row.what, indent=indent, kind=_KINDS[row.level])
     if row.todo:
-        yield from _fitted(f"{indent}to do: ", f"{indent}  ", row.todo, width)
-
-
-def _fitted(start: str, indent: str, text: str, width: int) -> Iterator[str]:
-    """The text behind `start`, in lines of at most `width` columns; a path or list of nodes that is longer stays whole,
-    so that it can be copied."""
-    if width < len(indent) + _LEAST_TEXT:
-        yield start + text
-        return
-    yield from textwrap.wrap(
-        text,
-        width - 1,
-        initial_indent=start,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    ) or [start.rstrip()]
+        yield hanging(console, f"{' ' * indent}to do: ", row.todo, indent=indent + 2)

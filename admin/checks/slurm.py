@@ -13,8 +13,8 @@ import stat
 from collections.abc import Iterator, Mapping
 
 from admin.checks.check import Check, Finding, of_error, raised, warning, wrong
+from admin.checks.deadlines import fitting
 from admin.checks.programs import Asked, versions
-from jobs.deadlines import require_fitting
 from slurm_hooks import commands
 from slurm_hooks.native import require_native
 from slurm_hooks.settings import SlurmConfig
@@ -76,16 +76,9 @@ def _controller(settings: SlurmConfig) -> Iterator[Finding]:
 
 
 def _deadlines(site: SiteConfig, machine: Machine) -> Iterator[Finding]:
-    """A fan-out must end before the hook that waits for it."""
     settings = site.table(SlurmConfig)
-    yield from raised(
-        lambda: require_fitting(site, machine, settings.prolog_deadline, "slurm.prolog_deadline"), path=site.path
-    )
-    if machine.fanout_deadline > settings.epilog_deadline:
-        yield wrong(
-            f"slurm.epilog_deadline must be at least {machine.name}.fanout_deadline, not"
-            f" {settings.epilog_deadline} and {machine.fanout_deadline} seconds"
-        )
+    before = ("slurm.prolog_deadline", settings.prolog_deadline)
+    return fitting(site, machine, before, ("slurm.epilog_deadline", settings.epilog_deadline))
 
 
 class SlurmSetup:

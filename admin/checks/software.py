@@ -7,7 +7,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 
-from admin.access import hindrance
+from admin.checks.access import hindrance
 from admin.checks.check import Check, Finding, fine, warning, wrong
 from udi import nodezip
 from udi.config import SiteConfig

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from admin.checks.check import Check, Finding, fine, of_error, raised, warning, wrong
+from admin.checks.check import Check, Finding, fine, of_error, warning, wrong
+from admin.checks.deadlines import fitting
 from admin.checks.programs import Asked, versions
-from admin.installing import planned
-from jobs.deadlines import require_fitting
+from admin.install.installing import planned
 from torque_hooks.chain import HOOKS, directory_of, examine, strangers
 from torque_hooks.settings import DEFAULT_PROLOGALARM, TorqueConfig
 from torque_hooks.site_files import site_files
@@ -54,14 +54,8 @@ def trials(site: SiteConfig) -> list[Check]:
 
 def _deadlines(site: SiteConfig, machine: Machine) -> Iterator[Finding]:
     torque = site.table(TorqueConfig)
-    yield from raised(
-        lambda: require_fitting(site, machine, torque.prologue_deadline, "torque.prologue_deadline"), path=site.path
-    )
-    if machine.fanout_deadline > torque.epilogue_deadline:
-        yield wrong(
-            f"torque.epilogue_deadline must be at least {machine.name}.fanout_deadline, not"
-            f" {torque.epilogue_deadline} and {machine.fanout_deadline} seconds"
-        )
+    before = ("torque.prologue_deadline", torque.prologue_deadline)
+    return fitting(site, machine, before, ("torque.epilogue_deadline", torque.epilogue_deadline))
 
 
 def _alarm(site: SiteConfig) -> Iterator[Finding]:

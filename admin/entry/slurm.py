@@ -5,7 +5,7 @@ Jobs wait for them, so each imports only what it needs.
 
 from __future__ import annotations
 
-from admin.machines import machine_of
+from admin.seams.machines import machine_of
 
 
 def prolog() -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Self
-
-from rich import progress as bars
-from rich.console import Console
+from typing import TYPE_CHECKING, Self
 
 from gateway.wire.events import Event, Progress, Queued, Retrying, Storing
 from udiroot.errors import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
 
 class Shown:
@@ -19,21 +20,14 @@ class Shown:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._bar: bars.Progress | None = None
-        self._task: bars.TaskID | None = None
-        self._layers: dict[str, bars.TaskID] = {}
+        self._bar: Bars | None = None
+        self._task: TaskID | None = None
+        self._layers: dict[str, TaskID] = {}
         self._done = 0
         self._started = time.monotonic()
         self._stage = ""
         if not quiet and sys.stderr.isatty():
-            self._bar = bars.Progress(
-                bars.TextColumn("{task.description}", markup=False),  # it may hold a registry's own words
-                bars.BarColumn(),
-                bars.DownloadColumn(binary_units=True),
-                bars.TransferSpeedColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
+            self._bar = _bars()
 
     def __enter__(self) -> Self:
         if self._bar:
@@ -96,6 +90,21 @@ class Shown:
             amount = f"{self._done / (1 << 20):.1f} MiB, " if self._done else ""
             self.note(f"{self._stage}: {amount}{seconds:.1f} s")
         self._stage = ""
+
+
+def _bars() -> Bars:
+    """The bars of a terminal; rich is imported only where there is one."""
+    from rich import progress
+    from rich.console import Console
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}", markup=False),  # it may hold a registry's own words
+        progress.BarColumn(),
+        progress.DownloadColumn(binary_units=True),
+        progress.TransferSpeedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
 
 
 def show(shown: Shown, event: Event) -> None:

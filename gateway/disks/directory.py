@@ -15,14 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
+from gateway.disks.kinds import KINDS
 from udi.oserrors import reason
 from udiroot.errors import ImageInvalid, UpstreamFailed, printable
 
-_KINDS = {
-    stat.S_IFDIR: tarfile.DIRTYPE, stat.S_IFREG: tarfile.REGTYPE, stat.S_IFLNK: tarfile.SYMTYPE,
-    stat.S_IFIFO: tarfile.FIFOTYPE, stat.S_IFCHR: tarfile.CHRTYPE, stat.S_IFBLK: tarfile.BLKTYPE,
-}  # fmt: skip
-"""A socket is none of them, and useless outside its machine."""
 _DEEPEST = 250
 """Directories in each other: each is open while what is below it is read."""
 _MOST_NAMED = 10
@@ -91,7 +87,7 @@ class _Writer:
         with _explained(path):
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         kind = stat.S_IFMT(status.st_mode)
-        if kind not in _KINDS:
+        if kind not in KINDS:
             return
         if kind == stat.S_IFDIR:
             self._add_directory(directory, name, path, status, depth)
@@ -161,7 +157,7 @@ class _Writer:
     @staticmethod
     def _described(name: str, status: os.stat_result, descriptor: int | None = None) -> tarfile.TarInfo:
         info = tarfile.TarInfo(name)
-        info.type, info.mode = _KINDS[stat.S_IFMT(status.st_mode)], stat.S_IMODE(status.st_mode)
+        info.type, info.mode = KINDS[stat.S_IFMT(status.st_mode)], stat.S_IMODE(status.st_mode)
         info.uid, info.gid, info.mtime = status.st_uid, status.st_gid, int(status.st_mtime)
         if info.type == tarfile.REGTYPE:
             info.size = status.st_size

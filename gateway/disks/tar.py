@@ -13,13 +13,9 @@ from collections.abc import Callable, Iterator
 from typing import IO
 
 from gateway.disks.ext import ROOT, ExtFileSystem, Inode
+from gateway.disks.kinds import KINDS
 from udiroot.errors import ImageInvalid, printable
 
-_KINDS = {
-    stat.S_IFDIR: tarfile.DIRTYPE, stat.S_IFREG: tarfile.REGTYPE, stat.S_IFLNK: tarfile.SYMTYPE,
-    stat.S_IFIFO: tarfile.FIFOTYPE, stat.S_IFCHR: tarfile.CHRTYPE, stat.S_IFBLK: tarfile.BLKTYPE,
-}  # fmt: skip
-"""Types of inodes that an archive can have; a socket is none of them, and useless outside its machine."""
 _LONGEST_PATH = 4095
 _NAMED = 1024
 """Bytes that a file takes in an archive besides its path, attributes and content."""
@@ -88,7 +84,7 @@ class _Writer:
     def _add(self, path: str, inode: Inode) -> None:
         if len(os.fsencode(path)) > _LONGEST_PATH:
             raise ImageInvalid(f"the file system has a path of more than {_LONGEST_PATH} bytes: {printable(path, 100)}")
-        kind = _KINDS.get(stat.S_IFMT(inode.mode))
+        kind = KINDS.get(stat.S_IFMT(inode.mode))
         if kind is None:
             return
         info = tarfile.TarInfo(f".{path}")

@@ -11,7 +11,7 @@ import logging
 
 from gateway.image import tar_reader, tree, xattrs
 from gateway.image.budgets import NAME_COST, HeaderBudget
-from gateway.image.tar_reader import ByteStream, Member
+from gateway.image.tar_reader import ByteStream, Member, Xattrs
 from gateway.image.tree import LinkLoop, Tree, shown
 from udiroot.errors import ImageInvalid
 
@@ -164,14 +164,20 @@ class LayerIndex:
     def _describe(self, row: int, member: Member) -> None:
         mtime = min(max(member.mtime, 0), _LATEST)
         mode = _SYMLINK_MODE if member.kind == tar_reader.SYMLINK else member.mode
-        self._tree.has_orders = self._tree.has_orders or xattrs.has_orders(member)
-        self._tree.describe(row, mode, (member.uid, member.gid), mtime, xattrs.kept(member))
+        kept: Xattrs = ()
+        if member.xattrs:
+            self._tree.has_orders = self._tree.has_orders or xattrs.has_orders(member)
+            kept = xattrs.kept(member)
+        self._tree.describe(row, mode, (member.uid, member.gid), mtime, kept)
 
 
 def clean(name: bytes) -> list[bytes]:
     """The parts of a name below the root: no empty ones, no `.`, and each `..` resolved."""
+    found = name.split(b"/")
+    if b"" not in found and b"." not in found and b".." not in found:  # what nearly all are
+        return found
     parts: list[bytes] = []
-    for part in name.split(b"/"):
+    for part in found:
         if part == b"..":
             if parts:
                 parts.pop()

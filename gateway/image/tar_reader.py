@@ -169,7 +169,7 @@ def _member(
         _apply(member, own, what)
     if flag == _GNU_SPARSE:
         _gnu_sparse(stream, member, header, what)
-    elif any(key.startswith(_SPARSE) for key in own):
+    elif own and any(key.startswith(_SPARSE) for key in own):
         _pax_sparse(stream, member, own, sparse_records, what)
     if member.kind == REGULAR and flag == b"\0" and member.name.endswith(b"/"):
         member.kind = DIRECTORY  # archives older than POSIX have no type for directories

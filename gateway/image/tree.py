@@ -21,6 +21,8 @@ IMPLICIT_MODE = 0o755
 _MAX_HOPS = 40
 """Symbolic links that one path may lead through: the kernel's own limit."""
 _MAX_COMPONENT = 255
+_OWNED_BY_ROOT = 0
+"""The number of the pair of ids that is always the first."""
 
 
 class LinkLoop(ImageInvalid):
@@ -46,8 +48,8 @@ class Tree:
         self.data = array("q")
         self.sizes = array("q")
         self.names: list[bytes] = []
-        self.owner_pairs: list[tuple[int, int]] = []
-        self._owner_numbers: dict[tuple[int, int], int] = {}
+        self.owner_pairs: list[tuple[int, int]] = [(0, 0)]
+        self._owner_numbers: dict[tuple[int, int], int] = {(0, 0): _OWNED_BY_ROOT}
         self.children: dict[int, dict[bytes, int]] = {}
         self.targets: dict[int, bytes] = {}
         self.inodes: dict[int, int] = {}
@@ -131,11 +133,12 @@ class Tree:
         """A new row for `name`; whatever had the name before, and all below it, is removed."""
         if len(name) > _MAX_COMPONENT:
             raise ImageInvalid(f"a name has {len(name)} bytes, the limit is {_MAX_COMPONENT}: {shown(name)}")
-        old = self.children.setdefault(directory, {}).get(name)
-        if old is not None:
-            self._forget(old)
-        row = self._new_row(directory, name, kind)
-        self.children[directory][name] = row
+        siblings = self.children.get(directory)
+        if siblings is None:
+            siblings = self.children[directory] = {}
+        elif name in siblings:
+            self._forget(siblings[name])
+        row = siblings[name] = self._new_row(directory, name, kind)
         return row
 
     def nameless(self, kind: int) -> int:
@@ -148,7 +151,8 @@ class Tree:
         self.owners[row] = self._owner(owner)
         self.mtimes[row] = mtime
         self.layers[row] = self.layer
-        self.xattrs.pop(row, None)
+        if self.xattrs:
+            self.xattrs.pop(row, None)
         if xattrs:
             self._headers.spend(sum(len(key) + len(value) + XATTR_COST for key, value in xattrs))
             self.xattrs[row] = xattrs
@@ -232,7 +236,7 @@ class Tree:
         self.modes.append(IMPLICIT_MODE)
         self.parents.append(parent)
         self.lengths.append(length)
-        self.owners.append(self._owner((0, 0)))
+        self.owners.append(_OWNED_BY_ROOT)
         self.mtimes.append(0)
         self.data.append(0)
         self.sizes.append(0)

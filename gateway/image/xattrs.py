@@ -22,8 +22,6 @@ _MAX_LIST = 65536
 
 def kept(member: Member) -> Xattrs:
     """The attributes of a member that the image gets. Raises ImageInvalid."""
-    if not member.xattrs:
-        return ()
     found = tuple(pair for pair in member.xattrs if pair[0].startswith(_KEPT) and not pair[0].startswith(_OVERLAY))
     for name, value in found:
         if len(name) > _MAX_NAME or b"\0" in name or name in _KEPT:

@@ -16,7 +16,7 @@ import functools
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from gateway.audit.scanner import scan
 from gateway.service.counted import CONVERSION, FETCHED, LAYERS, MADE
@@ -24,6 +24,7 @@ from gateway.service.elsewhere import place_of
 from gateway.service.heartbeat import BEAT, with_heartbeat
 from gateway.service.history import History, Row
 from gateway.service.origins import Origin
+from gateway.service.pace import Pace
 from gateway.service.turns import Turns
 from gateway.service.workers import Worker
 from gateway.store.locks import Holder, Locks
@@ -85,7 +86,7 @@ class Conversions:
         All who request the same source wait, each in the queue of their own user, and the first to get a worker leads:
         an image that a user with many pulls requested first does not wait for all of them.
         """
-        report_queued = _every_beat(lambda: report(Queued()))
+        report_queued = Pace(BEAT, lambda: report(Queued()))
 
         def waiting() -> None:
             if holder.is_held_by_another(self._locks.conversion(key)):
@@ -160,7 +161,7 @@ class Conversions:
             held.enter_context(self._store.expecting(image_id))
             self._history.identified(number, image_id)
             with self._locks.holder() as holder:
-                waiting = _every_beat(lambda: on_event(Queued()))
+                waiting = Pace(BEAT, lambda: on_event(Queued()))
                 holder.take(self._locks.making(image_id), seconds=_LONG, waiting=waiting)
                 if not self._store.has(image_id):
                     made = worker.convert(on_event)
@@ -200,28 +201,16 @@ class _Begun(Exception):
     """Another leads the conversion now."""
 
 
-def _every_beat(report: Callable[[], None]) -> Callable[[], None]:
-    """Calls `report` at once, and after that when some seconds have passed since."""
-    last = -BEAT
-
-    def waiting() -> None:
-        nonlocal last
-        if time.monotonic() - last > BEAT:
-            last = time.monotonic()
-            report()
-
-    return waiting
-
-
 class _Reporter:
     """Passes a new event on at once, and an unchanged one every few seconds."""
 
     def __init__(self, on_event: EventSink) -> None:
-        self._on_event = on_event
-        self._last: Event | None = None
-        self._when = 0.0
+        self._last: Event = Queued()
+        self._report = Pace(BEAT, lambda: on_event(self._last))
 
     def __call__(self, event: Event) -> None:
-        if event != self._last or time.monotonic() - self._when > BEAT:
-            self._last, self._when = event, time.monotonic()
-            self._on_event(event)
+        if event == self._last:
+            self._report()
+        else:
+            self._last = event
+            self._report.now()

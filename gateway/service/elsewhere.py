@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from gateway.image.formats.packer import FEW_ARENAS
 from gateway.service.heartbeat import BEAT
 from gateway.service.origins import FromDaemon, FromFiles, FromSpool, Origin
+from gateway.service.pace import Pace
 from gateway.service.spool import copy_to
 from gateway.wire.events import EventSink, Progress
 from udi.config import GatewayConfig
@@ -70,14 +71,13 @@ def _command(settings: GatewayConfig) -> tuple[str, ...]:
 
 def _given(origin: FromFiles, directory: str, settings: GatewayConfig, on_event: EventSink) -> FromSpool:
     total = sum(os.fstat(descriptor).st_size for descriptor in origin.descriptors())
-    done, reported = 0, -BEAT
+    done = 0
+    report = Pace(BEAT / 10, lambda: on_event(Progress("copying", done, total)))
 
     def advance(count: int) -> None:
-        nonlocal done, reported
+        nonlocal done
         done += count
-        if time.monotonic() - reported > BEAT / 10:
-            reported = time.monotonic()
-            on_event(Progress("copying", done, total))
+        report()
 
     paths = []
     targets = []

@@ -16,7 +16,6 @@ import resource
 import signal
 import sys
 import threading
-import time
 from typing import Protocol
 
 from gateway.audit.inventory import InventoryMaker
@@ -24,6 +23,7 @@ from gateway.image.convert import convert, verify
 from gateway.service.lifeline import WorkerEnd
 from gateway.service.order import Order, Verdict
 from gateway.service.origins import Candidate
+from gateway.service.pace import Pace
 from gateway.wire import events
 from gateway.wire.events import Converted, Done, Event, Failed, Identified, Progress, Queued
 from udi.config import GatewayConfig
@@ -143,42 +143,43 @@ class _Reporter:
     """Reports progress as events, a few a second. Layers that are being fetched report from several threads."""
 
     def __init__(self) -> None:
-        self._stage, self._total, self._done, self._reported = "", 0, 0, 0.0
+        self._stage, self._total, self._done = "", 0, 0
         self._layers: dict[str, tuple[int, int]] = {}
         self._lock = threading.Lock()
         self._last: Event = Queued()
+        self._report = Pace(_INTERVAL, self._emit)
 
     def stage(self, name: str, total: int) -> None:
         """A stage begins."""
         self.end()
         self._stage, self._total, self._done, self._layers = name, total, 0, {}
-        self._report()
+        self._report.now()
 
     def end(self) -> None:
         """Report how far the stage came in the end."""
         if self._done:
-            self._report()
+            self._report.now()
 
     def advance(self, count: int) -> None:
         """`count` more bytes are done."""
         self._done += count
-        if time.monotonic() - self._reported > _INTERVAL:
-            self._report()
+        self._report()
 
     def layer(self, digest: str, done: int, total: int) -> None:
         """`done` bytes of one layer are done."""
         with self._lock:
             self._layers[digest.removeprefix("sha256:")[:12]] = (done, total)
             self._done = sum(done for done, _ in self._layers.values())
-            if done == total or time.monotonic() - self._reported > _INTERVAL:
+            if done == total:
+                self._report.now()
+            else:
                 self._report()
 
     def repeat(self) -> None:
         """Report what was reported last, from another thread."""
         emit(self._last)
 
-    def _report(self) -> None:
-        self._reported = time.monotonic()
+    def _emit(self) -> None:
         layers = tuple((name, done, total) for name, (done, total) in self._layers.items())
         self._last = Progress(self._stage, self._done, self._total, layers)
         emit(self._last)

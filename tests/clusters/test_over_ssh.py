@@ -11,8 +11,8 @@ import pytest
 
 from admin.checks.check import Level
 from admin.checks.nodes import Expected, facts_for_nodes, rows_of_nodes
-from admin.nodes import probe_nodes
-from admin.trial_places import OnMachine
+from admin.seams.nodes import probe_nodes
+from admin.trial.places import OnMachine
 from clusters.machine import Cluster as Machine
 from jobs.prepare import prepare
 from jobs.takedown import take_down

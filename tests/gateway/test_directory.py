@@ -173,7 +173,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
                 path, image_id = archive(running, "full", [file(f"{n}", b"x") for n in range(1000)])
                 done = running.udi(ANNA, "pull", "--format", "directory", f"docker-archive:{path}")
                 assert done.returncode == 6
-                assert "No space left on device" in done.stderr or "no space left" in done.stderr
+                assert "no space left on device" in done.stderr
                 assert not [name for name in running.files() if name.startswith(".new") or image_id in name]
         finally:
             subprocess.run(["umount", running.store], check=True)

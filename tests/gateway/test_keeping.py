@@ -12,8 +12,9 @@ import time
 
 import pytest
 
-from admin.status import Jobs, read_status
-from admin.status_lines import lines
+from admin.seams.jobs import Jobs
+from admin.status.lines import lines
+from admin.status.status import read_status
 from gateway.client import client
 from gateway.wire.messages import Found
 from tests.gateway.service import ACCOUNT, ANNA, BERT, NOBODY, Service, run_as

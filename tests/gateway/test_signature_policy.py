@@ -84,11 +84,7 @@ class Centre:
         return f"docker-archive:{path}", image_id
 
     def qsub(self, *listed: str) -> subprocess.CompletedProcess[bytes]:
-        code = "import sys; from torque_hooks.submit_filter import main; sys.exit(main())"
-        words = [sys.executable, "-c", code, "--config", str(self.service.config), "-v", ",".join(listed), "job.sh"]
-        return subprocess.run(
-            words, input=SCRIPT, capture_output=True, user=USER, group=USER, extra_groups=[], timeout=60, check=False
-        )
+        return self.service.qsub(*listed, uid=USER, script=SCRIPT)
 
     def start(self, text: str, uid: int = USER) -> str:
         """The id of the image that a job of a user gets at its start."""

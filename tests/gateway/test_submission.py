@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pty
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,11 +37,7 @@ class Centre:
         self.service = Service(own, "", tables)
 
     def qsub(self, *listed: str, script: bytes = SCRIPT) -> subprocess.CompletedProcess[bytes]:
-        code = "import sys; from torque_hooks.submit_filter import main; sys.exit(main())"
-        words = [sys.executable, "-c", code, "--config", str(self.service.config), "-v", ",".join(listed), "job.sh"]
-        return subprocess.run(
-            words, input=script, capture_output=True, user=USER, group=USER, extra_groups=[], timeout=60, check=False
-        )
+        return self.service.qsub(*listed, uid=USER, script=script)
 
     def push(self, name: str, size: int = 2000) -> Pushed:
         return self.registry.push(name, [BASE, [file("data", os.urandom(size))], [file("more", os.urandom(size))]])

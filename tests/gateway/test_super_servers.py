@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from admin.machines import machine_of
-from admin.sitefiles import site_files
+from admin.seams.machines import machine_of
+from admin.sitefiles.all_files import site_files
 from tests.gateway.archives import BASE, file, make_archive
 from tests.gateway.munged import Munged
 from tests.gateway.registries import free_port

@@ -43,3 +43,22 @@ def test_what_is_no_entering(rig: Rig, kind: str) -> None:
     assert rig.tear_down("999.sdb").left == ()
     assert rig.tear_down().left == (UNREAD,)
     assert rig.tear_down().left == ()
+
+
+def test_a_tree_on_a_loop_device_that_is_not_its_own(rig: Rig) -> None:
+    """Others read of that file system too, and what is in the node's cache is read without being counted."""
+    rig.make_image("ext4", "cd" * 32).rename(rig.directory / "store/own.ext4")
+    tree = f"/lus/udi/images/{'cd' * 32}.directory"
+    mounted = f"mkdir {tree} && mount -t ext4 -o loop,ro /lus/udi/own.ext4 {tree}"
+    done = rig.node.run(["/bin/sh", "-c", mounted])
+    assert done.returncode == 0, done.stderr
+    try:
+        for _ in range(2):  # the second time, all is in the cache
+            report = rig.set_up(rig.plan(image_format="directory", image_path=tree, store_uid=0, store_gid=0))
+            assert report.ok, report.words
+            assert rig.inside("echo ran").stdout == "ran\n"
+            down = rig.tear_down()
+            assert (down.words, down.left) == ("clean", ())
+    finally:
+        done = rig.node.run(["/bin/sh", "-c", f"umount {tree} && rmdir {tree} && rm /lus/udi/own.ext4"])
+        assert done.returncode == 0, done.stderr

@@ -1,11 +1,12 @@
 """Soak whole machines.
 
-    python -m tests.soak [--minutes 60] [--round 180] [--machine torque|slurm] [--seed TEXT]
+    python -m tests.soak [--minutes 60] [--round 180] [--machine torque|slurm] [--seed TEXT] [--ease 1] [--keep DIR]
 
 Each machine is one process; both run at the same time. After each round all is quiet, and what must hold is looked at:
-every dirty node is named, an operator can clean it, no task ran outside its image, no file is left, no daemon has
-grown, the image store is consistent. The first thing that does not hold ends the run with exit code 1. The seed, which
-is printed, gives the same dice again, though not the same order of what happens at the same time.
+every dirty node is named, an operator can clean it, each task ran in its job's image, with its volumes and as its user,
+no file is left in any directory of state, no daemon has grown, the image store is consistent. The first thing that does
+not hold ends the run with exit code 1, and logs are kept. The seed, which is printed, gives the same dice again, though
+not the same order of what happens at the same time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import click
 
@@ -25,18 +28,21 @@ from tests.soak.torque import TorqueSoak
 _MACHINES: dict[str, type[TorqueSoak] | type[SlurmSoak]] = {"torque": TorqueSoak, "slurm": SlurmSoak}
 
 
-def _soak(machine: str, minutes: float, seconds: float, seed: str) -> int:
+def _soak(machine: str, minutes: float, seconds: float, seed: str, ease: float, keep: str) -> int:
     have_own_mounts()
     make_checkout_reachable()
     end = time.monotonic() + 60 * minutes
     number = 0
-    with _MACHINES[machine](seed, lambda line: click.echo(f"{time.strftime('%H:%M:%S')} {line}")) as soak:
+    with _MACHINES[machine](seed, lambda line: click.echo(f"{time.strftime('%H:%M:%S')} {line}"), ease) as soak:
         while number == 0 or time.monotonic() < end:
             number += 1
             found = soak.round(number, max(1.0, min(seconds, end - time.monotonic())))
             for line in found:
                 click.echo(f"{machine} round {number}: {line}", err=True)
             if found:
+                place = Path(keep or tempfile.mkdtemp(prefix="soak-found-"), machine)
+                soak.keep(place)
+                click.echo(f"{machine}: seed {seed}; logs are in {place}", err=True)
                 return 1
     click.echo(f"{machine}: {number} rounds, all held")
     return 0
@@ -47,15 +53,19 @@ def _soak(machine: str, minutes: float, seconds: float, seed: str) -> int:
 @click.option("--round", "seconds", default=180.0, show_default=True, help="Seconds after which all is looked at.")
 @click.option("--machine", type=click.Choice(list(_MACHINES)), help="One machine only.  [default: both]")
 @click.option("--seed", default="", help="That of the dice.  [default: new]")
-def main(minutes: float, seconds: float, machine: str | None, seed: str) -> None:
+@click.option("--ease", default=1.0, show_default=True, help="How many times as long everybody pauses.")
+@click.option("--keep", default="", help="Where logs are kept when something is found.  [default: a new directory]")
+def main(minutes: float, seconds: float, machine: str | None, seed: str, ease: float, keep: str) -> None:
     """Soak a Cray with Torque and a cluster with Slurm, at the same time."""
     if os.geteuid() != 0:
         raise click.ClickException("this needs root: namespaces and mounts")
+    if machine and seed:
+        sys.exit(_soak(machine, minutes, seconds, seed, ease, keep))
     seed = seed or secrets.token_hex(4)
     click.echo(f"seed {seed}")
     if machine:
-        sys.exit(_soak(machine, minutes, seconds, seed))
-    words = [f"--minutes={minutes}", f"--round={seconds}", f"--seed={seed}"]
+        sys.exit(_soak(machine, minutes, seconds, seed, ease, keep))
+    words = [f"--minutes={minutes}", f"--round={seconds}", f"--seed={seed}", f"--ease={ease}", f"--keep={keep}"]
     running = [subprocess.Popen([sys.executable, "-m", "tests.soak", f"--machine={m}", *words]) for m in _MACHINES]
     sys.exit(max(process.wait() for process in running))
 

@@ -9,19 +9,21 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
+Act = Callable[[random.Random], None]
+
 
 class Actor:
-    """Does one of its acts, again and again, with a pause of up to `pause` seconds in between."""
+    """Does one of its acts, again and again, with a pause of up to `pause` seconds in between; where it is `late`, also
+    before the first."""
 
-    def __init__(
-        self, name: str, seed: str, acts: Sequence[Callable[[random.Random], None]], *, pause: float = 1.0
-    ) -> None:
+    def __init__(self, name: str, seed: str, acts: Sequence[Act], *, pause: float = 1.0, late: bool = False) -> None:
         self.name = name
         self.done: collections.Counter[str] = collections.Counter()
         self.failure = ""
         self._dice = random.Random(f"{seed} {name}")
         self._acts = acts
         self._pause = pause
+        self._late = late
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._stopped = threading.Event()
 
@@ -39,6 +41,8 @@ class Actor:
         return self._thread.is_alive()
 
     def _run(self) -> None:
+        if self._late:
+            self._stopped.wait(self._dice.uniform(0, self._pause))
         while not self._stopped.is_set():
             act = self._dice.choice(self._acts)
             try:

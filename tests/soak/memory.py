@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_MOST_GROWTH = 24 << 10
+_MOST_GROWTH = 16 << 10
 """KiB above what a process had when it was warm: threads come and go, a leak of each request does not."""
 
 
@@ -36,17 +36,21 @@ def named(*words: str) -> list[int]:
 
 @dataclass
 class Memory:
-    """What each process had at first, by its number."""
+    """What each process had at first, by its number, and the most that one of its kind has had."""
 
     first: dict[int, int] = field(default_factory=dict)
-    highest: int = 0
+    highest: dict[str, int] = field(default_factory=dict)
 
-    def grown(self, pids: Iterable[int]) -> list[str]:
+    def grown(self, pids: Iterable[int], kind: str) -> list[str]:
         """The processes that have grown more than they may since they were seen first."""
         found = []
         for pid in pids:
             now = resident(pid)
-            self.highest = max(self.highest, now)
+            self.highest[kind] = max(self.highest.get(kind, 0), now)
             if now > self.first.setdefault(pid, now) + _MOST_GROWTH:
-                found.append(f"process {pid} has grown from {self.first[pid]} to {now} KiB")
+                found.append(f"{kind} {pid} has grown from {self.first[pid]} to {now} KiB")
         return found
+
+    @property
+    def told(self) -> str:
+        return "at most " + ", ".join(f"{kind} {most >> 10} MiB" for kind, most in self.highest.items())

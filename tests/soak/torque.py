@@ -10,50 +10,73 @@ import re
 import signal
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.soak import stores
-from tests.soak.actors import Actor, play
-from tests.soak.jobs import Expected, Submitted
+from tests.soak.actors import Act, Actor, play
+from tests.soak.jobs import ENDED, NOT_PINNED, Expected, Submitted, Tag, always, look
+from tests.soak.leftovers import Census, keep_evidence
 from tests.soak.memory import Memory, named
+from tests.soak.wishes import FILE_TEXT, wish
 from tests.system import images
-from tests.system.cray import SITE, Cray, merged
-from tests.system.scripts import LOOK
+from tests.system.cray import SITE, STATE, Cray, merged
 from xcsim import site
 from xcsim.machine import Machine
 from xcsim.processes import namespace_of, wait_until
 
 _UIDS = {"alice": 1001, "bob": 1002}
-_IMAGES = {"alice": ("tiny:1", "tools:1", "moving:1"), "bob": ("secret:1", "tools:1")}
+_IMAGES = {
+    "alice": ("tiny:1", "tools:1", "moving:1", "shared:1"),
+    "bob": ("secret:1", "tools:1", "shared:1", "short:1", "short:2"),
+}
 _FAULTS = (
     *("dead-node", "hung-node", "slow-node", "lost-reply", "kill-command", "exit-1", "bad-exit", "reservation-late"),
     *("reservation-gone", "apstat-broken", "qstat-hangs", "qstat-down", "kill-prologue"),
 )
 _OF_A_NODE = ("dead-node", "hung-node", "slow-node", "lost-reply", "kill-command", "exit-1")
 _QUIET_SECONDS = 120.0
+_STATES = (STATE, "/run", "/tmp", "/var/tmp", "/scratch", "/home", "/var/lib/udi-gateway", "/var/spool/torque")
+_EXPECTED = (
+    rf"{STATE}/(reports|locks?)(/.*)?|{STATE}/(jobs|nodes|tries|tries/.*)|/run/(udi-gateway|lock)(/.*)?|/scratch/udi/(images|refs)/.*|/home/.*/(STDIN\.[eo]\d+|.*\.tar)"
+    r"|/var/lib/udi-gateway/((locks|turns|layers)(/.*)?|history\.sqlite.*)|/var/spool/torque/(spool|job_logs|server_logs|mom_logs)/.*"
+)
+"""What stays on the login node: what was reported of jobs, what the gateway keeps, images, and what jobs printed.
+Failed starts of a job that was deleted stay for 30 days."""
+_ROUGH_ROUNDS = 4
+"""One round of so many kills the gateway; in between it lives long enough for its memory to be measured."""
 _SKIPPED = re.compile(r"^nid([0-9]+): skipped: not taken out of service by", re.MULTILINE)
 
 
 class TorqueSoak:
     """One machine for the whole run."""
 
-    def __init__(self, seed: str, say: Callable[[str], None]) -> None:
+    def __init__(self, seed: str, say: Callable[[str], None], ease: float) -> None:
         self._seed = seed
         self._say = say
+        self._ease = ease
         self._directory = tempfile.TemporaryDirectory(prefix="soak-torque-")
         self._cray = Cray(Machine(Path(self._directory.name) / "state"))
         self._submitted = Submitted()
         self._memory = Memory()
-        self._moves = 0
+        self._daemon = threading.Lock()
+        """Held by who restarts it, and by who sets a fault."""
+        self._tags = {name: Tag(self._cray.marker(name)) for name in ("moving:1", "shared:1", "short:1", "short:2")}
         self._recovered = subprocess.CompletedProcess[str]([], 0, "", "")
         """What the operator was told last."""
 
     def __enter__(self) -> TorqueSoak:
         self._cray.up()
         self._cray.machine.configure_site(merged(SITE, {"gateway": {"keep_bytes": 30 << 20}}))
+        for user in _UIDS:
+            path = self._cray.machine.path(f"/scratch/{user}/input")
+            path.write_text(f"{FILE_TEXT}\n")
+            os.chown(path, _UIDS[user], _UIDS[user])
         self._move(random.Random(0))
+        self._publish(random.Random(0))
+        self._census = Census(self._cray.machine.path("/"), _STATES, _EXPECTED)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,47 +85,70 @@ class TorqueSoak:
 
     def round(self, number: int, seconds: float) -> list[str]:
         """Let all act for so long, then quiet; whatever does not hold."""
+        killed: list[Act] = [
+            self._kill_hook,
+            self._kill_user,
+            *([self._kill_gateway] if number % _ROUGH_ROUNDS == 1 else []),
+        ]
         actors = [
-            *(Actor(f"{user} {n}", self._of(number), [self._submit(user)]) for user in _UIDS for n in range(2)),
-            Actor("canceler", self._of(number), [self._cancel], pause=6.0),
-            Actor("faults", self._of(number), [self._fault], pause=3.0),
-            Actor("killer", self._of(number), [self._kill_hook, self._kill_gateway, self._kill_user], pause=8.0),
-            Actor("puller", self._of(number), [self._move, self._pull_and_remove, self._expire], pause=3.0),
-            Actor("operator", self._of(number), [self._look_after], pause=10.0),
-            Actor("reader", self._of(number), [self._read_results], pause=1.0),
+            *(self._actor(number, f"{user} {n}", self._submit(user)) for user in _UIDS for n in range(2)),
+            self._actor(number, "canceler", self._cancel, pause=6.0),
+            self._actor(number, "faults", self._fault, pause=3.0),
+            self._actor(number, "killer", *killed, pause=8.0),
+            self._actor(number, "restarts", self._restart_daemon, pause=90.0, late=True),
+            self._actor(number, "puller", self._move, self._pull_and_remove, pause=3.0),
+            self._actor(number, "publisher", self._publish, pause=8.0),
+            self._actor(number, "expiry", self._expire, pause=6.0),
+            self._actor(number, "operator", self._look_after, pause=10.0),
+            self._actor(number, "reader", self._read_results),
         ]
         failure = play(actors, seconds)
         found = [failure] if failure else []
         found += self._quiet()
         did = sum((actor.done for actor in actors), start=type(actors[0].done)())
-        self._say(
-            f"torque round {number}: {self._submitted.total} jobs, {dict(did)}, "
-            f"largest gateway {self._memory.highest >> 10} MiB"
-        )
+        self._say(f"torque round {number}: {self._submitted.told}, {dict(did)}, {self._memory.told}")
         return found
 
-    def _of(self, number: int) -> str:
-        return f"{self._seed} torque {number}"
+    def keep(self, place: Path) -> None:
+        """Copy what tells how it came to what was found."""
+        state = self._cray.machine.state
+        path = self._cray.machine.path
+        keep_evidence(
+            place,
+            {
+                "state": state / "log",
+                "torque.json": state / "torque.json",
+                "log": path("/var/log"),
+                "spool": path(STATE),
+            },
+        )
+
+    def _actor(self, number: int, name: str, *acts: Act, pause: float = 1.0, late: bool = False) -> Actor:
+        return Actor(name, f"{self._seed} torque {number}", acts, pause=pause * self._ease, late=late)
 
     # -- users --------------------------------------------------------------------------------------------------
 
-    def _submit(self, user: str) -> Callable[[random.Random], None]:
+    def _submit(self, user: str) -> Act:
         def submit(dice: random.Random) -> None:
             if len(self._submitted.now()) > 12:
                 return
-            name = dice.choice(_IMAGES[user])
-            nodes = dice.randint(1, 3)
-            volumes = dice.choice(["", f"UDI_VOLUMES=/scratch/{user}:/output", "UDI_VOLUMES=/scratch:/a/b:ro"])
-            work = dice.choice(["true", "sleep 0.5", "sleep 2", "setsid sleep 30 &", "kill -9 $$"])
-            runs = f"aprun -q -n {2 * nodes} -N 2 -b sh -c '{LOOK}'\n"
-            script = f"{runs}{work}\n{dice.choice(['', runs])}"
-            options = ["-v", ",".join(filter(None, (f"UDI={name}", volumes))), "-l", f"nodes={nodes}:ppn=2"]
-            done = self._cray.machine.run_as(user, ["/usr/bin/qsub", *options], input=f"#!/bin/bash\n{script}")
+            one = wish(dice, user, _IMAGES[user], 3)
+            tag = self._tags.get(one.image)
+            oldest = tag.oldest if tag else 0
+            launch = f"aprun -q -n {2 * one.nodes} -N 2 -b sh -c '{look(one.volumes)}'\n{ENDED}\n"
+            script = f"#!/bin/bash\n{launch}{one.work}\n{dice.choice(['', launch])}"
+            volumes = ";".join((*one.volumes.texts, *([one.refused] if one.refused else [])))
+            listed = f"UDI={one.image}" + (f",UDI_VOLUMES={volumes}" if volumes else "")
+            words = ["/usr/bin/qsub", "-v", listed, "-l", f"nodes={one.nodes}:ppn=2"]
+            done = self._cray.machine.run_as(user, words, input=script)
+            assert "Traceback" not in done.stderr, done.stderr
             if done.returncode == 0:
-                marker = self._cray.marker(name)
-                self._submitted.add(Expected(done.stdout.strip(), user, _UIDS[user], marker))
-            else:
-                assert "Traceback" not in done.stderr, done.stderr
+                pinned = NOT_PINNED not in done.stderr
+                name = self._cray.marker(one.image)
+                markers = tag.markers(oldest, pinned=pinned) if tag else always(name)
+                job = done.stdout.strip()
+                word = one.volumes.word
+                self._submitted.add(Expected(job, user, _UIDS[user], markers, word, 2 * one.nodes, bool(one.refused)))
 
         return submit
 
@@ -113,14 +159,7 @@ class TorqueSoak:
         over = {f"{one['number']}.{one['server']}" for one in jobs if one["state"] == "C"}
         for job in self._submitted.now():
             if job.job in over:
-                self._check(job)
-                self._submitted.remove(job)
-
-    def _check(self, job: Expected) -> None:
-        for kind in ("Output", "Error"):
-            text = self._cray.text(job.job, kind)
-            assert job.wrong(text) == [], f"job {job.job} of {job.user} for {job.marker}: {text}"
-            assert "Traceback" not in text, f"job {job.job}: {text}"
+                self._submitted.over(job, "".join(self._cray.text(job.job, kind) for kind in ("Output", "Error")))
 
     def _cancel(self, dice: random.Random) -> None:
         jobs = self._submitted.now()
@@ -129,24 +168,31 @@ class TorqueSoak:
 
     # -- images -------------------------------------------------------------------------------------------------
 
-    def _move(self, _: random.Random) -> None:
+    def _move(self, dice: random.Random) -> None:
         """A tag gets another image while jobs of the old one wait and run."""
-        self._moves += 1
-        self._pull("alice", "moving:1", f"{self._cray.marker('moving:1')}-{self._moves}")
+        self._pull("alice", "moving:1", dice.choice([(), ("--format", "directory")]))
+
+    def _publish(self, _: random.Random) -> None:
+        """So does one that is everybody's."""
+        self._pull("root", "shared:1", ["--public"])
 
     def _pull_and_remove(self, dice: random.Random) -> None:
-        name = f"short:{dice.randint(1, 3)}"
-        self._pull("bob", name, f"{name}-{dice.random()}")
-        self._cray.machine.run_as("bob", ["/opt/udi/bin/udi", "rm", name])
+        name = dice.choice(("short:1", "short:2"))
+        self._pull("bob", name)
+        time.sleep(dice.uniform(0, 2))
+        self._quietly("bob", "/opt/udi/bin/udi", "rm", name)
 
     def _expire(self, _: random.Random) -> None:
         self._quietly("udi", "/opt/udi/bin/udi-gateway", "expire")
 
-    def _pull(self, user: str, name: str, marker: str) -> None:
-        home = self._cray.machine.path(f"/home/{user}")
-        archive = home / f"soak-{name.replace(':', '-')}.tar"
-        images.save(archive, images.tiny(marker), name, (_UIDS[user], _UIDS[user]))
-        self._quietly(user, "/opt/udi/bin/udi", "pull", f"docker-archive:/home/{user}/{archive.name}")
+    def _pull(self, user: str, name: str, options: Sequence[str] = ()) -> None:
+        home = "/root" if user == "root" else f"/home/{user}"
+        archive = self._cray.machine.path(home) / f"soak-{name.replace(':', '-')}.tar"
+        marker, uid = self._tags[name].next(), _UIDS.get(user, 0)
+        images.save(archive, images.tiny(marker), name, (uid, uid))
+        done = self._quietly(user, "/opt/udi/bin/udi", "pull", f"docker-archive:{home}/{archive.name}", *options)
+        if done.returncode == 0:
+            self._tags[name].moved()
 
     def _quietly(self, user: str, *words: str) -> subprocess.CompletedProcess[str]:
         """A command that may fail while the gateway is away, but never with a traceback."""
@@ -159,9 +205,11 @@ class TorqueSoak:
     def _fault(self, dice: random.Random) -> None:
         name = dice.choice(_FAULTS)
         node = dice.choice(list(self._cray.machine.settings.nids)) if name in _OF_A_NODE else None
-        self._cray.machine.set_fault(name, node=node)
+        with self._daemon:
+            self._cray.machine.set_fault(name, node=node)
         time.sleep(dice.uniform(0.2, 5))
-        self._cray.machine.clear_faults(name)
+        with self._daemon:
+            self._cray.machine.clear_faults(name)
 
     def _kill_hook(self, dice: random.Random) -> None:
         for pid in dice.sample(hooks := self._ours("from admin.entry.torque import"), min(1, len(hooks))):
@@ -172,6 +220,14 @@ class TorqueSoak:
             _kill(pid)
         wait_until(lambda: not self._ours("udi-gateway", "serve"), 10, 0.05)
         site.start_gateway(self._cray.machine)
+
+    def _restart_daemon(self, _: random.Random) -> None:
+        """pbs_server, pbs_mom, ALPS and the health checker are one daemon here."""
+        with self._daemon:
+            if daemon := self._cray.machine.daemon:
+                daemon.kill()
+                daemon.wait_gone(10)
+            self._cray.machine.start_daemon()
 
     def _ours(self, *words: str) -> list[int]:
         """Processes of this machine's login node, by words of their command lines: it sees those of all machines."""
@@ -234,7 +290,10 @@ class TorqueSoak:
         found += [f"the MOM node keeps {name}" for name in cray.states()]
         found += [f"plan {name} is left over" for name in cray.plans()]
         found += stores.faults_of(cray.machine.path("/scratch/udi"))
-        found += self._memory.grown(self._ours("udi-gateway", "serve"))
+        wait_until(lambda: not self._census.added(), 5, 0.5)
+        found += [f"{path} is left over" for path in self._census.added()]
+        found += self._memory.grown(self._ours("udi-gateway", "serve"), "gateway")
+        found += self._memory.grown([daemon.pid] if (daemon := cray.machine.daemon) else [], "xcsimd")
         return found
 
     def _all_over(self) -> bool:

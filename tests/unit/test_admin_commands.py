@@ -12,9 +12,10 @@ import pytest
 
 from admin import cli as admin_cli
 from admin import nodehealth_cli
-from admin.machines import machine_of
-from admin.status import jobs_of_host, read_status
-from admin.status_lines import lines
+from admin.seams.jobs import jobs_of_host
+from admin.seams.machines import machine_of
+from admin.status.lines import lines
+from admin.status.status import read_status
 from jobs.state import READY, JobDirectory, JobState
 from jobs.takedown import take_down
 from jobs.tries import hold_after_tries, holds

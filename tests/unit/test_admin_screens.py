@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from admin.screen import age
+from admin.console.screen import age
 from jobs.state import READY, JobDirectory, JobState
 from nodehealth.records import record
 from tests.unit.cray_standins import IMAGE_ID, StandIns, wait_for

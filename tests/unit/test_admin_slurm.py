@@ -16,10 +16,10 @@ from click.testing import CliRunner
 from admin import cli, nodehealth_cli
 from admin.checks.check import Level
 from admin.config_check import errors_of
-from admin.installing import install_programs, planned, render_below
-from admin.machines import machine_of
-from admin.managers import manager_of
-from admin.sitefiles import site_files
+from admin.install.installing import install_programs, planned, render_below
+from admin.seams.machines import machine_of
+from admin.seams.managers import manager_of
+from admin.sitefiles.all_files import site_files
 from jobs.notes import Note, Notes
 from tests.unit.cray_standins import StandIns
 from udi import config
@@ -149,7 +149,7 @@ def test_the_plugin_is_in_place_before_the_line_that_loads_it(host: Site) -> Non
 
 def test_without_a_plugin_nothing_is_installed(host: Site) -> None:
     host.built.unlink()
-    with pytest.raises(ConfigError, match=r"slurm\.plugin_built: .*: No such file or directory"):
+    with pytest.raises(ConfigError, match=r"slurm\.plugin_built: .*: no such file or directory"):
         host.install()
     assert not (host.directory / "plugstack.conf").exists() and not (host.directory / "opt").exists()
 

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from ClusterShell.NodeSet import NodeSet
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -283,3 +284,11 @@ def test_folding() -> None:
     assert folded(map(numbered, [13, 12, 14])) == "nid[00012-00014]"
     assert folded([numbered(5)]) == "nid00005"
     assert folded([numbered(100020), numbered(7)]) == "nid[00007,100020]"
+    assert folded([]) == ""
+
+
+@given(st.sets(st.one_of(st.integers(0, 40), st.integers(99_990, 100_010)), min_size=1))
+def test_numbers_are_folded_as_clustershell_folds_names(numbers: set[int]) -> None:
+    assert set(parse_numbered(folded(map(numbered, numbers)))) == set(map(numbered, numbers))
+    if max(numbers) < 100_000 or min(numbers) >= 100_000:  # it folds names of two lengths apart
+        assert folded(map(numbered, numbers)) == str(NodeSet.fromlist([str(numbered(each)) for each in numbers]))

@@ -335,7 +335,7 @@ def test_a_terminal_of_80_columns(host: StandIns, no_color: str) -> None:
     os.close(parent)
     assert process.wait(30) == 2
     text = data.decode().replace("\r\n", "\n")
-    assert ("\x1b[31merror" in text) == (not no_color) and ("\x1b[" in text) == (not no_color)
+    assert ("\x1b[1;31merror" in text) == (not no_color) and bool(_COLOR.search(text)) == (not no_color)
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
     *lines, last = plain.splitlines()
     column = len(re.match(r"\w+ +[\w.]+ +", lines[0])[0])  # type: ignore[index]
@@ -347,3 +347,4 @@ def test_a_terminal_of_80_columns(host: StandIns, no_color: str) -> None:
 
 
 _CHECKOUT = Path(__file__).parents[2]
+_COLOR = re.compile(r"\x1b\[[0-9;]*3[0-7]m")

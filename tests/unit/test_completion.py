@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from admin.documents import completions
+from admin.sitefiles.documents import completions
 from gateway.wire import events, protocol
 from gateway.wire.events import Done
 from gateway.wire.messages import ImageList, ImageRow

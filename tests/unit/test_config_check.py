@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from admin.access import hindrance
+from admin.checks.access import hindrance
 from admin.config_check import errors_of
 from tests.gateway.signing import Key
 from tests.unit.cray_standins import StandIns

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from admin.machines import all_tables
+from admin.seams.tables import all_tables
 from tests.pages import DOCS
 from udi import config
 

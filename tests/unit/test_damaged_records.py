@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobs.state import JobDirectory
-from nodehealth.records import dirty_nodes
+from nodehealth.records import NotRecorded, dirty_nodes, record
 from tests.unit.cray_standins import StandIns
 from tests.unit.test_admin_commands import admin, mark, program, state
 from tests.unit.test_torque_prologue import JOB, epilogue, prologue
@@ -230,3 +230,11 @@ def test_the_commands_of_an_operator_on_a_worn_disk(
     one_line(capsys.readouterr().err, "cannot be written")
     assert cray.calls("xtprocadmin")[:1] == ["-k s admindown -n 12"]
     assert admin(cray, "status") == 0
+
+
+def test_a_record_that_cannot_be_kept_costs_no_other(cray: StandIns) -> None:
+    Path(cray.site.jobs.nodes, "nid00013.json").mkdir(parents=True)
+    with pytest.raises(NotRecorded, match=r"nid00013\.json cannot be written: is a directory"):
+        record(cray.site, JOB, {numbered(nid): "no answer" for nid in (12, 13, 14)}, 1)
+    kept = {path.name for path in Path(cray.site.jobs.nodes).iterdir() if path.is_file()}
+    assert kept == {"nid00012.json", "nid00014.json"}

@@ -16,15 +16,17 @@ from udi.nodes import numbered
 from udiroot import entered, mountinfo, smallfile
 from udiroot.record import Record
 
+LABEL = "udi:12:1.s"
 TABLE = "30 1 0:39 / {root} rw - tmpfs udi:1.s:1:made rw\n31 30 7:{minor} /bin {root}/bin ro - squashfs /dev/loop0 ro\n"
 
 
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
-    """Sets the table of mounts and how much was read of every device."""
+    """Sets the table of mounts and how much was read of every device. Device 9 is the site's, all others the job's."""
 
     def set_to(table: str, reads: int) -> None:
         real = smallfile.read
+        monkeypatch.setattr(entered, "_is_named", lambda device, label: device != "7:9" and label == LABEL)
         lines = table.replace("{root}", "/var/udi").replace("{minor}", "5").splitlines()
         monkeypatch.setattr(mountinfo, "read", lambda pid="self": [mountinfo.parse(line) for line in lines])
         monkeypatch.setattr(
@@ -37,7 +39,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
 def record(job: str = "1.s") -> Record:
     made = Record(
         job=job, uid=1, root="/var/udi", image="/i", pid=1, start=1, since=1, boot="b", made=True,
-        reads=entered.reads("/var/udi"),
+        reads=entered.reads("/var/udi", LABEL),
     )  # fmt: skip
     read = Record.parse(made.text().encode())
     assert read is not None and read.reads == made.reads
@@ -51,6 +53,11 @@ def test_only_reads_since_set_up_count(kernel: Callable[[str, int], None]) -> No
     assert entered.is_unread(kept, "1.s", "/var/udi")
     kernel(TABLE, 41)
     assert not entered.is_unread(kept, "1.s", "/var/udi")
+
+
+def test_a_device_of_the_site_in_the_root_is_not_counted(kernel: Callable[[str, int], None]) -> None:
+    kernel(TABLE + "32 30 7:9 / {root}/scratch rw - ext4 /dev/loop9 rw\n", 40)
+    assert record().reads == "7:5 40"
 
 
 def test_where_it_is_not_certain_the_image_counts_as_used(kernel: Callable[[str, int], None]) -> None:
@@ -69,7 +76,8 @@ def test_where_it_is_not_certain_the_image_counts_as_used(kernel: Callable[[str,
     [
         "",
         "30 1 0:39 / {root} rw - tmpfs t rw\n31 30 0:50 / {root}/bin ro - lustre x ro\n",
-        TABLE + "32 30 7:9 / {root}/scratch rw - ext4 /dev/loop9 rw\n",
+        TABLE + "32 30 7:8 / {root}/cache rw - ext4 /dev/loop8 rw\n",
+        TABLE.replace("{minor}", "9"),
         TABLE.replace("{root}", "/var/udi2"),
     ],
 )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from admin.machines import all_tables, machine_of
-from admin.sitefiles import site_files
+from admin.seams.machines import machine_of
+from admin.seams.tables import all_tables
+from admin.sitefiles.all_files import site_files
 from tests.install.page import CHOICES, DOCUMENT, blocks
 from udi import config
 

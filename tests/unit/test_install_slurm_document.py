@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from admin.machines import all_tables, machine_of
-from admin.sitefiles import site_files
+from admin.seams.machines import machine_of
+from admin.seams.tables import all_tables
+from admin.sitefiles.all_files import site_files
 from slurm_hooks.settings import SlurmConfig
 from slurm_hooks.site_files import slurm_conf
 from udi import config

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from admin.jobevents import condensed, outcome
-from admin.joblog import Event, parse_line, read_log
+from admin.job.events import condensed, outcome
+from admin.job.log import Event, parse_line, read_log
 from udi.config import JobsConfig, SiteConfig, StoreConfig
 from udi.log import start_log
 

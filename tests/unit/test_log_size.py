@@ -3,6 +3,7 @@ named, and everything that was reported of a step that failed is in a file, boun
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -143,19 +144,26 @@ def size(lines: Sequence[str]) -> int:
     return sum(len(line) + 1 for line in lines)
 
 
-@pytest.mark.parametrize("teardown", [well, alike, every_kind, silent])
-@pytest.mark.parametrize("setup", [well, alike, every_kind, silent])
-def test_whatever_the_nodes_report(cray: StandIns, setup: Say, teardown: Say) -> None:
-    site = site_of(cray)
+@pytest.mark.parametrize(
+    ("setup", "teardown", "form"),
+    [
+        *itertools.product([well, alike, every_kind, silent], [well, alike, every_kind, silent], ["text"]),
+        *((say, say, "json") for say in (well, alike, every_kind, silent)),
+    ],
+)
+def test_whatever_the_nodes_report(cray: StandIns, setup: Say, teardown: Say, form: str) -> None:
+    site = site_of(cray, form)
     lines = logged(site, scattered(300), setup, teardown)
     assert size(lines) <= BOUND
     assert any("image debian:12 ready on 300 nodes" in line for line in lines) == (setup is well)
 
 
-@pytest.mark.parametrize("count", [10_000, pytest.param(50_000, marks=pytest.mark.long)])
-def test_any_number_of_nodes_of_which_no_two_report_the_same(cray: StandIns, count: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "form"), [(10_000, "text"), (10_000, "json"), pytest.param(50_000, "text", marks=pytest.mark.long)]
+)
+def test_any_number_of_nodes_of_which_no_two_report_the_same(cray: StandIns, count: int, form: str) -> None:
     """Both steps of a job, without the records of dirty nodes, each of which is a file."""
-    site = site_of(cray)
+    site = site_of(cray, form)
     start_log(site, "udi-prologue", JOB)
     nodes = [numbered(nid) for nid in scattered(count)]
     answers = Answers(nodes, lambda node: str(node.number), NONCE)
@@ -248,7 +256,7 @@ def test_causes_and_times() -> None:
     texts = {numbered(nid): f"{'abcdefgh'[nid % 8]} is broken" for nid in range(80)}
     found = causes(texts)
     assert len(found) == MOST_CAUSES + 1 and sum(len(cause.nodes) for cause in found) == 80
-    assert str(found[-1]) == "e is broken (and 3 texts like it)"
+    assert str(found[-1]) == "d is broken (and 4 texts like it)"
     times = Times.of({numbered(1): 10, numbered(2): 15, numbered(3): 100, numbered(4): 200})
     assert str(Times.of({numbered(1): 10})) == "10 ms" and times.most == 200
     assert times.as_fields()["slowest"] == {"nid00004": 200}

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import pytest
 
-from admin.documents import commands, pages, roff_of
-from admin.machines import all_tables
+from admin.seams.tables import all_tables
+from admin.sitefiles.documents import commands, pages, roff_of
 from manual.help_text import HelpText
 from manual.page import Page
 from manual.tables import shown_tables

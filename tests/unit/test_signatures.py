@@ -230,7 +230,7 @@ def test_keys_that_others_could_have_written(tmp_path: Path) -> None:
     refused("key.pem", "not a regular file")
     path.unlink()
     path.symlink_to("/no/such")
-    refused("key.pem", "No such file")
+    refused("key.pem", "no such file")
     with pytest.raises(ConfigError, match="/no/such: "):
         read_keys(["/no/such"])
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from admin.config_check import errors_of
-from admin.installing import install
-from admin.machines import machine_of
-from admin.managers import manager_of
-from admin.sitefiles import site_files
+from admin.install.installing import install
+from admin.seams.machines import machine_of
+from admin.seams.managers import manager_of
+from admin.sitefiles.all_files import site_files
 from tests.unit.cray_standins import StandIns, wait_for
 from torque_hooks.chain import examine
 from torque_hooks.settings import TorqueConfig

@@ -108,7 +108,8 @@ def test_raw_control_characters_and_bad_utf8_are_harmless() -> None:
 def test_entities_are_not_resolved() -> None:
     raw = b'<!DOCTYPE d [<!ENTITY e SYSTEM "file:///etc/passwd">]><Data><Job><Job_Id>1.vm</Job_Id>'
     raw += b"<Variable_List>UDI=&e;</Variable_List></Job></Data>"
-    assert "root" not in parse_job(raw, "1.vm").variables["UDI"]
+    with pytest.raises(UpstreamFailed, match="document type"):
+        parse_job(raw, "1.vm")
 
 
 def test_qstat_that_fails(tmp_path: Path) -> None:

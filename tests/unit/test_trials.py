@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from admin.trial_places import is_abandoned, new_trial
+from admin.trial.places import is_abandoned, new_trial
 from udi.fanout import Answers
 from udi.nodes import numbered
 from udiroot import processes

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from admin.installing import built
+from admin.install.built import built
 from udi.accounts import Account
 from udi.config import parse
 from udi.facts import Facts
@@ -63,7 +63,7 @@ def test_what_no_program_can_be_started_with_is_the_image_s_fault(facts: dict[st
 
 
 def test_an_installation_without_the_program_says_how_to_build_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"install\.udi_run_built: .*/udi-run: No such file") as caught:
+    with pytest.raises(ConfigError, match=r"install\.udi_run_built: .*/udi-run: no such file") as caught:
         built(f"{tmp_path}/udi-run", "install.udi_run_built", "udi-run")
     assert "make udi-run" in caught.value.hint
 

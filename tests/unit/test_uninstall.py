@@ -13,8 +13,8 @@ import pytest
 
 from admin import cli as admin_cli
 from admin import uninstall_cli
-from admin.machines import machine_of
-from admin.managers import manager_of
+from admin.seams.machines import machine_of
+from admin.seams.managers import manager_of
 from jobs.state import JobDirectory
 from tests.unit.cray_standins import StandIns
 from tests.unit.test_admin_commands import admin, state

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from admin.config_check import errors_of
-from admin.machines import all_tables
+from admin.seams.tables import all_tables
 from slurm_hooks.site_files import plugin_arguments, slurm_conf
 from tests.unit.cray_standins import StandIns
 from tests.unit.test_config_check import NOBODY

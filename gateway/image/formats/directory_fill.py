@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from gateway.image import tar_reader
 from gateway.image.layers import LayerStream
 from gateway.image.tar_reader import Member
+from udi.oserrors import reason
 from udiroot.errors import UdiError, complain
 
 _PIECE = 1 << 16
@@ -127,7 +128,7 @@ def main() -> int:
         with open(record, "x") as output:
             output.write(f"{filler.size} {digest.hexdigest()}\n")
     except OSError as error:
-        sys.stderr.write(f"{os.fsdecode(error.filename or b'the tree')}: {error.strerror}\n")
+        sys.stderr.write(f"{os.fsdecode(error.filename or b'the tree')}: {reason(error)}\n")
         return 1
     except UdiError as error:
         return complain("directory_fill", error)

@@ -6,62 +6,85 @@ it does not decompress the contents of others.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from functools import partial
+from itertools import compress, count
 
-from gateway.image import accounts
+from gateway.image import accounts, tree
 from gateway.image.flatten import Flattened, account_files
 from gateway.image.layers import Layer
 from gateway.image.squashfs.contents import Contents
-from gateway.image.squashfs.duplicates import LargeFiles, SmallFiles
+from gateway.image.squashfs.duplicates import LargeFiles, SharedSizes, SmallFiles
 from gateway.image.squashfs.fragments import Fragments
 from gateway.image.squashfs.holes import Run, runs_of
 from gateway.image.squashfs.output import Output
 from gateway.image.squashfs.pipeline import Pipeline, Work
+from gateway.image.squashfs.reached import Reached
 from gateway.image.squashfs.sources import PlainSource, Source, StreamSource, blocks_of, zeros_of
 
+_SETTLED_TOGETHER = 64
+"""Files after which it is said that those before them are settled."""
 _SHARED_FROM = 512
 """Bytes from which a small file is compared to others: below, it takes more memory than it saves in the image."""
 
 
 class DataPass:
-    """One pass over all layers. `contents` says in the end where everything is."""
+    """One pass over all layers, which fills `contents`."""
 
     def __init__(
-        self, flattened: Flattened, output: Output, pipeline: Pipeline, block_size: int, reader: Executor
+        self,
+        flattened: Flattened,
+        reached: Reached,
+        output: Output,
+        pipeline: Pipeline,
+        contents: Contents,
+        block_size: int,
+        reader: Executor,
     ) -> None:
         """`reader` is one thread, in which layers are decompressed."""
         self._flattened = flattened
         self._final = flattened.final
+        self._reached = reached
         self._output = output
         self._pipeline = pipeline
+        self._contents = contents
         self._block_size = block_size
         self._reader = reader
         self._accounts = account_files(flattened.final)
         self._watched = flattened.watched
-        self.contents = Contents(len(flattened.final))
-        self._small, self._large = SmallFiles(), LargeFiles(self.contents, output)
+        self._sizes = SharedSizes(flattened.final.sizes[row] for row in self._files())
+        self._small, self._large = SmallFiles(), LargeFiles(contents, output)
         self._fragments = Fragments(pipeline, output, block_size)
         self.fragment_table = self._fragments.table
 
-    def run(self, files: array[int], advance: Callable[[int], None]) -> None:
-        """Write the contents of these inodes' rows. `advance` gets the bytes of each file once it is read.
+    def run(self, advance: Callable[[int], None], settled: Callable[[int], None]) -> None:
+        """Write the contents of all files. `advance` gets the bytes of each once it is read. `settled` gets a row, now
+        and then and in the end: the contents of all rows before it have their places.
 
         Rows were made in the order of the layers and of the members in them, so their numbers give the order.
         Raises ImageInvalid as soon as a layer is known to be wrong.
         """
         final, layers = self._final, {layer.number: layer for layer in self._flattened.layers}
         number, source = 0, None
-        for row in sorted(files):
+        for number_of_files, row in enumerate(self._files()):
             if final.layers[row] != number or source is None:
                 number = final.layers[row]
                 source = self._source(layers[number])
+            if number_of_files % _SETTLED_TOGETHER == 0:
+                self._pipeline.then(partial(settled, row))
             self._file(row, source)
             advance(final.sizes[row])
         self._fragments.finish()
         self._pipeline.finish()
+        settled(len(final))
+
+    def _files(self) -> Iterator[int]:
+        """The rows of the files that have contents, in order."""
+        final = self._final
+        for row in compress(count(), self._reached.marks):
+            if final.kinds[row] == tree.FILE and final.sizes[row]:
+                yield row
 
     def _source(self, layer: Layer) -> Source:
         if layer.is_plain():
@@ -99,24 +122,29 @@ class DataPass:
         return zeros_of(-(-run // self._block_size)) if isinstance(run, int) else blocks_of(run)
 
     def _fragment(self, row: int, data: bytes) -> None:
-        same = self._small.same(row, data) if len(data) >= _SHARED_FROM else row
+        size = len(data)
+        same = self._small.same(row, data) if size >= _SHARED_FROM and self._sizes.is_shared(size) else row
         if same == row:
-            self.contents.put(row, self._fragments.add(data))
+            self._contents.put(row, self._fragments.add(data))
         else:
-            self.contents.share_fragment(row, same)
+            self._contents.share_fragment(row, same)
 
     def _blocks(self, row: int, runs: Iterator[Work]) -> None:
         """Give the blocks of a large file to the threads, a run at a time."""
-        first = True
+        size = self._final.sizes[row]
+        is_shared = self._sizes.is_shared(size)
+        self._pipeline.then(partial(self._begun, row))
         for work in runs:
-            self._pipeline.give(work, partial(self._written, row, first))
-            first = False
-        self._pipeline.then(partial(self._large.finish, row, self._final.sizes[row]))
+            self._pipeline.give(work, partial(self._written, row, is_shared))
+        if is_shared:
+            self._pipeline.then(partial(self._large.finish, row, size))
 
-    def _written(self, row: int, first: bool, data: bytes, words: list[int]) -> None:
-        if first:
-            self.contents.begin(row, self._output.position)
-            self._large.begin()
+    def _begun(self, row: int) -> None:
+        self._contents.begin(row, self._output.position)
+        self._large.begin()
+
+    def _written(self, row: int, is_shared: bool, data: bytes, words: list[int]) -> None:
         self._output.add(data)
-        self._large.add(data)
-        self.contents.extend(row, words)
+        if is_shared:
+            self._large.add(data)
+        self._contents.extend(row, words)

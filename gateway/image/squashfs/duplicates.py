@@ -1,7 +1,7 @@
 """Files with the same contents, of which the image has those once.
 
-Small files are known by their sha256. Large ones are found by the checksum of their compressed blocks once those are
-written, compared byte by byte, and taken out again.
+Only files of the same size are compared. Small ones are known by their sha256. Large ones are found by the checksum of
+their compressed blocks once those are written, compared byte by byte, and taken out again.
 """
 
 from __future__ import annotations
@@ -10,12 +10,29 @@ import hashlib
 import os
 import zlib
 from array import array
+from collections.abc import Iterable
 
 from gateway.image.squashfs.contents import Contents
 from gateway.image.squashfs.output import Output
 
+_SIZES = 1 << 20
 _DIGEST = 32
 _FIRST_SLOTS = 1 << 10
+
+
+class SharedSizes:
+    """Which sizes several files have, in a table of one size however many files there are: a large size may be said to
+    be shared though it is not."""
+
+    def __init__(self, sizes: Iterable[int]) -> None:
+        self._files = bytearray(_SIZES)
+        for size in sizes:
+            slot = size % _SIZES
+            self._files[slot] = min(self._files[slot] + 1, 2)
+
+    def is_shared(self, size: int) -> bool:
+        """Whether more than one file may have this size."""
+        return self._files[size % _SIZES] > 1
 
 
 class SmallFiles:

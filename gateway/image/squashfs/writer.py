@@ -1,4 +1,4 @@
-"""From the final tree to an image file: contents of files first, then inodes and listings, then the tables of both."""
+"""From the final tree to an image file: contents of files and, meanwhile, their inodes; then directories and tables."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from gateway.image.flatten import Flattened
 from gateway.image.squashfs import superblock
 from gateway.image.squashfs.compressors import NUMBERS, Compress, compressor
+from gateway.image.squashfs.contents import Contents
 from gateway.image.squashfs.data import DataPass
+from gateway.image.squashfs.files import FileInodes
 from gateway.image.squashfs.metadata import MetadataWriter
 from gateway.image.squashfs.names import TreePass
-from gateway.image.squashfs.numbers import Numbers
 from gateway.image.squashfs.output import Output
 from gateway.image.squashfs.pipeline import Pipeline
+from gateway.image.squashfs.places import InodeTable
+from gateway.image.squashfs.reached import Reached
 from gateway.image.squashfs.superblock import IdTable, Superblock
 from gateway.image.squashfs.xattrs import XattrTable
 
@@ -34,27 +37,29 @@ def write_squashfs(
     def new() -> Compress:
         return compressor(name, level, block_size)
 
-    numbers = Numbers(flattened.final)
+    final = flattened.final
+    reached, contents = Reached(final), Contents(len(final))
+    ids, xattrs = IdTable(), XattrTable(new())
+    inodes, listings = bytearray(), bytearray()
+    written, listed = MetadataWriter(new(), inodes.extend), MetadataWriter(new(), listings.extend)
+    table = InodeTable(final, ids, xattrs, written)
+    files = FileInodes(final, reached, contents, block_size, table)
     with Output(path, superblock.SIZE) as output:
         with ThreadPoolExecutor(1, "reading") as reader, Pipeline(new, block_size) as pipeline:
-            data = DataPass(flattened, output, pipeline, block_size, reader)
-            data.run(numbers.files, advance)
-        ids, xattrs = IdTable(), XattrTable(new())
-        inode_table = output.position
-        written = MetadataWriter(new(), output.add)
-        listings = bytearray()
-        listed = MetadataWriter(new(), listings.extend)
-        tree_pass = TreePass(flattened.final, numbers, data.contents, block_size, ids, xattrs, written, listed)
-        block, offset = tree_pass.run()
+            data = DataPass(flattened, reached, output, pipeline, contents, block_size, reader)
+            data.run(advance, files.write_before)
+        block, offset = TreePass(final, table, listed).run()
         written.finish()
         listed.finish()
+        inode_table = output.position
+        output.add(inodes)
         listing_table = output.position
         output.add(listings)
         fragment_table = data.fragment_table.write(output, new())
         id_table = ids.write(output, new())
         xattr_table = xattrs.write(output)
         start = Superblock(
-            inodes=numbers.count,
+            inodes=table.count,
             block_size=block_size,
             compression=NUMBERS[name],
             fragments=len(data.fragment_table),

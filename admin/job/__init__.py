@@ -1,0 +1,1 @@
+"""`udi-admin job`: one job, from its submission to its teardown."""

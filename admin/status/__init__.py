@@ -1,0 +1,1 @@
+"""`udi-admin status`: nodes, jobs and the gateway, as they are now."""

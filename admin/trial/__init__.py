@@ -1,0 +1,1 @@
+"""`udi-admin try`: an image on one node, without a job."""

@@ -1,0 +1,20 @@
+"""What a node's report of a failed set-up means: the error, by its exit code, and so who must act."""
+
+from __future__ import annotations
+
+from udiroot.errors import SetupFailed, TeardownIncomplete, UdiError
+from udiroot.report import NodeReport
+
+_USERS = {kind.exit_code: kind for kind in UdiError.__subclasses__() if kind.owner == "user"}
+
+
+def users_error(report: NodeReport) -> type[UdiError] | None:
+    """The error that a report means where the job's user must act; None for any other."""
+    return _USERS.get(report.code)
+
+
+def error_of(report: NodeReport) -> UdiError:
+    """The error of one report."""
+    if report.code == TeardownIncomplete.exit_code:
+        return TeardownIncomplete(report.words, jobs=report.jobs, left=report.left)
+    return (users_error(report) or SetupFailed)(report.words or "failed without a message")
