@@ -7,7 +7,6 @@ Judged by nothing but the nodes' own reports (`udi.fanout`): `(complete)` lines,
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,7 +17,7 @@ from udi.nodes import Node
 from udi.oserrors import reason
 from udiroot.errors import UpstreamFailed
 
-_IN_MEMORY = "/dev/shm"  # noqa: S108 - mkstemp makes the file
+_IN_MEMORY, _USUAL = "/dev/shm", "/tmp"  # noqa: S108 - the file is made new, under a name that nobody can guess
 
 
 def fan_out(
@@ -62,7 +61,8 @@ def _node_list(nodes: tuple[Node, ...], directory: str) -> Iterator[str]:
 
 
 def _written(nodes: tuple[Node, ...], directory: str) -> str:
-    descriptor, path = tempfile.mkstemp(prefix="nodes.", dir=directory or None)
+    path = f"{directory or _USUAL}/nodes.{os.urandom(12).hex()}"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "w") as stream:
             stream.writelines(f"{node.name}\n" for node in nodes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -85,6 +84,8 @@ class Alps:
 
     def address(self, node: Node) -> str:
         """Addresses follow nids in order from that of nid 0."""
+        import ipaddress  # only a job with a private sshd needs addresses
+
         try:
             return str(ipaddress.IPv4Address(self._site.ssh.first_address) + (node.number or 0))
         except ValueError as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from udi.config import SiteConfig
+from udi.jobid import is_job_id
 from udi.oserrors import reason
-from udi.request import is_job_id
 from udiroot import loop, mountinfo
 from udiroot.commands import read_identity
 from udiroot.errors import UpstreamFailed

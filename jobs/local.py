@@ -31,11 +31,12 @@ from udi import durable
 from udi.command import Deadline, Finished, run
 from udi.config import SiteConfig
 from udi.filelock import locked, try_lock
+from udi.jobid import job_id
 from udi.nodecommand import enter_here, setup_here, teardown_here, with_nonce
 from udi.nodes import NodeSlots
 from udi.oserrors import reason
 from udi.records import read_record
-from udi.request import JobRequest, job_id
+from udi.request import JobRequest
 from udi.values import frozen
 from udiroot import mountinfo, says
 from udiroot.commands import read_identity

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping
 from udi import durable
 from udi.config import SiteConfig
 from udi.fanout import FanOutResult
+from udi.jobid import job_id
 from udi.logformat import event
 from udi.nodes import Node, folded, in_brief
 from udi.nodesummary import Times, causes, grouped
 from udi.oserrors import reason
-from udi.request import job_id
 from udiroot.errors import UdiError, counted
 
 SETUP, TEARDOWN = "setup", "teardown"

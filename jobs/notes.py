@@ -21,8 +21,8 @@ import os
 from typing import Final, Literal, cast
 
 from udi import durable
+from udi.jobid import is_job_id, job_id
 from udi.oserrors import reason
-from udi.request import is_job_id, job_id
 from udi.values import frozen
 from udiroot.errors import UpstreamFailed
 from udiroot.fields import escape, number, unescape

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 
 from udi import durable
@@ -28,6 +27,8 @@ def as_node_sees(site: SiteConfig, path: str) -> str:
 
 def write_plan(site: SiteConfig, path: str, plan: NodePlan) -> str:
     """Write the plan, complete and on the disk, and return the sha256 of its bytes. Raises UpstreamFailed."""
+    import hashlib  # an epilogue imports this module, and writes no plan
+
     raw = plan.text().encode("ascii")
     try:
         with FileRights(*store_owner(site.store.account)):

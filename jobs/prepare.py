@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from jobs import metrics
 from jobs.image import Choice, choose_image
@@ -31,10 +32,12 @@ from udi.nodes import Node, in_brief
 from udi.planning import make_plan
 from udi.platform import Allocation, Host, Machine
 from udi.request import JobRequest
-from udi.sshkeys import make_keys
 from udi.values import frozen
 from udiroot.errors import SetupFailed, UdiError, UpstreamFailed, counted
 from udiroot.plan import NodePlan
+
+if TYPE_CHECKING:
+    from udi.sshkeys import SshKeys
 
 _log = logging.getLogger("udi.jobs")
 _SETUP_SHARE = 0.6
@@ -113,7 +116,7 @@ class _Preparation:
 
     def _set_up(self, choice: Choice, allocation: Allocation) -> Prepared:
         site, request = self._site, self._request
-        keys = make_keys(site, self._directory.path) if site.ssh.enabled and request.user.uid else None
+        keys = self._keys()
         plan = make_plan(site, request, choice.facts, self._machine, allocation.nodes, keys, choice.binds)
         state = JobState(
             job=request.job,
@@ -139,6 +142,14 @@ class _Preparation:
                 raise AnotherStartWouldHarm(message, _REMEDY) from error
             raise
         return Prepared(state.nodes, choice.notice)
+
+    def _keys(self) -> SshKeys | None:
+        """Those of the job's private sshd, where the site has it. Root gets none."""
+        if not self._site.ssh.enabled or not self._request.user.uid:
+            return None
+        from udi.sshkeys import make_keys
+
+        return make_keys(self._site, self._directory.path)
 
     def _on_nodes(self, state: JobState, plan: NodePlan) -> None:
         site, machine = self._site, self._machine

@@ -7,19 +7,19 @@ needs nothing else: not the workload manager, not the machine, not the plan.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
-import shutil
 from typing import Any
 
 from udi.command import Deadline
 from udi.config import SiteConfig
 from udi.durable import make_directory, sync_directory, write_text
 from udi.filelock import locked
+from udi.jobid import is_job_id, job_id
 from udi.nodes import Node
 from udi.oserrors import reason
 from udi.records import read_record, remove_record
-from udi.request import is_job_id, job_id
 from udi.values import frozen
 from udiroot.errors import TimedOut, UpstreamFailed
 
@@ -92,7 +92,7 @@ class JobDirectory:
         if os.path.lexists(self._file):
             return
         try:
-            shutil.rmtree(self.path)
+            _remove(self.path)
             sync_directory(os.path.dirname(self.path))
         except OSError as error:
             raise UpstreamFailed(f"{self.path} cannot be removed: {reason(error)}", "repair its file system") from error
@@ -118,3 +118,15 @@ def jobs_with_state(site: SiteConfig) -> list[JobDirectory]:
     except OSError as error:
         raise UpstreamFailed(f"{site.jobs.state} cannot be read: {reason(error)}") from error
     return [JobDirectory(site, name) for name in names if is_job_id(name)]
+
+
+def _remove(directory: str) -> None:
+    """Most are empty by now. Only what a hook that was killed has left needs shutil, which takes long to import."""
+    try:
+        os.rmdir(directory)
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        import shutil
+
+        shutil.rmtree(directory)

@@ -20,10 +20,10 @@ from typing import Protocol
 
 from udi.config import SiteConfig
 from udi.durable import write_text
+from udi.jobid import is_job_id, job_id
 from udi.log import plain
 from udi.oserrors import reason
 from udi.records import modified, read_record, remove_record
-from udi.request import is_job_id, job_id
 from udi.values import frozen
 from udiroot.errors import SetupFailed, UdiError, UpstreamFailed
 

@@ -153,6 +153,7 @@ class Cluster:
         self.start_munge(host.name)
 
     def start_munge(self, name: str) -> None:
+        """Start munged on a host where none runs."""
         self.root(name, "sh", "-ec", _START_MUNGE)
 
     # -- Slurm --------------------------------------------------------------------------------------------------

@@ -37,7 +37,8 @@ class Rooms(LoadScopeScheduling):  # type: ignore[misc]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests marked `long`, but in `make test-faults`."""
+    """Begin with the soak, which mostly waits; leave out the tests marked `long`, but in `make test-faults`."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/soak/"))
     if os.environ.get("UDI_ALL_FAULTS"):
         return
     out = [item for item in items if item.get_closest_marker("long")]

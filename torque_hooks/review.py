@@ -7,7 +7,6 @@ is compared with what the job gets: what cannot be meant is refused, and what ma
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from torque_hooks.directives import Item, Submission, VariableList
 from torque_hooks.scripts import Setting, settings, submits
 from torque_hooks.variables import IMAGE, MODULES, ROOT, ROOT_NAME, VOLUMES, is_requested
 from udi.homefile import FILE, NONE
+from udi.nearest import nearest
 from udi.waiting import WAIT, is_wait
 from udiroot.errors import UsageError, printable
 from udiroot.sitemodules import USED
@@ -97,8 +97,8 @@ def _meant_by(name: str) -> str:
     """Which of our names a name can only have been meant as; empty for any other name."""
     upper = name.upper()
     is_certain = upper == IMAGE or upper.startswith(f"{IMAGE}_")
-    near: list[str] = difflib.get_close_matches(upper, _OURS[1:], n=1, cutoff=0.7 if is_certain else 0.86)
-    return near[0] if near else IMAGE if is_certain else ""
+    near = nearest(upper, _OURS[1:], 0.7 if is_certain else 0.86)
+    return near or (IMAGE if is_certain else "")
 
 
 def _require_values(written: VariableList) -> None:
@@ -204,7 +204,7 @@ def _after_modules(written: VariableList) -> Iterator[Item]:
 
 def _is_near(name: str) -> bool:
     """Whether a short name has most letters of IMAGE in their order, or two of them swapped: `UID`, `UDL`, `UD`."""
-    return len(name) <= len(IMAGE) + 1 and bool(difflib.get_close_matches(name.upper(), [IMAGE], cutoff=0.65))
+    return len(name) <= len(IMAGE) + 1 and bool(nearest(name.upper(), [IMAGE], 0.65))
 
 
 def _about_environment(submission: Submission, environment: Mapping[str, str]) -> Iterator[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import NamedTuple
-from urllib.parse import quote, unquote
 
 from udi.environment import Listed, Variable
 from udi.values import frozen
@@ -77,6 +76,8 @@ class Carried:
 
     def text(self) -> str:
         """What the job carries. Raises UsageError where it is too much."""
+        from urllib.parse import quote  # few jobs carry an environment file
+
         text = ";".join(f"{keyword}={quote(value, safe=_PLAIN)}" for keyword, value in self._records())
         if len(text) > MAX_TEXT:
             raise UsageError(f"{printable(self.file)}: a job would have to carry {len(text)} bytes, over {MAX_TEXT}")
@@ -173,6 +174,8 @@ def _broken_path(path: str) -> str:
 
 
 def _split(text: str) -> Iterator[Record]:
+    from urllib.parse import unquote  # few jobs carry an environment file
+
     if len(text) > MAX_TEXT:
         raise UsageError(f"the job carries {len(text)} bytes of an environment file, over {MAX_TEXT}")
     for record in text.split(";"):

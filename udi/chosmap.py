@@ -7,7 +7,6 @@ where that happens, and what was published earlier adds nothing to it.
 
 from __future__ import annotations
 
-import difflib
 import grp
 import os
 import stat
@@ -19,6 +18,7 @@ from udi.accounts import Account
 from udi.chos import LABEL, SCHEME, Bind, Environment, check_name
 from udi.config import SiteConfig, trusted_text
 from udi.facts import Facts
+from udi.nearest import nearest
 from udi.oserrors import reason
 from udi.reference import ImageReference
 from udi.tables import read_table, table_errors
@@ -90,8 +90,8 @@ def permitted(site: SiteConfig, name: str, account: Account) -> Environment:
     found = read_map(site)
     environment = found.environments.get(name)
     if environment is None:
-        near = difflib.get_close_matches(name, found.environments, n=1, cutoff=0.6)
-        hint = f"did you mean {SCHEME}:{near[0]}?" if near else "udi images lists what you may use"
+        near = nearest(name, found.environments)
+        hint = f"did you mean {SCHEME}:{near}?" if near else "udi images lists what you may use"
         raise NotFound(f"the site has no environment {printable(name)}", hint)
     if not may_use(environment, account):
         raise NotPermitted(f"{account.name} may not use the environment {name}", _NOT_OURS)

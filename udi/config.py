@@ -11,11 +11,10 @@ The file is opened once, and its owner and mode are checked on that descriptor; 
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import os
 import re
 import stat
-import sysconfig
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import field
@@ -33,6 +32,7 @@ from udi.settings import (
     DAYS,
     FEW,
     FILE,
+    IPV4,
     OPTIONAL_PATH,
     PATH,
     POSITIVE,
@@ -60,7 +60,7 @@ DEFAULT_PATH = "/etc/udi/udi.toml"
 _MAX_TRUSTED = 16 << 20
 """Bytes of a file of the site's."""
 
-_MULTIARCH = str(sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu")
+_MULTIARCH: str = getattr(sys.implementation, "_multiarch", "") or "x86_64-linux-gnu"
 _PLAIN = re.compile(r"[A-Za-z0-9_.:@%+=,/][A-Za-z0-9_.:@%+=,/-]*")
 """Words that ssh's remote shell and rsync's own parser leave unchanged."""
 
@@ -270,15 +270,8 @@ class SshConfig:
 
     enabled: bool = setting(False, "whether jobs get one")
     port: int = setting(1204, "port that it listens on, on each node's cluster address", Bounds(1024, 65535))
-    first_address: str = setting("10.128.0.1", "cluster address of nid 0; the other nids follow in order")
+    first_address: str = setting("10.128.0.1", "cluster address of nid 0; the other nids follow in order", IPV4)
     programs: str = setting("/dsl/opt/udi/node/ssh", "directory of its programs, as a node sees it", PATH)
-
-    def check(self) -> None:
-        """Raises ConfigError for an address that is not one."""
-        try:
-            ipaddress.IPv4Address(self.first_address)
-        except ValueError as error:
-            raise ConfigError(f"first_address must be an IPv4 address: {error}") from error
 
 
 def _check_targets(targets: list[tuple[str, str, str]]) -> None:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import stat
 import time
+from typing import TYPE_CHECKING
 
 from udi.config import FACILITIES, LogConfig, SiteConfig
 from udi.logformat import CEE, JsonFormatter, PlainFormatter, job_field, plain
 from udi.oserrors import reason
 from udiroot.errors import printable
+
+if TYPE_CHECKING:
+    import socket
 
 __all__ = ["plain", "start_log", "write_line"]
 _SYSLOG = "/dev/log"
@@ -177,6 +180,8 @@ class _Syslog(_Log):
         self._left = _SYSLOG_SECONDS
 
     def open(self) -> None:
+        import socket  # not every site wants the hooks in syslog
+
         try:
             self._connect(socket.SOCK_DGRAM)
         except OSError:
@@ -200,6 +205,8 @@ class _Syslog(_Log):
         super().close()
 
     def _connect(self, kind: socket.SocketKind) -> None:
+        import socket
+
         self.close()
         made = socket.socket(socket.AF_UNIX, kind)
         try:

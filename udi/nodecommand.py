@@ -27,8 +27,8 @@ import shlex
 from collections.abc import Mapping
 
 from udi.config import SiteConfig
+from udi.jobid import job_id
 from udi.nodestart import start_line
-from udi.request import job_id
 from udi.software import current
 from udiroot.errors import ConfigError, printable
 

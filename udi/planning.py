@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from udi.accounts import store_owner
-from udi.cachefs import cache_template
 from udi.chos import Bind
 from udi.config import SiteConfig
 from udi.etcfiles import SSH, node_files
@@ -18,16 +17,16 @@ from udi.platform import NodeNames
 from udi.request import JobRequest, Volume
 from udi.rundata import changes_of, run_data
 from udi.sitemodules import ChosenModule
-from udi.sshkeys import SshKeys, public_key
 from udi.store import StoreLayout
 from udiroot.plan import NodePlan, NodeRun, PlanCache, PlanFile, PlanMount, PlanStep, PlanUser
 from udiroot.plan_modules import PlanModule
-from udiroot.plan_ssh import PlanSsh
 from udiroot.sitemodules import RUN
 from udiroot.software import UDI_RUN
 
+if TYPE_CHECKING:
+    from udi.sshkeys import SshKeys
+
 _PROGRAMS = "/opt/udi/bin"
-_SSH_OPTIONS = f'no-port-forwarding,no-agent-forwarding,no-X11-forwarding,command="{UDI_RUN} --session"'
 
 
 class NamedNodes:
@@ -91,10 +90,10 @@ def make_plan(
         volumes=tuple(PlanMount(v.source, v.target, v.read_only) for v in request.volumes if not v.per_node),
         caches=tuple(_cache(site, request, volume) for volume in request.volumes if volume.per_node),
         etc=tuple(PlanFile(name, 0o644, text) for name, text in sorted(rendered.items()) if text.strip()),
-        files=(PlanFile(RUN, 0o444, data), *((client, *_key_files(keys)) if keys else ())),
+        files=(PlanFile(RUN, 0o444, data), *((client, *keys.files()) if keys else ())),
         programs=(UDI_RUN,),
         nodes=tuple(_runs(machine, nodes, addresses)),
-        ssh=_ssh(site, keys) if keys else None,
+        ssh=keys.plan(site) if keys else None,
         modules=tuple(_kernel_module(site, name) for name in site.node.modules),
         krsip=site.node.krsip,
         steps=tuple(PlanStep(step.when, step.kind, step.source, step.target) for step in site.node.steps),
@@ -118,19 +117,10 @@ def _site_module(site: SiteConfig, chosen: ChosenModule) -> PlanModule:
 
 
 def _cache(site: SiteConfig, request: JobRequest, volume: Volume) -> PlanCache:
+    from udi.cachefs import cache_template  # few jobs have one
+
     template = cache_template(site, volume.per_node, request.user.uid, request.user.gid)
     return PlanCache(volume.source, volume.target, volume.per_node, template)
-
-
-def _key_files(keys: SshKeys) -> Iterator[PlanFile]:
-    """Files that everyone may read: the authorized key, and the known hosts, which are the job's nodes only."""
-    yield PlanFile("/opt/udi/etc/authorized_keys", 0o444, f"{_SSH_OPTIONS} {public_key(keys.user)}\n")
-    yield PlanFile("/opt/udi/etc/known_hosts", 0o444, f"* {public_key(keys.host)}\n")
-
-
-def _ssh(site: SiteConfig, keys: SshKeys) -> PlanSsh:
-    private = (base64.b64encode(key).decode() for key in (keys.user, keys.host))
-    return PlanSsh(site.ssh.programs, site.ssh.port, *private)
 
 
 def _runs(machine: NodeNames, nodes: Sequence[NodeSlots], addresses: Mapping[Node, str]) -> Iterator[NodeRun]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -46,6 +45,8 @@ def remove_record(*paths: str) -> None:
     try:
         for path in paths:
             if os.path.isdir(path) and not os.path.islink(path):
+                import shutil  # nothing of ours makes one
+
                 shutil.rmtree(path)
         durable.remove(*paths)
     except OSError as error:

@@ -8,8 +8,8 @@ site's staff, which has no tags.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from udi.values import frozen
 from udiroot.errors import UsageError, printable
 
 MAX_LENGTH = 400
@@ -49,7 +49,7 @@ def _without_scheme(text: str) -> str:
     return text.removeprefix(_SCHEME).removeprefix("//") if text.startswith(_SCHEME) else text
 
 
-@dataclass(frozen=True, order=True)
+@frozen
 class ImageReference:
     """A parsed reference. Either `id` is set and nothing else, or `name` is; `scheme` is one of SCHEMES, or empty."""
 

@@ -16,6 +16,7 @@ from udi.carried import UNCHANGED, RunChanges, asked
 from udi.chos import SCHEME, Environment
 from udi.chosmap import permitted
 from udi.config import SiteConfig, VolumesConfig
+from udi.jobid import job_id
 from udi.oserrors import reason
 from udi.reference import ImageReference, as_taught
 from udi.sitemodules import ChosenModule, choose_modules
@@ -23,7 +24,6 @@ from udi.values import frozen
 from udiroot.errors import NotPermitted, UsageError, printable
 from udiroot.rules import is_forbidden, is_within
 
-_JOB_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.\[\]-]{0,119}")
 _IMAGE_ID = re.compile(r"[0-9a-f]{64}")
 NO_JOB_YET = "0"
 """The job of a request that is looked at before there is one."""
@@ -119,21 +119,6 @@ def pin_of(site: SiteConfig, image: str, carried: str, image_id: str) -> Pin | N
     if not _IMAGE_ID.fullmatch(image_id):
         return None
     return Pin(site.registry.parse(as_taught(asked(image, carried=carried).image).strip()), image_id)
-
-
-def job_id(text: str) -> str:
-    """A batch job's id, as any workload manager may write it and as a file name and a node's command line can hold it.
-
-    A workload manager's own grammar is stricter. Raises UsageError.
-    """
-    if not _JOB_ID.fullmatch(text):
-        raise UsageError(f"not a job id: '{printable(text)}'")
-    return text
-
-
-def is_job_id(text: str) -> bool:
-    """Whether `job_id` takes the text."""
-    return _JOB_ID.fullmatch(text) is not None
 
 
 def parse_volumes(text: str) -> tuple[Volume, ...]:

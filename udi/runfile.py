@@ -21,7 +21,6 @@ been, at one end of a list or between two. A file with keys of EDF, CSCS's forma
 
 from __future__ import annotations
 
-import difflib
 import os
 import stat
 import tomllib
@@ -30,6 +29,7 @@ from typing import Any
 
 from udi.carried import MARK, Carried, RunChanges, is_file
 from udi.edf import EDF_KEYS, EDF_ONLY, read_edf
+from udi.nearest import nearest
 from udi.oserrors import reason
 from udi.reference import ImageReference, as_taught
 from udi.request import Volume
@@ -116,8 +116,8 @@ def _parts(document: Mapping[str, Any], values: Values) -> Parts:
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(key.lower(), (*known, *EDF_ONLY), n=1, cutoff=0.55)
-    return f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+    near = nearest(key.lower(), (*known, *EDF_ONLY), 0.55)
+    return f"did you mean {near}?" if near else f"there are: {', '.join(known)}"
 
 
 def _ours(document: Mapping[str, Any], values: Values) -> Parts:

@@ -6,7 +6,6 @@ A constraint stands beside its key and nowhere else, so that reading the file, `
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from dataclasses import MISSING, Field, field
@@ -80,6 +79,8 @@ class IpAddress:
         self._with_names = with_names
 
     def broken_by(self, value: Any) -> str:
+        import ipaddress  # a table without addresses, which most are, need not wait for it
+
         words = value.split() if self._with_names else [value]
         try:
             ipaddress.ip_address(words[0])
@@ -114,6 +115,8 @@ DAYS = Bounds(0, cap=36_500)
 POSITIVE = Bounds(1)
 FEW = Bounds(1, cap=10_000)
 COUNT = Bounds(0)
+_OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+IPV4 = Matching(rf"{_OCTET}(?:\.{_OCTET}){{3}}", "an IPv4 address")
 WORD = Matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "a plain word")
 FILE = Matching(r"[A-Za-z0-9_][A-Za-z0-9_.+/-]*", "a file's name")
 

@@ -8,8 +8,6 @@ are possible, who may have them, and whether a job has them without asking. User
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field
@@ -17,6 +15,7 @@ from typing import Any
 
 from udi.accounts import Account, group_id
 from udi.environment import EnvironmentConfig
+from udi.nearest import nearest
 from udi.settings import FILE, PATH, WORD, Matching, setting
 from udi.values import frozen
 from udiroot.errors import ConfigError, NotFound, NotPermitted, UsageError, printable
@@ -149,8 +148,8 @@ def choose_modules(modules: Mapping[str, ModuleConfig], text: str, user: Account
     names = tuple(name for name in asked if name != NO_DEFAULTS)
     for name in names:
         if name not in modules:
-            near = difflib.get_close_matches(name, modules, n=1)
-            known = f"did you mean {near[0]}?" if near else f"there are: {', '.join(modules) or 'none'}"
+            near = nearest(name, modules)
+            known = f"did you mean {near}?" if near else f"there are: {', '.join(modules) or 'none'}"
             raise NotFound(f"no module '{printable(name)}' on this system", f"{known}; see udi modules")
         if not may_have(modules[name], user):
             raise NotPermitted(f"module {name} is not for {user.name}", "see udi modules")
@@ -177,6 +176,8 @@ def is_allowed_device(path: str, allowed: Iterable[str]) -> bool:
 
 
 def _matches(names: list[str], patterns: list[str]) -> bool:
+    import fnmatch  # few sites allow devices
+
     return len(names) == len(patterns) and all(map(fnmatch.fnmatchcase, names, patterns))
 
 

@@ -6,15 +6,20 @@ import base64
 import os
 import struct
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from udi.command import run
 from udi.config import SiteConfig
 from udi.oserrors import reason
 from udiroot.errors import UpstreamFailed
+from udiroot.plan import PlanFile
+from udiroot.plan_ssh import PlanSsh
+from udiroot.software import UDI_RUN
 
 _KIND = b"ssh-ed25519"
 _SECONDS = 10
+_OPTIONS = f'no-port-forwarding,no-agent-forwarding,no-X11-forwarding,command="{UDI_RUN} --session"'
 
 
 @dataclass(frozen=True, repr=False)
@@ -23,6 +28,16 @@ class SshKeys:
 
     user: bytes
     host: bytes
+
+    def files(self) -> Iterator[PlanFile]:
+        """Files that everyone may read: the authorized key, and the known hosts, which are the job's nodes only."""
+        yield PlanFile("/opt/udi/etc/authorized_keys", 0o444, f"{_OPTIONS} {public_key(self.user)}\n")
+        yield PlanFile("/opt/udi/etc/known_hosts", 0o444, f"* {public_key(self.host)}\n")
+
+    def plan(self, site: SiteConfig) -> PlanSsh:
+        """The private sshd of a node."""
+        private = (base64.b64encode(key).decode() for key in (self.user, self.host))
+        return PlanSsh(site.ssh.programs, site.ssh.port, *private)
 
 
 def make_keys(site: SiteConfig, directory: str) -> SshKeys:

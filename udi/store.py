@@ -19,17 +19,16 @@ system, so privileged readers read with that account's file rights (`udiroot.rig
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from urllib.parse import quote
 
 from udi import provenance
 from udi.audit_report import MAX_SUMMARY, Report, Summary, read_summary
 from udi.chos import SCHEME
 from udi.facts import Facts, Ref
+from udi.nearest import nearest
 from udi.oserrors import reason
 from udi.reference import ImageReference
 from udi.values import frozen
@@ -89,7 +88,7 @@ class StoreLayout:
 
     def ref(self, reference: ImageReference, owner: int | None) -> str:
         """The file of a reference, public or (with `owner`) of one user."""
-        name = quote(str(reference), safe=":@")
+        name = str(reference).replace("/", "%2F")  # as a URL has it; what else a reference holds is plain there, too
         return f"{self.refs}/{name}.json" if owner is None else f"{self.refs}/{name}~{owner}.json"
 
     def path_of(self, ref: Ref) -> str:
@@ -261,8 +260,8 @@ class StoreReader:
 
     def nearest(self, wanted: str) -> str:
         """A hint at the nearest name that the caller may see; empty where none is near."""
-        near = difflib.get_close_matches(wanted, [ref.reference for ref in self.visible()], n=1, cutoff=0.7)
-        return f"did you mean {near[0]}?" if near else ""
+        near = nearest(wanted, (ref.reference for ref in self.visible()), 0.7)
+        return f"did you mean {near}?" if near else ""
 
     def _no_such(self, wanted: str) -> NotFound:
         """Raises UpstreamFailed where the store itself is missing."""

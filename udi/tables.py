@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
-import difflib
 import types
 import typing
 from typing import Any
 
+from udi.nearest import nearest
 from udi.settings import broken, help_of, is_required
 from udiroot.errors import ConfigError, printable
 
@@ -38,8 +38,8 @@ def table_errors(kind: Any, document: dict[str, Any], path: str, where: str = ""
 def unknown(key: str, known: typing.Iterable[str], path: str, where: str = "") -> ConfigError:
     """The error for a key or table that nobody knows, with the nearest known one as its hint."""
     names = list(known)
-    near = difflib.get_close_matches(key, names, n=1)
-    hint = f"did you mean {where}{near[0]}?" if near else f"known keys: {', '.join(names)}"
+    near = nearest(key, names)
+    hint = f"did you mean {where}{near}?" if near else f"known keys: {', '.join(names)}"
     return ConfigError(f"{path}: unknown key {printable(where + key)}", hint)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,8 +34,9 @@ def _soak(machine: str, minutes: float, seconds: float, seed: str, ease: float, 
     make_checkout_reachable()
     end = time.monotonic() + 60 * minutes
     number = 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the machine is taken down all the same
     with _MACHINES[machine](seed, lambda line: click.echo(f"{time.strftime('%H:%M:%S')} {line}"), ease) as soak:
-        while number == 0 or time.monotonic() < end:
+        while number == 0 or time.monotonic() < end - seconds / 4:
             number += 1
             found = soak.round(number, max(1.0, min(seconds, end - time.monotonic())))
             for line in found:
@@ -67,7 +69,14 @@ def main(minutes: float, seconds: float, machine: str | None, seed: str, ease: f
         sys.exit(_soak(machine, minutes, seconds, seed, ease, keep))
     words = [f"--minutes={minutes}", f"--round={seconds}", f"--seed={seed}", f"--ease={ease}", f"--keep={keep}"]
     running = [subprocess.Popen([sys.executable, "-m", "tests.soak", f"--machine={m}", *words]) for m in _MACHINES]
-    sys.exit(max(process.wait() for process in running))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        codes = [process.wait() for process in running]
+    finally:
+        for process in running:
+            process.terminate()
+            process.wait()
+    sys.exit(max(map(abs, codes)))
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ class SlurmSoak:
     def keep(self, place: Path) -> None:
         """Copy what tells how it came to what was found."""
         for host in self._cluster.hosts():
-            keep_evidence(place / host.name, {"log": host.path("/var/log"), "udi": host.path("/var/spool/udi")})
+            keep_evidence(place / host.name, {"log": host.path("/var/log"), "munge": host.path("/run/munge/log")})
         keep_evidence(place, {"gateway.log": self._cluster.directory / "gateway.log"})
 
     def _actor(self, number: int, name: str, *acts: Act, pause: float = 1.0) -> Actor:
@@ -232,9 +232,10 @@ class SlurmSoak:
 
     def _kill_munged(self, dice: random.Random) -> None:
         host = dice.choice((LOGIN, *self._cluster.names))
-        self._cluster.kill(host, "munged")
+        self._cluster.kill(host, "munged", dice.choice(("KILL", "TERM")))
         time.sleep(dice.uniform(0.1, 3))
-        self._cluster.start_munge(host)
+        while self._cluster.root(host, "munge", "--no-input", check=False).returncode:
+            self._cluster.start_munge(host)
 
     # -- the operator -------------------------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ class TorqueSoak:
         self._submitted = Submitted()
         self._memory = Memory()
         self._daemon = threading.Lock()
-        """Held by who restarts it, and by who sets a fault."""
+        """Held by who restarts it, and by who only looks on or sets a fault."""
         self._tags = {name: Tag(self._cray.marker(name)) for name in ("moving:1", "shared:1", "short:1", "short:2")}
         self._recovered = subprocess.CompletedProcess[str]([], 0, "", "")
         """What the operator was told last."""
@@ -159,7 +159,9 @@ class TorqueSoak:
         over = {f"{one['number']}.{one['server']}" for one in jobs if one["state"] == "C"}
         for job in self._submitted.now():
             if job.job in over:
-                self._submitted.over(job, "".join(self._cray.text(job.job, kind) for kind in ("Output", "Error")))
+                with self._daemon:
+                    text = "".join(self._cray.text(job.job, kind) for kind in ("Output", "Error"))
+                self._submitted.over(job, text)
 
     def _cancel(self, dice: random.Random) -> None:
         jobs = self._submitted.now()
@@ -250,9 +252,10 @@ class TorqueSoak:
     def _look_after(self, _: random.Random) -> None:
         """Bring back what is out of service and release what is held, as `udi-admin status` says; nodes that Cray's own
         checker took out are the site's to bring back."""
-        told = self._status()
+        with self._daemon:
+            told, states = self._status(), self._cray.statuses()
         dirty = {one["node"] for one in told["nodes"]}
-        dirty |= {f"nid{nid:05d}" for nid, state in self._cray.statuses().items() if state != "up"}
+        dirty |= {f"nid{nid:05d}" for nid, state in states.items() if state != "up"}
         if nodes := ",".join(sorted(dirty)):
             self._recovered = self._quietly("root", "/opt/udi/bin/udi-admin", "recover", nodes)
         for nid in _SKIPPED.findall(self._recovered.stdout):

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from udi.accounts import Account
 from udi.config import SiteConfig, parse
+from udi.jobid import job_id
 from udi.reference import ImageReference
 from udi.registries import HUB, RegistryConfig
-from udi.request import Pin, Volume, job_id, job_request, parse_volumes, require_sources
+from udi.request import Pin, Volume, job_request, parse_volumes, require_sources
 from udiroot.errors import NotPermitted, UdiError, UsageError
 
 ALICE = Account("alice", 1001, 1001, (1001,), "/home/alice", "/bin/bash")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from udi import store
+from udi import reference, store
 from udi.facts import Facts, Ref
 from udi.reference import ImageReference
 from udi.store import StoreLayout, StoreReader
-from udiroot.errors import ImageInvalid, NotFound, UpstreamFailed
+from udiroot.errors import ImageInvalid, NotFound, UpstreamFailed, UsageError
 
 ALICE, BOB = 1001, 1002
 PUBLIC, PRIVATE = "ab" * 32, "cd" * 32
@@ -184,3 +187,12 @@ def test_what_a_caller_may_not_read_does_not_exist(layout: StoreLayout, monkeypa
     monkeypatch.setattr(store, "_read", refused)
     with pytest.raises(NotFound):
         StoreReader(layout, BOB).resolve(ImageReference.parse("debian:12"))
+
+
+@given(st.from_regex(f"{reference._REFERENCE.pattern}|vm:[a-z0-9/]+:[A-Za-z0-9._-]+|id:[0-9a-f]{{64}}", fullmatch=True))
+def test_the_file_of_a_reference_is_called_as_a_url_has_it(text: str) -> None:
+    try:
+        found = ImageReference.parse(text)
+    except UsageError:
+        return
+    assert StoreLayout("/s").ref(found, None) == f"/s/refs/{quote(str(found), safe=':@')}.json"
