@@ -94,5 +94,5 @@ def _with_navigation(text: str) -> str:
 
 def _navigation(section: str) -> str:
     caption = section.partition("\n")[0].removeprefix("## ")
-    linked = "\n".join(link.removesuffix(".md") for link in _LINK.findall(section) if link.endswith(".md"))
+    linked = "\n".join(f"{title} <{page}>" for title, page in re.findall(r"\[([^]]+)\]\(([^)]+)\.md\)", section))
     return f"```{{toctree}}\n:caption: {caption}\n:hidden:\n\n{linked}\n```\n"
