@@ -33,17 +33,19 @@ def write_plan(site: SiteConfig, path: str, plan: NodePlan) -> str:
     try:
         with FileRights(*store_owner(site.store.account)):
             _make_directory(os.path.dirname(path))
-            durable.write(path, raw, mode=0o400)
+            durable.write(path, raw, mode=0o400, alone=True)  # its name is this start's alone
     except OSError as error:
         raise UpstreamFailed(f"the plan cannot be written to the image store: {path}: {reason(error)}") from error
     return hashlib.sha256(raw).hexdigest()
 
 
 def remove_plan(site: SiteConfig, path: str) -> None:
-    """Remove the plan; none is fine. Raises UpstreamFailed."""
+    """Remove the plan, and what a start that was killed left of it; none is fine. Raises UpstreamFailed."""
     try:
-        with FileRights(*store_owner(site.store.account)), contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+        with FileRights(*store_owner(site.store.account)):
+            for each in (durable.unfinished(path), path):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(each)
     except OSError as error:
         raise UpstreamFailed(f"the plan cannot be removed from the image store: {path}: {reason(error)}") from error
 

@@ -16,8 +16,8 @@ _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 def jobs_in(answer: bytes) -> list[dict[str, str]]:
     """Each job's fields, by name, with the text of what is nested in them; the first of those with one name counts.
 
-    Control characters, which Torque leaves raw (T41), become a character that no name allows: refused later. Raises
-    UpstreamFailed where the answer is not XML, or declares a document type, which Torque never does.
+    Control characters, which Torque leaves raw (cray-reference T41), become a character that no name allows: refused
+    later. Raises UpstreamFailed where the answer is not XML, or declares a document type, which Torque never does.
     """
     if not answer.strip():
         raise UpstreamFailed("qstat printed nothing")

@@ -45,6 +45,7 @@ def started_again(slurm: Slurm, own: Tables) -> Iterator[Slurm]:
         yield slurm
     finally:
         restart(slurm, {})
+        cluster.root(LOGIN, "rm", "-r", "/scratch/spool")  # what a killed gateway leaves in it stays for hours
 
 
 def restart(slurm: Slurm, tables: Tables) -> None:

@@ -84,7 +84,7 @@ class SlurmSoak:
             *(self._actor(number, f"{user} {n}", self._submit(user)) for user in _UIDS for n in range(2)),
             self._actor(number, "canceler", self._cancel, pause=5.0),
             self._actor(number, "killer", *killed, pause=6.0),
-            self._actor(number, "daemons", self._kill_slurmd, self._kill_controller, self._kill_munged, pause=40.0),
+            self._actor(number, "daemons", self._kill_slurmd, self._kill_controller, pause=40.0),
             self._actor(number, "puller", self._move, self._pull_and_remove, pause=3.0),
             self._actor(number, "publisher", self._publish, pause=8.0),
             self._actor(number, "expiry", self._expire, pause=6.0),
@@ -229,13 +229,6 @@ class SlurmSoak:
         self._cluster.stop_controller(dice.choice(("KILL", "TERM")))
         time.sleep(dice.uniform(0.1, 3))
         self._cluster.start_controller()
-
-    def _kill_munged(self, dice: random.Random) -> None:
-        host = dice.choice((LOGIN, *self._cluster.names))
-        self._cluster.kill(host, "munged", dice.choice(("KILL", "TERM")))
-        time.sleep(dice.uniform(0.1, 3))
-        while self._cluster.root(host, "munge", "--no-input", check=False).returncode:
-            self._cluster.start_munge(host)
 
     # -- the operator -------------------------------------------------------------------------------------------
 
