@@ -37,8 +37,7 @@ class Rooms(LoadScopeScheduling):  # type: ignore[misc]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the soak, which mostly waits; leave out the tests marked `long`, but in `make test-faults`."""
-    items.sort(key=lambda item: not item.nodeid.startswith("tests/soak/"))
+    """Leave out the tests marked `long`, but in `make test-faults`."""
     if os.environ.get("UDI_ALL_FAULTS"):
         return
     out = [item for item in items if item.get_closest_marker("long")]

@@ -1,7 +1,8 @@
-"""A soak that every run of the tests has room for: both machines at once, two and a half minutes each.
+"""A soak of a few minutes: both machines at once, two and a half minutes each.
 
-Everybody on them pauses several times as long as in `make soak`, which leaves the processors to the tests that run at
-the same time. UDI_SOAK_MINUTES says how long it takes, bringing the machines up included.
+Everybody on them pauses several times as long as in `make soak`, which leaves the processors to what else runs.
+UDI_SOAK_MINUTES says how long it takes, bringing the machines up included. It is marked `long`: what a soak finds, it
+finds at random, and the other tests have to tell the same each time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pytest
 from slurmsim.cluster import PROGRAMS
 from tests.reachable import CHECKOUT
 
+pytestmark = pytest.mark.long
 _MINUTES = float(os.environ.get("UDI_SOAK_MINUTES", "2.5"))
 _ROUND, _EASE = 50, 6
 _QUIET = 400.0
