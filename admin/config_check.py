@@ -17,9 +17,10 @@ from admin.seams.machines import machine_of
 from admin.seams.managers import Manager, manager_of
 from admin.seams.tables import all_tables
 from admin.sitefiles.all_files import site_files
-from udi.config import SiteConfig, errors_in, parse, trusted_text
+from udi.config import SiteConfig, errors_in, parse
 from udi.platform import Machine
 from udi.sitefiles import SiteFile
+from udi.trusted import trusted_text
 from udiroot.errors import ConfigError, UdiError, UsageError
 
 

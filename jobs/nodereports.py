@@ -40,7 +40,7 @@ def log_remarks(step: str, result: FanOutResult, usual: str) -> None:
     """What nodes on which the step succeeded say of it, where that is not the usual; and the times of all."""
     remarks = {node: report.words for node, report in result.reports.items() if report.ok and report.words != usual}
     for cause in causes(remarks, _MOST_REMARKS):
-        fields = event(step, message=step, nodes=cause.where, count=len(cause.nodes), remark=str(cause))
+        fields = event(step, message=f"{step} remark", nodes=cause.where, count=len(cause.nodes), remark=str(cause))
         _log.info("%s: %s: %s", step, cause.where, cause, extra=fields)
     if result.reports:
         times = times_of(result)

@@ -12,8 +12,9 @@ from outside.engine import find_engine
 from outside.local_images import LocalImage, LocalImages
 from udi.accounts import Account, account_of_uid
 from udi.carried import RunChanges, asked
-from udi.config import FilesystemConfig, SiteConfig, StoreConfig, VolumesConfig, load
+from udi.config import SiteConfig, StoreConfig, VolumesConfig, load
 from udi.facts import Facts
+from udi.nodeconfig import FilesystemConfig
 from udi.nodes import NodeSlots, named
 from udi.planning import NamedNodes, make_plan
 from udi.registries import RegistryHostConfig

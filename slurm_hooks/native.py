@@ -15,7 +15,8 @@ from slurm_hooks.commands import Slurm
 from slurm_hooks.hostlist import expand, hosts
 from slurm_hooks.settings import SlurmConfig
 from udi.command import Deadline
-from udi.config import SiteConfig, StepConfig
+from udi.config import SiteConfig
+from udi.nodeconfig import StepConfig
 from udi.nodes import NodeSlots, named
 from udi.platform import Host
 from udi.request import JobRequest

@@ -28,7 +28,7 @@ _SETTINGS = ("-W", "-l")
 class Item:
     """One item of a `-v` list: `NAME=value`, or a name alone, which takes its value from qsub's environment.
 
-    `text` is the item as it was written, and `frozen` what the job gets of it.
+    `text` is the item as it was written, and `value` what the job gets of it.
     """
 
     text: str

@@ -16,12 +16,13 @@ from typing import Any
 
 from udi.accounts import Account
 from udi.chos import LABEL, SCHEME, Bind, Environment, check_name
-from udi.config import SiteConfig, trusted_text
+from udi.config import SiteConfig
 from udi.facts import Facts
 from udi.nearest import nearest
 from udi.oserrors import reason
 from udi.reference import ImageReference
 from udi.tables import read_table, table_errors
+from udi.trusted import trusted_text
 from udi.values import frozen
 from udiroot.errors import ConfigError, NotFound, NotPermitted, UpstreamFailed, printable
 from udiroot.rules import is_within

@@ -11,58 +11,39 @@ The file is opened once, and its owner and mode are checked on that descriptor; 
 from __future__ import annotations
 
 import dataclasses
-import os
-import re
-import stat
-import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from udi.architecture import KNOWN_ARCHITECTURE
 from udi.audit import AuditConfig
 from udi.chos import ChosConfig
 from udi.environment import EnvironmentConfig
+from udi.gatewayconfig import GatewayConfig, SystemConfig
 from udi.metrics import MetricsConfig
-from udi.oserrors import reason
+from udi.nodeconfig import NodeConfig, SshConfig, check_targets
 from udi.registries import RegistryConfig
 from udi.settings import (
     COUNT,
-    DAYS,
-    FEW,
-    FILE,
-    IPV4,
     OPTIONAL_PATH,
     PATH,
-    POSITIVE,
-    SECONDS,
     WORD,
     Bounds,
     IpAddress,
-    Matching,
     OneOf,
     required,
     setting,
 )
 from udi.signatures import SignaturesConfig, unknown_registries
-from udi.sitemodules import DEVICES, ModuleConfig, ModuleName, is_allowed_device
+from udi.sitemodules import ModuleConfig, ModuleName, is_allowed_device
 from udi.tables import read_table, table_errors, unknown
+from udi.trusted import trusted_text
 from udi.values import frozen
-from udiroot import fields
 from udiroot.errors import ConfigError, printable
-from udiroot.plan import STEPS
-from udiroot.rules import hides_ours, is_within
+from udiroot.rules import is_within
 
 DEFAULT_PATH = "/etc/udi/udi.toml"
 """Where a site keeps its configuration."""
-
-_MAX_TRUSTED = 16 << 20
-"""Bytes of a file of the site's."""
-
-_MULTIARCH: str = getattr(sys.implementation, "_multiarch", "") or "x86_64-linux-gnu"
-_PLAIN = re.compile(r"[A-Za-z0-9_.:@%+=,/][A-Za-z0-9_.:@%+=,/-]*")
-"""Words that ssh's remote shell and rsync's own parser leave unchanged."""
 
 
 @frozen(kw_only=True)
@@ -72,222 +53,6 @@ class StoreConfig:
     path: str = required("the store, as the gateway and the job hosts see it", PATH)
     node_path: str = setting("", "the store, as compute nodes see it; empty: the same path", OPTIONAL_PATH)
     account: str = setting("udi", "account that owns and writes the store: a user name or a uid")
-
-
-@frozen(kw_only=True)
-class GatewayConfig:
-    """The image gateway."""
-
-    socket: str = setting("/run/udi-gateway/gateway.sock", "UNIX socket of the service", PATH)
-    state: str = setting("/var/lib/udi-gateway", "directory on a local disk for work in progress and history", PATH)
-    format: str = setting(
-        "squashfs", "format of new images: image files, or unpacked trees", OneOf("squashfs", "ext4", "directory")
-    )
-    user_formats: tuple[str, ...] = setting(
-        [],
-        "further formats that users may ask for with --format; publishers may ask for each",
-        OneOf("squashfs", "ext4", "directory"),
-    )
-    compression: str = setting(
-        "gzip:1",
-        "compression of squashfs files, as name:level; gzip mounts on every kernel, zstd reads faster (Linux 4.14)",
-    )
-    architecture: str = setting(
-        "amd64", "architecture of the compute nodes, with their level where images may use it", KNOWN_ARCHITECTURE
-    )
-    workers: int = setting(2, "conversions that run at the same time", FEW)
-    worker_prefix: tuple[str, ...] = setting(
-        [],
-        "command that starts a conversion's worker on another host, such as srun -p service -N1 -n1; empty: here",
-    )
-    spool: str = setting(
-        "",
-        "directory of layers and work in progress that the hosts of worker_prefix see, too; empty: state",
-        OPTIONAL_PATH,
-    )
-    max_image_bytes: int = setting(64 << 30, "limit on the uncompressed bytes of all layers of one image", POSITIVE)
-    max_disk_bytes: int = setting(256 << 30, "limit on the size of the disk of a virtual machine", POSITIVE)
-    max_entries: int = setting(4_000_000, "limit on the entries of all layers of one image", POSITIVE)
-    max_header_bytes: int = setting(
-        1 << 30, "limit on the paths, links, attributes and sparse maps of all layers of one image", POSITIVE
-    )
-    max_ratio: int = setting(
-        1100, "limit on how many times larger than its compressed form a large layer may be", POSITIVE
-    )
-    ratio_from_bytes: int = setting(8 << 30, "size of a layer from which max_ratio applies", POSITIVE)
-    conversion_seconds: int = setting(7200, "seconds that one conversion may take, its transfer included", SECONDS)
-    conversion_memory_bytes: int = setting(
-        4 << 30, "limit on the memory of each process of a conversion", Bounds(1 << 28)
-    )
-    layer_memory_bytes: int = setting(
-        1 << 30, "memory in which a conversion keeps what its compressed layers expand to; 0: none", COUNT
-    )
-    files_per_user: int = setting(1000, "limit on the files that the pulls of one user have open at once", Bounds(256))
-    max_metadata_bytes: int = setting(4 << 20, "limit on the size of a manifest or an image configuration", POSITIVE)
-    tar2sqfs: str = setting("/usr/bin/tar2sqfs", "program that makes squashfs files", PATH)
-    rdsquashfs: str = setting("/usr/bin/rdsquashfs", "program that lists squashfs files, from the same package", PATH)
-    sqfs2tar: str = setting("/usr/bin/sqfs2tar", "program that reads squashfs files, from the same package", PATH)
-    qemu_img: str = setting("/usr/bin/qemu-img", "program that reads disk images of virtual machines", PATH)
-    mke2fs: str = setting("/sbin/mke2fs", "program that makes ext4 file systems", PATH)
-    publishers: tuple[str, ...] = setting([], "users other than root who may make the image of an archive public")
-    address: str = setting("", "host:port of the service for clients on other machines, authenticated by MUNGE")
-    munge: str = setting("", "socket of munged; empty: libmunge's default", OPTIONAL_PATH)
-    connections: int = setting(256, "limit on simultaneous connections", FEW)
-    connections_per_user: int = setting(64, "limit on connections of one user or one unauthenticated address", FEW)
-    pull_at_submission: bool = setting(True, "whether submission waits until the job's image is in the store")
-    submission_wait: int = setting(600, "seconds that submission waits for an image", SECONDS)
-    keep_days: int = setting(0, "remove images unused for this many days (udi-gateway expire); 0 disables", DAYS)
-    keep_bytes: int = setting(0, "remove images unused longest while all exceed this many bytes; 0 disables", COUNT)
-    pin_days: int = setting(30, "days that an image is kept for the queued jobs that pinned it", DAYS)
-    daemon: str = setting(
-        "",
-        "socket of a Docker daemon to take images from (unix:///run/docker.sock); empty: none",
-        Matching(r"(unix://)?/\S+|", "unix:// and an absolute path, or empty"),
-    )
-
-    @property
-    def work_directory(self) -> str:
-        """Where layers and work in progress are."""
-        return self.spool or self.state
-
-    def check(self) -> None:
-        """Raises ConfigError where the address is not one, or a worker could not be started elsewhere."""
-        if self.worker_prefix and PATH.broken_by(self.worker_prefix[0]):
-            raise ConfigError("worker_prefix must begin with the absolute path of a program")
-        if self.worker_prefix and not self.spool:
-            raise ConfigError("worker_prefix needs a spool that its hosts see")
-        host, _, port = self.address.rpartition(":")
-        if self.address and not (host and 0 < fields.number(port) < 65536):
-            raise ConfigError(f"address must be host:port, not '{printable(self.address)}'")
-
-
-@frozen(kw_only=True)
-class SystemConfig:
-    """An additional (replica) system with an image store of its own, which gets what this store has."""
-
-    name: str = required("name of the system")
-    path: str = required("its image store, as seen from where it is written", PATH)
-    host: str = setting("", "host that rsync reaches by ssh; empty: a directory of this machine")
-    user: str = setting("", "account there that owns the store; empty: as ssh is configured")
-    ssh: tuple[str, ...] = setting(
-        ["/usr/bin/ssh", "-oBatchMode=yes", "-oConnectTimeout=10"], "the ssh command, options included"
-    )
-    rsync: str = setting("/usr/bin/rsync", "rsync on this host", PATH)
-    deadline: int = setting(3600, "seconds that the transfer of one image may take", SECONDS)
-
-    def check(self) -> None:
-        """Raises ConfigError for what a remote shell would change."""
-        plain = {"name": self.name, "path": self.path}
-        plain |= {key: value for key, value in (("host", self.host), ("user", self.user)) if value}
-        for key, value in plain.items():
-            if not _PLAIN.fullmatch(value) or (key != "path" and "/" in value):
-                raise ConfigError(f"{key} must not be '{printable(value)}'")
-        if not self.ssh or not self.ssh[0].startswith("/"):
-            raise ConfigError("ssh must begin with the absolute path of a program")
-        if any(not _PLAIN.fullmatch(word.lstrip("-")) for word in self.ssh):
-            raise ConfigError("ssh must be a list of plain words, none of them empty")
-
-
-@frozen(kw_only=True)
-class FilesystemConfig:
-    """A site file system that every root gets."""
-
-    source: str = required("directory on the node", PATH)
-    target: str = setting("", "path in the root; empty: the same path", OPTIONAL_PATH)
-    read_only: bool = setting(False, "whether jobs may only read it")
-
-
-@frozen(kw_only=True)
-class StepConfig:
-    """A directory, symbolic link or read-only bind that the site adds to every root."""
-
-    kind: str = required("what to make", OneOf(*STEPS["kind"]))
-    target: str = required("path in the root", PATH)
-    source: str = setting("", "target of the link, or the node's file or directory to bind")
-    when: str = setting("after", "before or after the site file systems are mounted", OneOf(*STEPS["when"]))
-
-    def check(self) -> None:
-        """Raises ConfigError where the source does not fit the kind."""
-        if (self.kind == "directory") != (self.source == ""):
-            raise ConfigError("source: a link and a bind need one, a directory has none")
-        if self.kind == "bind" and (words := PATH.broken_by(self.source)):
-            raise ConfigError(f"source {words}")
-
-
-@frozen(kw_only=True)
-class NodeConfig:
-    """Compute nodes, and how the node software starts there."""
-
-    root: str = setting("/var/udi", "path of the image root on a node", PATH)
-    run: str = setting("/var/run/udi", "directory for the record and for staging on a node", PATH)
-    zip: str = setting("/dsl/opt/udi/node/udi.zip", "the node software, as a node sees it", PATH)
-    python: tuple[str, ...] = setting(
-        [
-            f"/dsl/usr/lib/{_MULTIARCH}/ld-linux-x86-64.so.2",
-            "--library-path",
-            f"/dsl/usr/lib/{_MULTIARCH}:/dsl/lib/{_MULTIARCH}",
-            "/dsl/usr/bin/python3",
-        ],
-        "the command that starts Python on a node, whose own root may have neither Python nor libraries",
-        filled=True,
-    )
-    nid_file: str = setting("/proc/cray_xt/nid", "file in which a numbered node finds its nid", PATH)
-    tmp_bytes: int = setting(8 << 30, "limit on the size of each of a job's /tmp and /var/tmp", POSITIVE)
-    deadline: int = setting(60, "seconds that setup or teardown of one node may take", SECONDS)
-    modules: tuple[str, ...] = setting([], "kernel modules that images need, in load order (squashfs.ko)", FILE)
-    module_path: str = setting(
-        "/dsl/lib/modules/{release}", "directory of the modules on a node; {release} is its kernel's", PATH
-    )
-    devices: tuple[str, ...] = setting([], "device nodes that site modules may name, as /dev/nvidia*", DEVICES)
-    krsip: str = setting("/proc/sys/net/krsip/request", "switch of realm-specific IP, used where a node has it", PATH)
-    shared: bool = setting(
-        False, "whether jobs may share a node; if not, teardown terminates everything that runs as the job's user there"
-    )
-    steps: tuple[StepConfig, ...] = setting([], "additional directories, links and read-only binds of every root")
-    filesystems: tuple[FilesystemConfig, ...] = setting([], "site file systems that every root gets")
-
-    def check(self) -> None:
-        """Raises ConfigError for a file system that would contain the root itself, and for targets that collide."""
-        if not self.python[0].startswith("/") or "" in self.python:
-            raise ConfigError("python must begin with the absolute path of a program, and have no empty word")
-        if is_within(self.root, self.run) or is_within(self.run, self.root):
-            raise ConfigError(f"root and run must lie apart, not {self.root} and {self.run}")
-        for index, filesystem in enumerate(self.filesystems):
-            for own in (self.root, self.run):
-                if is_within(own, filesystem.source):
-                    raise ConfigError(f"filesystems[{index}].source contains {own}, which shifter-xc manages")
-        _check_targets(self.targets())
-
-    def targets(self) -> list[tuple[str, str, str]]:
-        """Each path in a root that the site takes: its key, the path, and the kind of a step."""
-        found = [(f"filesystems[{n}]", each.target or each.source, "") for n, each in enumerate(self.filesystems)]
-        return found + [(f"steps[{n}]", step.target, step.kind) for n, step in enumerate(self.steps)]
-
-
-@frozen(kw_only=True)
-class SshConfig:
-    """The private sshd of each job, by which its programs start others on its nodes, inside the image."""
-
-    enabled: bool = setting(False, "whether jobs get one")
-    port: int = setting(1204, "port that it listens on, on each node's cluster address", Bounds(1024, 65535))
-    first_address: str = setting("10.128.0.1", "cluster address of nid 0; the other nids follow in order", IPV4)
-    programs: str = setting("/dsl/opt/udi/node/ssh", "directory of its programs, as a node sees it", PATH)
-
-
-def _check_targets(targets: list[tuple[str, str, str]]) -> None:
-    """Each is a key, its path in the root, and the kind of a step. Raises ConfigError."""
-    paths: dict[str, tuple[str, str]] = {}
-    for key, target, kind in targets:
-        if kind != "directory" and hides_ours(target):
-            raise ConfigError(f"{key}: target {target} would hide what belongs to shifter-xc in a root")
-        other, other_kind = paths.setdefault(target, (key, kind))
-        if other != key and ("directory" not in (kind, other_kind) or "link" in (kind, other_kind)):
-            raise ConfigError(f"{other} and {key} have the same target {target}")
-    links = [(target, key) for key, target, kind in targets if kind == "link"]
-    for key, target, _ in targets:
-        for link, owner in links:
-            if target != link and is_within(target, link):
-                raise ConfigError(f"{key}: target {target} lies below the link {link} of {owner}")
 
 
 @frozen(kw_only=True)
@@ -440,10 +205,10 @@ class SiteConfig:
                         f'node.devices = ["{device}"] would',
                     )
             mine = [(f"{where}.{key}", target, kind) for key, target, kind in module.targets()]
-            _check_targets(own + mine)
+            check_targets(own + mine)
             if module.default and not (module.users or module.groups):
                 always += mine
-        _check_targets(always)
+        check_targets(always)
 
 
 def load(path: str = DEFAULT_PATH) -> SiteConfig:
@@ -498,31 +263,3 @@ def shared_keys() -> tuple[str, ...]:
     """The top-level keys and tables that are shared."""
     own = ("other_tables", "path")
     return tuple(spec.name for spec in dataclasses.fields(SiteConfig) if spec.name not in own)
-
-
-def trusted_text(
-    path: str, *, name: str = "", directory: int | None = None, hint: str = "--config names another file"
-) -> str:
-    """The text of the file at `path`, or of `name` in an open `directory`, where `path` is for messages only.
-
-    Raises ConfigError where it cannot be read, or others than root may write it.
-    """
-    try:
-        descriptor = os.open(name or path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, dir_fd=directory)
-    except OSError as error:
-        raise ConfigError(f"{path}: {reason(error)}", hint) from error
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_TRUSTED:
-        os.close(descriptor)
-        what = f"more than {_MAX_TRUSTED} bytes" if stat.S_ISREG(status.st_mode) else "not a regular file"
-        raise ConfigError(f"{path}: {what}", hint)
-    with os.fdopen(descriptor, "rb") as stream:
-        if status.st_uid != 0:
-            raise ConfigError(f"{path}: owned by uid {status.st_uid}, must be owned by root", f"chown root {path}")
-        if status.st_mode & 0o022:
-            mode = f"{stat.S_IMODE(status.st_mode):04o}"
-            raise ConfigError(f"{path}: mode {mode} lets others write it", f"chmod go-w {path}")
-        try:
-            return stream.read().decode()
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{path}: not UTF-8: {error}") from error

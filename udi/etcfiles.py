@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from udi.accounts import Account, group_name
-from udi.config import EtcConfig, SiteConfig, SshConfig
+from udi.config import EtcConfig, SiteConfig
+from udi.nodeconfig import SshConfig
 from udi.nodes import Node
 from udi.oserrors import reason
 from udi.values import frozen

@@ -13,9 +13,9 @@ import re
 import stat
 from collections.abc import Container, Iterable
 
-from udi.config import trusted_text
 from udi.oserrors import reason
 from udi.signatures import SignatureRule
+from udi.trusted import trusted_text
 from udi.values import frozen
 from udiroot.errors import ConfigError
 

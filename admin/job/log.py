@@ -20,7 +20,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from udi.log import plain
 from udi.oserrors import reason
@@ -103,11 +103,14 @@ def _from_json(line: str) -> Event | None:
     if seconds is None or not all(isinstance(text, str) for text in texts):
         return None
     program, job, level, message = (plain(str(text)) for text in texts)
-    said = (found.get(name) for name in ("nodes", "cause", "remark"))
-    whole = ": ".join([message, *(plain(text) for text in said if isinstance(text, str) and text not in message)])
-    return Event(
-        float(seconds), program, job, level.upper(), whole if "cause" in found or "remark" in found else message
-    )
+    return Event(float(seconds), program, job, level.upper(), ": ".join((message, *_not_in_message(found))))
+
+
+def _not_in_message(found: dict[str, Any]) -> Iterator[str]:
+    """What the message of an event with a cause or a remark leaves to the fields."""
+    said = found.get("cause") or found.get("remark")
+    if isinstance(said, str):
+        yield from (plain(text) for text in (found.get("nodes"), said) if isinstance(text, str))
 
 
 def _seconds(text: str) -> float | None:

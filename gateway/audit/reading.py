@@ -21,8 +21,8 @@ from gateway.image.layers import Layer
 from gateway.image.onlooker import contents_of
 from gateway.sources.made import NO_WORDS, Ext4File, MadeSource, SquashfsFile
 from udi.command import run
-from udi.config import GatewayConfig
 from udi.facts import Facts
+from udi.gatewayconfig import GatewayConfig
 from udiroot.errors import UdiError, UpstreamFailed, complain, printable
 
 PROGRAM = "udi-gateway"

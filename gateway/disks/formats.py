@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from gateway.disks.extent import require_whole_qcow2, require_whole_vdi, require_whole_vmdk
 from gateway.image.blob import Blob
 from udi.command import run
-from udi.config import GatewayConfig
+from udi.gatewayconfig import GatewayConfig
 from udi.oserrors import reason
 from udiroot.errors import ImageInvalid, UpstreamFailed, printable
 

@@ -25,8 +25,8 @@ from gateway.image.manifest import ImageConfig, SourceImage
 from gateway.image.onlooker import Onlooker, contents_of
 from gateway.image.progress import Progress
 from gateway.image.removing import remove_image
-from udi.config import GatewayConfig
 from udi.facts import Facts
+from udi.gatewayconfig import GatewayConfig
 from udi.oserrors import reason
 from udi.store import MAX_JSON
 from udiroot.errors import ConfigError, ImageInvalid, UpstreamFailed, printable

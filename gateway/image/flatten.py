@@ -20,6 +20,7 @@ from gateway.image.checking import Checks
 from gateway.image.kept import KeptLayers
 from gateway.image.layer_index import LayerIndex
 from gateway.image.layers import BlobStream, Budget, Digester, Layer, LayerStream, check_diff_id, chunks
+from gateway.image.reached import Reached
 from gateway.image.tar_writer import TarWriter
 from gateway.image.tree import Tree
 from udiroot.errors import ImageInvalid
@@ -58,27 +59,13 @@ class Flattened:
     """What the data pass kept of the files that it was asked to keep."""
     watched: frozenset[int] = frozenset()
     """The inodes of those files."""
-    entries: int = field(init=False)
-    inodes: int = field(init=False)
+    reached: Reached = field(init=False)
     data_bytes: int = field(init=False)
+    """Bytes of files that an image file gets."""
 
     def __post_init__(self) -> None:
-        """Count what the data pass will write: names, inodes, and bytes of files."""
-        self.entries = self.inodes = self.data_bytes = 0
-        linked, seen = set(self.final.inodes.values()), set()
-        for row, _ in self.final.walk():
-            inode = self.final.inodes.get(row, row)
-            kind = self.final.kinds[inode]
-            if kind == tree.DEVICE:
-                continue
-            self.entries += 1
-            if inode in seen:
-                continue
-            if inode in linked:
-                seen.add(inode)
-            self.inodes += 1
-            if kind == tree.FILE:
-                self.data_bytes += self.final.sizes[inode]
+        self.reached = Reached(self.final)
+        self.data_bytes = sum(self.final.sizes[row] for row in self.reached.files())
 
     def write(self, descriptor: int, wrote: Progress) -> None:
         """The data pass: the tree as one tar stream. Raises ImageInvalid as soon as a layer is known to be wrong."""

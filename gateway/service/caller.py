@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from gateway.wire.events import EventSink
 from udi.accounts import Account, account_of_uid
-from udi.config import GatewayConfig
+from udi.gatewayconfig import GatewayConfig
 from udiroot.errors import NotFound, NotPermitted, printable
 
 

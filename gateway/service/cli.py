@@ -18,7 +18,7 @@ from udiroot.errors import UpstreamFailed, UsageError, printable
 
 if TYPE_CHECKING:
     from gateway.service.server import Gateway
-    from udi.config import GatewayConfig
+    from udi.gatewayconfig import GatewayConfig
     from udi.registries import RegistryConfig
 
 
@@ -211,10 +211,11 @@ def _gateway(config_path: str) -> Gateway:
 def _settings(config_path: str) -> tuple[GatewayConfig, RegistryConfig]:
     """The site's settings; their defaults on a machine without a configuration, since converting requires none."""
     from udi import config
+    from udi.gatewayconfig import GatewayConfig
     from udi.registries import RegistryConfig
 
     if config_path == DEFAULT_CONFIG and not os.path.lexists(config_path):
-        return config.GatewayConfig(), RegistryConfig()
+        return GatewayConfig(), RegistryConfig()
     site = config.load(config_path)
     return site.gateway, site.registry
 

@@ -31,8 +31,8 @@ from gateway.store.locks import Holder, Locks
 from gateway.store.writer import StoreWriter
 from gateway.wire.events import Converted, Event, EventSink, Failed, Progress, Queued, Storing
 from udi.audit import AuditConfig
-from udi.config import GatewayConfig
 from udi.facts import Facts
+from udi.gatewayconfig import GatewayConfig
 from udi.metrics import Tally
 from udiroot.errors import UdiError, UpstreamFailed
 

@@ -23,7 +23,7 @@ from gateway.service.origins import FromDaemon, FromFiles, FromSpool, Origin
 from gateway.service.pace import Pace
 from gateway.service.spool import copy_to
 from gateway.wire.events import EventSink, Progress
-from udi.config import GatewayConfig
+from udi.gatewayconfig import GatewayConfig
 from udi.oserrors import reason
 from udiroot.errors import ConfigError, UpstreamFailed, printable
 

@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from gateway.service.origins import ORIGINS, Origin
 from gateway.wire.codec import from_document, to_document
-from udi.config import GatewayConfig
+from udi.gatewayconfig import GatewayConfig
 from udiroot.errors import ConfigError
 
 

@@ -23,7 +23,7 @@ from gateway.sources.kinds import FILE_KINDS
 from gateway.sources.made import NO_WORDS, MadeSource, Words
 from gateway.sources.registry_image import RegistryImage
 from gateway.store.credentials import Credentials
-from udi.config import GatewayConfig
+from udi.gatewayconfig import GatewayConfig
 from udi.oserrors import reason
 from udi.registries import RegistryConfig
 from udiroot.errors import ImageInvalid, UpstreamFailed

@@ -24,9 +24,9 @@ from gateway.store.locks import Locks
 from gateway.store.writer import StoreWriter
 from gateway.wire.events import EventSink, Progress
 from udi.command import Deadline, Finished
-from udi.config import SystemConfig
 from udi.durable import TEMPORARY
 from udi.facts import Facts
+from udi.gatewayconfig import SystemConfig
 from udi.provenance import SUFFIX
 from udi.store import REPORT, StoreLayout
 from udiroot.errors import ImageInvalid, UdiError, UpstreamFailed, printable

@@ -26,7 +26,7 @@ from gateway.service.origins import Candidate
 from gateway.service.pace import Pace
 from gateway.wire import events
 from gateway.wire.events import Converted, Done, Event, Failed, Identified, Progress, Queued
-from udi.config import GatewayConfig
+from udi.gatewayconfig import GatewayConfig
 from udiroot.errors import ConfigError, ImageInvalid, UdiError, UpstreamFailed, printable
 
 _PR_SET_PDEATHSIG = 1

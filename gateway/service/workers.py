@@ -18,8 +18,8 @@ from gateway.service.order import Order, Verdict
 from gateway.wire import events
 from gateway.wire.events import Converted, Done, Event, EventSink, Failed, Identified, Queued
 from udi.command import die_with_caller
-from udi.config import GatewayConfig
 from udi.facts import Facts
+from udi.gatewayconfig import GatewayConfig
 from udi.oserrors import reason
 from udiroot.errors import TimedOut, UpstreamFailed
 

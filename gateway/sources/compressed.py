@@ -17,7 +17,7 @@ from gateway.image.blob import Blob
 from gateway.image.compression import compression_of, expanded
 from gateway.image.layers import LayerStream
 from gateway.image.progress import Progress
-from udi.config import GatewayConfig
+from udi.gatewayconfig import GatewayConfig
 from udi.oserrors import reason
 from udiroot.errors import ImageInvalid, UpstreamFailed
 

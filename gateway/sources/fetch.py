@@ -24,7 +24,7 @@ from gateway.store.credentials import Credentials
 from gateway.store.layer_cache import LayerCache
 from gateway.store.locks import Locks
 from udi.command import Deadline
-from udi.config import GatewayConfig
+from udi.gatewayconfig import GatewayConfig
 from udi.oserrors import reason
 from udi.registries import RegistryConfig
 from udiroot.errors import ImageInvalid, NotFound, TimedOut, UdiError, UpstreamFailed

@@ -22,7 +22,7 @@ from udiroot.errors import NotFound, NotPermitted, UsageError, printable
 if TYPE_CHECKING:
     from gateway.image.manifest import SourceImage
     from gateway.image.progress import LayerProgress, Progress
-    from udi.config import GatewayConfig
+    from udi.gatewayconfig import GatewayConfig
     from udi.registries import RegistryConfig
 
 MAX_FILES = 250

@@ -25,7 +25,7 @@ from udiroot.errors import ImageInvalid, UpstreamFailed, UsageError
 
 if TYPE_CHECKING:
     from gateway.image.progress import LayerProgress
-    from udi.config import GatewayConfig
+    from udi.gatewayconfig import GatewayConfig
     from udi.registries import RegistryConfig
 
 _NO_NAME_YET = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC

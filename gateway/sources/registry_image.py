@@ -19,7 +19,7 @@ from gateway.sources.registry import Registry
 from gateway.sources.signatures import SignatureCheck, Unsigned
 from gateway.store.credentials import Credentials
 from udi.command import Deadline
-from udi.config import GatewayConfig
+from udi.gatewayconfig import GatewayConfig
 from udi.jsonvalue import JsonValue
 from udi.provenance import Provenance
 from udi.reference import ImageReference

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from gateway.image.manifest import SourceImage
     from gateway.image.progress import LayerProgress
-    from udi.config import GatewayConfig
+    from udi.gatewayconfig import GatewayConfig
     from udi.registries import RegistryConfig
 
 

@@ -13,7 +13,7 @@ from gateway.sources.source import Source
 if TYPE_CHECKING:
     from gateway.image.manifest import SourceImage
     from gateway.image.progress import LayerProgress
-    from udi.config import GatewayConfig
+    from udi.gatewayconfig import GatewayConfig
     from udi.registries import RegistryConfig
 
 _DAEMON = "unix:///var/run/docker.sock"

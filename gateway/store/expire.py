@@ -8,8 +8,8 @@ from collections.abc import Container
 from dataclasses import dataclass
 
 from gateway.store.writer import StoreWriter
-from udi.config import GatewayConfig
 from udi.facts import Ref
+from udi.gatewayconfig import GatewayConfig
 from udi.oserrors import reason
 from udi.store import BESIDE
 from udiroot.errors import UpstreamFailed

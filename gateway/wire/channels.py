@@ -21,7 +21,7 @@ from gateway.wire import events, protocol
 from gateway.wire.codec import Document
 from gateway.wire.events import Event
 from gateway.wire.munge import MAX_TEXT, Munge
-from udi.config import GatewayConfig
+from udi.gatewayconfig import GatewayConfig
 from udi.oserrors import reason
 from udiroot.errors import ImageInvalid, NotPermitted, TimedOut, UpstreamFailed, UsageError
 

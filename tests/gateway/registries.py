@@ -17,7 +17,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from tests.gateway.archives import Layer, compressed, image_config, layer_tar
-from udi.config import GatewayConfig
+from udi.gatewayconfig import GatewayConfig
 from udi.registries import RegistryConfig, RegistryHostConfig
 
 OCI = "application/vnd.oci.image"

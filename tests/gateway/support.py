@@ -17,8 +17,8 @@ import pytest
 from gateway.image.convert import convert
 from gateway.sources.kinds import parse_source
 from tests.gateway.archives import Layer, make_archive
-from udi.config import GatewayConfig
 from udi.facts import Facts
+from udi.gatewayconfig import GatewayConfig
 from udi.registries import RegistryConfig
 
 FORMATS = ("squashfs", "ext4")

@@ -25,7 +25,8 @@ from tests.gateway.odd_registry import Answer, Asked, OddRegistry, at_first, bas
 from tests.gateway.registries import gateway_config, manifest_of, registry_config
 from tests.gateway.registry_pulls import ANNA, LAYERS, Quiet, found, pull, refused
 from udi.command import Deadline
-from udi.config import GatewayConfig, SiteConfig, StoreConfig
+from udi.config import SiteConfig, StoreConfig
+from udi.gatewayconfig import GatewayConfig
 from udi.reference import ImageReference
 from udi.registries import RegistryConfig
 from udiroot.errors import ImageInvalid, NotPermitted, UdiError, UpstreamFailed

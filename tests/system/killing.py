@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.system.cray import Cray
-from udi.config import NodeConfig
+from udi.nodeconfig import NodeConfig
 
 _DIRECTORY = "/opt/udi-killing"
 

@@ -20,8 +20,8 @@ from gateway.image.convert import convert
 from gateway.sources.kinds import parse_source
 from tests.gateway.archives import BASE, Entry, directory, file, hardlink, make_archive, symlink, whiteout
 from tests.gateway.support import Silent
-from udi.config import GatewayConfig
 from udi.facts import Facts
+from udi.gatewayconfig import GatewayConfig
 from udi.registries import RegistryConfig
 from udiroot.errors import UpstreamFailed
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from udi import nodezip
-from udi.config import NodeConfig, SiteConfig, StoreConfig
+from udi.config import SiteConfig, StoreConfig
 from udi.fanout import Answers, FanOutResult
 from udi.nodecommand import check_command
+from udi.nodeconfig import NodeConfig
 from udi.nodes import Node, named, numbered
 
 NONCE = "ab" * 16

@@ -31,9 +31,9 @@ from tests.gateway.archives import BASE, Entry, Layer, directory, file, hardlink
 from tests.gateway.support import Silent
 from tests.unit.test_gateway_flatten import LIMITS, Result
 from udi.accounts import Account
-from udi.config import GatewayConfig
 from udi.environment import EnvironmentConfig
 from udi.facts import Facts
+from udi.gatewayconfig import GatewayConfig
 from udi.rundata import run_data
 from udiroot.errors import ImageInvalid
 

@@ -22,7 +22,7 @@ from gateway.sources.docker_daemon import DaemonImage
 from gateway.sources.files import DockerArchive
 from gateway.wire.events import Event
 from tests.gateway.archives import BASE, file, make_archive
-from udi.config import GatewayConfig
+from udi.gatewayconfig import GatewayConfig
 from udiroot.errors import ConfigError, ImageInvalid, UpstreamFailed
 from xcsim.processes import ProcessId, wait_until
 

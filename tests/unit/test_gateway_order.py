@@ -14,7 +14,7 @@ from gateway.sources.docker_daemon import DaemonImage
 from gateway.sources.files import DockerArchive
 from gateway.sources.registry_image import RegistryImage, RemoteLayer
 from gateway.store.credentials import Credentials
-from udi.config import GatewayConfig
+from udi.gatewayconfig import GatewayConfig
 from udi.registries import DOCKER_HUB, RegistryConfig, RegistryHostConfig
 from udiroot.errors import UsageError
 

@@ -14,7 +14,7 @@ import pytest
 from gateway.sources.files import DockerArchive, OpenedFiles
 from gateway.wire.channels import NetworkServiceEnd
 from gateway.wire.munge import Decoded
-from udi.config import GatewayConfig
+from udi.gatewayconfig import GatewayConfig
 from udiroot.errors import TimedOut, UsageError
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gateway.image.flatten import Flattened
 from gateway.image.formats.packer import pack, run_tool
-from udi.config import GatewayConfig
+from udi.gatewayconfig import GatewayConfig
 from udi.store import TREE
 
 _SYNC_SECONDS = 600.0

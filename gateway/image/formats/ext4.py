@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from gateway.image.flatten import Flattened
 from gateway.image.formats.packer import pack, run_tool
-from udi.config import GatewayConfig
+from udi.gatewayconfig import GatewayConfig
 from udiroot.errors import NotPermitted, UpstreamFailed
 
 _BLOCK = 4096
@@ -35,7 +35,7 @@ def make_ext4(flattened: Flattened, output: str, settings: GatewayConfig, advanc
     argv = [settings.mke2fs, "-q", "-F", "-t", "ext4", "-O", _FEATURES, "-m", "0", "-b", str(_BLOCK), "-I", str(_INODE)]
     argv += [
         "-N",
-        str(flattened.inodes + 64),
+        str(flattened.reached.inodes + 64),
         "-U",
         _FIXED_UUID,
         "-E",
@@ -45,14 +45,14 @@ def make_ext4(flattened: Flattened, output: str, settings: GatewayConfig, advanc
     fill = ["/usr/bin/unshare", "--mount", "--propagation", "private", "--", sys.executable, "-I"]
     pack([*fill, "-m", "gateway.image.formats.ext4_fill", output], flattened.write, advance)
     run_tool([os.path.join(os.path.dirname(settings.mke2fs), "e2fsck"), "-fn", output], _COMMAND_DEADLINE)
-    _check(output, flattened.inodes)
+    _check(output, flattened.reached.inodes)
 
 
 def _size(flattened: Flattened) -> int:
     """Generous for data, directories and attributes; what is not used remains a hole."""
-    entries = flattened.entries
+    entries = flattened.reached.entries
     data = flattened.data_bytes + entries * (_BLOCK + 64) + len(flattened.final.xattrs) * _BLOCK
-    total = int((data + flattened.inodes * _INODE) * 1.1) + (16 << 20)
+    total = int((data + flattened.reached.inodes * _INODE) * 1.1) + (16 << 20)
     return (total + _BLOCK - 1) // _BLOCK * _BLOCK
 
 

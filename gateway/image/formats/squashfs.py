@@ -14,7 +14,7 @@ from gateway.image.flatten import Flattened
 from gateway.image.formats.packer import count_lines, pack
 from gateway.image.squashfs.compressors import NUMBERS as WRITTEN_HERE
 from gateway.image.squashfs.writer import write_squashfs
-from udi.config import GatewayConfig
+from udi.gatewayconfig import GatewayConfig
 from udiroot.errors import ConfigError, UpstreamFailed, printable
 
 _SUPERBLOCK = struct.Struct("<IIIIIHHHHHHQQ")
@@ -63,10 +63,10 @@ def _by_packer(
 ) -> None:
     argv = [settings.tar2sqfs, "--quiet", "--no-skip", "--num-jobs", str(len(os.sched_getaffinity(0)))]
     pack([*argv, "--compressor", name, output], flattened.write, advance)
-    _check(output, flattened.inodes, name)
+    _check(output, flattened.reached.inodes, name)
     listed = count_lines([settings.rdsquashfs, "--describe", output], _LIST_SECONDS)
-    if listed < flattened.entries - 1:  # the root is not listed, and a name may contain newlines
-        raise UpstreamFailed(f"tar2sqfs stored {listed} of {flattened.entries - 1} names")
+    if listed < flattened.reached.entries - 1:  # the root is not listed, and a name may contain newlines
+        raise UpstreamFailed(f"tar2sqfs stored {listed} of {flattened.reached.entries - 1} names")
 
 
 def _check(path: str, inodes: int, compression: str) -> None:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from functools import partial
-from itertools import compress, count
 
-from gateway.image import accounts, tree
+from gateway.image import accounts
 from gateway.image.flatten import Flattened, account_files
 from gateway.image.layers import Layer
 from gateway.image.squashfs.contents import Contents
@@ -20,7 +19,6 @@ from gateway.image.squashfs.fragments import Fragments
 from gateway.image.squashfs.holes import Run, runs_of
 from gateway.image.squashfs.output import Output
 from gateway.image.squashfs.pipeline import Pipeline, Work
-from gateway.image.squashfs.reached import Reached
 from gateway.image.squashfs.sources import PlainSource, Source, StreamSource, blocks_of, zeros_of
 
 _SETTLED_TOGETHER = 64
@@ -35,7 +33,6 @@ class DataPass:
     def __init__(
         self,
         flattened: Flattened,
-        reached: Reached,
         output: Output,
         pipeline: Pipeline,
         contents: Contents,
@@ -45,7 +42,6 @@ class DataPass:
         """`reader` is one thread, in which layers are decompressed."""
         self._flattened = flattened
         self._final = flattened.final
-        self._reached = reached
         self._output = output
         self._pipeline = pipeline
         self._contents = contents
@@ -53,7 +49,7 @@ class DataPass:
         self._reader = reader
         self._accounts = account_files(flattened.final)
         self._watched = flattened.watched
-        self._sizes = SharedSizes(flattened.final.sizes[row] for row in self._files())
+        self._sizes = SharedSizes(flattened.final.sizes[row] for row in flattened.reached.files())
         self._small, self._large = SmallFiles(), LargeFiles(contents, output)
         self._fragments = Fragments(pipeline, output, block_size)
         self.fragment_table = self._fragments.table
@@ -67,7 +63,7 @@ class DataPass:
         """
         final, layers = self._final, {layer.number: layer for layer in self._flattened.layers}
         number, source = 0, None
-        for number_of_files, row in enumerate(self._files()):
+        for number_of_files, row in enumerate(self._flattened.reached.files()):
             if final.layers[row] != number or source is None:
                 number = final.layers[row]
                 source = self._source(layers[number])
@@ -78,13 +74,6 @@ class DataPass:
         self._fragments.finish()
         self._pipeline.finish()
         settled(len(final))
-
-    def _files(self) -> Iterator[int]:
-        """The rows of the files that have contents, in order."""
-        final = self._final
-        for row in compress(count(), self._reached.marks):
-            if final.kinds[row] == tree.FILE and final.sizes[row]:
-                yield row
 
     def _source(self, layer: Layer) -> Source:
         if layer.is_plain():

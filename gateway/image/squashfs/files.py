@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from gateway.image import tree
+from gateway.image.reached import Reached
 from gateway.image.squashfs import inodes
 from gateway.image.squashfs.contents import Contents
 from gateway.image.squashfs.places import InodeTable
-from gateway.image.squashfs.reached import Reached
 from gateway.image.tree import Tree
 
 

@@ -25,11 +25,10 @@ class InodeTable:
         self.count = 0
         """Numbers that were given."""
 
-    def give_number(self, row: int) -> int:
-        """The next number, for an inode that will be written."""
+    def give_number(self, row: int) -> None:
+        """Give the next number to an inode that will be written."""
         self.count += 1
         self._numbers[row] = self.count
-        return self.count
 
     def number(self, row: int) -> int:
         return self._numbers[row]

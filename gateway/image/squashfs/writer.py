@@ -16,7 +16,6 @@ from gateway.image.squashfs.names import TreePass
 from gateway.image.squashfs.output import Output
 from gateway.image.squashfs.pipeline import Pipeline
 from gateway.image.squashfs.places import InodeTable
-from gateway.image.squashfs.reached import Reached
 from gateway.image.squashfs.superblock import IdTable, Superblock
 from gateway.image.squashfs.xattrs import XattrTable
 
@@ -38,15 +37,15 @@ def write_squashfs(
         return compressor(name, level, block_size)
 
     final = flattened.final
-    reached, contents = Reached(final), Contents(len(final))
+    contents = Contents(len(final))
     ids, xattrs = IdTable(), XattrTable(new())
     inodes, listings = bytearray(), bytearray()
     written, listed = MetadataWriter(new(), inodes.extend), MetadataWriter(new(), listings.extend)
     table = InodeTable(final, ids, xattrs, written)
-    files = FileInodes(final, reached, contents, block_size, table)
+    files = FileInodes(final, flattened.reached, contents, block_size, table)
     with Output(path, superblock.SIZE) as output:
         with ThreadPoolExecutor(1, "reading") as reader, Pipeline(new, block_size) as pipeline:
-            data = DataPass(flattened, reached, output, pipeline, contents, block_size, reader)
+            data = DataPass(flattened, output, pipeline, contents, block_size, reader)
             data.run(advance, files.write_before)
         block, offset = TreePass(final, table, listed).run()
         written.finish()
