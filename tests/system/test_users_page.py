@@ -1,4 +1,4 @@
-"""docs/users.md on a Cray with Torque: its commands are typed, and what is seen is what the page shows."""
+"""Pages for users on a Cray with Torque: what is typed there is typed, and what is seen is what the page shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests import pages, recipes
 from tests.system.cray import Cray
 from xcsim import registry
 
-_RECIPES = list(pages.recipes("users.md", "torque"))[: None if os.environ.get("UDI_ALL_RECIPES") else 1]
+_RECIPES = pages.chosen("torque")
 _ALICE = 1001
 
 
@@ -34,11 +34,12 @@ def site(cray: Cray) -> Iterator[Cray]:
     cray.machine.path(stand_in).mkdir(parents=True, exist_ok=True)
     mounts = [f"{stand_in}:" + each.partition(":")[2] for each in module["mounts"]]
     module |= {"mounts": mounts, "present": [stand_in]}
+    example["modules"]["licenses"] = recipes.LICENSES
     with cray.configured(example):
         yield cray
 
 
-@pytest.mark.parametrize("recipe", _RECIPES, ids=lambda recipe: recipe.title.partition(".")[0])
+@pytest.mark.parametrize("recipe", _RECIPES, ids=str)
 def test_a_recipe(site: Cray, recipe: pages.Recipe) -> None:
     def run(line: str) -> str:
         done = site.machine.run_as("alice", ["/bin/bash", "-lc", f"exec 2>&1; {line}"], cwd="/home/alice")
