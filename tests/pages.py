@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ("users.md",)
+PAGES = ("users.md", "coming-from.md")
 """Those whose terminals are played."""
 _BLOCK = re.compile(r"^```console (\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"(?<![\w/:])\d{3}(?=\.sdb\b)|(?<=\.[oe])\d{3}\b|(?<=job )\d{3}\b|(?<=slurm-)\d{3}\b|^\d{3}$")

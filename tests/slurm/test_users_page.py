@@ -20,6 +20,7 @@ def site(slurm: Slurm) -> Iterator[Slurm]:
     archive = slurm.scratch("alice") / "app.tar"
     slurm.ids["app:1.0"] = recipes.save(archive, "app:1.0", ALICE)
     assert slurm.run("alice", "udi", "pull", "docker-archive:app.tar").returncode == 0
+    slurm.run("alice", "udi", "rm", "app:1.1")  # as another recipe may have left it
     slurm.ids["app:1.1"] = recipes.save(archive, "app:1.1", ALICE)
     packed = slurm.scratch("alice") / "app.tar.gz"
     packed.write_bytes(gzip.compress(archive.read_bytes(), 1))
@@ -31,6 +32,7 @@ def site(slurm: Slurm) -> Iterator[Slurm]:
 @pytest.mark.parametrize("recipe", _RECIPES, ids=str)
 def test_a_recipe(site: Slurm, recipe: pages.Recipe) -> None:
     def run(line: str) -> str:
+        site.cluster.await_states("idle")  # else srun says that it waits
         return site.run("alice", "bash", "-c", f"exec 2>&1; {line}").stdout
 
     def finish(job: str) -> None:

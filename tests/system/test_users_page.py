@@ -18,13 +18,16 @@ _ALICE = 1001
 
 
 @pytest.fixture
-def site(cray: Cray) -> Iterator[Cray]:
-    """The center's registry has app:1.0; alice has copied app.tar.gz; the site offers the page's module."""
+def site(cray: Cray, recipe: pages.Recipe) -> Iterator[Cray]:
+    """The center's registry has app:1.0, which the first recipe pulls; alice has copied app.tar.gz; the site offers the
+    page's modules."""
     home = cray.machine.path("/home/alice")
     archive = home / "app.tar"
     cray.ids["app:1.0"] = recipes.save(archive, "app:1.0", _ALICE)
     registry.push(cray.machine, archive, "app:1.0")
-    cray.udi("alice", "pull", "app:1.0")
+    if recipe is not _RECIPES[0]:
+        cray.udi("alice", "pull", "app:1.0")
+    cray.machine.run_as("alice", ["/opt/udi/bin/udi", "rm", "app:1.1"])  # as another recipe may have left it
     cray.ids["app:1.1"] = recipes.save(archive, "app:1.1", _ALICE)
     (home / "app.tar.gz").write_bytes(gzip.compress(archive.read_bytes(), 1))
     os.chown(home / "app.tar.gz", _ALICE, _ALICE)
@@ -35,7 +38,7 @@ def site(cray: Cray) -> Iterator[Cray]:
     mounts = [f"{stand_in}:" + each.partition(":")[2] for each in module["mounts"]]
     module |= {"mounts": mounts, "present": [stand_in]}
     example["modules"]["licenses"] = recipes.LICENSES
-    with cray.configured(example):
+    with cray.configured(example | {"ssh": {"enabled": True}}):
         yield cray
 
 
