@@ -20,8 +20,10 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGES = ("users.md", "coming-from.md")
 """Those whose terminals are played."""
 _BLOCK = re.compile(r"^```console (\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_NUMBER = re.compile(r"(?<![\w/:])\d{3}(?=\.sdb\b)|(?<=\.[oe])\d{3}\b|(?<=job )\d{3}\b|(?<=slurm-)\d{3}\b|^\d{3}$")
-_JOB = re.compile(r"^(?:Submitted batch job )?(\d+)(?:\.sdb)?$")
+_NUMBER = re.compile(
+    r"(?<![\w/:])\d{3}(?=(?:\[\d*\])?\.sdb\b)|(?<=\.[oe])\d{3}\b|(?<=job )\d{3}\b|(?<=slurm-)\d{3}\b|^\d{3}$"
+)
+_JOB = re.compile(r"^(?:Submitted batch job )?((\d+)(?:\[\])?(?:\.sdb)?)$")
 _IMAGE = re.compile(r"\b[0-9a-f]{64}\b")
 _VARYING = {
     "SECONDS": re.compile(r"\b\d+\.\d s\b"),
@@ -78,7 +80,7 @@ def steps_of(block: str) -> list[Step]:
 @dataclass
 class Terminal:
     """One user's terminal: `run` runs a line of shell and returns its output and errors as they came; `finish` waits
-    for the job of that number; `directory` is where the terminal is, as this process sees it."""
+    for the job of that id, of an array for all its tasks; `directory` is where it is, as this process sees it."""
 
     run: Callable[[str], str]
     finish: Callable[[str], object]
@@ -97,7 +99,7 @@ class Terminal:
             if re.search(r"\b(qsub|sbatch|udi submit)\b", typed) and seen and (ours := _JOB.match(seen[-1])):
                 shown = _JOB.match(step.seen[-1]) if step.seen else None
                 assert shown, f"{step.typed}: the page shows no job's number"
-                self.numbers[shown[1]] = ours[1]
+                self.numbers[shown[2]] = ours[2]
                 self.finish(ours[1])
             self._learn_images(step.seen, seen)
             wanted = [self._ours(line) for line in step.seen]

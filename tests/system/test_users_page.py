@@ -48,8 +48,10 @@ def test_a_recipe(site: Cray, recipe: pages.Recipe) -> None:
         done = site.machine.run_as("alice", ["/bin/bash", "-lc", f"exec 2>&1; {line}"], cwd="/home/alice")
         return done.stdout
 
-    terminal = pages.Terminal(
-        run, lambda job: str(site.ended(f"{job}.sdb", "C")), site.machine.path("/home/alice"), _ALICE
-    )
+    def finish(job: str) -> None:
+        for task in site.tasks(job):
+            site.ended(task, "C")
+
+    terminal = pages.Terminal(run, finish, site.machine.path("/home/alice"), _ALICE)
     terminal.play(recipe.steps)
     site.assert_clean()

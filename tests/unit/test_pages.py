@@ -28,7 +28,13 @@ def test_jobs_and_images_are_the_machines_own(tmp_path: Path) -> None:
         "cat job.sh.o7": "done in 2.0 s",
         f"udi rm {_HERE}": "",
     }
-    assert _played(tmp_path, block, answers) == ["7"]
+    assert _played(tmp_path, block, answers) == ["7.sdb"]
+
+
+def test_arrays_are_the_machines_own(tmp_path: Path) -> None:
+    block = "$ qsub -t 1-2 job.sh\n101[].sdb\n$ cat job.sh.o101-1\nthis is 101[1].sdb\n"
+    answers = {"qsub -t 1-2 job.sh": "7[].sdb", "cat job.sh.o7-1": "this is 7[1].sdb"}
+    assert _played(tmp_path, block, answers) == ["7[].sdb"]
 
 
 @pytest.mark.parametrize(
