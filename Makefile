@@ -19,6 +19,8 @@ PACKAGES := python3 python3-venv apache2-utils busybox-static charliecloud-runti
 PEERS := charliecloud-builders sshfs
 # What `make test-docs` opens pages with; both are of one source package, so they understand each other.
 BROWSER := chromium chromium-driver
+# What `make test-recipes` runs a workflow with.
+WORKFLOWS := snakemake
 
 .PHONY: help venv check test-fast format setup packages programs sshd udi-run spank mpich demo demo-slurm bundle rpm docs soak \
         test test-docs test-faults test-install test-metrics test-recipes test-upgrade bench pynamic constraints clean root
@@ -97,8 +99,8 @@ test-install: root setup bundle rpm ## walk through docs/install.md on fresh Deb
 test-docs: root docs $(CACHE)/browser ## open every page of build/html in a browser, follow each link, and search (root)
 	$(BIN)/python -m pytest tests/html/in_browser.py
 
-test-recipes: root setup ## type every command of docs/users.md, and compare what is seen (root)
-	UDI_ALL_RECIPES=1 $(BIN)/python -m pytest tests/system/test_users_page.py
+test-recipes: root setup $(CACHE)/workflow-packages ## type every command of docs/users.md and docs/coming-from.md, and compare what is seen (root)
+	UDI_ALL_RECIPES=1 $(BIN)/python -m pytest tests/system/test_users_page.py tests/system/workflow_status.py
 	UDI_ALL_RECIPES=1 $(BIN)/python -m pytest tests/slurm/test_users_page.py
 
 bench: root setup $(CACHE)/pynamic-packages ## print the figures that the README quotes (root)
@@ -149,6 +151,11 @@ $(CACHE)/packages: Makefile
 
 $(CACHE)/pynamic-packages: | $(CACHE)/packages
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PEERS)
+	touch $@
+
+$(CACHE)/workflow-packages: Makefile
+	mkdir -p $(CACHE)
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(WORKFLOWS)
 	touch $@
 
 $(CACHE)/browser: Makefile

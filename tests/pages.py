@@ -2,8 +2,9 @@
 
 A fenced block whose first line is ` ```console MACHINE ` is a terminal: lines that begin with `$ ` are typed, what
 follows each is seen. `$ cat FILE` of a file that is not there yet is how the page says what its reader has written: the
-file is made. Where the page shows `...`, anything may stand: inside a line a part of it, alone any number of lines. A
-job's number is the page's own; which one it has on this machine is learnt when it is submitted.
+file is made. All that is shown is compared, line by line. Times and the port of a registry are compared by their form.
+Ids of images and jobs are the page's own: which one stands for which on this machine is learnt where it is first seen,
+and holds from there on.
 """
 
 from __future__ import annotations
@@ -16,9 +17,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 DOCS = Path(__file__).parents[1] / "docs"
+PAGES = ("users.md", "coming-from.md")
+"""Those whose terminals are played."""
 _BLOCK = re.compile(r"^```console (\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_NUMBER = re.compile(r"(?<![\w/:])\d{3}(?=\.sdb\b)|(?<=\.[oe])\d{3}\b|(?<=job )\d{3}\b|(?<=slurm-)\d{3}\b|^\d{3}$")
-_JOB = re.compile(r"^(?:Submitted batch job )?(\d+)(?:\.sdb)?$")
+_NUMBER = re.compile(
+    r"(?<![\w/:])\d{3}(?=(?:\[\d*\])?\.sdb\b)|(?<=\.[oe])\d{3}\b|(?<=job )\d{3}\b|(?<=slurm-)\d{3}\b|^\d{3}$"
+)
+_JOB = re.compile(r"^(?:Submitted batch job )?((\d+)(?:\[\])?(?:\.sdb)?)$")
+_IMAGE = re.compile(r"\b[0-9a-f]{64}\b")
+_VARYING = {
+    "SECONDS": re.compile(r"\b\d+\.\d s\b"),
+    "REGISTRY": re.compile(r"\blocalhost:\d+\b"),
+}
 
 
 class Step(NamedTuple):
@@ -31,8 +41,12 @@ class Step(NamedTuple):
 class Recipe(NamedTuple):
     """The steps of one section on one machine, in order."""
 
+    page: str
     title: str
     steps: list[Step]
+
+    def __str__(self) -> str:
+        return f"{self.page.removesuffix('.md')}: {self.title.partition('.')[0]}"
 
 
 def recipes(page: str, machine: str) -> Iterator[Recipe]:
@@ -41,7 +55,13 @@ def recipes(page: str, machine: str) -> Iterator[Recipe]:
         title = section.partition("\n")[0]
         steps = [step for name, text in _BLOCK.findall(section) if name == machine for step in steps_of(text)]
         if steps:
-            yield Recipe(title, steps)
+            yield Recipe(page, title, steps)
+
+
+def chosen(machine: str) -> list[Recipe]:
+    """All recipes on a machine, of which `make test` plays the first one."""
+    found = [recipe for page in PAGES for recipe in recipes(page, machine)]
+    return found if os.environ.get("UDI_ALL_RECIPES") else found[:1]
 
 
 def steps_of(block: str) -> list[Step]:
@@ -57,24 +77,17 @@ def steps_of(block: str) -> list[Step]:
     return steps
 
 
-def matches(shown: list[str], seen: list[str]) -> bool:
-    """Whether what is seen is what the page shows."""
-    pattern = "".join(
-        r"(?:.*\n)*" if line == "..." else re.escape(line).replace(r"\.\.\.", ".*") + r"\n" for line in shown
-    )
-    return re.fullmatch(pattern, "".join(f"{line}\n" for line in seen)) is not None
-
-
 @dataclass
 class Terminal:
     """One user's terminal: `run` runs a line of shell and returns its output and errors as they came; `finish` waits
-    for the job of that number; `directory` is where the terminal is, as this process sees it."""
+    for the job of that id, of an array for all its tasks; `directory` is where it is, as this process sees it."""
 
     run: Callable[[str], str]
     finish: Callable[[str], object]
     directory: Path
     owner: int
     numbers: dict[str, str] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
 
     def play(self, steps: list[Step]) -> None:
         """Type every step, and compare."""
@@ -84,12 +97,14 @@ class Terminal:
             typed = self._ours(step.typed)
             seen = self.run(typed).splitlines()
             if re.search(r"\b(qsub|sbatch|udi submit)\b", typed) and seen and (ours := _JOB.match(seen[-1])):
-                shown = _JOB.match(step.seen[-1])
+                shown = _JOB.match(step.seen[-1]) if step.seen else None
                 assert shown, f"{step.typed}: the page shows no job's number"
-                self.numbers[shown[1]] = ours[1]
+                self.numbers[shown[2]] = ours[2]
                 self.finish(ours[1])
+            self._learn_images(step.seen, seen)
             wanted = [self._ours(line) for line in step.seen]
-            assert matches(wanted, seen), f"$ {typed}\n" + "\n".join(["the page shows:", *wanted, "", "seen:", *seen])
+            same = list(map(form, wanted)) == list(map(form, seen))
+            assert same, "\n".join([f"$ {typed}", "the page shows:", *wanted, "", "seen:", *seen])
 
     def _write(self, name: str, lines: list[str]) -> None:
         """The file that the page's reader has written, unless something on the machine has."""
@@ -99,6 +114,19 @@ class Terminal:
             path.chmod(0o755)
             os.chown(path, self.owner, self.owner)
 
+    def _learn_images(self, shown: list[str], seen: list[str]) -> None:
+        """Which image of this machine each of the page's is."""
+        for page, here in zip(_IMAGE.findall("\n".join(shown)), _IMAGE.findall("\n".join(seen)), strict=False):
+            self.images.setdefault(page, here)
+
     def _ours(self, text: str) -> str:
-        """The page's job numbers, of three digits, as this machine has them: told by where they stand."""
+        """The page's images and job numbers, of three digits and told by where they stand, as this machine has them."""
+        text = _IMAGE.sub(lambda found: self.images.get(found[0], found[0]), text)
         return _NUMBER.sub(lambda found: self.numbers.get(found[0], found[0]), text)
+
+
+def form(line: str) -> str:
+    """A line without what differs each time."""
+    for name, varying in _VARYING.items():
+        line = varying.sub(name, line)
+    return line

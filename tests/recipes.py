@@ -1,4 +1,4 @@
-"""The image of the recipes: busybox, and a solver that says what it was given."""
+"""What the recipes have: the image, which is busybox and a solver that says what it was given, and a site module."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ CONFIG = {
     "WorkingDir": "/opt/app",
     "Entrypoint": ["/opt/app/bin/solver"],
     "Cmd": ["default.in"],
+}
+
+LICENSES = {
+    "description": "where the site's license server is",
+    "default": True,
+    "environment": {"set": {"LICENSES": "27000@licenses"}},
 }
 
 

@@ -13,8 +13,12 @@ _MAX_BYTES = 1 << 20
 
 
 def script_of(torque: TorqueConfig, job: str) -> str:
-    """Where a Torque that does not pass the script's path keeps it (torque-reference a); empty where there is none."""
-    path = f"{torque.mom_priv}/jobs/{job}.SC"
+    """Where a Torque that does not pass the script's path keeps it (torque-reference a); empty where there is none.
+
+    That of a task of an array, `12[3].sdb`, is `12-3.sdb.SC` (torque-reference i).
+    """
+    prefix = job.replace("[", "-").replace("]", "")
+    path = f"{torque.mom_priv}/jobs/{prefix}.SC"
     return path if os.path.exists(path) else ""
 
 

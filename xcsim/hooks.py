@@ -42,6 +42,7 @@ class JobContext:
     """What the hooks of a job are given. Plain values, so that it can be passed as JSON."""
 
     id: str
+    prefix: str
     user: str
     group: str
     name: str
@@ -66,7 +67,7 @@ class JobContext:
 
     @property
     def script(self) -> str:
-        return f"{JOBS}/{self.id}.SC"
+        return f"{JOBS}/{self.prefix}.SC"
 
     def prologue_arguments(self) -> list[str]:
         words = [self.id, self.user, self.group, self.name, self.requested, self.queue, self.account]

@@ -1,4 +1,8 @@
-"""A Torque job: what the server keeps of it, and the attributes that qstat shows, in order."""
+"""A Torque job: what the server keeps of it, and the attributes that qstat shows, in order.
+
+A task of an array is a job of its own: `12[3].sdb`, with the task's number at the end of its name and of the paths of
+its output; the MOM's files of it begin with `12-3.sdb` (torque-reference i).
+"""
 
 import time
 from dataclasses import dataclass, field
@@ -8,6 +12,8 @@ from xcsim.variables import shown
 
 # Substates that the captures show (torque-reference b, c).
 PRERUN, RUNNING, EXITED, QUEUED, HELD = 40, 42, 59, 10, 20
+WHOLE = -1
+"""The task that stands for the complete array."""
 
 
 @dataclass
@@ -33,6 +39,8 @@ class Job:
     shell: str
     workdir: str
     submit_args: str
+    task: int | None = None
+    slots: int = 0
     hold: str = "n"
     state: str = "Q"
     substate: int = QUEUED
@@ -50,7 +58,13 @@ class Job:
 
     @property
     def id(self) -> str:
-        return f"{self.number}.{self.server}"
+        task = "" if self.task is None else "[]" if self.task == WHOLE else f"[{self.task}]"
+        return f"{self.number}{task}.{self.server}"
+
+    @property
+    def prefix(self) -> str:
+        """What the MOM's files of the job begin with."""
+        return self.id if self.task is None else f"{self.number}-{self.task}.{self.server}"
 
     @property
     def node_count(self) -> int:
@@ -92,10 +106,15 @@ class Job:
         """`host:path` of the output (`o`) or error (`e`) file."""
         wanted = self.output if kind == "o" else self.error
         if not wanted:
-            wanted = f"{self.name}.{kind}{self.number}"
+            wanted = f"{self.name.removesuffix(self._ending)}.{kind}{self.number}"
+        wanted += self._ending
         if ":" in wanted.split("/", 1)[0]:
             return wanted
         return f"{self.host}:{wanted if wanted.startswith('/') else f'{self.workdir}/{wanted}'}"
+
+    @property
+    def _ending(self) -> str:
+        return "" if self.task in (None, WHOLE) else f"-{self.task}"
 
     def attributes(self, settings: Settings) -> list[tuple[str, str | dict[str, str]]]:
         """Name and value of every attribute, in the order of the captures; absent ones are left out."""
@@ -133,12 +152,13 @@ class Job:
             ("Variable_List", shown(self.variables)),
             ("euser", self.user),
             ("egroup", self.group),
-            ("hashname", self.id),
+            ("hashname", self.prefix),
             ("queue_rank", str(self.number)),
             ("queue_type", "E"),
             ("etime", str(int(self.created))),
             ("exit_status", None if self.exit_status is None else str(self.exit_status)),
             ("submit_args", self.submit_args),
+            ("job_array_id", None if self.task in (None, WHOLE) else str(self.task)),
             ("start_time", str(int(self.started)) if self.started else None),
             ("start_count", str(self.start_count) if self.start_count else None),
             ("fault_tolerant", "False"),

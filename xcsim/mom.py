@@ -48,7 +48,7 @@ class Mom:
         self._faults = faults
         self._lock = lock
         self._changed = changed
-        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def run(self, job: Job) -> Outcome:
         """One start of one job, epilogues included."""
@@ -92,7 +92,7 @@ class Mom:
         threading.Timer(KILL_DELAY, self._kill, args=(job, session)).start()
 
     def _kill(self, job: Job, session: int) -> None:
-        if job.number in self._running and job.session == session:
+        if job.id in self._running and job.session == session:
             kill_session(session)
 
     # -- the start ---------------------------------------------------------------------------------------------
@@ -118,12 +118,12 @@ class Mom:
         os.close(writer)
         with self._lock:
             job.session = process.pid
-            self._running[job.number] = process
+            self._running[job.id] = process
         try:
             return self._follow(job, process, given, reader)
         finally:
             with self._lock:
-                del self._running[job.number]
+                del self._running[job.id]
 
     def _follow(self, job: Job, process: "subprocess.Popen[bytes]", given: dict[str, Any], reader: int) -> Outcome:
         assert process.stdin is not None
@@ -179,10 +179,11 @@ class Mom:
 
     def _context(self, job: Job) -> JobContext:
         person = pwd.getpwuid(job.uid)
-        output = f"{hooks.SPOOL}/{job.id}.OU"
-        error = output if job.join in ("oe", "eo") else f"{hooks.SPOOL}/{job.id}.ER"
+        output = f"{hooks.SPOOL}/{job.prefix}.OU"
+        error = output if job.join in ("oe", "eo") else f"{hooks.SPOOL}/{job.prefix}.ER"
         return JobContext(
             id=job.id,
+            prefix=job.prefix,
             user=job.user,
             group=job.group,
             name=job.name,

@@ -1,21 +1,25 @@
 """`qstat`: the plain table, `-f`, and `-x` on one line with both of Torque's escapings (cray-reference T40 to T46); and
-its version (T51)."""
+its version (T51). An array is one job, `12[].sdb`, and its tasks with `-t` (torque-reference f)."""
 
+import dataclasses
+import re
 import textwrap
 
-from xcsim.job import Job
+from xcsim.job import WHOLE, Job
 from xcsim.settings import Settings
 
 UNKNOWN_JOB = 153  # 15001 modulo 256 (T46)
+_ID = re.compile(r"(?P<number>\d+)(?P<array>\[\d*\])?(?:\.(?P<server>.*))?")
 _XML = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;"}
 
 
-def run(arguments: list[str], jobs: dict[int, Job], settings: Settings) -> tuple[int, str, str]:
+def run(arguments: list[str], jobs: dict[str, Job], settings: Settings) -> tuple[int, str, str]:
     """Exit code, output and errors of one call."""
     if "--version" in arguments:
         return 0, "", f"version: {settings.torque_version}\n"
     flags = "".join(word[1:] for word in arguments if word.startswith("-"))
-    wanted, code, errors = _wanted([word for word in arguments if not word.startswith("-")], jobs, settings)
+    names = [word for word in arguments if not word.startswith("-")]
+    wanted, code, errors = _wanted(names, jobs, settings, tasks="t" in flags)
     if not wanted:
         return code, "", errors
     if "x" in flags:
@@ -25,29 +29,43 @@ def run(arguments: list[str], jobs: dict[int, Job], settings: Settings) -> tuple
     return code, _table(wanted), errors
 
 
-def find(name: str, jobs: dict[int, Job], settings: Settings) -> Job | None:
-    """The job of that id, with or without the server's name."""
-    number, _, server = name.partition(".")
-    if not number.isdigit() or server not in ("", settings.server_name):
-        return None
-    return jobs.get(int(number))
+def find(name: str, jobs: dict[str, Job], settings: Settings) -> list[Job]:
+    """The job of that id, with or without the server's name; of an array all tasks."""
+    read = _ID.fullmatch(name)
+    if not read or read["server"] not in (None, settings.server_name):
+        return []
+    number, array = read["number"], read["array"] or ""
+    if array == "[]":
+        return [job for job in jobs.values() if job.task is not None and str(job.number) == number]
+    job = jobs.get(f"{number}{array}.{settings.server_name}")
+    return [job] if job else []
 
 
 def full_id(name: str, settings: Settings) -> str:
     return name if "." in name else f"{name}.{settings.server_name}"
 
 
-def _wanted(names: list[str], jobs: dict[int, Job], settings: Settings) -> tuple[list[Job], int, str]:
-    if not names:
-        return [jobs[number] for number in sorted(jobs)], 0, ""
-    found, errors = [], ""
+def _wanted(names: list[str], jobs: dict[str, Job], settings: Settings, *, tasks: bool) -> tuple[list[Job], int, str]:
+    found, errors = [] if names else list(jobs.values()), ""
     for name in names:
-        job = find(name, jobs, settings)
-        if job is None:
+        named = find(name, jobs, settings)
+        if not named:
             errors += f"qstat: Unknown Job Id Error {full_id(name, settings)}\n"
-        else:
-            found.append(job)
+        found += [_whole(named)] if named and "[]" in name and not tasks else named
+    if not names and not tasks:
+        arrays: dict[int, list[Job]] = {}
+        for job in found:
+            arrays.setdefault(job.number, []).append(job)
+        found = [_whole(each) if each[0].task is not None else each[0] for each in arrays.values()]
     return found, UNKNOWN_JOB if errors else 0, errors
+
+
+def _whole(tasks: list[Job]) -> Job:
+    """The array itself: queued while a task is, running while a task runs, and complete with the last one."""
+    states = {task.state for task in tasks}
+    state = next(state for state in "RQHEC" if state in states)
+    name = tasks[0].name.removesuffix(f"-{tasks[0].task}")
+    return dataclasses.replace(tasks[0], task=WHOLE, name=name, state=state)
 
 
 def _table(jobs: list[Job]) -> str:

@@ -6,6 +6,7 @@ Runs on the login node as the user, so everything that a user specifies is read 
 import json
 import os
 import pwd
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ _VALUE = "aAbcCdDeJjklmMNopPqrSTuvWwt"
 _FLAG = "hIVxXz"
 _CONFIGURATION = "/var/spool/torque/torque.cfg"
 _USAGE = "usage: qsub [-A account] [-d dir] [-e path] [-h] [-j oe|eo|n] [-l resources] [-N name] [-o path] [-q queue]\n"
-_USAGE += "            [-S shell] [-v variables] [-V] [script]\n"
+_USAGE += "            [-S shell] [-t tasks] [-v variables] [-V] [script]\n"
 
 
 class Refused(Exception):
@@ -66,6 +67,7 @@ def submit(arguments: list[str]) -> int:
         "join": options.get("j", ["n"])[0],
         "shell": options.get("S", [""])[0],
         "hold": "u" if "h" in options else "n",
+        "array": _array(options.get("t", [""])[0]),
         "workdir": options.get("d", [os.getcwd()])[0],
         "variables": _variables(options, environment),
         "submit_args": " ".join(arguments),
@@ -91,6 +93,18 @@ def parse(words: list[str]) -> tuple[Options, list[str]]:
         else:
             raise Refused(f"qsub: invalid option -- '{letter}'\n{_USAGE}".rstrip(), 2)
     return options, rest
+
+
+def _array(request: str) -> tuple[list[int], int]:
+    """The tasks of an array, and how many of them may run at a time, 0 for all: `1-3,7%2` (torque-reference i)."""
+    if not request:
+        return [], 0
+    found = re.fullmatch(r"((?:\d+(?:-\d+)?,)*\d+(?:-\d+)?)(?:%(\d+))?", request)
+    ranges = [part.partition("-") for part in found[1].split(",")] if found else []
+    tasks = [task for first, _, last in ranges for task in range(int(first), int(last or first) + 1)]
+    if not found or not tasks or len(set(tasks)) < len(tasks):
+        raise Refused("qsub: illegal -t value")
+    return sorted(tasks), int(found[2] or 0)
 
 
 def _script(rest: list[str]) -> tuple[str, str]:

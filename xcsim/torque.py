@@ -52,11 +52,11 @@ class Torque:
         self._wake = threading.Condition(lock)
         self._mom = Mom(settings, faults, lock, self.save)
         self._last = 0
-        self.jobs: dict[int, Job] = {}
+        self.jobs: dict[str, Job] = {}
         if path.exists():
             saved = json.loads(path.read_text())
             self._last = saved["last"]
-            self.jobs = {one["number"]: Job(**one) for one in saved["jobs"]}
+            self.jobs = {job.id: job for job in (Job(**one) for one in saved["jobs"])}
 
     def start(self) -> None:
         """Begin scheduling; jobs that were running when the daemon died are cleaned up."""
@@ -114,11 +114,12 @@ class Torque:
                 state="Q" if wanted["hold"] == "n" else "H",
                 substate=QUEUED if wanted["hold"] == "n" else HELD,
             )
+            tasks, slots = wanted["array"]
             if script:  # an empty script gets an id but no job
-                self.jobs[job.number] = job
+                self.jobs |= {each.id: each for each in (_tasks(job, tasks, slots) if tasks else [job])}
             self.save()
             self._wake.notify_all()
-        call.write(f"{job.id}\n")
+        call.write(f"{job.number}[].{job.server}\n" if tasks else f"{job.id}\n")
         return 0
 
     def qstat(self, call: Call) -> int:
@@ -161,22 +162,27 @@ class Torque:
                 words.pop(0)
         for word in words:
             with self._wake:
-                job = find(word, self.jobs, self._settings)
-                if job is None:
+                jobs = find(word, self.jobs, self._settings)
+                if not jobs:
                     call.write_error(f"{name}: Unknown Job Id Error {full_id(word, self._settings)}\n")
                     code = UNKNOWN_JOB
-                elif call.uid not in (0, job.uid) or (call.uid != 0 and kind not in ("u", "n")):
-                    call.write_error(f"{name}: Unauthorized Request  {job.id}\n")
-                    code = 159
-                elif job.state == "C":
-                    call.write_error(f"{name}: Request invalid for state of job MSG=job in complete state {job.id}\n")
-                    code = 168
-                else:
-                    act(job, kind)
-                    job.changed = time.time()
-                    self.save()
-                    self._wake.notify_all()
+                left = [job for job in jobs if job.state != "C"]
+                for job in left or jobs:
+                    code = self._act(call, name, act, job, kind) or code
         return code
+
+    def _act(self, call: Call, name: str, act: Act, job: Job, kind: str) -> int:
+        if call.uid not in (0, job.uid) or (call.uid != 0 and kind not in ("u", "n")):
+            call.write_error(f"{name}: Unauthorized Request  {job.id}\n")
+            return 159
+        if job.state == "C":
+            call.write_error(f"{name}: Request invalid for state of job MSG=job in complete state {job.id}\n")
+            return 168
+        act(job, kind)
+        job.changed = time.time()
+        self.save()
+        self._wake.notify_all()
+        return 0
 
     def _hold(self, job: Job, kind: str, *, held: bool) -> None:
         kinds = set(job.hold) - {"n"}
@@ -203,12 +209,15 @@ class Torque:
     def _schedule(self) -> None:
         with self._wake:
             while True:
-                for number in sorted(self.jobs):
-                    self._try(self.jobs[number])
+                for job in list(self.jobs.values()):
+                    self._try(job)
                 self._wake.wait(self._settings.schedule_delay)
 
     def _try(self, job: Job) -> None:
         if job.state != "Q" or job.eligible > time.time():
+            return
+        beside = [one for one in self.jobs.values() if one.number == job.number and one.state in "RE"]
+        if job.slots and len(beside) >= job.slots:
             return
         busy = {nid for one in self.jobs.values() if one.state in "RE" for nid in one.nids}
         busy |= {nid for one in self._alps.reservations.values() for nid in one.nids}
@@ -246,3 +255,17 @@ class Torque:
             self._complete(job)
             self.save()
             self._wake.notify_all()
+
+
+def _tasks(template: Job, tasks: list[int], slots: int) -> list[Job]:
+    """The jobs of an array (torque-reference i)."""
+    return [
+        dataclasses.replace(
+            template,
+            name=f"{template.name}-{task}",
+            variables=[*template.variables, f"PBS_ARRAYID={task}"],
+            task=task,
+            slots=slots,
+        )
+        for task in tasks
+    ]

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from tests.slurm.cluster import ALICE, BOB, LOOK, Slurm
+from tests.system import images
 from tests.system.images import CONFIG
 
 
@@ -132,15 +133,20 @@ def test_volumes(slurm: Slurm, option: str) -> None:
 
 
 def test_arrays_and_heterogeneous_jobs(slurm: Slurm) -> None:
+    """What a tag stood for when the array was submitted is every task's image."""
     script = f'echo "$SLURM_ARRAY_TASK_ID $({LOOK})"'
-    job = slurm.submit("alice", script, "--array=1-3", "--image=tiny:1", "-o", "/scratch/alice/array-%a.out")
+    slurm.pull("alice", "part:1")
+    options = ("--array=1-3", "--image=part:1", "-o", "/scratch/alice/array-%a.out")
+    job = slurm.submit("alice", script, "--hold", *options)
+    slurm.pull("alice", "part:1", layers=images.tiny("later"))
+    slurm.run("alice", "scontrol", "release", job)
     slurm.await_state(job, "COMPLETED")
     for index in range(1, 4):
         slurm.await_file(slurm.scratch("alice") / f"array-{index}.out")
     slurm.cluster.await_states("idle")
     outputs = [(slurm.scratch("alice") / f"array-{index}.out").read_text().split() for index in range(1, 4)]
     assert [(words[0], *words[2:]) for words in outputs] == [
-        (str(index), slurm.marker("tiny:1"), str(ALICE)) for index in range(1, 4)
+        (str(index), slurm.marker("part:1"), str(ALICE)) for index in range(1, 4)
     ]
     of_node = ["--image=tiny:1", "sh", "-c", LOOK]
     done = slurm.run("alice", "srun", "-w", "n1", *of_node, ":", "-w", "n2", *of_node)

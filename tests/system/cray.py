@@ -180,7 +180,12 @@ class Cray:
     def _saved(self, job: str) -> dict[str, Any]:
         """What Torque's server keeps of a job: asking it by a command all the time would cost the jobs their time."""
         jobs = json.loads((self.machine.state / "torque.json").read_text())["jobs"]
-        return next(one for one in jobs if f"{one['number']}.{one['server']}" == job)
+        return next(one for one in jobs if f"{one['number']}{_task(one)}.{one['server']}" == job)
+
+    def tasks(self, job: str) -> list[str]:
+        """The ids of an array's tasks; of any other job its own."""
+        done = self.machine.run_as("root", ["/opt/xcsim/bin/look", "-x", "-t", job], check=True)
+        return [one.findtext("Job_Id", "") for one in etree.fromstring(done.stdout.encode()).iter("Job")]
 
     def text(self, job: str, kind: str) -> str:
         """A delivered file of the job, `Output` or `Error`; empty where none was delivered."""
@@ -303,7 +308,11 @@ class Cray:
             self.machine.run_as("root", ["xtprocadmin", "-k", "s", "up", "-n", listed], check=True)
 
     def _look(self) -> str:
-        return self.machine.run_as("root", ["/opt/xcsim/bin/look", "-x"]).stdout or "<Data/>"
+        return self.machine.run_as("root", ["/opt/xcsim/bin/look", "-x", "-t"]).stdout or "<Data/>"
+
+
+def _task(job: Mapping[str, Any]) -> str:
+    return "" if job["task"] is None else f"[{job['task']}]"
 
 
 def home_of(user: str) -> str:

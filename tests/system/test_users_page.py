@@ -1,4 +1,4 @@
-"""docs/users.md on a Cray with Torque: its commands are typed, and what is seen is what the page shows."""
+"""Pages for users on a Cray with Torque: what is typed there is typed, and what is seen is what the page shows."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from tests import pages, recipes
 from tests.system.cray import Cray
 from xcsim import registry
 
-_RECIPES = list(pages.recipes("users.md", "torque"))[: None if os.environ.get("UDI_ALL_RECIPES") else 1]
+_RECIPES = pages.chosen("torque")
 _ALICE = 1001
 
 
 @pytest.fixture
-def site(cray: Cray) -> Iterator[Cray]:
-    """The center's registry has app:1.0; alice has copied app.tar.gz; the site offers the page's module."""
+def site(cray: Cray, recipe: pages.Recipe) -> Iterator[Cray]:
+    """The center's registry has app:1.0, which the first recipe pulls; alice has copied app.tar.gz; the site offers the
+    page's modules."""
     home = cray.machine.path("/home/alice")
     archive = home / "app.tar"
     cray.ids["app:1.0"] = recipes.save(archive, "app:1.0", _ALICE)
     registry.push(cray.machine, archive, "app:1.0")
-    cray.udi("alice", "pull", "app:1.0")
+    if recipe is not _RECIPES[0]:
+        cray.udi("alice", "pull", "app:1.0")
+    cray.machine.run_as("alice", ["/opt/udi/bin/udi", "rm", "app:1.1"])  # as another recipe may have left it
     cray.ids["app:1.1"] = recipes.save(archive, "app:1.1", _ALICE)
     (home / "app.tar.gz").write_bytes(gzip.compress(archive.read_bytes(), 1))
     os.chown(home / "app.tar.gz", _ALICE, _ALICE)
@@ -34,18 +37,21 @@ def site(cray: Cray) -> Iterator[Cray]:
     cray.machine.path(stand_in).mkdir(parents=True, exist_ok=True)
     mounts = [f"{stand_in}:" + each.partition(":")[2] for each in module["mounts"]]
     module |= {"mounts": mounts, "present": [stand_in]}
-    with cray.configured(example):
+    example["modules"]["licenses"] = recipes.LICENSES
+    with cray.configured(example | {"ssh": {"enabled": True}}):
         yield cray
 
 
-@pytest.mark.parametrize("recipe", _RECIPES, ids=lambda recipe: recipe.title.partition(".")[0])
+@pytest.mark.parametrize("recipe", _RECIPES, ids=str)
 def test_a_recipe(site: Cray, recipe: pages.Recipe) -> None:
     def run(line: str) -> str:
         done = site.machine.run_as("alice", ["/bin/bash", "-lc", f"exec 2>&1; {line}"], cwd="/home/alice")
         return done.stdout
 
-    terminal = pages.Terminal(
-        run, lambda job: str(site.ended(f"{job}.sdb", "C")), site.machine.path("/home/alice"), _ALICE
-    )
+    def finish(job: str) -> None:
+        for task in site.tasks(job):
+            site.ended(task, "C")
+
+    terminal = pages.Terminal(run, finish, site.machine.path("/home/alice"), _ALICE)
     terminal.play(recipe.steps)
     site.assert_clean()

@@ -126,7 +126,7 @@ def test_every_citation_leads_to_a_label() -> None:
 def test_there_are_citations_and_labels_at_all() -> None:
     labels = _labels()
     assert {"S8", "2.2", "T42"} <= labels["cray"]
-    assert labels["torque"] == set("abcdefgh")
+    assert labels["torque"] == set("abcdefghi")
     assert {"1", "1.10"} <= labels["slurm"]
     citing = [path for path in _files() if _citations(str(path), _text(path))]
     assert len(citing) > 30

@@ -15,6 +15,8 @@ import pytest
 from jobs.tries import forget_ended, holds
 from tests.unit.cray_standins import IMAGE_ID, StandIns
 from tests.unit.test_torque_prologue import JOB, _finish, _start, prologue
+from torque_hooks.jobscript import script_of
+from torque_hooks.settings import TorqueConfig
 from torque_hooks.site_files import site_files
 from udi.sitefiles import Renderer
 
@@ -140,6 +142,15 @@ def test_a_script_whose_path_torque_does_not_pass(cray: StandIns) -> None:
     jobs.mkdir(parents=True)
     (jobs / f"{JOB}.SC").write_text("echo hello\n")
     assert prologue(cray) == (0, "")
+
+
+def test_the_script_of_a_task_of_an_array(cray: StandIns) -> None:
+    torque = cray.site.table(TorqueConfig)
+    jobs = cray.directory / "mom_priv/jobs"
+    jobs.mkdir(parents=True)
+    (jobs / "12-3.sdb.SC").touch()
+    assert script_of(torque, "12[3].sdb") == str(jobs / "12-3.sdb.SC")
+    assert script_of(torque, "12[4].sdb") == script_of(torque, "12[].sdb") == ""
 
 
 def test_state_that_cannot_be_removed_stops_no_job_that_is_ready(cray: StandIns) -> None:

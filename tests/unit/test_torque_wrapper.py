@@ -176,6 +176,23 @@ def test_without_an_interpreter_jobs_without_an_image_run(
 
 
 @pytest.mark.parametrize("no_python", ["it crashes"], indirect=True)
+@pytest.mark.parametrize(("job", "prefix"), [("123.sdb", "123.sdb"), ("12[3].sdb", "12-3.sdb"), ("12[30]", "12-30")])
+def test_the_script_is_found_where_torque_does_not_tell_its_path(
+    no_python: StandIns, shell: str, job: str, prefix: str
+) -> None:
+    """Nobody answers but the script: it is a job without an image if it names none."""
+    no_python.tell("qstat.exit", "1")
+    hook = [shell, str(installed(no_python)), job, *ARGUMENTS[1:]]
+    assert subprocess.run(hook, capture_output=True, check=False).returncode == 2, "nobody knows"
+    jobs = no_python.directory / "mom_priv/jobs"
+    jobs.mkdir(parents=True)
+    (jobs / f"{prefix}.SC").write_text(NAMES_NO_IMAGE)
+    assert subprocess.run(hook, capture_output=True, check=False).returncode == 0
+    (jobs / f"{prefix}.SC").write_text(NAMES_AN_IMAGE)
+    assert subprocess.run(hook, capture_output=True, check=False).returncode == 2
+
+
+@pytest.mark.parametrize("no_python", ["it crashes"], indirect=True)
 def test_a_hold_that_is_refused_sends_the_job_back(no_python: StandIns) -> None:
     no_python.qstat_job("UDI=debian:12")
     no_python.tell("qhold.exit", "1")

@@ -152,12 +152,12 @@ def test_qstat_escapes_twice_and_on_one_line() -> None:
         output="", error="", join="n", shell="", workdir="/home/alice", submit_args="-v 'x'", nids=[101, 102],
         state="R", substate=40, start_count=1,
     )  # fmt: skip
-    code, out, _ = qstat(["-x", "34"], {34: job}, Settings(server_name="vm"))
+    code, out, _ = qstat(["-x", "34"], {"34.vm": job}, Settings(server_name="vm"))
     assert code == 0 and out.count("\n") == 2
     assert "<Variable_List>X=&lt;a&amp;b&gt;\\&quot;q\\&quot; tick\\&apos;,UDI=image:tag</Variable_List>" in out
     assert "<exec_host>101/0-3+102/0-3</exec_host>" in out
     assert "<Error_Path>vm:/home/alice/qs7.e34</Error_Path>" in out
-    assert qstat(["-x", "35"], {34: job}, Settings(server_name="vm")) == (
+    assert qstat(["-x", "35"], {"34.vm": job}, Settings(server_name="vm")) == (
         153, "", "qstat: Unknown Job Id Error 35.vm\n",
     )  # fmt: skip
 
@@ -169,7 +169,7 @@ def test_qstat_lists_what_torque_lists_during_a_prologue() -> None:
         join="n", shell="", workdir="/home/alice", submit_args="-N qs1", nids=[101, 102], state="R", substate=40,
         start_count=1, started=1795323084.0, session=27570, reservation=1001,
     )  # fmt: skip
-    out = qstat(["-x", "74"], {74: job}, Settings(server_name="vm"))[1]
+    out = qstat(["-x", "74"], {"74.vm": job}, Settings(server_name="vm"))[1]
     found = etree.fromstring(out.encode()).find("Job")
     assert found is not None
     # The order of a real capture (torque-reference g).
@@ -179,6 +179,31 @@ def test_qstat_lists_what_torque_lists_during_a_prologue() -> None:
         "egroup hashname queue_rank queue_type etime submit_args start_time start_count fault_tolerant job_radix "
         "submit_host init_work_dir login_node_id nppcu login_node_key request_version"
     )
+
+
+def test_qstat_shows_an_array_as_one_job_and_its_tasks_when_asked() -> None:
+    def task(number: int, state: str) -> Job:
+        return Job(
+            number=64, server="vm", host="vm", name=f"run-{number}", user="alice", group="alice", uid=1, gid=1,
+            queue="batch", account="", script="x", resources={}, variables=[f"PBS_ARRAYID={number}"], output="",
+            error="/e", join="n", shell="", workdir="/home/alice", submit_args="-t 1-2", task=number, state=state,
+        )  # fmt: skip
+
+    jobs = {job.id: job for job in (task(1, "C"), task(2, "R"))}
+    assert list(jobs) == ["64[1].vm", "64[2].vm"]
+
+    def shown(*words: str) -> list[tuple[str | None, ...]]:
+        code, out, _ = qstat(["-x", *words], jobs, Settings(server_name="vm"))
+        assert code == 0
+        names = ("Job_Id", "Job_Name", "job_state", "Output_Path", "Error_Path")
+        return [tuple(job.findtext(name) for name in names) for job in etree.fromstring(out.encode()).iter("Job")]
+
+    first = ("64[1].vm", "run-1", "C", "vm:/home/alice/run.o64-1", "vm:/e-1")
+    assert shown("64[1].vm") == [first]
+    assert [row[0] for row in shown("-t")] == [row[0] for row in shown("-t", "64[]")] == list(jobs)
+    assert shown() == shown("64[].vm") == [("64[].vm", "run", "R", "vm:/home/alice/run.o64", "vm:/e")]
+    assert qstat(["-x", "64"], jobs, Settings(server_name="vm"))[0] == 153
+    assert qstat(["-x", "64[3]"], jobs, Settings(server_name="vm"))[0] == 153
 
 
 def test_nid_lists() -> None:
