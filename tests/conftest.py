@@ -6,9 +6,14 @@ import os
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.reachable import have_own_mounts, make_checkout_reachable
+
+# How long a test takes says how busy the machine is, and nothing of what is tested.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 _TOGETHER = {
     "nodes": ("tests/node/", "tests/system/", "tests/clusters/"),

@@ -79,7 +79,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bytes]:
     yield make_file_system(tree, directory / "image", "ext4 of 1 KiB blocks", "512K").read_bytes()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.integers(0, 130_000), st.binary(min_size=1, max_size=8)), min_size=1, max_size=6))
 def test_damage_anywhere_is_the_image_s_fault(small: bytes, tmp_path: Path, changes: list[tuple[int, bytes]]) -> None:
     data = bytearray(small)

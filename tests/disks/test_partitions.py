@@ -94,7 +94,7 @@ def test_a_chain_of_partitions_in_a_circle(tmp_path: Path) -> None:
             read(tmp_path / "disk")
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.binary(min_size=64, max_size=64), st.binary(min_size=92, max_size=92), st.binary(max_size=2048))
 def test_any_table_names_parts_of_the_disk(tmp_path: Path, entries: bytes, header: bytes, rest: bytes) -> None:
     for gpt in (b"EFI PART", b""):

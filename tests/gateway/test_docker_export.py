@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.gateway.archives import Entry, make_archive
@@ -84,7 +84,7 @@ def test_hand_made_layers_equal_what_docker_exports(daemon: Dockerd, tmp_path: P
         assert ours == _expected(exported, HAND_MADE[name], ours)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20)
 @given(layers=stacks(), image_format=st.sampled_from(FORMATS))
 def test_any_stack_of_layers_equals_what_docker_exports(
     daemon: Dockerd, layers: list[list[Entry]], image_format: str

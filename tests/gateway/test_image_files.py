@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.gateway.archives import BASE, Entry, file, make_archive, make_oci_layout
@@ -60,7 +60,7 @@ def test_the_umask_does_not_leak_into_the_image(tmp_path: Path, mask: int) -> No
     assert (found[b"a/b"].mode, found[b"a"].mode) == (0o666, 0o755)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(stacks(), st.sampled_from(FORMATS))
 def test_any_stack_of_layers_equals_umoci(layers: list[list[Entry]], image_format: str) -> None:
     with TemporaryDirectory() as name:

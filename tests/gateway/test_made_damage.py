@@ -73,9 +73,7 @@ def refused_or_taken(kind: str, data: bytes, directory: Path, **limits: object) 
     return said
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 @pytest.mark.parametrize("kind", sorted(_KINDS))
 def test_damage_anywhere_is_one_line(files: dict[str, bytes], tmp_path: Path, kind: str, data: st.DataObject) -> None:

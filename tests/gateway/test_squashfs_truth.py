@@ -291,7 +291,7 @@ def _entry(path: bytes, files: list[Entry]) -> st.SearchStrategy[Entry]:
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(_trees(), st.sampled_from(BLOCK_SIZES), st.sampled_from(["gzip", "zstd", "xz"]))
 def test_any_tree(entries: list[Entry], block_size: int, compression: str) -> None:
     with TemporaryDirectory() as name:

@@ -398,7 +398,7 @@ def test_nothing_of_an_image_is_opened_as_root(trial: Trial) -> None:
         f" cd /home/alice; setpriv --reuid=2001 --regid=2001 --clear-groups srun -wn1 {IMAGE} true; kill $!; wait"
     )
     lines = trace.read_text().splitlines()
-    task = next(line.split()[0] for line in lines if 'chroot(".")' in line)
+    task = next(line.split()[0] for line in lines if 'chroot("."' in line)
     calls = [line.partition(" ")[2].strip() for line in lines if line.split()[0] == task]
     entered = next(at for at, call in enumerate(calls) if call.startswith("chroot("))
     user = next(at for at, call in enumerate(calls) if call.startswith("setreuid(2001, 2001"))

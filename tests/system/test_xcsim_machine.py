@@ -361,7 +361,7 @@ def test_people_may_not_touch_each_others_jobs(machine: Machine) -> None:
 
 def test_qdel_of_a_running_job_and_of_one_in_its_prologue(machine: Machine) -> None:
     hook(machine, "epilogue.precancel", 'echo "$(id -u) $PWD $#" > /scratch/alice/precancel')
-    hook(machine, "prologue", "[ $4 = slow ] && sleep 0.5; true")
+    hook(machine, "prologue", "while [ $4 = slow ] && [ ! -e /scratch/alice/deleted ]; do sleep 0.1; done")
     hook(machine, "epilogue", "echo after")
     running = machine.qsub("alice", ["-N", "runs"], "trap '' TERM; echo begun; sleep 30\n")
     wait_until(lambda: machine.job(running)["substate"] == "42", 5)
@@ -369,7 +369,8 @@ def test_qdel_of_a_running_job_and_of_one_in_its_prologue(machine: Machine) -> N
     wait_until(lambda: machine.job(slow)["job_state"] == "R", 5)
     for job in (running, slow):
         machine.run_as("alice", ["qdel", job], check=True)
-        assert done(machine, job)["exit_status"] == "271"
+    machine.path("/scratch/alice/deleted").touch()
+    assert [done(machine, job)["exit_status"] for job in (running, slow)] == ["271", "271"]
     assert machine.output(slow) == "after\n"
     assert machine.path("/scratch/alice/precancel").read_text() == "1001 /home/alice 11\n"
     machine.path(f"{MOM_PRIV}/epilogue.precancel").unlink()

@@ -29,7 +29,7 @@ UPSTREAM = PARTS.map(lambda parts: "1" + "".join(parts))
 DPKG = st.tuples(st.sampled_from(["", "0:", "2:"]), UPSTREAM, st.sampled_from(["", "-1", "-0", "-1~deb12u1", "-1+b1"]))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(one=DPKG.map("".join), other=DPKG.map("".join))
 def test_as_dpkg(one: str, other: str) -> None:
     found = SIGNS[SCANNER.compare_dpkg(one, other)]
@@ -39,7 +39,7 @@ def test_as_dpkg(one: str, other: str) -> None:
 RPM = st.lists(st.sampled_from(["0", "1", "10", "007", ".", "_", "~", "^", "a", "rc", "Z"]), min_size=1, max_size=6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(RPM.map("".join), RPM.map("".join)), min_size=40, max_size=40))
 def test_as_rpm(pairs: list[tuple[str, str]]) -> None:
     lua = "".join(f'print(rpm.vercmp("{one}", "{other}"), "")' for one, other in pairs)

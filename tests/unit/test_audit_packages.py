@@ -160,7 +160,7 @@ def test_what_ndb_holds(headers: list[bytes], listed: list[tuple[str, str, str]]
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "ndb", "header"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_a_damaged_database_is_read_or_refused(
     sqlite: bytes, headers: list[bytes], kind: str, data: st.DataObject
@@ -181,7 +181,7 @@ def test_a_damaged_database_is_read_or_refused(
         assert str(error)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     text=st.binary(max_size=3000),
     magic=st.sampled_from([b"", b"SQLite format 3\0", b"RpmP\0\0\0\0", bytes(12) + b"\x61\x15\x06\0"]),

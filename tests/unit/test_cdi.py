@@ -201,7 +201,7 @@ ANY = st.recursive(
 EDITS = st.dictionaries(st.sampled_from(["env", "deviceNodes", "mounts", "hooks", "intelRdt", "additionalGids"]), ANY)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(EDITS, st.text(max_size=10))
 def test_any_specification_is_refused_or_one_module_that_a_configuration_can_have(edits: object, name: str) -> None:
     try:

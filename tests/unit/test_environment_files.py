@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from udi.carried import Carried, RunChanges
@@ -222,7 +222,6 @@ def toml(value: object) -> str:
     return json.dumps(value)
 
 
-@settings(deadline=None)
 @given(st.dictionaries(ANY_KEY, VALUES, max_size=5))
 def test_no_file_is_taken_for_what_it_is_not(
     tmp_path_factory: pytest.TempPathFactory, document: dict[str, object]

@@ -168,7 +168,7 @@ def test_a_size_beyond_the_archive(kind: str) -> None:
     assert reason(lambda: read(block(kind.encode(), 5000) + bytes(100))).message
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(
         st.one_of(

@@ -56,7 +56,7 @@ def entries() -> st.SearchStrategy[Entry]:
     )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(st.lists(entries(), max_size=7), max_size=4))
 def test_any_order_of_any_entries_equals_the_model(layers: list[list[Entry]]) -> None:
     model: Model = {("bin",): ("directory", 0o755, b""), ("bin", "sh"): ("file", 0o755, b"#!shell")}

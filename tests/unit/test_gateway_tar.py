@@ -97,7 +97,7 @@ def test_an_archive_that_is_cut_off(tmp_path: Path, cut: int) -> None:
 
 
 @given(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_damage_is_an_error_of_ours_or_changes_data_only(
     tmp_path_factory: pytest.TempPathFactory, at: int, junk: bytes
 ) -> None:
@@ -109,7 +109,7 @@ def test_damage_is_an_error_of_ours_or_changes_data_only(
 
 
 @given(st.binary(max_size=3000))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_noise_is_refused(tmp_path_factory: pytest.TempPathFactory, noise: bytes) -> None:
     try:
         assert read(noise, tmp_path_factory.mktemp("noise")) == [] or not noise.strip(b"\0")
@@ -131,7 +131,7 @@ def test_unknown_types_are_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["gzip", "zstd", "gzip-members"])
 @given(at=st.floats(0, 0.999))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_damaged_compression_is_an_error_of_ours(how: str, at: float) -> None:
     stored = bytearray(compressed(GOOD * 3, how))
     stored[int(at * len(stored))] ^= 0x55

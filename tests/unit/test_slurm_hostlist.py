@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slurm_hooks.hostlist import counts, expand, hosts
@@ -41,7 +41,7 @@ def configuration(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(SCONTROL is None, reason="needs Slurm's scontrol")
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(LIST)
 def test_as_slurm_expands_it(configuration: Path, text: str) -> None:
     words, environment = [SCONTROL or "", "show", "hostnames", text], {"SLURM_CONF": str(configuration)}

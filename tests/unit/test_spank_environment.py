@@ -54,7 +54,7 @@ def environments(data: Path, inherited: Mapping[bytes, bytes]) -> tuple[set[byte
 NAMES = st.sampled_from(["A", "PATH", "LD_LIBRARY_PATH", "SHELL", "HOME", "EMPTY", "P"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(NAMES, st.text("ab:=/ é", max_size=5)), max_size=5),
     st.dictionaries(NAMES, BYTES, max_size=5),

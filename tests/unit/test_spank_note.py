@@ -34,7 +34,7 @@ def fields(note: Note) -> dict[str, bytes]:
     return {name: str(getattr(note, name)).encode("utf-8", "surrogateescape") for name in names}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(image=TEXTS, given_text=TEXTS, why=TEXTS, state=st.sampled_from(["wanted", "ready", "failed"]))
 def test_every_note_that_a_hook_writes_is_read(image: str, given_text: str, why: str, state: str) -> None:
     note = Note(1001, state, 3, "/var/udi/7", "udi:7:1001:made", image, given_text, ID, why)  # type: ignore[arg-type]
@@ -49,7 +49,7 @@ def test_a_note_cut_anywhere_is_refused() -> None:
         assert read_note(text[:length]) is None, text[:length]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_changed_note_is_refused_or_read_as_the_hooks_read_it(data: st.DataObject) -> None:
     text = bytearray(READY.text().encode())
@@ -148,7 +148,7 @@ def test_a_job_without_an_image_costs_one_open_that_finds_nothing(tmp_path: Path
     assert "ENOENT" in calls[0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(1, 40), st.sampled_from(["a", "udi:7:1:made", "x-y", "-", "a\\040b"])), max_size=8),
     st.integers(1, 40),

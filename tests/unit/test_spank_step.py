@@ -85,7 +85,7 @@ def test_other_images(asked: str) -> None:
         assert "and not in" in verdict(note, asked)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.from_regex(
         r"(docker:(//)?)?([a-z]{1,3}\.[a-z](:[0-9]{1,3})?/)?[a-z]{1,2}(/[a-z]{1,2})?(:[a-z0-9]{1,2})?", fullmatch=True

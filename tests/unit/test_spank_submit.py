@@ -234,7 +234,7 @@ def test_a_program_that_is_not_there(submit: Submit) -> None:
     assert done.stderr.endswith(b"cannot be started: No such file or directory; this is a fault of the site\n")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text("imageidvolumods -\nend", max_size=60).map(str.encode) | st.binary(max_size=40))
 def test_any_answer(raw: bytes) -> None:
     run("answer", text=raw)

@@ -187,7 +187,7 @@ _LINES = ["#PBS -v A=1", "#PBS -v 'B=x y',C", '#PBS -v "D=\'"', "#PBS -N x", "# 
 _LINES += ["#PBS -v A=1,\\", "#PBS -v F=\"'"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.sampled_from(_LINES)), st.booleans())
 def test_any_script_gains_the_image_and_loses_nothing(lines: list[str], shebang: bool) -> None:
     script = "\n".join([*(["#!/bin/sh"] if shebang else []), *lines]).encode()

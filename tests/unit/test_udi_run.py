@@ -96,7 +96,7 @@ def texts(pairs: Mapping[bytes, bytes]) -> tuple[str, ...]:
     return tuple((name + b"=" + value).decode("utf-8", "surrogateescape") for name, value in pairs.items())
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(image=st.dictionaries(NAMES, VALUES, max_size=6), own=st.dictionaries(NAMES, VALUES, max_size=6))
 @example(image={b"UID": b"1000", b"EUID": b"0", b"PPID": b"1", b"BASHOPTS": b"", b"SHELLOPTS": b"x"}, own={})
 @example(image={b"spring.datasource.url": b"jdbc:x", b"my-name": b"$(id)`id`'\"\\\n", b"lower": b"\xff\xfe"}, own={})
@@ -111,7 +111,7 @@ def test_every_name_and_value_passes_as_execve_would_pass_it(
     assert job.environment(env=own) == own | image
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     own=st.dictionaries(NAMES, VALUES, max_size=4), said=st.dictionaries(NAMES, VALUES, max_size=4), clear=st.booleans()
 )
