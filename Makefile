@@ -93,8 +93,8 @@ test-metrics: root setup ## run every query of docs/metrics in a real Prometheus
 soak: root setup ## keep whole machines under random jobs, faults and kills for an hour (root); MINUTES=5
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60)
 
-test-install: root setup bundle rpm ## walk through docs/install.md on fresh Debian systems that have no network, from the bundle and RPMs (root)
-	$(BIN)/python -m pytest tests/install/walk.py tests/install/old_host.py tests/install/packages.py
+test-install: root setup bundle rpm ## walk through docs/install.md and docs/install-slurm.md on fresh Debian systems that have no network, from the bundle and RPMs (root)
+	$(BIN)/python -m pytest tests/install/walk.py tests/install/slurm_walk.py tests/install/old_host.py tests/install/packages.py
 
 test-docs: root docs $(CACHE)/browser ## open every page of build/html in a browser, follow each link, and search (root)
 	$(BIN)/python -m pytest tests/html/in_browser.py

@@ -13,7 +13,7 @@ from admin.chos import chos
 from admin.config_check import read_subject, rows_of_errors
 from admin.console.program import PROGRAM, site_of
 from admin.install.built import built, sshd_programs
-from admin.install.installed import Record
+from admin.install.installed import Record, line_file
 from admin.install.installing import install_programs, planned, render_below
 from admin.install.software import install_software
 from admin.job.cli import job
@@ -108,11 +108,13 @@ def install(config_path: str, root: str) -> None:
     prefix = _directory("--root", root).rstrip("/")
     manager = manager_of(site)
     programs = {"udi-run": built(site.install.udi_run_built, "install.udi_run_built", "udi-run")}
-    plan = planned(prefix, site_files(site, machine_of(site), config_path))
+    record = Record.read(prefix)
+    earlier = [line_file(entry) for entry in record.lines]
+    plan = planned(prefix, site_files(site, machine_of(site), config_path), earlier)
     others = dict(manager.built())
     if site.ssh.enabled or os.path.isdir(site.install.ssh_built):
         others |= sshd_programs(site.install.ssh_built, site.install.ssh)
-    Record.read(prefix).with_installation(prefix, plan.placed, others, site.install.zip).write(prefix)
+    record.with_installation(prefix, plan.placed, others, site.install.zip).write(prefix)
     # The hooks come last, since what they tell the nodes' software must be known to it; so do lines that load programs.
     changed = install_software(site, prefix + site.install.zip, programs)
     changed += install_programs(prefix, others)

@@ -87,6 +87,7 @@ def _on_purpose(site: SiteConfig, config_path: str, prefix: str) -> Iterator[tup
         (site.gateway.state, "the gateway's state"),
         (os.path.dirname(site.jobs.state), "states of jobs and nodes"),
         (site.jobs.log, "the hooks' log"),
+        (site.node.root, "where nodes have roots of jobs; empty where none is left"),
         (config_path, "the configuration"),
     )
     for path, what in known:

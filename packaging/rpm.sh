@@ -82,16 +82,26 @@ find . ! -type d | LC_ALL=C sort | while read -r file; do
 done
 for package in main node login gateway slurm torque-mom; do
     touch "$work/lists/$package"
+    # The directories below our own are its, too, as of each other package that has files there.
+    sed -n 's|^"\(/opt/udi/.*\)/[^/]*"$|\1|p' "$work/lists/$package" | while read -r directory; do
+        while [ "$directory" != /opt/udi ]; do
+            echo "%dir \"$directory\""
+            directory=${directory%/*}
+        done
+    done | LC_ALL=C sort -u > "$work/directories"
+    cat "$work/directories" >> "$work/lists/$package"
 done
 mkdir "$stage/papers"
 cp -r "$work/bundle/docs" "$work/bundle/LICENSE" "$work/bundle/BUILD" "$stage/papers/"
 
 torque=0
 [ ! -s "$work/lists/torque-mom" ] || torque=1
+venv=$(readlink opt/udi/venv)
+python=$(readlink opt/udi/python)
 mom_priv=$(sed -n 's|^"\(.*\)/udi-prologue"$|\1|p' "$work/lists/torque-mom")
 rpmbuild -bb --quiet --define "_topdir $work/rpm" --define "_rpmdir $work/built" --define "stage $stage" \
     --define "lists $work/lists" --define "project_version $version" --define "torque $torque" \
-    --define "mom_priv ${mom_priv:-none}" \
+    --define "mom_priv ${mom_priv:-none}" --define "venv_directory $venv" --define "python_directory $python" \
     --define "_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm" "$here/packaging/shifter-xc.spec"
 rm -f "$output"/shifter-xc*.rpm
 mv "$work"/built/*.rpm "$output/"

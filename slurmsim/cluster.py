@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import subprocess
@@ -71,28 +72,32 @@ _CONFIGURATION: Mapping[str, str] = {
 
 @dataclass
 class Cluster:
-    """A cluster whose files are in `directory`; up from `start` to `stop`, or to the end of this process."""
+    """A cluster whose files are in `directory`; up from `start` to `stop`, or to the end of this process. With the root
+    of another `system` than this machine's, its hosts have that one's programs, and nothing of this process."""
 
     directory: Path
     names: tuple[str, ...] = ("n1", "n2")
+    system: str = "/"
     login: Host = field(init=False)
     nodes: dict[str, Host] = field(init=False)
     _conf: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
         shared = {str(self.directory / name): target for name, target in SHARED.items()}
-        shared |= {sysconfig.get_paths()["purelib"]: LIBRARIES}
-        self.login = Host(LOGIN, shared)
+        if self.system == "/":
+            shared |= {sysconfig.get_paths()["purelib"]: LIBRARIES}
+        self.login = Host(LOGIN, shared, lower=self.system)
         # Loop devices are the machine's: clusters on one machine must know theirs by the names of their nodes.
         domain = secrets.token_hex(4)
-        self.nodes = {name: Host(name, shared, domain) for name in self.names}
+        self.nodes = {name: Host(name, shared, domain, self.system) for name in self.names}
         self._conf = dict(_CONFIGURATION)
 
     # -- life ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Bring the hosts up, without Slurm. Raises SetupFailed."""
-        missing = [name for name in PROGRAMS if not shutil.which(name, path=_ROOT_ENVIRONMENT["PATH"])]
+        path = os.pathsep.join(self.system + each for each in _ROOT_ENVIRONMENT["PATH"].split(os.pathsep))
+        missing = [name for name in PROGRAMS if not shutil.which(name, path=path)]
         if missing:
             raise SetupFailed(f"{', '.join(missing)} not installed", "make setup installs it")
         self._lay_out()

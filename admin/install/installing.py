@@ -63,9 +63,7 @@ class Installation:
         try:
             for path, _, _ in self.files:
                 durable.make_public_directory(os.path.dirname(path))
-            durable.write_all(
-                [(path, text.encode("utf-8", "surrogateescape"), mode) for path, text, mode in self.files]
-            )
+            durable.write_all([(path, _as_bytes(text), mode) for path, text, mode in self.files])
         except OSError as error:
             raise UpstreamFailed(
                 f"{error.filename} cannot be written: {reason(error)}", "nothing was installed; install again"
@@ -78,8 +76,9 @@ def install(root: str, files: Sequence[SiteFile]) -> Installed:
     return planned(root, files).put()
 
 
-def planned(root: str, files: Sequence[SiteFile]) -> Installation:
-    """What installing below `root` will write. Raises NotPermitted, with all files of the site's own in the way."""
+def planned(root: str, files: Sequence[SiteFile], earlier: Sequence[SiteFile] = ()) -> Installation:
+    """What installing below `root` will write, also in place of the lines of `earlier` installations. Raises
+    NotPermitted, with all files of the site's own in the way."""
     prefix = root.rstrip("/")
     advice, refusals, merged, placed = [], [], [], []
     for file in files:
@@ -89,7 +88,7 @@ def planned(root: str, files: Sequence[SiteFile]) -> Installation:
         path, mode = destination(prefix, file)
         theirs = _foreign(file, prefix + file.path)
         if not theirs:
-            merged.append((path, _merged(file, text_of(path)), mode))
+            merged.append((path, _merged(file, text_of(path), earlier), mode))
             placed.append(Placed(file, file.path, text_of(path) if os.path.exists(path) else None))
         elif not file.advice:
             refusals.append(theirs)
@@ -102,7 +101,8 @@ def planned(root: str, files: Sequence[SiteFile]) -> Installation:
     if refusals:
         hint = "; ".join(dict.fromkeys(refusal.hint for refusal in refusals))
         raise NotPermitted("; ".join(refusal.message for refusal in refusals), hint)
-    return Installation([each for each in merged if _differs(*each)], advice, placed)
+    differing = [(path, text, mode) for path, text, mode in merged if _differs(path, _as_bytes(text), mode)]
+    return Installation(differing, advice, placed)
 
 
 def _advice(file: SiteFile, theirs: str) -> str:
@@ -113,8 +113,10 @@ def _advice(file: SiteFile, theirs: str) -> str:
 
 
 def install_programs(root: str, programs: Mapping[str, bytes]) -> list[str]:
-    """Put programs that were built in place below `root`, path → content; their paths. Raises UpstreamFailed."""
-    return [_write_bytes(root + path, content, 0o755) for path, content in programs.items()]
+    """Put programs that were built in place below `root`, path → content; the paths of those that differed. Raises
+    UpstreamFailed."""
+    wanted = [(root + path, content, 0o755) for path, content in programs.items()]
+    return [_write_bytes(*each) for each in wanted if _differs(*each)]
 
 
 def destination(prefix: str, file: SiteFile) -> tuple[str, int]:
@@ -174,14 +176,16 @@ def calls_ours(file: SiteFile, theirs: str) -> bool:
     )
 
 
-def _merged(file: SiteFile, present: str) -> str:
+def _merged(file: SiteFile, present: str, earlier: Sequence[SiteFile] = ()) -> str:
     """What the file will hold, given what it holds now."""
     if file.kind == "block":
         kept = BLOCK.sub("", present)
         gap = "" if not kept or kept.endswith("\n") else "\n"
         return f"{kept}{gap}{_BEGIN}\n{file.text}{_END}\n"
     if file.kind == "line":
-        return with_line(present, lines_with_key(file, present), file.text)
+        old = [line for line in earlier if line.path == file.path and line.key != file.key]
+        written = [line for each in old for line in lines_with_key(each, present) if line.split() == each.text.split()]
+        return with_line(present, [*lines_with_key(file, present), *written], file.text)
     return marked(file.text)
 
 
@@ -214,16 +218,21 @@ def text_of(path: str) -> str:
         raise UpstreamFailed(f"{path}: {reason(error)}") from error
 
 
-def _differs(path: str, text: str, mode: int) -> bool:
+def _differs(path: str, content: bytes, mode: int) -> bool:
     try:
         status = os.stat(path)
     except FileNotFoundError:
         return True
-    return status.st_mode & 0o7777 != mode or status.st_uid != os.geteuid() or text_of(path) != text
+    is_same = status.st_mode & 0o7777 == mode and status.st_uid == os.geteuid() and status.st_size == len(content)
+    return not is_same or _as_bytes(text_of(path)) != content
 
 
 def _write(path: str, text: str, mode: int) -> str:
-    return _write_bytes(path, text.encode("utf-8", "surrogateescape"), mode)
+    return _write_bytes(path, _as_bytes(text), mode)
+
+
+def _as_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _write_bytes(path: str, content: bytes, mode: int) -> str:

@@ -11,7 +11,6 @@ import pytest
 
 from slurmsim.host import Host
 from tests.install import fresh
-from tests.install.walk import bundle
 
 _CONFIGURATION = """\
 [store]
@@ -29,7 +28,7 @@ _SERVE = "exec setpriv --reuid=udi --regid=udi --init-groups /opt/udi/bin/udi-ga
 def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """The host, with the bundle unpacked in /root/bundle."""
     files = tmp_path_factory.mktemp("files")
-    for file in bundle():
+    for file in fresh.bundle():
         (files / file.name).write_bytes(file.read_bytes())
     fresh.image(files / "debian.tar")
     host = fresh.host("old", fresh.OLD, {str(files): "/mnt/files"})

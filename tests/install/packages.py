@@ -105,11 +105,77 @@ def unpacked(directory: Path, *names: str) -> Path:
     return directory
 
 
-def test_rpm_installs_and_removes_them_on_a_fresh_system(tmp_path: Path) -> None:
-    """By `rpm --root`, into a copy of the old system. What `udi-admin install` adds comes on top; a removal takes our
-    hooks, and leaves a hook of the site's own."""
+def other_version(work: Path) -> list[Path]:
+    """The packages of a version 9.0, with hardly a file, for a Python 3.12."""
+    (work / "lists").mkdir(parents=True)
+    listed = {"main": "bin/udi-admin", "node": "node/udi.zip", "login": "bin/udi", "gateway": "bin/udi-gateway"}
+    listed |= {"slurm": "lib/slurm/udi.so", "torque-mom": "lib/hook"}
+    for name, path in listed.items():
+        (work / "lists" / name).write_text(f'"/opt/udi/{path}"\n')
+    stage = work / "stage"
+    trees = {"venv": "venv-9.0-b", "python": "python-b"}
+    for path in (*listed.values(), *(f"{tree}/lib/python3.12/one.py" for tree in trees.values())):
+        file = stage / "opt/udi" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+    for link, tree in trees.items():
+        (stage / "opt/udi" / link).symlink_to(tree)
+    (stage / "papers").mkdir()
+    defined = {
+        "_topdir": work / "rpm", "_rpmdir": work / "built", "stage": stage, "lists": work / "lists",
+        "project_version": "9.0", "torque": "1", "mom_priv": "/var/spool/torque/mom_priv",
+        **{f"{name}_directory": tree for name, tree in trees.items()},
+    }  # fmt: skip
+    words = [word for name, value in defined.items() for word in ("--define", f"{name} {value}")]
+    subprocess.run(["rpmbuild", "-bb", "--quiet", *words, fresh.ROOT / "packaging/shifter-xc.spec"], check=True)
+    return sorted((work / "built").rglob("*.rpm"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A copy of the old system."""
     subprocess.run(["cp", "-a", "--reflink=auto", fresh.tree(fresh.OLD), tmp_path / "root"], check=True)
-    root = tmp_path / "root"
+    return tmp_path / "root"
+
+
+def rpm_below(root: Path, *words: str | Path) -> list[str]:
+    """What rpm does below a root; Debian's database of packages has no /bin/sh."""
+    return query("--root", root, "--dbpath", "/var/lib/rpm", *words)
+
+
+def compiled_by_hand(root: Path) -> list[Path]:
+    """What a Python with another level of optimization leaves beside the files of the packages."""
+    subprocess.run(["chroot", root, "/opt/udi/venv/bin/python", "-IO", "-c", "import admin.cli"], check=True)
+    found = list((root / "opt/udi").rglob("*.opt-1.pyc"))
+    assert {path.relative_to(root / "opt/udi").parts[0].partition("-")[0] for path in found} == {"venv", "python"}
+    return found
+
+
+def left(root: Path) -> list[str]:
+    """What is below /opt."""
+    return sorted(str(path.relative_to(root / "opt")) for path in (root / "opt").rglob("*"))
+
+
+def test_another_version_leaves_nothing_of_the_one_before(root: Path, tmp_path: Path) -> None:
+    """Nor does the removal of the last one."""
+    rpm_below(root, "-i", "--nodeps", *map(package, _NAMES))
+    compiled_by_hand(root)
+    rpm_below(root, "-U", "--nodeps", *other_version(tmp_path / "other"))
+    assert [path for path in left(root) if "python3.12" in path]
+    assert [path for path in left(root) if "python3.11" in path or "-0." in path or "pycache" in path] == []
+
+    rpm_below(root, "-U", "--nodeps", "--oldpackage", *map(package, _NAMES))
+    assert [path for path in left(root) if "9.0" in path or "python-b" in path] == []
+    rpm_below(root, "-i", "--nodeps", "--replacepkgs", *map(package, _NAMES))
+    subprocess.run(["chroot", root, "/opt/udi/bin/udi-admin", "--version"], check=True)
+    compiled_by_hand(root)
+    rpm_below(root, "-e", "--nodeps", *_NAMES)
+    assert left(root) == []
+
+
+def test_rpm_installs_and_removes_them_on_a_fresh_system(root: Path) -> None:
+    """By `rpm --root`. What `udi-admin install` adds comes on top; a removal takes our hooks, and leaves a hook of the
+    site's own."""
     rpm = ["rpm", "--root", str(root), "--dbpath", "/var/lib/rpm"]
     paths = [str(package(name)) for name in _NAMES]
     alone = subprocess.run([*rpm, "-i", str(package("shifter-xc-login"))], capture_output=True, text=True)
@@ -134,7 +200,5 @@ def test_rpm_installs_and_removes_them_on_a_fresh_system(tmp_path: Path) -> None
 
     subprocess.run([*rpm, "-e", "--nodeps", *_NAMES], check=True)
     assert sorted(path.name for path in mom.iterdir()) == ["epilogue"]
-    left = [path for path in (root / "opt").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     # The node software of an installation, which jobs may still use, goes by `udi-admin uninstall`.
-    left = [path for path in left if path.suffix != ".zip"]
-    assert left == []
+    assert [path for path in left(root) if not path.endswith(".zip")] == ["udi", "udi/node"]

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from admin.sitefiles.all_files import site_files
 from jobs.notes import Note, Notes
 from tests.unit.cray_standins import StandIns
 from udi import config
+from udi.sitefiles import SiteFile
 from udiroot.errors import ConfigError, NotPermitted, UdiError
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the configuration must be root's")
@@ -115,10 +116,13 @@ plugstack = "{directory}/plugstack.conf"
     def site(self) -> config.SiteConfig:
         return config.parse(self.path.read_text(), str(self.path))
 
-    def install(self) -> list[str]:
+    def files(self) -> list[SiteFile]:
         site = self.site
-        files = [file for file in site_files(site, machine_of(site), str(self.path)) if "/etc/" not in file.path]
-        plan = planned("", files)
+        return [file for file in site_files(site, machine_of(site), str(self.path)) if "/etc/" not in file.path]
+
+    def install(self, earlier: Sequence[SiteFile] = ()) -> list[str]:
+        site = self.site
+        plan = planned("", self.files(), earlier)
         return [*install_programs("", manager_of(site).built()), *plan.put().changed]
 
     def messages(self) -> list[str]:
@@ -147,6 +151,18 @@ def test_the_plugin_is_in_place_before_the_line_that_loads_it(host: Site) -> Non
     assert (host.directory / "opt/udi.so").stat().st_mode & 0o7777 == 0o755
 
 
+def test_the_line_of_a_plugin_that_moved_is_replaced(host: Site) -> None:
+    """Slurm would load both, and end each srun by an option that is registered twice. A line of others stays."""
+    plugstack = host.directory / "plugstack.conf"
+    plugstack.write_text("required /opt/theirs/udi.so\n")
+    host.install()
+    earlier = [file for file in host.files() if file.kind == "line"]
+    host.path.write_text(host.path.read_text().replace("/opt/udi.so", "/opt/moved/udi.so"))
+    assert host.install(earlier) == [f"{host.directory}/opt/moved/udi.so", str(plugstack)]
+    lines = [line.split()[:2] for line in plugstack.read_text().splitlines()]
+    assert lines == [["required", "/opt/theirs/udi.so"], ["required", f"{host.directory}/opt/moved/udi.so"]]
+
+
 def test_without_a_plugin_nothing_is_installed(host: Site) -> None:
     host.built.unlink()
     with pytest.raises(ConfigError, match=r"slurm\.plugin_built: .*: no such file or directory"):
@@ -168,7 +184,7 @@ def test_the_line_follows_the_configuration_and_other_lines_stay(host: Site) -> 
     plugstack.write_text("include /etc/slurm/plugstack.conf.d/*.conf\noptional /usr/lib/other.so\n")
     host.install()
     host.path.write_text(host.path.read_text() + 'batch = "outside"\n')
-    assert host.install() == [*[str(host.directory / "opt/udi.so")], str(plugstack)]
+    assert host.install() == [str(plugstack)]
     lines = plugstack.read_text().splitlines()
     assert lines[:2] == ["include /etc/slurm/plugstack.conf.d/*.conf", "optional /usr/lib/other.so"]
     assert len(lines) == 3

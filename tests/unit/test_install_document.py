@@ -7,17 +7,20 @@ import pytest
 from admin.seams.machines import machine_of
 from admin.seams.tables import all_tables
 from admin.sitefiles.all_files import site_files
-from tests.install.page import CHOICES, DOCUMENT, blocks
+from tests.install.page import CRAY, extended
 from udi import config
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("choice", CRAY.choices)
 def test_the_configuration_is_valid(choice: str) -> None:
-    text = "\n".join(block.text for block in blocks(choice) if block.path == config.DEFAULT_PATH)
+    text = ""
+    for block in CRAY.blocks(choice):
+        if block.path == config.DEFAULT_PATH:
+            text = extended(text, block.text)
     assert config.errors_in(text, "udi.toml", all_tables()) == []
     site = config.parse(text, config.DEFAULT_PATH)
     assert site.registry.default in [host.name for host in site.registry.hosts]
-    page = DOCUMENT.read_text()
+    page = CRAY.document.read_text()
     for file in site_files(site, machine_of(site), site.path):
         directory, _, name = file.path.rpartition("/")
         assert f"{directory}/" in page and (name.split(".")[0] in page or "udi-gateway" in name), file.path
@@ -25,7 +28,7 @@ def test_the_configuration_is_valid(choice: str) -> None:
 
 
 def test_a_walk_takes_one_choice() -> None:
-    ours, theirs = (blocks(choice) for choice in CHOICES)
+    ours, theirs = (CRAY.blocks(choice) for choice in CRAY.choices)
     assert ours != theirs
     scripts = ["".join(block.text for block in each) for each in (ours, theirs)]
     assert ["--python bundle" in script for script in scripts] == [False, True]
