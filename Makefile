@@ -81,7 +81,7 @@ test-faults: root setup mpich ## kill and fail everything at every point, not on
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest -rP tests/node/test_interrupted.py tests/node/test_together.py
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest tests/slurm/test_kills.py tests/slurm/test_failures.py tests/slurm/test_components.py \
 		tests/slurm/test_scripts_outside.py tests/slurm/test_workers_elsewhere.py
-	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest tests/system/test_operations.py
+	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest tests/system/test_operations.py tests/system/test_why.py
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest -m long
 
 test-upgrade: root setup ## replace our software by another version, and remove it, while jobs run on xcsim (root)

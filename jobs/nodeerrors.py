@@ -5,6 +5,10 @@ from __future__ import annotations
 from udiroot.errors import SetupFailed, TeardownIncomplete, UdiError
 from udiroot.report import NodeReport
 
+EVERYWHERE = "on all its nodes: "
+"""How the hint begins where several nodes were asked, and none did it: then no single node is at fault."""
+LEFT_IN_SERVICE = "its nodes were left in service: "
+"""The same where they were not even cleaned."""
 _USERS = {kind.exit_code: kind for kind in UdiError.__subclasses__() if kind.owner == "user"}
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from jobs import metrics
 from jobs.image import Choice, choose_image
-from jobs.nodeerrors import users_error
+from jobs.nodeerrors import EVERYWHERE, LEFT_IN_SERVICE, users_error
 from jobs.nodereports import SETUP, keep_reports, log_failures, times_of
 from jobs.planfile import as_node_sees, new_plan_path, write_plan
 from jobs.state import PLANNED, READY, SETTING_UP, JobDirectory, JobState
@@ -43,7 +43,7 @@ _log = logging.getLogger("udi.jobs")
 _SETUP_SHARE = 0.6
 """Of the time that is left, so that a setup which takes all of it can still be undone."""
 _UNDO_SECONDS = 30
-_REMEDY = "its nodes were left in service: see udi-admin status, and run udi-admin recover before the job is released"
+_REMEDY = f"{LEFT_IN_SERVICE}see udi-admin status, and run udi-admin recover before the job is released"
 
 
 @frozen
@@ -201,17 +201,22 @@ def _first_cause(done: Takedown) -> str:
 
 
 def _failure(result: FanOutResult) -> UdiError:
-    """One error for all nodes. It is the user's only where every node that failed reported one of the user's."""
+    """One error for all nodes. It is the user's only where every node that failed reported one of the user's. Where
+    none of several nodes succeeded, the hint says so: what they share is the site's."""
     errors = result.errors()
+    everywhere = len(errors) == len(result.asked) > 1
     if result.not_started:
-        nodes = sorted(result.not_started)
-        return SetupFailed(f"setup on {in_brief(nodes)}: {errors[nodes[0]]}", "check node.python and node.zip")
+        nodes, check = sorted(result.not_started), "check node.python and node.zip"
+        hint = f"{EVERYWHERE}{check}" if everywhere else check
+        return SetupFailed(f"setup on {in_brief(nodes)}: {errors[nodes[0]]}", hint)
     if result.silent:
-        return SetupFailed(f"setup on {in_brief(result.silent)}: {errors[result.silent[0]]}")
+        hint = f"{EVERYWHERE}does this host reach nodes at all?" if everywhere else ""
+        return SetupFailed(f"setup on {in_brief(result.silent)}: {errors[result.silent[0]]}", hint)
     reports = list(result.failed.values())
     users = [users_error(report) for report in reports]
     first = users[0]
     if first is not None and all(users):
         return first(f"setup on {in_brief(errors)}: {reports[0].words}")
     worst = next(report for report, kind in zip(reports, users, strict=True) if kind is None)
-    return SetupFailed(f"setup on {in_brief(errors)}: {worst.words}")
+    hint = f"{EVERYWHERE}look at what they share, such as the store" if everywhere else ""
+    return SetupFailed(f"setup on {in_brief(errors)}: {worst.words}", hint)

@@ -25,7 +25,7 @@ from udi.log import plain
 from udi.oserrors import reason
 from udi.records import modified, read_record, remove_record
 from udi.values import frozen
-from udiroot.errors import SetupFailed, UdiError, UpstreamFailed
+from udiroot.errors import SetupFailed, UdiError, UpstreamFailed, counted
 
 _KEPT_SECONDS = 30 * 24 * 3600
 _log = logging.getLogger("udi.jobs")
@@ -94,9 +94,9 @@ def hold_after_tries(site: SiteConfig, manager: WorkloadManager, job: str, most:
     try:
         manager.hold(job)
     except UdiError as refused:
-        _log.error("the job could not be held after %d failed starts: %s", failures, refused.message)
+        _log.error("the job could not be held after %s: %s", counted(failures, "failed start"), refused.message)
         return Verdict(failures, held=False)
-    _log.error("held after %d failed starts: %s", failures, error.message)
+    _log.error("held after %s: %s", counted(failures, "failed start"), error.message)
     if tries is not None:
         try:
             _save(site, dataclasses.replace(tries, held=True))

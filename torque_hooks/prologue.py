@@ -186,7 +186,12 @@ class _Start:
         text = script_text(call.script)
         pin = find_pin(site.registry, text)
         request = requested(site, job.id, _account(call.user), job.variables, pin, carried_text(text))
-        prepared = prepare(site, self._machine, request, job.hosts, self._deadline)
+        try:
+            prepared = prepare(site, self._machine, request, job.hosts, self._deadline)
+        except NotFound:
+            if pin is None:
+                _log.warning("its image was not checked at submission: the gateway did not answer, or was not asked")
+            raise
         metrics.started("ready")
         self._forget()
         if prepared.notice:

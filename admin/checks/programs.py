@@ -106,7 +106,6 @@ def _programs_of_gateway(site: SiteConfig) -> Mapping[str, str]:
     others = {f"systems[{number}].rsync": system.rsync for number, system in enumerate(site.systems)}
     others |= {"gateway.worker_prefix": gateway.worker_prefix[0]} if gateway.worker_prefix else {}
     others |= {"audit.command": site.audit.command[0]} if site.audit.is_on else {}
-    others |= {"gateway.worker_prefix": gateway.worker_prefix[0]} if gateway.worker_prefix else {}
     return {**makers.get(gateway.format, {}), **others}
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from admin.job.log import Event
+from jobs.nodeerrors import EVERYWHERE, LEFT_IN_SERVICE
 from torque_hooks.exit_codes import ABORT
 from udi.nodes import folded, named
 from udiroot.errors import UdiError, counted
@@ -19,6 +20,7 @@ _HERE = re.compile(r"(?P<step>setup|teardown): (?P<ms>\d+) ms(?P<rest>.*)")
 _FAILED = re.compile(r"(?:start failed|takedown failed)(?:, exit code (?P<code>\d+))?: (?P<why>.*)")
 _NOT_BEGUN = re.compile(r"(?:the prologue|Prolog) cannot be run: (?P<why>.*)")
 _TAKEN = re.compile(r"taken down on (?P<nodes>\S+?)(?:; dirty: (?P<dirty>\S+))?")
+_UNCHECKED = "its image was not checked at submission"
 _ON_NODES = re.compile(r"setup on (?P<nodes>\S+?): ")
 _OWNERS = {kind.exit_code: kind.owner for kind in UdiError.__subclasses__()}
 
@@ -35,7 +37,8 @@ class Failure:
 @dataclass(frozen=True)
 class Outcome:
     """What the events come to. `ready` is when the image was ready for the last time, 0 where it never was; `taken` is
-    when the job was taken down after that; `dirty` are nodes that the last teardown left so, as a folded text."""
+    when the job was taken down after that; `dirty` are nodes that the last teardown left so, as a folded text;
+    `is_unchecked` is whether its image was not found, and nobody had looked for it at submission."""
 
     image: str = ""
     nodes: str = ""
@@ -44,6 +47,7 @@ class Outcome:
     taken: float = 0.0
     teardown: str = ""
     dirty: str = ""
+    is_unchecked: bool = False
     starts: tuple[Failure, ...] = ()
     teardowns: tuple[Failure, ...] = ()
 
@@ -77,6 +81,8 @@ def _after(found: Outcome, event: Event) -> Outcome:
         dirty = match["dirty"] or ""
         words = f"{match['nodes']} not clean: {dirty}" if dirty else f"{match['nodes']} clean"
         return replace(found, nodes=match["nodes"], taken=event.time, teardown=words, dirty=dirty)
+    if message.startswith(_UNCHECKED):
+        return replace(found, is_unchecked=True)
     if match := _NOT_BEGUN.fullmatch(message):
         return replace(found, starts=(*found.starts, Failure(event.time, match["why"], "site")))
     if match := _FAILED.fullmatch(message):
@@ -90,12 +96,13 @@ def _after(found: Outcome, event: Event) -> Outcome:
 
 def _owner(event: Event, code: str | None, why: str) -> str:
     """Who must act. Torque's prologue logs what Torque does, the others the exit code of the error, or none where it is
-    the user's."""
+    the user's. What no node of several could do is the site's."""
     if event.program == "udi-prologue":
-        return "user" if code == str(ABORT) else "node" if why.startswith("setup on ") else "site"
-    if code is None:
-        return "user"
-    return _OWNERS.get(int(code), "site")
+        owner = "user" if code == str(ABORT) else "node" if why.startswith("setup on ") else "site"
+    else:
+        owner = "user" if code is None else _OWNERS.get(int(code), "site")
+    everywhere = f"({EVERYWHERE}" in why or f"({LEFT_IN_SERVICE}" in why
+    return "site" if owner == "node" and everywhere else owner
 
 
 def condensed(events: Sequence[Event]) -> list[Event]:

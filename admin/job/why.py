@@ -60,8 +60,9 @@ def _held(story: JobStory) -> Why | None:
         return None
     last = story.outcome.last_failure
     owner = last.owner if last else "site"
-    cause = f"held after {counted(failed.count, 'failed start')}: {failed.reason}"
-    return Why(cause, "site" if owner == "user" else owner, "release it once that is mended")
+    cause = f"held after {counted(failed.count, 'failed start')}: {last.why if last else failed.reason}"
+    remedy = f"once that is mended: {story.asked.release}" if story.asked.release else ""
+    return Why(cause, "site" if owner == "user" else owner, remedy)
 
 
 def _under_way(story: JobStory) -> Why | None:
@@ -99,7 +100,8 @@ def _failed(story: JobStory) -> Why | None:
     again = story.asked.fate == "queued"
     number_of = counted(len(story.outcome.starts), "start")
     cause = f"{'its last start' if again else 'it never ran: its start'} failed ({number_of} so far): {last.why}"
-    return Why(cause, last.owner)
+    unchecked = story.outcome.is_unchecked and last.owner == "user"
+    return Why(cause, last.owner, "nobody checked it at submission: udi pull tells" if unchecked else "")
 
 
 def _rest(story: JobStory) -> Why:

@@ -17,8 +17,9 @@ class Asked:
     """One job. `job` is its id in full; `fate` is empty where the workload manager does not know the job any more.
 
     `user`, `image`, `volumes` and `modules` are as the submission has them, and `pin` is the id that its image had
-    then. `said` is what the workload manager says, a few rows for a person. `state` is the job on this host where its
-    hooks keep no directory of states; `failure` is what a hook told the user. `trouble` is why nothing was asked.
+    then. `release` is the command that releases it where it is held. `said` is what the workload manager says, a few
+    rows for a person. `state` is the job on this host where its hooks keep no directory of states; `failure` is what a
+    hook told the user. `trouble` is why nothing was asked.
     """
 
     job: str
@@ -28,6 +29,7 @@ class Asked:
     volumes: str = ""
     modules: str = ""
     pin: str = ""
+    release: str = ""
     said: Mapping[str, str] = field(default_factory=dict)
     failed: FailedStarts | None = None
     state: JobState | None = None

@@ -44,6 +44,7 @@ def asked(site: SiteConfig, text: str, here: JobState | None) -> Asked:
         user=said.get("user", "") or (here.user if here else ""),
         image=note.image or note.given if note else "",
         pin=note.id if note else "",
+        release=f"scontrol release {job}",
         said=said,
         failed=failed,
         state=here,

@@ -40,7 +40,7 @@ def asked(site: SiteConfig, text: str) -> Asked:
     except UdiError as error:
         trouble = f"Torque was not asked: {sentence(error)}"
     if fields is None:
-        return Asked(job, failed=failed_starts(site, job), trouble=trouble)
+        return Asked(job, release=f"qrls -h s {job}", failed=failed_starts(site, job), trouble=trouble)
     job = fields.get("Job_Id", job)
     variables = split_variables(fields.get("Variable_List", ""))
     image, volumes, modules = (plain(variables.get(name, ""), _MOST) for name in (IMAGE, VOLUMES, MODULES))
@@ -52,6 +52,7 @@ def asked(site: SiteConfig, text: str) -> Asked:
         volumes=volumes,
         modules=modules,
         pin=_pin(site, torque, job),
+        release=f"qrls -h s {job}",
         said={name: _shown(key, fields[key]) for key, name in _SHOWN.items() if fields.get(key)},
         failed=failed_starts(site, job),
         trouble=trouble,

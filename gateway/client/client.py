@@ -85,20 +85,31 @@ def pull(
     files: Sequence[int] = (),
     on_event: EventSink | None = None,
 ) -> Pulled:
-    """`ask` for a pull, and again where the service is killed or restarted meanwhile: a pull may be repeated."""
+    """`ask` for a pull, and again where the service is killed or restarted meanwhile: a pull may be repeated. One that
+    says nothing at all for `_PATIENCE` refuses this host, or ends at each request."""
     lost_at: float | None = None
+    told = ""
+
+    def heard(event: Event) -> None:
+        nonlocal lost_at, told
+        lost_at, told = None, ""
+        if on_event:
+            on_event(event)
+
     while True:
         try:
-            return ask(site, request, files=files, on_event=on_event)
-        except ServiceGone as error:
-            lost_at = time.monotonic()
-            cause = error.message
-        except NotRunning as error:
-            if lost_at is None or time.monotonic() - lost_at > _PATIENCE:
+            return ask(site, request, files=files, on_event=heard)
+        except (ServiceGone, NotRunning) as error:
+            now = time.monotonic()
+            if lost_at is None and isinstance(error, NotRunning):
+                raise
+            lost_at = now if lost_at is None else lost_at
+            if now - lost_at > _PATIENCE:
                 raise
             cause = error.message
-        if on_event:
+        if on_event and cause != told:
             on_event(Retrying(cause))
+            told = cause
         time.sleep(_PAUSE)
 
 

@@ -78,7 +78,8 @@ class Gateway:
             try:
                 self._answer(connection, end, slots)
             except UdiError as error:
-                log.info("uid %d: %s", end.uid, error.message)
+                who = _user(end.uid) if end.uid >= 0 else _caller(connection)
+                log.info("%s: %s", who, error.message)
                 _send_error(end, error)
             except Exception:
                 log.exception("a request of uid %d failed with an internal error", end.uid)

@@ -21,6 +21,7 @@ from gateway.wire import events, protocol
 from gateway.wire.codec import Document
 from gateway.wire.events import Event
 from gateway.wire.munge import MAX_TEXT, Munge
+from gateway.wire.protocol import ServiceGone
 from udi.gatewayconfig import GatewayConfig
 from udi.oserrors import reason
 from udiroot.errors import ImageInvalid, NotPermitted, TimedOut, UpstreamFailed, UsageError
@@ -184,12 +185,20 @@ class NetworkClientEnd:
     def next(self, timeout: float) -> bytes:
         text = ""
         while True:
-            reply = self._reply(self._lines.next(timeout))
+            reply = self._reply(self._next_line(timeout))
             text += str(reply.get("text", ""))
             if len(text) > protocol.MAX_EVENT:
                 raise UpstreamFailed("the gateway's answer is too large")
             if reply.get("last"):
                 return text.encode()
+
+    def _next_line(self, timeout: float) -> bytes:
+        try:
+            return self._lines.next(timeout)
+        except ServiceGone as error:
+            if self._count:
+                raise
+            raise ServiceGone(_UNANSWERED, _NOT_PROVED) from error
 
     def _reply(self, line: bytes) -> Document:
         """One reply, proved to be the gateway's next one to this request."""
@@ -206,6 +215,8 @@ class NetworkClientEnd:
 
 
 _IMPOSTOR = "the server could not prove that it is the gateway"
+_UNANSWERED = "the gateway closed the connection without an answer"
+_NOT_PROVED = "it answers no host whose MUNGE key or clock differs from its own; if it stays so, tell the site's staff"
 
 
 def _pieces(descriptor: int) -> Iterator[bytes]:

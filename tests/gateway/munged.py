@@ -16,14 +16,23 @@ class Munged:
         directory.mkdir()
         directory.chmod(0o755)
         self.socket = str(directory / "socket")
-        key_file = directory / "key"
-        key_file.write_bytes(key or os.urandom(128))
-        key_file.chmod(0o600)
-        places = {"key-file": key_file, "socket": self.socket}
+        self._key = directory / "key"
+        self._key.write_bytes(key or os.urandom(128))
+        self._key.chmod(0o600)
+        places = {"key-file": self._key, "socket": self.socket}
         places |= {f"{name}-file": directory / name for name in ("pid", "seed", "log")}
-        words = [f"--{name}={path}" for name, path in places.items()]
+        self._words = [f"--{name}={path}" for name, path in places.items()]
+        self._start()
+
+    def change_key(self, key: bytes) -> None:
+        """As an operator does: the file, then the daemon anew."""
+        self.stop()
+        self._key.write_bytes(key)
+        self._start()
+
+    def _start(self) -> None:
         self._process = subprocess.Popen(
-            ["/usr/sbin/munged", "--force", "--foreground", *words],
+            ["/usr/sbin/munged", "--force", "--foreground", *self._words],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

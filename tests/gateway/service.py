@@ -106,10 +106,13 @@ class Service:
     def site(self) -> config.SiteConfig:
         return config.load(str(self.config))
 
-    def qsub(self, *listed: str, uid: int, script: bytes) -> subprocess.CompletedProcess[bytes]:
-        """What the submit filter makes of a script and a list of variables, as qsub runs it for a user."""
+    def qsub(
+        self, *listed: str, uid: int, script: bytes = b"#!/bin/sh\n", config: Path | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        """What the submit filter makes of a script and a list of variables, as qsub runs it for a user; `config` is
+        that of another host."""
         code = "import sys; from torque_hooks.submit_filter import main; sys.exit(main())"
-        words = [sys.executable, "-c", code, "--config", str(self.config), "-v", ",".join(listed), "job.sh"]
+        words = [sys.executable, "-c", code, "--config", str(config or self.config), "-v", ",".join(listed), "job.sh"]
         return subprocess.run(
             words, input=script, capture_output=True, user=uid, group=uid, extra_groups=[], timeout=60, check=False
         )

@@ -64,7 +64,7 @@ def far(munged: Munged) -> Iterator[Far]:
         yield running
 
 
-def archive(far: Far, name: str, size: int = 1000, owner: int = ANNA) -> tuple[str, str]:
+def archive(far: Service, name: str, size: int = 1000, owner: int = ANNA) -> tuple[str, str]:
     path = far.directory / f"{name}.tar"
     image_id = make_archive(path, [[*BASE, file("data", b"x" * size)], [file(name)]], tags=[f"{name}:1"])
     shutil.chown(path, owner)

@@ -12,8 +12,8 @@ pytest.register_assert_rewrite("tests.system.cray", "tests.system.endings")
 from tests.system.cray import Cray  # noqa: E402
 from xcsim.machine import Machine  # noqa: E402
 
-collect_ignore = [] if os.environ.get("UDI_ALL_FAULTS") else ["test_operations.py"]
-"""A minute of procedures, which `make test-faults` runs."""
+collect_ignore = [] if os.environ.get("UDI_ALL_FAULTS") else ["test_operations.py", "test_why.py"]
+"""Minutes of procedures and failures, which `make test-faults` runs."""
 
 
 @pytest.fixture(scope="session")

@@ -41,18 +41,23 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def host(tmp_path: Path, archive: bytes) -> StandIns:
-    """A host of a Cray on which everything is well; the store is nobody's."""
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory.stat().st_mode & 0o055 != 0o055 and directory != Path("/"):
-            directory.chmod(directory.stat().st_mode | 0o055)
-    cray = StandIns(tmp_path)
-    cray.tell("qstat.out", "version: 6.1.1\n")
+    """A host on which everything is well."""
     (tmp_path / "udi.zip").write_bytes(archive)
-    change(cray, "install", f'zip = "{tmp_path}/udi.zip"')
-    change(cray, "install", f'udi_run_built = "{tmp_path}/none"')
-    change(cray, "node", f'zip = "/dsl{tmp_path}/udi.zip"')
+    return furnished(tmp_path)
+
+
+def furnished(directory: Path) -> StandIns:
+    """A host of a Cray, the node software beside; the store is nobody's."""
+    for above in (directory, *directory.parents):
+        if above.stat().st_mode & 0o055 != 0o055 and above != Path("/"):
+            above.chmod(above.stat().st_mode | 0o055)
+    cray = StandIns(directory)
+    cray.tell("qstat.out", "version: 6.1.1\n")
+    change(cray, "install", f'zip = "{directory}/udi.zip"')
+    change(cray, "install", f'udi_run_built = "{directory}/none"')
+    change(cray, "node", f'zip = "/dsl{directory}/udi.zip"')
     change(cray, "store", 'account = "nobody"')
-    change(cray, "gateway", f'state = "{tmp_path}/gateway"')
+    change(cray, "gateway", f'state = "{directory}/gateway"')
     for path in (cray.store, *cray.store.rglob("*")):
         os.chown(path, NOBODY.uid, NOBODY.gid)
     return cray
@@ -200,36 +205,36 @@ def theirs_store(host: StandIns) -> None:
     os.chown(host.store, 12345, 0)
 
 
-@pytest.mark.parametrize(
-    ("damage", "expected"),
-    [
-        (theirs_store, {("store.owner", "error"), ("store.write", "error")}),
-        (others_write_the_image, {("store.read", "error")}),
-        (no_gateway, {("gateway.socket", "error")}),
-        (closed_gateway, {("gateway.state", "error"), ("gateway.socket", "error")}),
-        (dead_gateway, {("gateway.socket", "error")}),
-        (no_munge, {("gateway.munge", "error"), ("gateway.address", "error")}),
-        (log_is_a_directory, {("places", "error"), ("jobs.log", "error")}),
-        (nowhere_to_log, {("jobs.log", "warning")}),
-        (other_zip, {("zip.version", "error")}),
-        (closed_zip, {("zip.version", "error")}),
-        (no_zip, {("zip.version", "warning")}),
-        (zip_elsewhere, {("zip.path", "error")}),
-        (old_python, {("version.python", "error")}),
-        (server_is_down, {("torque.server", "error")}),
-        (not_torque, {("version.qstat", "warning")}),
-        (old_torque, {("version.qstat", "error")}),
-        (alps_is_down, {("alps.apstat", "error")}),
-        (template("{% if %}"), {("templates", "error")}),
-        (template("{{ no_such }}"), {("templates", "error")}),
-        (old_hook, {("installed", "warning")}),
-        (hook_of_the_sites, {("torque.hooks", "warning")}),
-        (no_epilogue, {("torque.hooks", "warning")}),
-        (filter_of_the_sites, {("torque.filter", "warning")}),
-        (no_filter, {("torque.filter", "warning")}),
-        (short_alarm, {("torque.prologalarm", "error")}),
-    ],
-)
+DAMAGES: list[tuple[Callable[[StandIns], None], Rows]] = [
+    (theirs_store, {("store.owner", "error"), ("store.write", "error")}),
+    (others_write_the_image, {("store.read", "error")}),
+    (no_gateway, {("gateway.socket", "error")}),
+    (closed_gateway, {("gateway.state", "error"), ("gateway.socket", "error")}),
+    (dead_gateway, {("gateway.socket", "error")}),
+    (no_munge, {("gateway.munge", "error"), ("gateway.address", "error")}),
+    (log_is_a_directory, {("places", "error"), ("jobs.log", "error")}),
+    (nowhere_to_log, {("jobs.log", "warning")}),
+    (other_zip, {("zip.version", "error")}),
+    (closed_zip, {("zip.version", "error")}),
+    (no_zip, {("zip.version", "warning")}),
+    (zip_elsewhere, {("zip.path", "error")}),
+    (old_python, {("version.python", "error")}),
+    (server_is_down, {("torque.server", "error")}),
+    (not_torque, {("version.qstat", "warning")}),
+    (old_torque, {("version.qstat", "error")}),
+    (alps_is_down, {("alps.apstat", "error")}),
+    (template("{% if %}"), {("templates", "error")}),
+    (template("{{ no_such }}"), {("templates", "error")}),
+    (old_hook, {("installed", "warning")}),
+    (hook_of_the_sites, {("torque.hooks", "warning")}),
+    (no_epilogue, {("torque.hooks", "warning")}),
+    (filter_of_the_sites, {("torque.filter", "warning")}),
+    (no_filter, {("torque.filter", "warning")}),
+    (short_alarm, {("torque.prologalarm", "error")}),
+]
+
+
+@pytest.mark.parametrize(("damage", "expected"), DAMAGES)
 def test_a_damage_is_exactly_its_rows(host: StandIns, damage: Callable[[StandIns], None], expected: Rows) -> None:
     damage(host)
     assert rows(host) == expected

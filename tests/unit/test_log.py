@@ -255,22 +255,3 @@ def test_the_site_may_want_no_log_at_all(capfd: pytest.CaptureFixture[str]) -> N
     log.start_log(dataclasses.replace(quiet), "hook")
     say()
     assert capfd.readouterr().err == ""
-
-
-@pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/usr/sbin/logrotate"), reason="logrotate is missing, or not run by root"
-)
-def test_a_log_that_was_rotated_is_left_for_a_new_one(tmp_path: Path) -> None:
-    """By logrotate and the file that is installed for it, with a process that writes on."""
-    text = (Path(__file__).parents[2] / "templates/site/udi.logrotate.j2").read_text()
-    configuration = tmp_path / "logrotate.conf"
-    configuration.write_text(text.replace("{{ log }}", f"{tmp_path}/hooks.log"))
-    configuration.chmod(0o644)
-    log.start_log(site(f"{tmp_path}/hooks.log"), "hook")
-    say(1)
-    program = ["logrotate", "--force", "--state", f"{tmp_path}/state", str(configuration)]
-    subprocess.run(program, check=True, env={"PATH": "/usr/sbin:/usr/bin:/bin"})
-    logging.getLogger("udi").error("after")
-    assert "message 0" in (tmp_path / "hooks.log.1").read_text()
-    assert (tmp_path / "hooks.log").read_text().endswith(" ERROR after\n")
-    assert (tmp_path / "hooks.log").stat().st_mode & 0o777 == 0o600

@@ -105,26 +105,34 @@ _MODULES = "mkdir -p {0}/modules/$(uname -r); touch {0}/modules/$(uname -r)/squa
 _NO_SQUASHFS = "grep -v squashfs /proc/filesystems >{0}/kinds; mount --bind {0}/kinds /proc/filesystems"
 _MEMORY = "printf 'MemTotal: 9999 kB\\nMemFree: {1} kB\\nCached: 10 kB\\n' >{0}/mem; mount --bind {0}/mem /proc/meminfo"
 _OTHER_ZIP = "cp {0}/udi.zip {0}/old; printf x >>{0}/old; mount --bind {0}/old {0}/udi.zip"
+_ONE_LOOP = (
+    f"{_LOOPS}; mknod /dev/loop0 b 7 0; mknod /dev/loop1 b 7 1; mount -t tmpfs block /sys/block;"
+    " mkdir -p /sys/block/loop0/loop /sys/block/loop1/loop; touch /sys/block/loop0/loop/backing_file"
+)
+"""The first of two has a file; without /dev/loop-control, as on kernels of old, none is made as it is needed."""
 _CLOSED = "mount -t tmpfs -o mode=755 store {0}/store"
 
 
-@pytest.mark.parametrize(
-    ("damage", "expected", "words"),
-    [
-        (_NO_SQUASHFS, ("node.filesystem", "error"), "no squashfs"),
-        (_LOOPS, ("node.loop", "error"), "no loop devices"),
-        (_MEMORY.replace("{1}", "2000"), ("node.memory", "error"), "less than 256 MiB"),
-        (_CLOSED, ("node.store", "error"), "No such file"),
-        (
-            "head -c 5000 /dev/zero >{0}/zero; mount --bind {0}/zero {0}/store/images/*.squashfs; chmod 644 {0}/zero",
-            ("node.store", "error"),
-            "another file",
-        ),
-        ("touch {0}/var/udi", ("node.root", "error"), "must be a directory of root's"),
-        ("mkdir -p {0}/var/udi; mount -t tmpfs udi:77:1000:made {0}/var/udi", ("node.root", "error"), "of job 77"),
-        (_OTHER_ZIP, ("node.zip", "error"), "other content"),
-    ],
-)  # fmt: skip
+DAMAGES: list[tuple[str, tuple[str, str], str]] = [
+    (_NO_SQUASHFS, ("node.filesystem", "error"), "no squashfs"),
+    (_LOOPS, ("node.loop", "error"), "no loop devices"),
+    (_MEMORY.replace("{1}", "2000"), ("node.memory", "error"), "less than 256 MiB"),
+    (_CLOSED, ("node.store", "error"), "No such file"),
+    (
+        "head -c 5000 /dev/zero >{0}/zero; mount --bind {0}/zero {0}/store/images/*.squashfs; chmod 644 {0}/zero",
+        ("node.store", "error"),
+        "another file",
+    ),
+    ("touch {0}/var/udi", ("node.root", "error"), "must be a directory of root's"),
+    ("mkdir -p {0}/var/udi; mount -t tmpfs udi:77:1000:made {0}/var/udi", ("node.root", "error"), "of job 77"),
+    (_OTHER_ZIP, ("node.zip", "error"), "other content"),
+    (_ONE_LOOP, ("node.loop", "warning"), "one loop device is free"),
+    (_ONE_LOOP + "; touch /sys/block/loop1/loop/backing_file", ("node.loop", "error"), "no loop device is free"),
+    ("mount -t tmpfs run {0}/run; mkdir -p {0}/run/udi/88", ("node.root", "error"), "of job 88"),
+]
+
+
+@pytest.mark.parametrize(("damage", "expected", "words"), DAMAGES)
 def test_a_damage_of_the_node(made: Node, damage: str, expected: tuple[str, str], words: str) -> None:
     try:
         rows = made.rows(damage.replace("{0}", str(made.directory)))
@@ -133,6 +141,21 @@ def test_a_damage_of_the_node(made: Node, damage: str, expected: tuple[str, str]
         assert words in row.what and row.todo
     finally:
         subprocess.run(["rm", "-rf", "--one-file-system", made.directory / "var/udi"], check=True)
+
+
+def test_less_memory_than_a_job_may_fill(made: Node) -> None:
+    larger = dataclasses.replace(made.site, node=dataclasses.replace(made.site.node, tmp_bytes=512 << 20))
+    node = Node(made.directory, larger)
+    for free, expected in ((300, [("node.memory", "warning")]), (600, [])):
+        damage = _MEMORY.replace("{1}", str(free << 10)).replace("{0}", str(made.directory))
+        assert bad(node.rows(damage)) == expected
+
+
+def test_a_host_without_the_zip_cannot_compare(made: Node) -> None:
+    answers = Answers([NODE], lambda _: NAME, NONCE)
+    answers.read(made.probe().line(NONCE))
+    rows = rows_of_nodes(made.site, answers.result("never"), Expected("", ()))
+    assert bad(rows) == [("node.zip", "warning")]
 
 
 def test_modules_that_can_be_loaded(made: Node) -> None:
