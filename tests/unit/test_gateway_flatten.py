@@ -1,4 +1,4 @@
-"""Flattening, without a packer: each image bug that other tools had is a test here (field notes 2.5 and 3.1)."""
+"""Flattening, without a packer: each image bug that other tools had is a test here (docs/lessons.md)."""
 
 from __future__ import annotations
 
