@@ -26,7 +26,7 @@ from collections.abc import Sequence
 
 from jobs import metrics
 from jobs.here import jobs_of_loops
-from jobs.nodeerrors import error_of
+from jobs.nodeerrors import error_of, with_warning
 from udi import durable
 from udi.command import Deadline, Finished, run
 from udi.config import SiteConfig
@@ -113,7 +113,7 @@ class LocalJob:
         choice = choose_image(self._site, request, marks_use=nodes[0].node.name == here)
         plan = make_plan(self._site, request, choice.facts, NamedNodes(), nodes, binds=choice.binds)
         try:
-            self._set_up(plan)
+            report = self._set_up(plan)
             label = self._label()
             if label is None:
                 raise SetupFailed(f"the set-up reported success, but nothing is mounted on {self._site.node.root}")
@@ -127,7 +127,7 @@ class LocalJob:
                 raise TeardownIncomplete(why, jobs=(self.job,)) from error
             raise
         metrics.observe(metrics.JOB_SETUP, [time.monotonic() - began])
-        return Root(self._site.node.root, label, choice.facts.id, choice.notice)
+        return Root(self._site.node.root, label, choice.facts.id, with_warning(choice.notice, (report,)))
 
     def enter(self, ids: str, words: str, seconds: int) -> tuple[NodeReport, bytes]:
         """Run a command in the root, as `udiroot.enter` takes it; its report, and what it printed. Raises SetupFailed
@@ -219,7 +219,7 @@ class LocalJob:
         root = self._site.node.root
         return next((mount.source for mount in mountinfo.read_below(root) if mount.point == root), None)
 
-    def _set_up(self, plan: NodePlan) -> None:
+    def _set_up(self, plan: NodePlan) -> NodeReport:
         _make_directory(self._root, 0o755)
         raw = plan.text().encode("ascii")
         down = json.dumps({"command": teardown_here(self._site, self.job)})
@@ -235,6 +235,7 @@ class LocalJob:
             raise error_of(report)
         _log.info("setup: %d ms", report.milliseconds)
         metrics.observe_nodes(metrics.NODE_SETUP, [report])
+        return report
 
     def _run_here(self, command: Sequence[str], nonce: str, deadline: Deadline) -> NodeReport:
         """Raises SetupFailed where the software made no report."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from jobs import metrics
 from jobs.image import Choice, choose_image
-from jobs.nodeerrors import EVERYWHERE, LEFT_IN_SERVICE, users_error
+from jobs.nodeerrors import EVERYWHERE, LEFT_IN_SERVICE, users_error, with_warning
 from jobs.nodereports import SETUP, keep_reports, log_failures, times_of
 from jobs.planfile import as_node_sees, new_plan_path, write_plan
 from jobs.state import PLANNED, READY, SETTING_UP, JobDirectory, JobState
@@ -132,7 +132,7 @@ class _Preparation:
         )
         self._directory.save(state)
         try:
-            self._on_nodes(state, plan)
+            result = self._on_nodes(state, plan)
         except BaseException as error:
             # Whatever it was, a signal included: no node may keep half of a job.
             enough = Deadline(max(_UNDO_SECONDS, self._deadline.left()))
@@ -141,7 +141,7 @@ class _Preparation:
                 message = error.message if isinstance(error, UdiError) else str(error)
                 raise AnotherStartWouldHarm(message, _REMEDY) from error
             raise
-        return Prepared(state.nodes, choice.notice)
+        return Prepared(state.nodes, with_warning(choice.notice, result.reports.values()))
 
     def _keys(self) -> SshKeys | None:
         """Those of the job's private sshd, where the site has it. Root gets none."""
@@ -151,7 +151,7 @@ class _Preparation:
 
         return make_keys(self._site, self._directory.path)
 
-    def _on_nodes(self, state: JobState, plan: NodePlan) -> None:
+    def _on_nodes(self, state: JobState, plan: NodePlan) -> FanOutResult:
         site, machine = self._site, self._machine
         sha256 = write_plan(site, state.plan, plan)
         self._directory.save(dataclasses.replace(state, phase=SETTING_UP))
@@ -179,6 +179,7 @@ class _Preparation:
             times,
             extra=event(SETUP, image=state.image, nodes=nodes, count=len(state.nodes), **times.as_fields()),
         )
+        return result
 
     def _save_touched(self, state: JobState, result: FanOutResult) -> None:
         """Only where the software could start is there something to undo."""

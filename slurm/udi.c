@@ -374,7 +374,9 @@ static void finish(spank_t spank)
 			refuse("the environment of the image is not what this plugin understands" SITE_FAULT);
 	} while (next < length);
 	int lost = getcwd(here, sizeof here) && !strcmp(here, "/tmp") && strcmp(step.directory, "/tmp") != 0;
-	if (lost && chdir(workdir) < 0 && chdir("/") < 0) /* Slurm goes to /tmp where it cannot go to the job's directory */
+	/* Slurm goes to /tmp where it cannot go to the job's directory. An image may name a descriptor of this process: what
+	   lies outside of the root has no path in it. */
+	if (lost && (chdir(workdir) < 0 || !getcwd(here, sizeof here) || *here != '/') && chdir("/") < 0)
 		refuse("no working directory: %s", strerror(errno));
 	if (getcwd(here, sizeof here))
 		spank_setenv(spank, "PWD", here, 1);

@@ -19,6 +19,7 @@ system, so privileged readers read with that account's file rights (`udiroot.rig
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -240,13 +241,18 @@ class StoreReader:
             raise UpstreamFailed(f"image store {self.layout.path}: {reason(error)}") from error
         for name in names:
             if name.endswith(".json") and not name.startswith("."):
-                ref = self._ref(f"{self.layout.refs}/{name}")
-                if ref:
-                    yield ref
+                with contextlib.suppress(ImageInvalid):  # one that is damaged costs no other
+                    ref = self._ref(f"{self.layout.refs}/{name}")
+                    if ref:
+                        yield ref
 
     def _ref(self, path: str) -> Ref | None:
+        """Raises ImageInvalid for one that is damaged."""
         text = self._text(path)
-        return Ref.from_json(text) if text is not None else None
+        try:
+            return Ref.from_json(text) if text is not None else None
+        except ImageInvalid as error:
+            raise ImageInvalid(f"image store: {path} is damaged: {error.message}", "pull it again") from error
 
     def _text(self, path: str, first: int = 0) -> bytes | None:
         """A file's bytes, or the first of them; None where there is none, or where the caller may not read it."""

@@ -9,6 +9,7 @@ from udi.oserrors import reason
 from udiroot.errors import ConfigError
 
 _MAX_BYTES = 16 << 20
+_FROM_OUTSIDE = "this user namespace shows root's files as somebody else's; run it outside of it"
 
 
 def trusted_text(
@@ -29,7 +30,8 @@ def trusted_text(
         raise ConfigError(f"{path}: {what}", hint)
     with os.fdopen(descriptor, "rb") as stream:
         if status.st_uid != 0:
-            raise ConfigError(f"{path}: owned by uid {status.st_uid}, must be owned by root", f"chown root {path}")
+            words = f"{path}: owned by uid {status.st_uid}, must be owned by root"
+            raise ConfigError(words, _FROM_OUTSIDE if _has_no_root() else f"chown root {path}")
         if status.st_mode & 0o022:
             mode = f"{stat.S_IMODE(status.st_mode):04o}"
             raise ConfigError(f"{path}: mode {mode} lets others write it", f"chmod go-w {path}")
@@ -37,3 +39,12 @@ def trusted_text(
             return stream.read().decode()
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path}: not UTF-8: {error}") from error
+
+
+def _has_no_root() -> bool:
+    """Whether this is a user namespace in which the host's root is nobody."""
+    try:
+        with open("/proc/self/uid_map") as stream:
+            return all(line.split()[1] != "0" for line in stream)
+    except OSError:
+        return False

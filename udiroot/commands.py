@@ -99,7 +99,7 @@ def _set_up(path: str, sha256: str, node: str) -> "tuple[str, ...]":
 
     plan = NodePlan.parse(_read_plan(path, sha256))
     set_alarm(plan.deadline)
-    return (set_up(plan, path, node, time.monotonic() + plan.deadline),)
+    return set_up(plan, path, node, time.monotonic() + plan.deadline)
 
 
 def _tear_down(options: "dict[str, str]", node: str) -> "tuple[str, ...]":

@@ -32,8 +32,9 @@ _ROOT_BYTES = 64 << 20
 _NODELIST = "/var/nodelist"
 
 
-def compose(plan: NodePlan, node: str, stage: str, label: str, protected: "tuple[str, ...]") -> str:
-    """Build the plan's root under `stage`; the path of the finished, not yet published root.
+def compose(plan: NodePlan, node: str, stage: str, label: str, protected: "tuple[str, ...]") -> "tuple[str, list[str]]":
+    """Build the plan's root under `stage`; the path of the finished, not yet published root, and a warning for each
+    volume that hides what the image has in its place.
 
     No volume may come from the `protected` paths, which are shifter-xc's own on the node. Raises UdiError for what a
     person must know, OSError for a system call that failed.
@@ -50,6 +51,8 @@ def compose(plan: NodePlan, node: str, stage: str, label: str, protected: "tuple
         fixtures = [*site_fixtures(plan), *volumes.fixtures()]
         files = [*etc.files(plan, node, image), PlanFile(_NODELIST, 0o644, plan.nodelist())]
         layout = _layout(image, files, fixtures)
+        volumes_of = [each for each in fixtures if each.walks_as is not None]
+        warnings = [f"{each.name} hides what the image has there" for each in volumes_of if layout.hides(each.path)]
         build_skeleton(layout.top, image, skeleton)
         for file in files:
             write(skeleton + file.path, file.mode, file.text)
@@ -71,7 +74,7 @@ def compose(plan: NodePlan, node: str, stage: str, label: str, protected: "tuple
     if root != skeleton:
         umount(skeleton)
     umount(image)
-    return root
+    return root, warnings
 
 
 def publish(root: str, target: str, stage: str) -> None:

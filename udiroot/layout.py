@@ -87,6 +87,17 @@ class Layout:
         if isinstance(there, Leaf) and there.path != path:
             raise SetupFailed(f"{name}: it lies in {there.name}, where shifter-xc creates nothing")
 
+    def hides(self, path: str) -> bool:
+        """Whether a leaf at that path, if it is a mount, hides a directory of the image that has entries."""
+        above, _, last = path.rpartition("/")
+        directory = self.top
+        for name in above.split("/")[1:]:
+            entry = directory.entries.get(name)
+            if not isinstance(entry, Directory):
+                return False  # it lies in another mount
+            directory = entry
+        return self._tree.has_entries(directory.source, last)
+
     def _descend(self, path: str, what: str, error: "type[UdiError]") -> "Directory | Leaf":
         """The directory of the tree at `path`, or the mount on the way in which it lies."""
         directory = self.top

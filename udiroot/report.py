@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MARK = "UDI-REPORT"
+HIDES = "hides="
+"""Begins what the report of a set-up counts where volumes hide what the image has; its words say which."""
 UNKNOWN_NODE = "unknown"
 """The identity in the report of a node that cannot read its own."""
 _MAX_BYTES = 511
@@ -49,6 +51,11 @@ class NodeReport:
     def ok(self) -> bool:
         """Whether the node did what it was sent to do."""
         return self.code == 0
+
+    @property
+    def warns(self) -> bool:
+        """Whether the words of a set-up that has succeeded are a warning."""
+        return self.ok and any(each.startswith(HIDES) for each in self.left)
 
     @classmethod
     def of_error(cls, node: str, milliseconds: int, error: UdiError) -> "NodeReport":

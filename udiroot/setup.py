@@ -11,6 +11,7 @@ from udiroot.mountinfo import Label
 from udiroot.neighbours import Neighbours
 from udiroot.plan import NodePlan
 from udiroot.record import Record, RunDirectory, boot_id
+from udiroot.report import HIDES
 from udiroot.rules import in_real_directory
 from udiroot.teardown import tear_down
 from udiroot.trials import gives_way, lock_instead
@@ -21,8 +22,8 @@ _UNDO_SECONDS = 5
 """What undoing may take where the deadline leaves less."""
 
 
-def set_up(plan: NodePlan, plan_path: str, node: str, deadline: float) -> str:
-    """Make the node ready for the plan's job; words about it. `deadline` is a time of time.monotonic().
+def set_up(plan: NodePlan, plan_path: str, node: str, deadline: float) -> "tuple[str, ...]":
+    """Make the node ready for the plan's job; words about it, and a count. `deadline` is a time of time.monotonic().
 
     What the same job left earlier is removed first, and what a job of an earlier boot left. Raises SetupFailed where
     the node has another job's root, another set-up is running, or the plan was withdrawn meanwhile, and whatever any
@@ -45,7 +46,8 @@ def set_up(plan: NodePlan, plan_path: str, node: str, deadline: float) -> str:
             modules.load(record.modules)
             krsip.switch(plan.krsip, on=True)
             label = Label(plan.job, plan.user.uid, made_root).text()
-            publish(compose(plan, node, run.stage, label, (root, run.path)), root, run.stage)
+            composed, warnings = compose(plan, node, run.stage, label, (root, run.path))
+            publish(composed, root, run.stage)
             if plan.ssh:
                 from udiroot import ssh  # only a site with the private sshd pays for it
 
@@ -57,7 +59,7 @@ def set_up(plan: NodePlan, plan_path: str, node: str, deadline: float) -> str:
         except BaseException as error:  # whatever it is, the node must not keep half a root
             _undo(plan.job, root, run, node, deadline, error)
             raise
-    return f"root of {plan.job} ready"
+    return ("; ".join(warnings), f"{HIDES}{len(warnings)}") if warnings else (f"root of {plan.job} ready",)
 
 
 def _require_wanted(plan_path: str) -> None:

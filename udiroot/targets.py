@@ -41,6 +41,13 @@ class ImageTree:
                 return 0
             raise
 
+    def has_entries(self, directory: "str | None", name: str) -> bool:
+        """Whether a name in a directory of the image is itself a directory, with something in it."""
+        if not stat.S_ISDIR(self.mode(directory, name)):
+            return False
+        with os.scandir(f"{self._image}{directory}/{name}") as entries:
+            return any(entries)
+
     def behind(self, link: str) -> "str | None":
         """The directory of the image that a link leads to; None where it leads to nothing, or to something else."""
         try:

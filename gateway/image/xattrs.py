@@ -5,7 +5,7 @@ What is beyond the limits no node could read. It is refused, as whoever unpacks 
 
 from __future__ import annotations
 
-from gateway.image.tar_reader import Member, Xattrs
+from gateway.image.tar_reader import FIFO, SYMLINK, Member, Xattrs
 from gateway.image.tree import shown
 from udiroot.errors import ImageInvalid
 
@@ -14,6 +14,9 @@ _KEPT = (b"user.", b"trusted.")
 _OVERLAY = (b"user.overlay.", b"trusted.overlay.")
 """Orders to the kernel's overlay, of which a node may make the image a layer: they would hide or redirect files there.
 (The overlay's whiteouts are device nodes 0:0, and no device is kept.)"""
+_USER = b"user."
+_WITHOUT_USER = (SYMLINK, FIFO)
+"""Kinds of members that can have none of those: the kernel sets and shows them on files and directories alone."""
 _MAX_NAME = 255
 _MAX_VALUE = 65536
 _MAX_LIST = 65536
@@ -22,7 +25,8 @@ _MAX_LIST = 65536
 
 def kept(member: Member) -> Xattrs:
     """The attributes of a member that the image gets. Raises ImageInvalid."""
-    found = tuple(pair for pair in member.xattrs if pair[0].startswith(_KEPT) and not pair[0].startswith(_OVERLAY))
+    dropped = (*_OVERLAY, _USER) if member.kind in _WITHOUT_USER else _OVERLAY
+    found = tuple(pair for pair in member.xattrs if pair[0].startswith(_KEPT) and not pair[0].startswith(dropped))
     for name, value in found:
         if len(name) > _MAX_NAME or b"\0" in name or name in _KEPT:
             raise _refused(member, f"the attribute '{shown(name)}', whose name is not valid")

@@ -94,7 +94,7 @@ def _gauges(gateway: Gateway) -> dict[str, float]:
         STORE_FREE.name: store.f_frsize * store.f_bavail,
         STATE_SIZE.name: state.f_frsize * state.f_blocks,
         STATE_FREE.name: state.f_frsize * state.f_bavail,
-        CACHE.name: sum(_layer_sizes(f"{settings.state}/layers")),
+        CACHE.name: sum(_layer_sizes(f"{settings.work_directory}/layers")),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,9 @@ from udi.config import SiteConfig
 from udi.facts import Ref
 from udi.reference import ImageReference
 from udi.store import StoreReader
-from udiroot.errors import ConfigError, ImageInvalid, NotPermitted, UsageError
+from udiroot.errors import ConfigError, ImageInvalid, NotPermitted, UdiError, UsageError
+
+log = logging.getLogger(__name__)
 
 
 class Requests:
@@ -53,8 +56,13 @@ class Requests:
         }
 
     def answer(self, call: Call, request: Request[Any]) -> object:
-        """The answer to a request, of the type that it names. Raises UdiError."""
-        return self._answers[type(request)](call, request)
+        """The answer to a request, of the type that it names. Raises UdiError, which is logged: what a user must change
+        is none of the operator's business, and what the site must, is an error."""
+        try:
+            return self._answers[type(request)](call, request)
+        except UdiError as error:
+            log.log(logging.INFO if error.is_users else logging.ERROR, "uid %d: %s", call.uid, error.message)
+            raise
 
     def _login(self, call: Call, request: messages.Login) -> messages.LoggedIn:
         return self._upstream.login(call.uid, request.registry, request.user, request.password)

@@ -77,9 +77,7 @@ class Gateway:
             end: ServiceEnd = LocalServiceEnd(connection) if local else NetworkServiceEnd(connection, self.site.gateway)
             try:
                 self._answer(connection, end, slots)
-            except UdiError as error:
-                who = _user(end.uid) if end.uid >= 0 else _caller(connection)
-                log.info("%s: %s", who, error.message)
+            except UdiError as error:  # logged where it was raised
                 _send_error(end, error)
             except Exception:
                 log.exception("a request of uid %d failed with an internal error", end.uid)
@@ -104,8 +102,12 @@ class Gateway:
                 gone = True
 
         with contextlib.ExitStack() as held:
-            document, descriptors = end.receive(_REQUEST_SECONDS, held, admit_files)
-            request = parse_request(document, self.site.registry.parse)
+            try:
+                document, descriptors = end.receive(_REQUEST_SECONDS, held, admit_files)
+                request = parse_request(document, self.site.registry.parse)
+            except UdiError as error:  # whatever it is, a client alone may be the cause
+                log.info("%s: %s", _user(end.uid) if end.uid >= 0 else _caller(connection), error.message)
+                raise
             connection.settimeout(_SEND_SECONDS)
             answer = self._requests.answer(Call(end.uid, on_event, descriptors, held), request)
         on_event(Done(answer))

@@ -8,12 +8,16 @@ which temporary files belong to dead conversions.
 A file is 0444 while a public reference names its image and 0400 otherwise. An image that no reference names any more
 is removed, unless a job's plan names it; then the next change of names, or the next start, removes it. A pin, which is
 a reference `id:…`, keeps the image that a tag stood for when a job was submitted.
+
+A reference file that is damaged costs no other name. What it stood for is not known, so no image is removed until
+somebody has pulled that name again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import secrets
 import stat
@@ -31,6 +35,8 @@ from udi.reference import ImageReference
 from udi.store import BESIDE, StoreLayout, StoreReader
 from udiroot.errors import ConfigError, ImageInvalid, NotFound, NotPermitted, UpstreamFailed
 
+log = logging.getLogger("gateway.store")
+
 _PUBLIC, _PRIVATE = 0o444, 0o400
 _TREE = ".directory"
 """How the name of an unpacked tree ends."""
@@ -46,6 +52,7 @@ class StoreWriter:
         self.layout = layout
         self._locks = locks
         self._has_graves = False
+        self._damaged: set[str] = set()
 
     def prepare(self) -> None:
         """Make the store's directories.
@@ -220,7 +227,7 @@ class StoreWriter:
             try:
                 os.utime(self.layout.facts(image_id))
                 path = self.layout.path_of(ref)
-                before = self._read_ref(path)
+                before = self._replaced_ref(path)
                 if before is None or dataclasses.replace(before, created=now, used=now) != ref:
                     if ref.is_public:
                         self._set_mode(self._files_of(image_id), _PUBLIC)
@@ -240,7 +247,7 @@ class StoreWriter:
         with self.locked():
             try:
                 os.utime(self.layout.facts(image_id))
-                old = self._read_ref(path)
+                old = self._replaced_ref(path)
                 if old is None or old.created < now - _PIN_FRESH:
                     pin = Ref(reference=f"id:{image_id}", id=image_id, owners=(owner,), created=now, used=now)
                     durable.write(path, pin.to_json(), mode=_PRIVATE)
@@ -286,18 +293,35 @@ class StoreWriter:
             raise _failed(self.layout.refs, error) from error
 
     def refs(self) -> Iterator[Ref]:
-        """Every reference of the store."""
+        """Every reference of the store but those that are `_damaged`, of which each is logged once."""
+        damaged = set()
         for name in sorted(os.listdir(self.layout.refs)):
             if name.endswith(".json") and not name.startswith("."):
-                ref = self._read_ref(f"{self.layout.refs}/{name}")
+                path = f"{self.layout.refs}/{name}"
+                try:
+                    ref = self._read_ref(path)
+                except ImageInvalid as error:
+                    damaged.add(path)
+                    if path not in self._damaged:
+                        log.warning("%s is damaged: %s", path, error.message)
+                    continue
                 if ref:
                     yield ref
+        self._damaged = damaged
 
     def _read_ref(self, path: str) -> Ref | None:
+        """Raises ImageInvalid for one that is damaged."""
         try:
             with open(path, "rb") as stream:
                 return Ref.from_json(stream.read())
         except FileNotFoundError:
+            return None
+
+    def _replaced_ref(self, path: str) -> Ref | None:
+        """What a new reference replaces; nothing where that is damaged."""
+        try:
+            return self._read_ref(path)
+        except ImageInvalid:
             return None
 
     def _settle(self, changed: Container[str] | None = None) -> None:
@@ -314,9 +338,10 @@ class StoreWriter:
         public: dict[str, bool] = {}
         for ref in self.refs():
             public[ref.id] = public.get(ref.id, False) or ref.is_public
+        is_unknown = bool(self._damaged)
         nameless = [image_id for image_id in files if image_id not in public]
         plans = self.plans() if nameless else []
-        used = [image_id for image_id in nameless if any(image_id.encode() in plan for plan in plans)]
+        used = [image_id for image_id in nameless if is_unknown or any(image_id.encode() in plan for plan in plans)]
         kept = [image_id for image_id in nameless if image_id in used or not self._remove(image_id, files[image_id])]
         self._note_waiting(bool(kept))
         for image_id in public.keys() & files.keys():

@@ -62,12 +62,15 @@ def test_what_a_tree_has(service: Service) -> None:
             hardlink("bin/again", "bin/su"),
             symlink("bin/out", "/etc/shadow"),
             symlink("up", ".."),
+            directory("dark", 0o000),
+            file("dark/inside", b"dark", mode=0o000),
             file("zeros", bytes(3 << 20)),
             file(f"{deep}/last", b"deep"),
         ],
     )
     status = {
-        name: (tree / name).lstat() for name in ("bin/su", "bin/private", "bin/open", "bin/again", "tmp", "zeros")
+        name: (tree / name).lstat()
+        for name in ("bin/su", "bin/private", "bin/open", "bin/again", "tmp", "dark", "dark/inside", "zeros")
     }
     assert {each.st_uid for each in status.values()} == {ACCOUNT}
     modes = {name: stat.S_IMODE(each.st_mode) for name, each in status.items()}
@@ -77,6 +80,8 @@ def test_what_a_tree_has(service: Service) -> None:
         "bin/open": 0o644,
         "bin/again": 0o755,
         "tmp": 0o1755,
+        "dark": 0o700,
+        "dark/inside": 0o600,
         "zeros": 0o644,
     }
     assert status["bin/su"].st_ino == status["bin/again"].st_ino

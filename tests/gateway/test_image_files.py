@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.gateway.archives import BASE, Entry, file, make_archive, make_oci_layout
+from tests.gateway.archives import BASE, Entry, directory, file, make_archive, make_oci_layout, symlink
 from tests.gateway.stacks import HAND_MADE, RICH, stacks
 from tests.gateway.support import (
     FORMATS,
@@ -32,6 +33,22 @@ def test_hand_made_layers_equal_umoci(tmp_path: Path, name: str, image_format: s
     make_oci_layout(tmp_path / "oci", HAND_MADE[name])
     ours = tree_of_layers(tmp_path, HAND_MADE[name], image_format)
     assert without_root(ours) == without_root(umoci_tree(tmp_path / "oci"))
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_attributes_of_links_and_pipes_are_their_own(tmp_path: Path, image_format: str) -> None:
+    """The kernel refuses `user.*` on them, and a call that follows a link would put them on what it leads to."""
+    both = {"user.a": b"1", "trusted.b": b"2"}
+    links = [symlink("to-etc", "etc", xattrs=both), symlink("to-nothing", "/none", xattrs=both)]
+    found = tree_of_layers(
+        tmp_path, [[*BASE, directory("etc"), *links, Entry(b"pipe", tarfile.FIFOTYPE, xattrs=both)]], image_format
+    )
+    assert {name: found[name].xattrs for name in (b"to-etc", b"to-nothing", b"pipe", b"etc")} == {
+        b"to-etc": (("trusted.b", b"2"),),
+        b"to-nothing": (("trusted.b", b"2"),),
+        b"pipe": (("trusted.b", b"2"),),
+        b"etc": (),
+    }
 
 
 @pytest.mark.parametrize("style", ["blobs", "hashes"])

@@ -16,7 +16,7 @@ from admin.seams.jobs import Jobs
 from admin.status.lines import lines
 from admin.status.status import read_status
 from gateway.client import client
-from gateway.wire.messages import Found
+from gateway.wire.messages import Found, Remove
 from tests.gateway.service import ACCOUNT, ANNA, BERT, NOBODY, Service, run_as
 from tests.gateway.test_processes import archive, pull, until_true
 from udi.facts import Ref
@@ -251,3 +251,24 @@ def test_a_full_disk_is_told_and_does_not_stay(service: Service) -> None:
         subprocess.run(["umount", "-l", state], check=True)
         service.start()
     assert service.ask(ANNA, "pull", f"docker-archive:{path}", "full:1")["id"] == image_id
+
+
+def test_a_damaged_reference_costs_no_other(service: Service) -> None:
+    """It is named, its image stays until somebody knows better, and pulling the name again mends it."""
+    hurt_id, whole_id = bring(service, "hurt"), bring(service, "whole")
+    path = service.store / "refs/hurt:1~0.json"
+    path.write_text("")
+    assert "whole:1" in service.names(0) and "hurt:1" not in service.names(0)
+    looked_up = service.udi(0, "lookup", "hurt:1").stderr.splitlines()
+    assert looked_up[0].startswith(f"udi: image store: {path} is damaged: ")
+    assert looked_up[1] == "hint: pull it again"
+    service.stop()
+    service.start()
+    client.ask(service.site, Remove(reference=ImageReference.parse("whole:1")))
+    assert {hurt_id, whole_id} <= image_files(service), "one of them may be what it stood for"
+    assert service.log.read_text().count(f"WARNING gateway.store: {path} is damaged: ") == 1
+    found: list[object] = []
+    pull(service, str(service.directory / "hurt.tar"), "hurt:1", found)
+    assert found == [hurt_id] and client.lookup(service.site, "hurt:1") == hurt_id
+    client.ask(service.site, Remove(reference=ImageReference.parse("hurt:1")))
+    assert image_files(service).isdisjoint({hurt_id, whole_id})

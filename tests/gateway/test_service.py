@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
@@ -18,9 +19,20 @@ import pytest
 
 from gateway.client import client
 from gateway.sources.files import DockerArchive
+from gateway.store.locks import Locks
 from gateway.wire import protocol
 from gateway.wire.events import Event, Failed
-from tests.gateway.archives import BASE, file, image_config, layer_tar, make_archive, make_oci_layout
+from tests.gateway.archives import (
+    BASE,
+    Entry,
+    file,
+    image_config,
+    layer_tar,
+    make_archive,
+    make_oci_layout,
+    opaque,
+    whiteout,
+)
 from tests.gateway.service import ACCOUNT, ANNA, BERT, NOBODY, Service, descriptors, next_event, pull_of
 from udi import config
 from udiroot.errors import NotFound, TimedOut, UdiError, UpstreamFailed
@@ -144,6 +156,19 @@ def test_the_client_opens_files_with_the_users_rights(service: Service) -> None:
     assert refused.returncode == 4
     assert refused.stderr.startswith(f"udi: {path}: permission denied")
     assert service.ask(ANNA, "pull", f"docker-archive:{path}", "own:1")["id"] == image_id, "the service may not read it"
+
+
+def test_whiteouts_and_devices_need_no_right(service: Service) -> None:
+    """The service's account can make no device node, as which overlays have both."""
+    path = service.directory / "whiteouts.tar"
+    upper = [whiteout("gone"), opaque("d"), file("d/new"), Entry(b"null", tarfile.CHRTYPE)]
+    image_id = make_archive(path, [[*BASE, file("gone"), file("d/old")], upper], tags=["whiteouts:1"])
+    path.chmod(0o644)
+    assert service.ask(ANNA, "pull", f"docker-archive:{path}")["id"] == image_id
+    image = service.store / "images" / f"{image_id}.squashfs"
+    listed = subprocess.run(["rdsquashfs", "--describe", image], capture_output=True, text=True, check=True).stdout
+    assert [line.split()[1] for line in listed.splitlines() if line.startswith("file ")] == ["bin/sh", "d/new"]
+    assert "nod" not in [line.split()[0] for line in listed.splitlines()]
 
 
 def test_an_oci_layout_in_a_folder_that_only_its_owner_can_enter(service: Service) -> None:
@@ -294,6 +319,22 @@ def test_a_packer_that_fails(service: Service, word: str) -> None:
     assert service.ask(ANNA, "pull", f"docker-archive:{path}", f"fails:{word}")["id"] == image_id
 
 
+def test_the_log_has_errors_for_what_failed_and_not_for_what_users_ask(service: Service) -> None:
+    before = len(service.log.read_text())
+    path, _ = fresh(service)
+    service.ask(ANNA, "pull", f"docker-archive:{path}", "log:1")
+    assert service.udi(ANNA, "lookup", "no/such:1").returncode == 3
+    assert service.udi(BERT, "rm", "log:1").returncode == 3
+    levels = {line.partition(" ")[0] for line in service.log.read_text()[before:].splitlines()}
+    assert levels == {"INFO"}
+    service.fault("exit")
+    other, _ = fresh(service)
+    assert service.udi(ANNA, "pull", f"docker-archive:{other}", "log:2").returncode == 6
+    service.fault("")
+    said = [line for line in service.log.read_text()[before:].splitlines() if not line.startswith("INFO ")]
+    assert [line.startswith(f"ERROR gateway.service.requests: uid {ANNA}: ") for line in said] == [True]
+
+
 def test_a_converter_killed(service: Service) -> None:
     path, image_id = fresh(service)
     before = service.files()
@@ -442,6 +483,29 @@ def test_lookup_has_a_time_limit(tmp_path: Path, service: Service) -> None:
         assert time.monotonic() - start < 2
     with pytest.raises(UpstreamFailed, match="not running"):
         client.lookup(config.load(str(deaf)), "x:1", timeout=0.3)
+
+
+def test_who_only_reads_waits_for_no_lock(service: Service) -> None:
+    """While another process keeps the store from changing, its names are listed and found; an error is no list."""
+    path, image_id = fresh(service)
+    service.ask(ANNA, "pull", f"docker-archive:{path}", "listed:1")
+    locks = Locks(service.site.gateway.state)
+    with locks.holder() as holder:
+        holder.take(locks.store())
+        holder.take(locks.image(image_id))
+        start = time.monotonic()
+        assert "listed:1" in service.names(ANNA)
+        assert service.ask(ANNA, "lookup", "listed:1")["id"] == image_id
+        assert service.ask(ANNA, "inspect", "listed:1")["facts"]["id"] == image_id
+        assert time.monotonic() - start < 10
+    refs = service.store / "refs"
+    refs.rename(refs.with_name("away"))
+    try:
+        failed = service.udi(ANNA, "images")
+    finally:
+        refs.with_name("away").rename(refs)
+    assert (failed.returncode, failed.stdout) == (6, "")
+    assert failed.stderr.startswith(f"udi: image store {service.store} cannot be used: ")
 
 
 def test_serve_runs_as_the_stores_account_alone(service: Service) -> None:

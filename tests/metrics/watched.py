@@ -40,14 +40,15 @@ class Watched:
 @pytest.fixture(scope="module")
 def watched() -> Iterator[Watched]:
     with directory_for_all("udi-metrics-") as directory:
-        (directory / "prom").mkdir()
-        os.chown(directory / "prom", ACCOUNT, ACCOUNT)
+        for name in ("prom", "spool"):
+            (directory / name).mkdir()
+            os.chown(directory / name, ACCOUNT, ACCOUNT)
         (directory / "service").mkdir()
         registry = DebianRegistry(directory / "registry")
         tables = (
             f'[metrics]\ndirectory = "{directory}/prom"\n[registry]\ndefault = "{registry.name}"\n'
             f'[[registry.hosts]]\nname = "{registry.name}"\nplain_http = true\n'
         )
-        service = Service(directory / "service", f"workers = {WORKERS}\n", tables)
+        service = Service(directory / "service", f'workers = {WORKERS}\nspool = "{directory}/spool"\n', tables)
         with registry, service:
             yield Watched(service, registry, directory / "prom")

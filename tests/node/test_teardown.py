@@ -194,3 +194,24 @@ def test_another_program_s_loop_device_and_mount_are_not_our_dirt(rig: Rig) -> N
         assert rig.check() == (0, "udi: clean")
     finally:
         subprocess.run(["losetup", "--detach", done.stdout.strip()], check=True)
+
+
+@pytest.mark.parametrize(("row", "is_another"), [("pid", True), ("sshd", True), ("sshd", False)])
+def test_a_process_that_has_by_now_the_number_in_the_record(rig: Rig, row: str, is_another: bool) -> None:
+    """A number alone is nobody's: only with its start time in the record a process is the job's set-up or sshd."""
+    before = rig.picture()
+    assert rig.set_up(rig.plan()).ok
+    with running(rig, ["/bin/sh", "-c", "echo $$ > /tmp/number; exec sleep 1000"], user=BOB, root="/") as process:
+        script = f"""
+read number < /tmp/number; start=$(cut -d ' ' -f 22 /proc/$number/stat); file=/var/run/udi/job
+[ {int(is_another)} = 0 ] || start=$((start - 1))
+[ {row} = sshd ] && sed -i "s/^end$/sshd $number\\/$start\\nend/" $file
+[ {row} = pid ] && sed -i "s/^pid .*/pid $number/; s/^start .*/start $start/" $file
+grep -c "^{row} $number" $file; rm /tmp/number
+"""
+        assert rig.node.run(["/bin/sh", "-c", script]).stdout == "1\n"
+        report = rig.tear_down()
+        assert report.ok, report.words
+        time.sleep(0.2)
+        assert (process.poll() is None) is is_another
+    assert before.difference(rig.picture()) == []

@@ -135,7 +135,7 @@ static int print_verdict(char **arguments)
 static int print_environment(char **arguments)
 {
 	run_data = arguments[1];
-	snprintf(step.directory, sizeof step.directory, "/tmp");
+	snprintf(step.directory, sizeof step.directory, "%s", arguments[2] ? arguments[2] : "/tmp");
 	finish(NULL);
 	for (char **one = environ; *one; one++)
 		fwrite(*one, 1, strlen(*one) + 1, stdout);

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import subprocess
+import sys
 import tomllib
 import typing
 from pathlib import Path
@@ -15,6 +17,7 @@ from admin.seams.machines import machine_of
 from admin.seams.tables import all_tables
 from admin.sitefiles.example import example
 from alps.settings import AlpsConfig
+from tests.gateway.service import directory_for_all
 from torque_hooks.settings import TorqueConfig
 from udi.config import SiteConfig, Table, errors_in, load, parse, shared_keys
 from udi.sitemodules import ModuleConfig
@@ -93,6 +96,26 @@ def test_only_root_s_own_file_is_trusted(tmp_path: Path) -> None:
         os.chown(path, 1001, 0)
         with pytest.raises(ConfigError, match="owned by uid 1001"):
             load(str(path))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files of two accounts")
+@pytest.mark.parametrize(("owner", "said"), [(0, "owned by uid 65534, must be owned by root"), (1000, "/scratch/udi")])
+def test_in_a_user_namespace_the_error_is_not_the_owner_s(owner: int, said: str) -> None:
+    """Root's file is nobody's there, and one of the caller's own is root's: it gives no right that the caller lacks."""
+    code = "import sys\nfrom udi.config import load\nprint(load(sys.argv[1]).store.path)"
+    program = f"try:\n    exec({code!r})\nexcept Exception as e:\n    print(e.message, e.hint)"
+    with directory_for_all("udi-config-") as directory:
+        path = directory / "udi.toml"
+        path.write_text(GOOD)
+        os.chown(path, owner, 0)
+        done = subprocess.run(
+            ["unshare", "--user", "--map-root-user", sys.executable, "-c", program, path],
+            capture_output=True, text=True, user=1000, group=1000, extra_groups=[], check=True, timeout=30,
+            cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+    assert said in done.stdout
+    assert ("run it outside of it" in done.stdout) is (owner == 0)
+    assert "chown" not in done.stdout
 
 
 @pytest.mark.parametrize(

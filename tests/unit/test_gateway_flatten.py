@@ -1,4 +1,4 @@
-"""Flattening, without a packer: each image bug that other tools had is a test here (field notes 2.5 and 3.1)."""
+"""Flattening, without a packer: each image bug that other tools had is a test here (docs/lessons.md)."""
 
 from __future__ import annotations
 
@@ -291,6 +291,31 @@ def test_names_never_leave_the_root(name: str) -> None:
     result = flat([file(name, b"inside")])
     assert result.data("etc/x") == b"inside"
     assert not any(b".." in path.split(b"/") for path in result.members)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        symlink("../../x", "/etc"),
+        hardlink("../../x", "../../bin/sh"),
+        directory("../../x"),
+        Entry(b"/../x", tarfile.FIFOTYPE),
+        whiteout("../../old"),
+    ],
+    ids=["symlink", "hard link", "directory", "pipe", "whiteout"],
+)
+def test_no_kind_of_entry_leaves_the_root(entry: Entry) -> None:
+    result = flat([file("old")], [entry])
+    assert set(map(os.fsdecode, result.members)) - {".", "bin", "bin/sh"} == (
+        set() if b".wh." in entry.name else {"old", "x"}
+    )
+
+
+def test_a_hard_link_never_means_a_file_of_the_gateways_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "planted").write_text("of the host")
+    monkeypatch.chdir(tmp_path)
+    for target in ("planted", "./planted", f"{tmp_path}/planted", "/proc/self/cwd/planted"):
+        assert "does not exist" in refused([hardlink("x", target)])
 
 
 @pytest.mark.parametrize("target", ["/etc", "../../etc", "etc", "/../etc", "loop/../etc"])

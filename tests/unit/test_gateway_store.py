@@ -70,6 +70,43 @@ def test_an_image_that_waits_for_its_job_goes_with_the_next_new_name(writer: Sto
     assert not [name for name in os.listdir(writer.layout.images) if name.startswith(".")]
 
 
+def test_an_image_that_a_pull_is_about_to_name_stays_and_no_other(writer: StoreWriter) -> None:
+    """Each in a moment of its own: the pull's lock is on its image alone, and that of the store is held for a write."""
+    images = Path(writer.layout.images)
+    held, other = f"{8:064x}", f"{9:064x}"
+    with writer.expecting(held), writer.expecting(held):
+        for number in (8, 9):
+            writer.remove(ImageReference.parse(f"app:{number}"), number % 2, publisher=True)
+        assert (images / f"{held}.squashfs").exists() and not (images / f"{other}.squashfs").exists()
+    writer.name(ImageReference.parse("again:1"), held, None)
+    assert (images / f"{held}.squashfs").stat().st_mode & 0o777 == 0o444
+    with writer.expecting(held):
+        writer.remove(ImageReference.parse("again:1"), 0, publisher=True)
+    writer.sweep()
+    assert not (images / f"{held}.squashfs").exists(), "the pull has failed, and nobody has named it"
+
+
+@pytest.mark.parametrize("kind", ["squashfs", "ext4", "directory"])
+def test_with_its_last_name_an_image_goes_whatever_its_format(writer: StoreWriter, kind: str) -> None:
+    image_id, images = f"{1000:064x}", Path(writer.layout.images)
+    with writer.temporary() as temporary, writer.temporary() as inventory:
+        if kind == "directory":
+            Path(temporary).mkdir()
+            (Path(temporary) / "tree").mkdir()
+        else:
+            Path(temporary).write_bytes(b"x")
+        Path(inventory).write_bytes(b"x")
+        facts = Facts(id=image_id, format=kind, size=1, sha256="00" * 32)
+        writer.publish(temporary, facts, inventory, report="{}")
+    for name in ("kind:1", "kind:2"):
+        writer.name(ImageReference.parse(name), image_id, 7)
+    writer.remove(ImageReference.parse("kind:1"), 7, publisher=False)
+    files = {f"{image_id}.{end}" for end in (kind, "json", "report", "inventory")}
+    assert {path.name for path in images.iterdir() if path.name.startswith(image_id)} == files
+    writer.remove(ImageReference.parse("kind:2"), 7, publisher=False)
+    assert [path.name for path in images.iterdir() if image_id in path.name] == []
+
+
 def test_modes_follow_names_and_what_has_none_goes(writer: StoreWriter) -> None:
     images = Path(writer.layout.images)
 

@@ -115,3 +115,22 @@ def test_a_row_says_what_it_means_and_what_to_do() -> None:
 )
 def test_what_a_pattern_covers(pattern: str, message: str, expected: bool) -> None:
     assert covers(pattern, message) == expected
+
+
+NOT_OURS = {"torque.mom_priv", "torque.server_home", "slurm.spool"}
+"""Directories of the workload manager's own, with files of ours that are installed, or with none."""
+
+
+def test_every_place_that_something_is_left_in_says_who_removes_it() -> None:
+    """Those are the directories below /var and /run, and the three whose place only a site knows."""
+    places, table = {"store.path", "gateway.spool", "metrics.directory"}, ""
+    for line in (ROOT / "docs/udi.toml.example").read_text().splitlines():
+        if line.startswith("["):
+            table = line.strip("[]")
+        elif match := re.match(r'#? ?(\w+) = "(?:/var|/run)/', line):
+            places.add(f"{table}.{match[1]}")
+    text = PAGE.read_text().partition("\n## What is removed, by whom, and when\n")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")][1:]
+    assert len(places) > 12
+    assert sorted(places - NOT_OURS - set(re.findall(r"`([a-z]+\.\w+)`", text))) == []
+    assert all((who.strip() and when.strip()) or who.strip().startswith("nobody: ") for _, who, when, _ in rows)

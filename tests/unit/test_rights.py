@@ -1,8 +1,10 @@
-"""Another account's file rights: ids are unsigned, whatever their size, and what was before comes back."""
+"""Another account's file rights: ids are unsigned, whatever their size, and what was before comes back. And rights that
+are given up for good."""
 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import pytest
 
 from gateway.wire.protocol import peer_uid
 from udi.accounts import store_owner
+from udiroot import privileges
 from udiroot.errors import ConfigError
 from udiroot.rights import FileRights
 
@@ -74,3 +77,27 @@ def test_a_number_that_no_account_can_have(text: str) -> None:
     with pytest.raises(ConfigError, match="is not a uid"):
         store_owner(text)
     assert store_owner(str(2**31 + 7)) == (2**31 + 7, 2**31 + 7)
+
+
+@pytest.mark.parametrize("without_effect", ["", "setgroups", "setresgid", "setresuid"])
+def test_rights_that_are_given_up_are_asked_for_again(without_effect: str) -> None:
+    """A step that had no effect is an error, before any program of the user's starts."""
+    child = os.fork()
+    if child == 0:
+        code = 3
+        try:
+            os.setgroups((7,))
+            if without_effect:
+                setattr(os, without_effect, lambda *_: None)
+            privileges.become(1001, 1002, (1002, 1003))
+            status = Path("/proc/self/status").read_text()
+            held = re.findall(r"^Cap(?:Inh|Prm|Eff|Bnd|Amb):\t(\w+)$", status, re.MULTILINE)
+            has_new = "\nNoNewPrivs:\t1\n" in status
+            code = (
+                0 if set(os.getgroups()) == {1002, 1003} and {int(each, 16) for each in held} == {0} and has_new else 2
+            )
+        except PermissionError:
+            code = 1
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (1 if without_effect else 0)

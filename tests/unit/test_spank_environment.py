@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import udi_run
-from tests.unit.spank import ID, run
+from tests.unit.spank import ID, driver, run
 from udi import rundata
 from udi.accounts import Account
 from udi.config import parse
@@ -21,9 +22,16 @@ from udi.facts import Facts
 BYTES = st.binary(max_size=20).map(lambda raw: raw.replace(b"\0", b"0"))
 
 
-def data_of(env: Sequence[str], site: str, programs: str = "") -> bytes:
+def data_of(env: Sequence[str], site: str, programs: str = "", workdir: str = "/") -> bytes:
     facts = Facts(
-        id=ID, format="squashfs", size=1, sha256="0" * 64, env=tuple(env), workdir="/", entrypoint=("a b",), cmd=("",)
+        id=ID,
+        format="squashfs",
+        size=1,
+        sha256="0" * 64,
+        env=tuple(env),
+        workdir=workdir,
+        entrypoint=("a b",),
+        cmd=("",),
     )
     table = parse(f'[store]\npath = "/x"\n[environment]\n{site}', "udi.toml").environment
     user = Account("alice", 1001, 1001, (1001,), "/home/alice", "/bin/sh")
@@ -105,3 +113,21 @@ def test_a_file_of_the_environment_that_is_cut_or_changed(data_file: Path, tmp_p
         assert run("environment", path).returncode == 1, record
     path.unlink()
     assert b"No such file" in run("environment", path).stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes a mount that no path leads to")
+def test_a_working_directory_that_is_a_descriptor_to_the_outside_is_not_entered(tmp_path: Path) -> None:
+    """As slurmstepd and launchers have some: an image's `/proc/self/fd/9` would be a way out of the root."""
+    data = tmp_path / "run"
+    (tmp_path / "outside").mkdir()
+    for workdir, plugin_starts_in in (("/proc/self/fd/9", "/"), ("/usr", "/usr")):
+        data.write_bytes(data_of([], "", workdir=workdir))
+        start = f"mount -t tmpfs outside {tmp_path}/outside; exec 9< {tmp_path}/outside; umount -l {tmp_path}/outside; "
+        for words, there in (
+            (f"exec {driver()} environment {data} /nowhere", plugin_starts_in),
+            (f"exec {udi_run_that_reads(data)} /usr/bin/env -0", workdir if workdir == "/usr" else "/tmp"),
+        ):
+            command = ["unshare", "--mount", "sh", "-c", f"{start} cd /tmp; {words}"]
+            done = subprocess.run(command, env={"PATH": "/usr/bin:/usr/sbin"}, capture_output=True, check=True)
+            assert f"PWD={there}".encode() in done.stdout.split(b"\0"), done.stderr
+        udi_run_that_reads.cache_clear()

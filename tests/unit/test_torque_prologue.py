@@ -184,6 +184,15 @@ def test_lost_variable(cray: StandIns, tmp_path: Path) -> None:
     assert code == 1 and "but qsub lost its variable UDI" in err
 
 
+def test_what_nodes_warn_of_is_for_the_user(cray: StandIns) -> None:
+    """Once, however many nodes say it."""
+    warning = "volume /scratch/a:/data hides what the image has there"
+    cray.tell("setupRoot.all", f"ok 5 0 - hides=1 {warning}")
+    code, err = prologue(cray)
+    assert (code, err) == (0, f"udi-prologue: warning: {warning}\n")
+    assert (cray.directory / "log/hooks.log").read_text().count(f"warning: {warning}\n") == 1
+
+
 @pytest.mark.parametrize(
     ("pinned", "expected", "notice"),
     [

@@ -118,6 +118,35 @@ def test_only_the_wrappers_own_answer_counts(cray: StandIns) -> None:
     assert done.returncode == 2
 
 
+def test_a_hostile_environment_changes_nothing(cray: StandIns, tmp_path: Path) -> None:
+    """Should a batch system ever hand over the user's, as one did: no program and no module of it runs."""
+    cray.qstat_job("PBS_O_HOME=/root,UDI=debian:12")
+    evil, ran = tmp_path / "evil", tmp_path / "ran"
+    (evil / "admin").mkdir(parents=True)
+    for name in ("grep", "head", "timeout", "qstat", "python3", "sleep", "env"):
+        (evil / name).write_text(f"#!/bin/sh\necho {name} >> {ran}\n")
+        (evil / name).chmod(0o755)
+    for name in ("sitecustomize.py", "usercustomize.py", "os.py", "admin/__init__.py"):
+        (evil / name).write_text(f"open({str(ran)!r}, 'a').write({name!r})\n")
+    (evil / "start").write_text(f"echo start >> {ran}\n")
+    names = ("PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "HOME", "CDPATH")
+    environment = {name: str(evil) for name in names}
+    environment |= {"ENV": f"{evil}/start", "PYTHONSTARTUP": f"{evil}/os.py", "IFS": "/"}
+    hook = subprocess.Popen(
+        ["/bin/sh", str(installed(cray)), *ARGUMENTS],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=evil,
+        env=environment,
+    )
+    output, _ = hook.communicate(timeout=60)
+    assert (hook.returncode, output) == (0, "")
+    assert cray.calls("xtxqtcmd") == ["setupRoot nid00012 nid00013 "]
+    assert not ran.exists(), ran.read_text()
+
+
 # An interpreter that cannot start
 
 PYTHONS = {
