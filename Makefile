@@ -100,7 +100,7 @@ test-docs: root docs $(CACHE)/browser ## open every page of build/html in a brow
 	$(BIN)/python -m pytest tests/html/in_browser.py
 
 test-recipes: root setup $(CACHE)/workflow-packages ## type every command of docs/users.md and docs/coming-from.md, and compare what is seen (root)
-	UDI_ALL_RECIPES=1 $(BIN)/python -m pytest tests/system/test_users_page.py tests/system/workflow_status.py
+	UDI_ALL_RECIPES=1 $(BIN)/python -m pytest tests/system/test_users_page.py tests/system/cray_mpi.py tests/system/workflow_status.py
 	UDI_ALL_RECIPES=1 $(BIN)/python -m pytest tests/slurm/test_users_page.py
 
 bench: root setup $(CACHE)/pynamic-packages ## print the figures that the README quotes (root)
