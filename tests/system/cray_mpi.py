@@ -33,7 +33,7 @@ def test_what_a_program_finds(cray: Cray) -> None:
         assert sorted(done.output.splitlines()) == sorted(seen * 2), (done.error, done.log)
         assert done.error == ""
         assert [_written_on(cray, nid) for nid in (A, B, C)] == [[f"rank of {A}"], [f"rank of {B}"], []]
-        cray.assert_clean()
+    cray.assert_clean()
     script.unlink()
 
 
