@@ -36,6 +36,7 @@ def installed(cray: Cray) -> Iterator[None]:
         yield
     finally:
         for nid in nodes:
-            cray.on_node(nid, f"umount {HUGE_PAGES} && rm -r /var/opt/cray /var/lib/hugetlbfs && rmdir /var/opt /var/lib")
+            cray.on_node(nid, f"umount {HUGE_PAGES} && rm -r /var/opt/cray /var/lib/hugetlbfs")
+            cray.on_node(nid, "rmdir /var/opt /var/lib")
         library.unlink()
         cray.before = before
