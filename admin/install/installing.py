@@ -113,8 +113,9 @@ def _advice(file: SiteFile, theirs: str) -> str:
 
 
 def install_programs(root: str, programs: Mapping[str, bytes]) -> list[str]:
-    """Put programs that were built in place below `root`, path → content; their paths. Raises UpstreamFailed."""
-    return [_write_bytes(root + path, content, 0o755) for path, content in programs.items()]
+    """Put built programs, path → content, in place below `root`; the paths that changed. Raises UpstreamFailed."""
+    placed = {root + path: content for path, content in programs.items()}
+    return [_write_bytes(path, placed[path], 0o755) for path in placed if not _is_program(path, placed[path])]
 
 
 def destination(prefix: str, file: SiteFile) -> tuple[str, int]:
@@ -220,6 +221,16 @@ def _differs(path: str, text: str, mode: int) -> bool:
     except FileNotFoundError:
         return True
     return status.st_mode & 0o7777 != mode or status.st_uid != os.geteuid() or text_of(path) != text
+
+
+def _is_program(path: str, content: bytes) -> bool:
+    """Whether the file itself is there, ours, and as it should be; what cannot be read is to be written."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            return (status.st_mode & 0o7777, status.st_uid) == (0o755, os.geteuid()) and file.read() == content
+    except OSError:
+        return False
 
 
 def _write(path: str, text: str, mode: int) -> str:
