@@ -183,6 +183,12 @@ def test_what_a_page_names_is_there(page: Path) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_contributors_know_every_target_that_tests() -> None:
+    targets = re.findall(r"^(test[\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    assert [name for name in targets if f"`make {name}`" not in page] == []
+
+
 @pytest.mark.parametrize(
     ("kind", "right", "wrong"),
     [
