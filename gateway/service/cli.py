@@ -119,7 +119,9 @@ def rescan(config_path: str, everything: bool, as_json: bool) -> None:
 @click.pass_obj
 def rebuild(config_path: str) -> None:
     """Recreate queue and history from the store; the old database is moved aside."""
-    click.echo(f"{_gateway(config_path).history.rebuild()} names")
+    from udiroot.errors import counted
+
+    click.echo(counted(_gateway(config_path).history.rebuild(), "name"))
 
 
 @cli.command()

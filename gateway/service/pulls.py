@@ -13,6 +13,7 @@ from gateway.service.systems import Systems
 from gateway.service.upstream import Upstream
 from gateway.sources.files import OpenedFiles
 from gateway.sources.kinds import FILE_KINDS
+from gateway.sources.signatures import Unsigned
 from gateway.store.writer import StoreWriter
 from gateway.wire.messages import Found, Pulled, PullFiles, PullReference, Submit
 from udi.acceptance import require_accepted
@@ -100,7 +101,7 @@ class Pulls:
 
     def submission(self, call: Call, request: Submit) -> Found:
         """The image of a job that is being submitted, pinned for that job. Raises NotPermitted where the site refuses
-        what was found in it."""
+        what was found in it, or that it is not signed."""
         reference = request.reference
         reader = StoreReader(self._store.layout, call.uid, call.groups)
         try:
@@ -111,6 +112,8 @@ class Pulls:
                 raise
             try:
                 image_id = self.reference(call, PullReference(kind="docker", reference=str(reference))).id
+            except Unsigned:
+                raise
             except (NotFound, NotPermitted, UpstreamFailed, TimedOut) as error:
                 raise NotFound(f"{absent.message}; it cannot be pulled: {error.message}", absent.hint) from error
         verdict = self._verdict(image_id)

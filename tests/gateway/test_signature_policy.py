@@ -133,7 +133,7 @@ def test_a_signed_image_is_pulled_run_and_shown_and_an_unsigned_one_is_not(centr
     assert centre.start("signed/good:1") == good.id
     refused = centre.qsub("UDI=signed/bad:1")
     assert refused.returncode == 255 and refused.stdout == b""
-    assert b"image signed/bad:1 is not signed as the site requires" in refused.stderr
+    assert refused.stderr.startswith(b"udi-submit-filter: image signed/bad:1 is not signed as the site requires: ")
     assert refused.stderr.count(b"\n") <= 2, refused.stderr
     assert centre.qsub("UDI=signed/bad:1", "UDI_WAIT=no").returncode == 255
     free = centre.push("free/app")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gzip
 import os
-import tomllib
 from collections.abc import Iterator
 
 import pytest
 
 from tests import pages, recipes
+from tests.system import programming_environment
 from tests.system.cray import Cray
 from xcsim import registry
 
@@ -31,14 +31,9 @@ def site(cray: Cray, recipe: pages.Recipe) -> Iterator[Cray]:
     cray.ids["app:1.1"] = recipes.save(archive, "app:1.1", _ALICE)
     (home / "app.tar.gz").write_bytes(gzip.compress(archive.read_bytes(), 1))
     os.chown(home / "app.tar.gz", _ALICE, _ALICE)
-    example = tomllib.loads((pages.DOCS / "cray-mpi.toml.example").read_text())
-    module = example["modules"]["cray-mpi"]
-    stand_in = "/scratch/shared/cray"  # nodes of this machine have nothing of Cray's
-    cray.machine.path(stand_in).mkdir(parents=True, exist_ok=True)
-    mounts = [f"{stand_in}:" + each.partition(":")[2] for each in module["mounts"]]
-    module |= {"mounts": mounts, "present": [stand_in]}
-    example["modules"]["licenses"] = recipes.LICENSES
-    with cray.configured(example | {"ssh": {"enabled": True}}):
+    tables = programming_environment.example() | {"ssh": {"enabled": True}}
+    tables["modules"]["licenses"] = recipes.LICENSES
+    with programming_environment.installed(cray), cray.configured(tables):
         yield cray
 
 

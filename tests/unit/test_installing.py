@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from admin.install.installing import Installed, install
+from admin.install.installing import Installed, install, install_programs
 from tests.unit.cray_standins import StandIns
 from tests.unit.rendered_site import ARGUMENTS, files_of, sh
 from udiroot.errors import NotPermitted, UpstreamFailed
@@ -26,6 +26,21 @@ def test_installing_twice_changes_nothing(cray: StandIns) -> None:
     assert len(install(str(root), files).changed) == len(files)
     again = install(str(root), files)
     assert again.changed == again.advice == []
+
+
+def test_programs_that_are_in_place_are_not_written_again(tmp_path: Path) -> None:
+    programs = {"/opt/udi/node/ssh/sshd": b"\x7fELF 1", "/opt/udi/node/ssh/ssh": b"\x7fELF 2"}
+    paths = [f"{tmp_path}{path}" for path in programs]
+    assert install_programs(str(tmp_path), programs) == paths
+    assert install_programs(str(tmp_path), programs) == []
+    sshd, ssh = map(Path, paths)
+    sshd.chmod(0o775)
+    ssh.rename(tmp_path / "elsewhere")
+    ssh.symlink_to(tmp_path / "elsewhere")
+    assert install_programs(str(tmp_path), programs) == paths
+    assert [path.lstat().st_mode for path in (sshd, ssh)] == [0o100755] * 2
+    sshd.write_bytes(b"damaged")
+    assert install_programs(str(tmp_path), programs) == paths[:1]
 
 
 def test_shared_files_keep_what_is_not_ours(cray: StandIns) -> None:
