@@ -91,6 +91,7 @@ test-metrics: root setup ## run every query of docs/metrics in a real Prometheus
 	$(BIN)/python -m pytest tests/metrics/in_prometheus.py tests/metrics/gateway_waits.py
 
 soak: root setup ## keep whole machines under random jobs, faults and kills for an hour (root); MINUTES=5
+	$(BIN)/python -m tests.soak.gateway
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60)
 
 test-install: root setup bundle rpm ## walk through docs/install.md on fresh Debian systems that have no network, from the bundle and RPMs (root)

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_MOST_GROWTH = 16 << 10
-"""KiB above what a process had when it was warm: threads come and go, a leak of each request does not."""
+MOST_GROWTH = 8 << 10
+"""KiB above what a process had when it was warm: threads come and go, a leak of each request does not. docs/gateway.md
+states it of the gateway's service."""
 
 
 def resident(pid: int) -> int:
@@ -47,7 +48,7 @@ class Memory:
         for pid in pids:
             now = resident(pid)
             self.highest[kind] = max(self.highest.get(kind, 0), now)
-            if now > self.first.setdefault(pid, now) + _MOST_GROWTH:
+            if now > self.first.setdefault(pid, now) + MOST_GROWTH:
                 found.append(f"{kind} {pid} has grown from {self.first[pid]} to {now} KiB")
         return found
 
