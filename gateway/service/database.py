@@ -1,8 +1,8 @@
 """The file of the gateway's history: SQLite, made where it is missing, moved aside where it is damaged.
 
-Connections are lent to one transaction at a time and kept for the next one. One for each thread would outlive its
-thread: Python's connection is a cycle with its cache of statements, which stays until a collection of garbage finds it,
-and its descriptor even longer, until SQLite has no other connection to the same file.
+A few connections are lent to one transaction after the other. One for each thread would outlive its thread: Python's
+connection is a cycle with its cache of statements, which stays until a collection of garbage finds it, and its
+descriptor even longer, until SQLite has no other connection to the same file.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _TOTALS = "CREATE TABLE IF NOT EXISTS totals(sample TEXT PRIMARY KEY, value REAL
 """Apart from the others: a database of before has none, and is whole."""
 _TABLES = ("conversions", "pulls", "notes")
 _WAIT_SECONDS = 20.0
-_IDLE = 4
-"""Connections that are kept while nobody uses them."""
+_MOST = 4
+"""Transactions at the same time; SQLite writes one after the other anyway."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Database:
         self._locks = locks
         self._refs = refs
         self._idle: list[_Opened] = []
-        self._lock = threading.Lock()
+        """Connections that nobody uses now. A list's append and pop are atomic."""
+        self._turns = threading.Semaphore(_MOST)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -79,30 +80,25 @@ class Database:
     @contextlib.contextmanager
     def _lent(self) -> Iterator[sqlite3.Connection]:
         """A connection for one transaction; it is closed where that fails."""
-        opened = self._opened()
-        try:
-            yield opened.base
-        except BaseException:
-            opened.base.close()
-            raise
-        with self._lock:
-            if len(self._idle) < _IDLE:
-                self._idle.append(opened)
-                return
-        opened.base.close()
+        with self._turns:
+            opened = self._opened()
+            try:
+                yield opened.base
+            except BaseException:
+                opened.base.close()
+                raise
+            self._idle.append(opened)
 
     def _opened(self) -> _Opened:
         """A connection to the database that exists now: another process may have replaced it."""
         inode = self._inode()
-        while True:
-            with self._lock:
-                opened = self._idle.pop() if self._idle else None
-            if opened is None:
-                base = self._open()
-                return _Opened(base, self._inode())
-            if inode is not None and opened.inode == inode:
-                return opened
-            opened.base.close()
+        with contextlib.suppress(IndexError):
+            while opened := self._idle.pop():
+                if inode is not None and opened.inode == inode:
+                    return opened
+                opened.base.close()
+        base = self._open()
+        return _Opened(base, self._inode())
 
     def _inode(self) -> tuple[int, int] | None:
         try:
