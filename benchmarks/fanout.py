@@ -3,9 +3,10 @@
     python -m benchmarks.fanout [--nodes 4,10,100,1000,10000,50000] [--slots 1] [--rounds 5]
 
 Installs the package, not editable, into a virtual environment, as a site would, and runs the prologue and the epilogue
-as Torque's wrapper starts them. Cray's commands are stand-ins that print at once what was made before: `apstat` a line
-for each slot, `xtxqtcmd` the reports of all nodes. So the time is that of the hook itself and of starting a few
-programs. Each round runs a bare interpreter, too; a ratio is the median of the rounds' ratios.
+as Torque's wrapper starts them. The commands of Torque and Cray are stand-ins that print at once what was made before:
+`apstat` a line for each slot, `xtxqtcmd` the reports of all nodes. So the time is that of the hook itself and of
+starting one program for each command. Each round runs a bare interpreter, too; a ratio is the median of the rounds'
+ratios.
 """
 
 from __future__ import annotations
@@ -33,15 +34,12 @@ _END = ("11", "nodes=2", "cput=0", "batch", "", "0", "/x.SC")
 """What the epilogue is told after the job's name."""
 _FIRST = 12
 """The lowest nid."""
-_APSTAT = """\
-#!/bin/sh
-if [ "$1" = -r ]; then cat "$(dirname "$0")/rows"; else cat "$(dirname "$0")/detail"; fi
-"""
-_XTXQTCMD = """\
-#!/bin/sh
-# The reports were made before; only the nonce, the command's last word, is new.
-sed "s/NONCE/${2##* }/" "$(dirname "$0")/replies"
-"""
+_STANDINS = {
+    "qstat": 'exec cat "${0%/*}/qstat.out"',
+    "apstat": 'if [ "$1" = -r ]; then exec cat "${0%/*}/rows"; else exec cat "${0%/*}/detail"; fi',
+    # The reports were made before; only the nonce, the command's last word, is new.
+    "xtxqtcmd": 'exec sed "s/NONCE/${2##* }/" "${0%/*}/replies"',
+}
 _ROWS = """\
  ResId     ApId From           Arch   PEs N d Memory State
    524  5385733 batch:123      XT     4 2 1   1024 conf,claim
@@ -141,8 +139,8 @@ def main(nodes: str, slots: int, rounds: int, python: str) -> None:
         site = work / "site"
         site.mkdir()
         cray = StandIns(site)
-        cray.program("apstat", _APSTAT)
-        cray.program("xtxqtcmd", _XTXQTCMD)
+        for name, script in _STANDINS.items():
+            cray.program(name, f"#!/bin/sh\n{script}\n")
         text = cray.config_path.read_text().replace("_deadline = 2\n", "_deadline = 60\n")
         cray.config_path.write_text(text.replace("_deadline = 12\n", "_deadline = 300\n"))
         for count in map(int, nodes.split(",")):

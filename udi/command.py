@@ -102,9 +102,9 @@ def run(
     """Run `argv`, whose first word is an absolute path, for at most `seconds`, with `environment` added to its own.
 
     With `merge`, stderr is part of stdout. `on_line`, which implies that, is called for each line as it arrives; when
-    it returns True, enough was seen, and the command is killed and counts as a success. `on_stdout` gets all of stdout
-    in pieces, which are then not kept. Raises UpstreamFailed when the program cannot be run or was terminated by a
-    signal, Late when the time was over.
+    it returns True, enough was seen, and the command is killed and counts as a success; of the output only its last
+    64 KiB are kept then. `on_stdout` gets all of stdout in pieces, which are not kept. Raises UpstreamFailed when the
+    program cannot be run or was terminated by a signal, Late when the time was over.
     """
     program = argv[0]
     if seconds <= 0:
@@ -190,6 +190,9 @@ class _Output:
         kept = self._stderr if stderr else self._stdout
         if self._on_stdout and not stderr:
             self._on_stdout(chunk)
+        elif self._on_line:
+            kept += chunk
+            del kept[:-_MAX_LINE]
         else:
             kept += chunk[: _MAX_OUTPUT - len(kept)]
         if self._on_line is None:

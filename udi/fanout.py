@@ -102,20 +102,20 @@ class Answers:
         self.asked = tuple(sorted(set(asked)))
         self._identity = identity
         self._nodes = {identity(node): node for node in self.asked}
-        self._members = frozenset(self.asked)
         self._nonce = nonce
         self._other: dict[str, str] = {}
         self._ends: dict[Node, _Exit] = {}
         self._nameless: list[str] = []
-        self._answered: set[Node] = set()
-        """The nodes of `reports` and `_ends`: counted with each line, of which there are many."""
+        self._texts: dict[str, str] = {}
         self.reports: dict[Node, NodeReport] = {}
+        self._answered = 0
+        """How many nodes are in `reports` or `_ends`."""
         self._said: list[bytes] = []
 
     @property
     def complete(self) -> bool:
         """Whether every node has made a report, or can make none any more."""
-        return len(self._answered) == len(self.asked)
+        return self._answered == len(self.asked)
 
     def read(self, line: str, source: Node | None = None) -> bool:
         """Take in one line of output; True once nothing more can come.
@@ -141,16 +141,17 @@ class Answers:
         if node is not None:
             earlier = self.reports.get(node)
             if earlier is None or earlier.ok:
+                self._answered += earlier is None and node not in self._ends
+                report.words = self._texts.setdefault(report.words, report.words)  # most say the same
                 self.reports[node] = report
-                self._answered.add(node)
         elif report.node == UNKNOWN_NODE and not report.ok:
             self._take_end(_Exit(UNKNOWN_NODE, str(report.code), False, report.words), source)
 
     def _take_end(self, end: _Exit, source: Node | None) -> None:
         node = source if source is not None and end.node in _UNKNOWN else self._node(end.node, source)
-        if node is not None and node in self._members:
+        if node is not None and self._identity(node) in self._nodes:
+            self._answered += node not in self.reports and node not in self._ends
             self._ends.setdefault(node, end)
-            self._answered.add(node)
         elif end.node in _UNKNOWN and not end.started:
             self._nameless.append(str(end))
 

@@ -22,7 +22,7 @@ _BARE = re.compile(r"[0-9]{1,9}(?:-[0-9]{1,9})?(?:,[0-9]{1,9}(?:-[0-9]{1,9})?)*"
 _MOST = 1_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Node:
     """A compute node; `number` where the machine numbers its nodes (on a Cray, the nid)."""
 
@@ -39,7 +39,7 @@ class Node:
         return self.name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class NodeSlots:
     """A node of a job, and how many slots for ranks the job has there."""
 

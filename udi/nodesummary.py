@@ -7,6 +7,7 @@ and what is left after the most frequent causes is one line again.
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Mapping
 
@@ -88,7 +89,7 @@ class Times:
     def of(cls, milliseconds: Mapping[Node, int]) -> Times:
         """Of at least one node."""
         middle = sorted(milliseconds.values())[len(milliseconds) // 2]
-        slowest = sorted(milliseconds.items(), key=lambda item: (-item[1], item[0]))[:_MOST_SLOW]
+        slowest = heapq.nsmallest(_MOST_SLOW, milliseconds.items(), key=lambda item: (-item[1], item[0]))
         slow = tuple(item for item in slowest[1:] if item[1] > _SLOW * max(middle, 1))
         return cls(len(milliseconds), middle, (slowest[0], *slow))
 

@@ -23,7 +23,7 @@ IN_SERVICE, OUT_OF_SERVICE = "up", "admindown"
 """Statuses of a node that our own software sets; a machine may show others (`down`, `suspect`)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Host:
     """A host that the workload manager gave a job, in its own spelling, and the slots that the job has there."""
 
@@ -40,7 +40,7 @@ class Allocation:
     id: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class NodeState:
     """A node as the machine has it: `status` is up, down, admindown, suspect, …"""
 

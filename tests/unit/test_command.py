@@ -55,6 +55,20 @@ def test_enough_was_seen() -> None:
     assert (done.exit_code, seen) == (0, ["one", "two"])
 
 
+def test_of_output_that_is_read_line_by_line_only_the_end_is_kept() -> None:
+    """A fan-out to fifty thousand nodes prints megabytes, of which an error shows the last line."""
+    seen: list[str] = []
+
+    def on_line(line: str) -> bool:
+        seen.append(line)
+        return False
+
+    done = run(["/usr/bin/seq", "100000"], seconds=30, on_line=on_line)
+    assert len(seen) == 100_000
+    assert len(done.stdout) == 1 << 16
+    assert done.stdout.endswith(b"\n99999\n100000\n")
+
+
 def test_last_line_without_newline_is_seen() -> None:
     seen: list[str] = []
 

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from udi import nodezip
 from udi.config import SiteConfig, StoreConfig
@@ -27,6 +29,27 @@ def result(*lines: str, asked: tuple[Node, ...] = (TWELVE, THIRTEEN), source: No
     for line in lines:
         answers.read(line, source)
     return answers.result("not within 9 seconds")
+
+
+_LINES = {
+    "ok": "UDI-REPORT {nonce} {node} ok 5 0 - - done",
+    "failed": "UDI-REPORT {nonce} {node} failed 5 74 - - not done",
+    "died": "UDI-EXIT {nonce} {node} 137 started killed",
+    "not started": "UDI-EXIT {nonce} {node} 127 not-started not found",
+    "other": "nid000{node} said something",
+}
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(_LINES)), st.sampled_from([12, 13, 14, 99]), st.booleans())))
+def test_it_is_complete_once_every_node_has_made_a_line(lines: list[tuple[str, int, bool]]) -> None:
+    asked = (TWELVE, THIRTEEN, numbered(14))
+    answers = Answers(asked, lambda node: str(node.number), NONCE)
+    heard: set[int] = set()
+    for kind, number, with_source in lines:
+        source = numbered(number) if with_source and numbered(number) in asked else None
+        complete = answers.read(_LINES[kind].format(nonce=NONCE, node=number), source)
+        heard |= {number} if kind != "other" else set()
+        assert complete == answers.complete == heard.issuperset(node.number for node in asked)
 
 
 def test_three_outcomes() -> None:

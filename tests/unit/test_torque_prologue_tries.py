@@ -173,15 +173,18 @@ def test_deadlines_that_do_not_fit_hold_the_job(cray: StandIns) -> None:
 
 
 def test_a_requeue_waits_longer_each_time_and_a_hold_does_not(cray: StandIns) -> None:
-    configured(cray, "requeue_pause = 0", "requeue_pause = 1")
-    cray.tell("setupRoot.12", BROKEN)
-    seconds = []
-    for _ in range(3):
+    def seconds() -> float:
         began = time.monotonic()
         assert prologue(cray)[0] == 2
-        seconds.append(time.monotonic() - began)
-    first, second, last = seconds
-    assert first >= 1 and second >= 2 and last < 1, seconds
+        return time.monotonic() - began
+
+    configured(cray, "requeue_pause = 0", "requeue_pause = 1")
+    configured(cray, "prologue_deadline = 12", "prologue_deadline = 600")
+    cray.tell("setupRoot.12", BROKEN)
+    assert seconds() >= 1
+    assert seconds() >= 2
+    configured(cray, "requeue_pause = 1", "requeue_pause = 100")
+    assert seconds() < 100
 
 
 def test_a_pause_ends_within_the_deadline_and_for_a_signal(cray: StandIns) -> None:
@@ -190,15 +193,15 @@ def test_a_pause_ends_within_the_deadline_and_for_a_signal(cray: StandIns) -> No
     cray.tell("setupRoot.12", BROKEN)
     began = time.monotonic()
     assert prologue(cray)[0] == 2
-    assert time.monotonic() - began < 5
-    configured(cray, "prologue_deadline = 3", "prologue_deadline = 60")
+    assert time.monotonic() - began < 100
+    configured(cray, "prologue_deadline = 3", "prologue_deadline = 600")
     process = _start(cray, "prologue", JOB, "root", "root", "run", "", "batch", "")
     assert process.stderr is not None
     line = process.stderr.readline()
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
     assert _finish(process)[0] == 2 and "job requeued" in line
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 100
 
 
 def test_jobs_that_no_longer_exist_are_forgotten(cray: StandIns) -> None:
