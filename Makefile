@@ -90,7 +90,8 @@ test-upgrade: root setup ## replace our software by another version, and remove 
 test-metrics: root setup ## run every query of docs/metrics in a real Prometheus, on the figures of a run on xcsim (root)
 	$(BIN)/python -m pytest tests/metrics/in_prometheus.py tests/metrics/gateway_waits.py
 
-soak: root setup ## keep whole machines under random jobs, faults and kills for an hour (root); MINUTES=5
+soak: root setup ## requests to a gateway, then whole machines under random jobs, faults and kills for an hour (root); MINUTES=5
+	$(BIN)/python -m tests.soak.gateway
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60)
 
 test-install: root setup bundle rpm ## walk through docs/install.md and docs/install-slurm.md on fresh Debian systems that have no network, from the bundle and RPMs (root)

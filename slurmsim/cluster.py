@@ -193,9 +193,11 @@ class Cluster:
         self.kill(LOGIN, "slurmctld", signal)
 
     def kill(self, host: str, program: str, signal: str = "KILL") -> None:
-        """Kill a daemon of a host, and wait until it is gone."""
-        self.root(host, "pkill", f"-{signal}", "-x", program, check=False)
-        gone = wait_until(lambda: self.root(host, "pgrep", "-x", program, check=False).returncode == 1, _SECONDS, 0.02)
+        """Kill a daemon of a host, and wait until it is gone. The login host sees the processes of all hosts: those of
+        the same name on nodes go on."""
+        own = ("-x", program, "--ns", "1", "--nslist", "pid")
+        self.root(host, "pkill", f"-{signal}", *own, check=False)
+        gone = wait_until(lambda: self.root(host, "pgrep", *own, check=False).returncode == 1, _SECONDS, 0.02)
         if not gone:
             raise SetupFailed(f"{program} on {host} does not end")
 

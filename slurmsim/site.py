@@ -13,7 +13,7 @@ from slurmsim.cluster import LIBRARIES, LOGIN, Cluster
 from udiroot.errors import SetupFailed
 from xcsim import shared_root
 from xcsim.processes import wait_until
-from xcsim.site import UDI_RUN_BUILT, Tables, checkout, packages_of, toml_value
+from xcsim.site import UDI_RUN_BUILT, Tables, accepts, checkout, packages_of, toml_value
 
 PLUGIN_BUILT = ".cache/slurm/udi.so"
 """Where `make spank` puts the plugin in a checkout."""
@@ -95,7 +95,7 @@ def start_gateway(cluster: Cluster) -> None:
     with open(cluster.directory / "gateway.log", "ab") as log:
         process = cluster.popen_as("udi", "/opt/udi/bin/udi-gateway", "serve", cwd="/", stdout=log, stderr=log)
     sock = cluster.login.path("/run/udi-gateway/gateway.sock")
-    if not wait_until(lambda: process.poll() is not None or sock.exists(), _GATEWAY_SECONDS, 0.02):
+    if not wait_until(lambda: process.poll() is not None or accepts(sock), _GATEWAY_SECONDS, 0.02):
         raise SetupFailed("the image gateway did not start", f"see {cluster.directory}/gateway.log")
     if process.poll() is not None:
         raise SetupFailed("the image gateway ended", f"see {cluster.directory}/gateway.log")

@@ -31,6 +31,7 @@ SSHD_BUILT = ".cache/sshd/bin"
 UDI_RUN_BUILT = ".cache/udi-run/udi-run"
 """Where `make udi-run` puts its program in a checkout; an installation has it in `LIBRARY`."""
 GATEWAY_SECONDS = 20.0
+_SOCKET = "/run/udi-gateway/gateway.sock"
 
 Tables = Mapping[str, Mapping[str, object]]
 
@@ -38,7 +39,7 @@ TABLES: Tables = {
     "store": {"path": "/scratch/udi", "node_path": "/lus/udi", "account": "udi"},
     "gateway": {
         "user_formats": ["directory"],
-        "socket": "/run/udi-gateway/gateway.sock",
+        "socket": _SOCKET,
         "state": "/var/lib/udi-gateway",
     },
     "node": {"nid_file": NID_FILE, "filesystems": [{"source": "/scratch"}, {"source": "/home"}]},
@@ -77,7 +78,7 @@ def install(machine: LoginAccess, changes: Tables) -> None:
         _install_software(machine, changes)
         machine.path(INSTALLED).touch()
     registry.start(machine)
-    if not gateway_answers(machine):
+    if not accepts(machine.path(_SOCKET)):
         start_gateway(machine)
 
 
@@ -132,11 +133,11 @@ def packages_of(checkout: Path) -> list[str]:
     return sorted({name.partition(".")[0] for name in listed} - {"xcsim"})
 
 
-def gateway_answers(machine: LoginAccess) -> bool:
-    """Whether something accepts connections on the gateway's socket."""
+def accepts(path: Path) -> bool:
+    """Whether somebody accepts connections on this socket."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
-            probe.connect(str(machine.path("/run/udi-gateway/gateway.sock")))
+            probe.connect(str(path))
         except OSError:
             return False
     return True
@@ -158,6 +159,6 @@ def start_gateway(machine: LoginAccess) -> None:
             stdout=log.fileno(),
             stderr=log.fileno(),
         )
-    there = wait_until(lambda: process.poll() is not None or gateway_answers(machine), GATEWAY_SECONDS, 0.05)
+    there = wait_until(lambda: process.poll() is not None or accepts(machine.path(_SOCKET)), GATEWAY_SECONDS, 0.05)
     if not there or process.poll() is not None:
         raise SetupFailed("the image gateway did not start", f"see {machine.state}/log/gateway.log")

@@ -23,26 +23,40 @@ def call(name: str, arguments: list[str], environment: list[bytes]) -> int:
         return 1
     words = [os.fsencode(word) for word in (name, os.getcwd(), str(len(arguments)), *arguments)] + environment
     body = b"".join(len(word).to_bytes(4, "big") + word for word in words)
+    try:
+        answer = _answer(connection, body, signals=name == "aprun")
+    except OSError:  # the machine was restarted
+        answer = b""
+    if not answer:
+        sys.stderr.write(f"{name}: the machine closed the connection\n")
+        return 1
+    return int(answer)
+
+
+def _answer(connection: _socket.socket, body: bytes, *, signals: bool) -> bytes:
+    """The exit status, as a line; empty where the machine has closed the connection."""
     three = b"".join(number.to_bytes(4, sys.byteorder) for number in (0, 1, 2))
     connection.sendmsg([len(body).to_bytes(4, "big")], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, three)])
     connection.sendall(body)
-    if name == "aprun":
+    if signals:
         _forward_signals(connection)
     answer = b""
     while not answer.endswith(b"\n"):
         got = connection.recv(16)
         if not got:
-            sys.stderr.write(f"{name}: the machine closed the connection\n")
-            return 1
+            return b""
         answer += got
-    return int(answer)
+    return answer
 
 
 def _forward_signals(connection: _socket.socket) -> None:
     import signal
 
     def forward(number: int, _: object) -> None:
-        connection.sendall(bytes([number]))
+        try:  # noqa: SIM105 - contextlib would be one more import
+            connection.sendall(bytes([number]))
+        except OSError:
+            pass  # the application has ended, and its exit status is on its way
 
     for number in _SIGNALS:
         signal.signal(number, forward)

@@ -1,7 +1,8 @@
 """The gateway's own queue and history: SQLite on a local disk, shared by all its processes.
 
 Nothing here is needed to find an image: the store is the truth. A database that is missing is recreated, one that is
-damaged is moved aside; both are then filled from the store's references, each as a pull that succeeded.
+damaged is moved aside (`gateway.service.database`); both are then filled from the store's references, each as a pull
+that succeeded.
 
     conversions   one row per conversion: its source, its last event; `state` is running, done, failed or lost
     pulls         one row per request: who, which name, since when, until when, and its error
@@ -18,12 +19,12 @@ import contextlib
 import logging
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from gateway.service.counted import ERRORS, FILES, PULLS, result_of
+from gateway.service.database import Database
 from gateway.store.locks import Locks
 from gateway.wire import events
 from gateway.wire.events import Converted, Event, Failed, Queued
@@ -32,23 +33,6 @@ from udi.facts import Ref
 from udi.metrics import Tally, blame
 from udiroot.errors import UdiError, UpstreamFailed
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS conversions(
-    number INTEGER PRIMARY KEY, key TEXT NOT NULL, source TEXT NOT NULL, state TEXT NOT NULL, event TEXT NOT NULL,
-    image_id TEXT NOT NULL, pid INTEGER NOT NULL, started REAL NOT NULL, changed REAL NOT NULL);
-CREATE INDEX IF NOT EXISTS by_key ON conversions(key, number);
-CREATE INDEX IF NOT EXISTS by_state ON conversions(state, number);
-CREATE TABLE IF NOT EXISTS pulls(
-    number INTEGER PRIMARY KEY, uid INTEGER NOT NULL, reference TEXT NOT NULL, state TEXT NOT NULL,
-    error TEXT NOT NULL, pid INTEGER NOT NULL, since REAL NOT NULL, until REAL NOT NULL);
-CREATE INDEX IF NOT EXISTS by_pull_state ON pulls(state, number);
-CREATE TABLE IF NOT EXISTS notes(
-    number INTEGER PRIMARY KEY, uid INTEGER NOT NULL, subject TEXT NOT NULL, error TEXT NOT NULL, at REAL NOT NULL);
-"""
-_TOTALS = "CREATE TABLE IF NOT EXISTS totals(sample TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID"
-"""Apart from the others: a database of before has none, and is whole."""
-_TABLES = ("conversions", "pulls", "notes")
-_WAIT_SECONDS = 20.0
 _KEPT = 10_000
 """Rows of each table that are kept."""
 _INTERRUPTED = "the gateway terminated in the middle of it"
@@ -72,15 +56,12 @@ class History:
 
     def __init__(self, state: str, locks: Locks, refs: Callable[[], Iterable[Ref]]) -> None:
         """`refs` gives the store's references, to fill a new database."""
-        self._path = f"{state}/history.sqlite"
-        self._locks = locks
-        self._refs = refs
-        self._mine = threading.local()
+        self._database = Database(f"{state}/history.sqlite", locks, refs)
 
     def begin(self, key: str, source: str) -> int:
         """A conversion starts. What an earlier one of the same key left is closed: its process is gone."""
         now = time.time()
-        with self._writing() as base:
+        with self._database.writing() as base:
             lost = Failed.of(UpstreamFailed(_INTERRUPTED, "it was tried again"))
             base.execute(
                 "UPDATE conversions SET state='lost', event=?, changed=? WHERE key=? AND state='running'",
@@ -101,7 +82,7 @@ class History:
 
     def identified(self, number: int, image_id: str) -> None:
         """The conversion's source holds this image."""
-        with self._writing() as base:
+        with self._database.writing() as base:
             base.execute("UPDATE conversions SET image_id=? WHERE number=?", (image_id, number))
 
     def end(self, number: int, error: UdiError | None) -> None:
@@ -125,7 +106,7 @@ class History:
     @contextlib.contextmanager
     def pull(self, uid: int, reference: str, registry: str = FILES) -> Iterator[None]:
         """Record that `uid` requests an image, and the outcome; `registry` is for what is counted."""
-        with self._writing() as base:
+        with self._database.writing() as base:
             row = base.execute(
                 "INSERT INTO pulls(uid, reference, state, error, pid, since, until)"
                 " VALUES(?, ?, 'running', '', ?, ?, 0)",
@@ -143,7 +124,7 @@ class History:
 
     def queue(self) -> tuple[RunningPull, ...]:
         """Pulls in progress, oldest first. Those of processes that are gone are closed."""
-        with self._writing() as base:
+        with self._database.writing() as base:
             rows = base.execute(
                 "SELECT number, uid, reference, pid, since FROM pulls WHERE state='running' ORDER BY number"
             ).fetchall()
@@ -160,7 +141,7 @@ class History:
 
     def errors(self, limit: int = 10) -> tuple[FailedPull, ...]:
         """The last failed pulls and transfers, newest first."""
-        with self._writing() as base:
+        with self._database.writing() as base:
             rows = base.execute(
                 "SELECT uid, reference, error, until, number FROM pulls WHERE state='failed'"
                 " UNION ALL SELECT uid, subject, error, at, number FROM notes"
@@ -183,7 +164,7 @@ class History:
     def count(self, tally: Tally) -> None:
         """Add what was counted to the totals."""
         try:
-            with self._writing() as base:
+            with self._database.writing() as base:
                 base.executemany(
                     "INSERT INTO totals(sample, value) VALUES(?, ?)"
                     " ON CONFLICT(sample) DO UPDATE SET value = value + excluded.value",
@@ -194,15 +175,13 @@ class History:
 
     def totals(self) -> dict[str, float]:
         """What was counted since the database was made, by sample."""
-        with self._writing() as base:
+        with self._database.writing() as base:
             return {row["sample"]: row["value"] for row in base.execute("SELECT sample, value FROM totals")}
 
     def rebuild(self) -> int:
         """Move the database aside and create a new one from the store. Returns the number of its names."""
-        with self._locks.holder() as holder:
-            holder.take(self._locks.history())
-            self._recreate()
-        with self._writing() as base:
+        self._database.rebuild()
+        with self._database.writing() as base:
             return int(base.execute("SELECT count(*) FROM pulls").fetchone()[0])
 
     @staticmethod
@@ -226,117 +205,15 @@ class History:
         """A write that no image depends on: where the disk is full, the conversion's own error is the one to report.
         Who waits for a conversion whose end was not written finds its lock free, and starts again."""
         try:
-            with self._writing() as base:
+            with self._database.writing() as base:
                 base.execute(query, values)
         except UpstreamFailed as error:
             log.warning("not recorded: %s", error.message)
 
     def _row(self, query: str, value: object) -> Row | None:
-        with self._writing() as base:
+        with self._database.writing() as base:
             found = base.execute(f"{query} LIMIT 1", (value,)).fetchone()
         if found is None:
             return None
         event = events.from_json(found["event"], Converted)
         return Row(found["number"], found["key"], found["state"], event, found["image_id"])
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction. Raises UpstreamFailed when the disk is full or the database cannot be used."""
-        try:
-            with self._connection() as base:
-                yield base
-        except sqlite3.OperationalError as error:
-            self._forget()
-            raise UpstreamFailed(f"cannot write the gateway's history {self._path}: {error}") from error
-        except sqlite3.DatabaseError as error:
-            self._forget()
-            self._replace_damaged()
-            raise UpstreamFailed(f"the gateway's history {self._path} was damaged: {error}", "try again") from error
-
-    def _replace_damaged(self) -> None:
-        with self._locks.holder() as holder:
-            holder.take(self._locks.history())
-            try:
-                base = self._checked()
-                sound = base.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
-                base.close()
-            except sqlite3.DatabaseError:
-                sound = False
-            if not sound:
-                self._recreate()
-
-    def _connection(self) -> sqlite3.Connection:
-        """This thread's connection to the database that exists now: another process may have replaced it."""
-        base: sqlite3.Connection | None = getattr(self._mine, "base", None)
-        try:
-            status = os.stat(self._path)
-            inode: object = (status.st_dev, status.st_ino)
-        except FileNotFoundError:
-            inode = None
-        if base is None or inode != self._mine.inode:
-            self._forget()
-            base = self._open()
-            status = os.stat(self._path)
-            self._mine.base, self._mine.inode = base, (status.st_dev, status.st_ino)
-        return base
-
-    def _forget(self) -> None:
-        base: sqlite3.Connection | None = getattr(self._mine, "base", None)
-        self._mine.base = self._mine.inode = None
-        if base:
-            base.close()
-
-    def _open(self) -> sqlite3.Connection:
-        with self._locks.holder() as holder:
-            holder.take(self._locks.history())
-            try:
-                if os.path.exists(self._path):
-                    return self._checked()
-            except sqlite3.DatabaseError as error:
-                if "locked" in str(error) or "full" in str(error) or "unable to open" in str(error):
-                    raise
-            self._recreate()
-            return self._checked()
-
-    def _checked(self) -> sqlite3.Connection:
-        base = sqlite3.connect(self._path, timeout=_WAIT_SECONDS)
-        try:
-            base.row_factory = sqlite3.Row
-            base.execute("PRAGMA synchronous=NORMAL")
-            for table in _TABLES:
-                base.execute(f"SELECT * FROM {table} ORDER BY number DESC LIMIT 1").fetchone()  # noqa: S608 - our names
-            if base.execute("SELECT 1 FROM sqlite_master WHERE name='totals'").fetchone() is None:
-                base.execute(_TOTALS)  # not sooner: a damaged database must only be read, since a write waits for locks
-        except sqlite3.Error:
-            base.close()
-            raise
-        return base
-
-    def _recreate(self) -> None:
-        """To be called with the lock held. The new file gets its name when it is complete."""
-        temporary = f"{self._path}.new"
-        for leftover in (temporary, f"{temporary}-wal", f"{temporary}-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(leftover)
-        base = sqlite3.connect(temporary)
-        try:
-            base.executescript(_SCHEMA)
-            base.execute(_TOTALS)
-            base.executemany(
-                "INSERT INTO pulls(uid, reference, state, error, pid, since, until) VALUES(?, ?, 'done', '', 0, ?, ?)",
-                [
-                    (ref.owners[0] if ref.owners else os.geteuid(), ref.reference, ref.created, ref.created)
-                    for ref in self._refs()
-                    if not ref.is_pin
-                ],
-            )
-            base.commit()
-            base.execute("PRAGMA journal_mode=WAL")
-        finally:
-            base.close()
-        for suffix in ("-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{self._path}{suffix}")  # they belong to the old database, and would spoil the new one
-        if os.path.exists(self._path):
-            os.replace(self._path, f"{self._path}.broken")
-        os.replace(temporary, self._path)

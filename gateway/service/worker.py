@@ -37,8 +37,12 @@ _output = threading.Lock()
 
 def main() -> None:
     """Carry out one order. The exit code is 0 when the last event tells the outcome."""
+    while (line := sys.stdin.readline()) == "\n":
+        pass  # of the lifeline, which may come first
+    if not line.endswith("\n"):
+        sys.exit(1)  # the service was killed before it had sent all
     try:
-        order = Order.from_json(sys.stdin.readline())
+        order = Order.from_json(line)
     except ConfigError as error:
         emit(Failed.of(error))
         return

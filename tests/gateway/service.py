@@ -117,6 +117,11 @@ class Service:
             words, input=script, capture_output=True, user=uid, group=uid, extra_groups=[], timeout=60, check=False
         )
 
+    @property
+    def pid(self) -> int:
+        assert self._process
+        return self._process.pid
+
     def fault(self, word: str) -> None:
         """What the packer does from now on; empty: its work."""
         temporary = self._fault.with_suffix(".new")

@@ -50,7 +50,6 @@ def started_again(slurm: Slurm, own: Tables) -> Iterator[Slurm]:
 
 def restart(slurm: Slurm, tables: Tables) -> None:
     slurm.cluster.root(LOGIN, "pkill", "-u", "udi", "-f", "udi-gateway", check=False)
-    slurm.cluster.root(LOGIN, "rm", "-f", "/run/udi-gateway/gateway.sock")  # which a killed one leaves
     site.configure(slurm.cluster, tables)
     site.start_gateway(slurm.cluster)
 

@@ -23,10 +23,16 @@ from pathlib import Path
 import click
 
 from tests.reachable import have_own_mounts, make_checkout_reachable
-from tests.soak.slurm import SlurmSoak
-from tests.soak.torque import TorqueSoak
+from tests.soak.machine import Soaked
+from tests.soak.slurm import SoakedSlurm
+from tests.soak.soak import Soak
+from tests.soak.torque import SoakedCray
 
-_MACHINES: dict[str, type[TorqueSoak] | type[SlurmSoak]] = {"torque": TorqueSoak, "slurm": SlurmSoak}
+_MACHINES: dict[str, type[Soaked]] = {kind.name: kind for kind in (SoakedCray, SoakedSlurm)}
+
+
+def _say(line: str) -> None:
+    click.echo(f"{time.strftime('%H:%M:%S')} {line}")
 
 
 def _soak(machine: str, minutes: float, seconds: float, seed: str, ease: float, keep: str) -> int:
@@ -35,7 +41,7 @@ def _soak(machine: str, minutes: float, seconds: float, seed: str, ease: float, 
     end = time.monotonic() + 60 * minutes
     number = 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the machine is taken down all the same
-    with _MACHINES[machine](seed, lambda line: click.echo(f"{time.strftime('%H:%M:%S')} {line}"), ease) as soak:
+    with Soak(_MACHINES[machine](), seed, _say, ease) as soak:
         while number == 0 or time.monotonic() < end - seconds / 4:
             number += 1
             found = soak.round(number, max(1.0, min(seconds, end - time.monotonic())))

@@ -8,23 +8,34 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 Act = Callable[[random.Random], None]
 
 
-class Actor:
-    """Does one of its acts, again and again, with a pause of up to `pause` seconds in between; where it is `late`, also
-    before the first."""
+@dataclass(frozen=True)
+class Role:
+    """One of `acts`, again and again, with a pause of up to `pause` seconds in between; where it is `late`, also before
+    the first."""
 
-    def __init__(self, name: str, seed: str, acts: Sequence[Act], *, pause: float = 1.0, late: bool = False) -> None:
-        self.name = name
+    name: str
+    acts: Sequence[Act]
+    pause: float = 1.0
+    late: bool = False
+
+
+class Actor:
+    """Plays a role. `ease` is how many times as long it pauses."""
+
+    def __init__(self, role: Role, seed: str, ease: float = 1.0) -> None:
+        self.name = role.name
         self.done: collections.Counter[str] = collections.Counter()
         self.failure = ""
-        self._dice = random.Random(f"{seed} {name}")
-        self._acts = acts
-        self._pause = pause
-        self._late = late
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._dice = random.Random(f"{seed} {role.name}")
+        self._acts = role.acts
+        self._pause = role.pause * ease
+        self._late = role.late
+        self._thread = threading.Thread(target=self._run, name=role.name, daemon=True)
         self._stopped = threading.Event()
 
     def start(self) -> None:

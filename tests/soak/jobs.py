@@ -110,6 +110,7 @@ class Tag:
         self.name = name
         self._lock = threading.Lock()
         self._begun = self._oldest = 0
+        self._sure = True
 
     def next(self) -> str:
         """The marker of the image that the name is about to get."""
@@ -117,10 +118,13 @@ class Tag:
             self._begun += 1
             return self._marker(self._begun)
 
-    def moved(self) -> None:
-        """It has that image now, and no earlier one."""
+    def moved(self, *, surely: bool) -> None:
+        """Its pull is over: surely it has that image now. After one whose client failed it may have either, and the
+        gateway may even be at work on it yet: the next one that is sure tells of itself only that it came later."""
         with self._lock:
-            self._oldest = self._begun
+            if surely:
+                self._oldest = self._begun if self._sure else max(self._oldest, self._begun - 1)
+            self._sure = surely
 
     @property
     def oldest(self) -> int:

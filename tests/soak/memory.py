@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_MOST_GROWTH = 16 << 10
-"""KiB above what a process had when it was warm: threads come and go, a leak of each request does not."""
+MOST_GROWTH = 8 << 10
+"""KiB above what a process had when it was warm: threads come and go, a leak of each request does not. docs/gateway.md
+states it of the gateway's service."""
 
 
 def resident(pid: int) -> int:
@@ -36,19 +37,23 @@ def named(*words: str) -> list[int]:
 
 @dataclass
 class Memory:
-    """What each process had at first, by its number, and the most that one of its kind has had."""
+    """What each process had when it was warm, by its number, and the most that one of its kind has had. It is warm at
+    the second look, when it has lived through a round: one that was just started has asked for little yet."""
 
-    first: dict[int, int] = field(default_factory=dict)
+    warm: dict[int, int] = field(default_factory=dict)
     highest: dict[str, int] = field(default_factory=dict)
+    _seen: set[int] = field(default_factory=set)
 
     def grown(self, pids: Iterable[int], kind: str) -> list[str]:
-        """The processes that have grown more than they may since they were seen first."""
+        """The processes that have grown more than they may since they were warm."""
         found = []
         for pid in pids:
             now = resident(pid)
             self.highest[kind] = max(self.highest.get(kind, 0), now)
-            if now > self.first.setdefault(pid, now) + _MOST_GROWTH:
-                found.append(f"{kind} {pid} has grown from {self.first[pid]} to {now} KiB")
+            if pid not in self._seen:
+                self._seen.add(pid)
+            elif now > self.warm.setdefault(pid, now) + MOST_GROWTH:
+                found.append(f"{kind} {pid} has grown from {self.warm[pid]} to {now} KiB")
         return found
 
     @property

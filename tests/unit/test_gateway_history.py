@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sqlite3
+import threading
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from gateway.service.counted import families, registry_label
+from gateway.service.database import Database
 from gateway.service.history import History
 from gateway.store.locks import Locks
 from gateway.wire.events import Progress, Queued
@@ -24,7 +28,7 @@ def history(tmp_path: Path) -> History:
     return History(state, Locks(state), list)
 
 
-def _full() -> NoReturn:
+def _full(_: Database) -> NoReturn:
     raise UpstreamFailed("cannot write the gateway's history: database or disk is full")
 
 
@@ -33,7 +37,7 @@ def test_on_a_full_disk_the_cause_is_reported(
 ) -> None:
     number = history.begin("key", "app:1")
     with pytest.raises(ImageInvalid, match="the cause"), history.pull(1000, "app:1"):
-        monkeypatch.setattr(history, "_writing", _full)
+        monkeypatch.setattr(Database, "writing", _full)
         history.report(number, Queued())
         history.end(number, ImageInvalid("the cause"))
         raise ImageInvalid("the cause")
@@ -126,3 +130,23 @@ def test_a_history_of_before_gets_totals_and_stays(history: History, tmp_path: P
 )
 def test_users_cannot_make_series(written: str, label: str) -> None:
     assert registry_label(RegistryConfig(), ImageReference.parse(written)) == label
+
+
+def test_threads_that_come_and_go_leave_four_connections_behind(history: History, tmp_path: Path) -> None:
+    """Nobody waits for a collection of garbage: those of an idle service are rare."""
+
+    def opened() -> list[str]:
+        links = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+        return [link for link in links if link.startswith(str(tmp_path / "state/history.sqlite"))]
+
+    gc.disable()
+    try:
+        for _ in range(5):
+            threads = [threading.Thread(target=history.queue) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        gc.enable()
+    assert 1 < len(opened()) <= 2 * 4 + 1  # the file and its log, each; and its index

@@ -62,6 +62,13 @@ def test_a_worker_ends_with_its_input() -> None:
     assert wait_until(lambda: not child.alive, 10)
 
 
+@pytest.mark.parametrize("begun", ["", "\n", '{"parent": 1'])
+def test_a_worker_whose_service_is_killed_before_its_order_ends_without_a_word(begun: str) -> None:
+    words = [sys.executable, "-m", "gateway.service.worker"]
+    done = subprocess.run(words, input=begun, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
 def test_a_worker_ends_when_nothing_comes_any_more() -> None:
     """Nothing tells it that the service's host is dead."""
     process, child = _worker("hang")

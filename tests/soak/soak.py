@@ -1,0 +1,201 @@
+"""What is soaked the same way on every machine: users and their images, the gateway and its munged, what is quiet."""
+
+from __future__ import annotations
+
+import collections
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Self
+
+from tests.soak import stores
+from tests.soak.actors import Act, Actor, Role, play
+from tests.soak.jobs import NOT_PINNED, Expected, Submitted, Tag, always
+from tests.soak.leftovers import Census, keep_evidence
+from tests.soak.machine import UIDS, Soaked, signal_all, without_traceback
+from tests.soak.memory import Memory
+from tests.soak.wishes import FILE_TEXT, wish
+from tests.system import images
+from xcsim.processes import children, wait_until
+
+_IMAGES = {
+    "alice": ("tiny:1", "tools:1", "moving:1", "shared:1"),
+    "bob": ("secret:1", "tools:1", "shared:1", "short:1", "short:2"),
+}
+_MOVING = ("moving:1", "shared:1", "short:1", "short:2")
+_QUIET_SECONDS = 120.0
+_ROUGH_ROUNDS = 4
+"""One round of so many kills the gateway; in between it lives long enough for its memory to be measured."""
+
+
+class Soak:
+    """One machine for the whole run."""
+
+    def __init__(self, machine: Soaked, seed: str, say: Callable[[str], None], ease: float) -> None:
+        self._machine = machine
+        self._seed = seed
+        self._say = say
+        self._ease = ease
+        self._submitted = Submitted()
+        self._memory = Memory()
+        self._tags = {name: Tag(machine.marker(name)) for name in _MOVING}
+        self._censuses: Mapping[str, Census] = {}
+        self._pulls: collections.Counter[str] = collections.Counter()
+
+    # -- rounds -------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self._machine.up()
+        for user, uid in UIDS.items():
+            path = self._machine.scratch / user / "input"
+            path.write_text(f"{FILE_TEXT}\n")
+            os.chown(path, uid, uid)
+        self._move(random.Random(0))
+        self._publish(random.Random(0))
+        self._censuses = self._machine.censuses()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._machine.down()
+
+    def round(self, number: int, seconds: float) -> list[str]:
+        """Let all act for so long, then quiet; whatever does not hold."""
+        kills = self._machine.kills()
+        kills += [self._kill_gateway, self._freeze_gateway] if number % _ROUGH_ROUNDS == 1 else []
+        roles = [
+            *(Role(f"{user} {n}", [self._submit(user)]) for user in UIDS for n in range(2)),
+            Role("canceler", [self._cancel], pause=6.0),
+            Role("killer", kills, pause=7.0),
+            Role("munge", [self._kill_munged], pause=90.0, late=True),
+            Role("puller", [self._move, self._pull_and_remove], pause=3.0),
+            Role("publisher", [self._publish], pause=8.0),
+            Role("expiry", [self._expire], pause=6.0),
+            Role("operator", [self._machine.look_after], pause=10.0),
+            Role("reader", [self._read_results]),
+            *self._machine.roles(),
+        ]
+        actors = [Actor(role, f"{self._seed} {self._machine.name} {number}", self._ease) for role in roles]
+        failure = play(actors, seconds)
+        found = [failure] if failure else []
+        found += self._quiet()
+        did = sum((actor.done for actor in actors), start=collections.Counter[str]())
+        told = f"{self._submitted.told}, {dict(did)}, pulls {dict(self._pulls)}, {self._memory.told}"
+        self._say(f"{self._machine.name} round {number}: {told}")
+        return found
+
+    def keep(self, place: Path) -> None:
+        """Copy the evidence there."""
+        keep_evidence(place, self._machine.evidence())
+
+    # -- users --------------------------------------------------------------------------------------------------
+
+    def _submit(self, user: str) -> Act:
+        def submit(dice: random.Random) -> None:
+            if len(self._submitted.now()) > self._machine.most_jobs:
+                return
+            one = wish(dice, user, _IMAGES[user], self._machine.most_nodes)
+            tag = self._tags.get(one.image)
+            oldest = tag.oldest if tag else 0
+            volumes = (*one.volumes.texts, *([one.refused] if one.refused else []))
+            words, script, tasks = self._machine.submission(one, volumes, dice)
+            done = without_traceback(self._machine.run(user, *words, input=script))
+            if done.returncode == 0:
+                pinned = NOT_PINNED not in done.stderr
+                markers = tag.markers(oldest, pinned=pinned) if tag else always(self._machine.marker(one.image))
+                job = done.stdout.strip().partition(";")[0]
+                word, refused = one.volumes.word, bool(one.refused)
+                self._submitted.add(Expected(job, user, UIDS[user], markers, word, tasks, refused))
+
+        return submit
+
+    def _read_results(self, _: random.Random) -> None:
+        """Jobs that are over: what they printed was from inside their image."""
+        for job in self._machine.over(self._submitted.now()):
+            self._submitted.over(job, self._machine.printed(job))
+
+    def _cancel(self, dice: random.Random) -> None:
+        jobs = self._submitted.now()
+        if jobs:
+            self._machine.cancel(dice.choice(jobs).job)
+
+    # -- images -------------------------------------------------------------------------------------------------
+
+    def _move(self, dice: random.Random) -> None:
+        """A tag gets another image while jobs of the old one wait and run."""
+        self._pull(dice, "alice", "moving:1", *dice.choice([(), ("--format", "directory")]))
+
+    def _publish(self, dice: random.Random) -> None:
+        """So does one that is everybody's."""
+        self._pull(dice, "root", "shared:1", "--public")
+
+    def _pull_and_remove(self, dice: random.Random) -> None:
+        name = dice.choice(("short:1", "short:2"))
+        self._pull(dice, "bob", name)
+        time.sleep(dice.uniform(0, 2))
+        without_traceback(self._machine.run("bob", "/opt/udi/bin/udi", "rm", name))
+
+    def _expire(self, _: random.Random) -> None:
+        without_traceback(self._machine.run("udi", "/opt/udi/bin/udi-gateway", "expire"))
+
+    def _pull(self, dice: random.Random, user: str, name: str, *options: str) -> None:
+        archive = self._machine.scratch / f"soak-{name.replace(':', '-')}.tar"
+        tag, uid = self._tags[name], UIDS.get(user, 0)
+        images.save(archive, images.tiny(tag.next()), name, (uid, uid))
+        words = ("/opt/udi/bin/udi", "pull", f"docker-archive:/scratch/{archive.name}", *options)
+        way, run = ("munge", self._machine.run_elsewhere) if dice.random() < 1 / 3 else ("socket", self._machine.run)
+        done = without_traceback(run(user, *words)).returncode == 0
+        tag.moved(surely=done)
+        self._pulls[f"{way} {'done' if done else 'failed'}"] += 1
+
+    # -- what goes wrong ----------------------------------------------------------------------------------------
+
+    def _kill_gateway(self, _: random.Random) -> None:
+        signal_all(self._machine.gateway(serving=False), signal.SIGKILL)
+        wait_until(lambda: not self._machine.gateway(serving=True), 10, 0.05)
+        self._machine.start_gateway()
+
+    def _freeze_gateway(self, dice: random.Random) -> None:
+        """It is there, and answers nobody for a while."""
+        frozen = self._machine.gateway(serving=True)
+        signal_all(frozen, signal.SIGSTOP)
+        time.sleep(dice.uniform(0.5, 4))
+        signal_all((*frozen, *children(os.getpid())), signal.SIGCONT)  # nsenter stops with what it has started
+
+    def _kill_munged(self, dice: random.Random) -> None:
+        start_again = self._machine.kill_munged(dice, dice.choice(("KILL", "TERM")))
+        time.sleep(dice.uniform(0.1, 3))
+        start_again()
+
+    # -- quiet --------------------------------------------------------------------------------------------------
+
+    def _quiet(self) -> list[str]:
+        """End all jobs; what is dirty then must be named, and an operator must be able to clean it."""
+        self._machine.calm()
+        if not self._machine.gateway(serving=True):
+            self._machine.start_gateway()
+        if not wait_until(self._all_over, _QUIET_SECONDS, 0.5):
+            return [f"jobs do not end: {[job.job for job in self._submitted.now()]}"]
+        time.sleep(3)  # a health check may still be at work
+        found = [*self._machine.unnamed(), *self._machine.cleaned(), *stores.faults_of(self._machine.scratch / "udi")]
+        wait_until(lambda: not self._added(), 5, 0.5)
+        found += self._added()
+        for kind, pids in ({"gateway": self._machine.gateway(serving=True)} | self._machine.daemons()).items():
+            found += self._memory.grown(pids, kind)
+        return found + [f"{path} has a traceback" for path in self._machine.logs() if _has_traceback(path)]
+
+    def _all_over(self) -> bool:
+        for job in self._submitted.now():
+            self._machine.cancel(job.job)
+        self._read_results(random.Random(0))
+        return not self._submitted.now()
+
+    def _added(self) -> list[str]:
+        added = {name: census.added() for name, census in self._censuses.items()}
+        return [f"{path} is left over on {name}" for name, paths in added.items() for path in paths]
+
+
+def _has_traceback(log: Path) -> bool:
+    return log.exists() and b"Traceback" in log.read_bytes()
