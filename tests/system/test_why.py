@@ -35,7 +35,7 @@ def say(cray: Cray, ended: Ended, *why: str, report: str = "") -> None:
 
 @contextmanager
 def over(cray: Cray, path: str, *mount: str) -> Iterator[None]:
-    """A mount on one of the two nodes of the job."""
+    """A mount on one of the nodes; a job of all four is there whichever they are."""
     node = cray.machine.node(B)
     node.run(["mount", *mount, path], check=True)
     try:
@@ -67,7 +67,7 @@ def test_the_volume_is_another_users(cray: Cray) -> None:
 
 def test_a_node_does_not_have_the_store(cray: Cray) -> None:
     with over(cray, "/lus/udi", "-t", "tmpfs", "none"):
-        ended = cray.run("alice")
+        ended = cray.run("alice", nodes=4)
         say(cray, ended, f"setup on {NODE}: ", "the node's fault", f"qrls -h s {ended.id}", report=f"{NODE}: ")
     released(cray, ended.id)
 
@@ -75,8 +75,8 @@ def test_a_node_does_not_have_the_store(cray: Cray) -> None:
 def test_a_node_does_not_have_the_interpreter(cray: Cray) -> None:
     python = load(str(cray.machine.path("/etc/udi/udi.toml"))).node.python[-1]
     with over(cray, python, "--bind", "/dev/null"):
-        ended = cray.run("alice")
-        say(cray, ended, f"setup on {NODE}: could not start: ", "the node's fault", report="2 nodes asked, 1 reported")
+        ended = cray.run("alice", nodes=4)
+        say(cray, ended, f"setup on {NODE}: could not start: ", "the node's fault", report="4 nodes asked, 3 reported")
     as_root(cray, "qrls", "-h", "s", ended.id)
     assert cray.ended(ended.id, states="C").status == "0"
 

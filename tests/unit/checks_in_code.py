@@ -22,6 +22,10 @@ class Module:
     def __init__(self, path: Path) -> None:
         self.tree = ast.parse(path.read_text())
         self.functions = {node.name: node for node in ast.walk(self.tree) if isinstance(node, ast.FunctionDef)}
+        imports = [node for node in self.tree.body if isinstance(node, ast.ImportFrom)]
+        self._others = {
+            name.name for each in imports if (each.module or "").startswith("admin.checks.") for name in each.names
+        }
 
     def levels(self, node: ast.AST, shared: dict[str, set[str]], seen: frozenset[str] = frozenset()) -> set[str]:
         """The levels of all findings that are made in a piece of code, and in what it calls of this module."""
@@ -31,7 +35,7 @@ class Module:
                 found.add(LEVELS[name])
             elif name in self.functions and name not in seen:
                 found |= self.levels(self.functions[name], shared, seen | {name})
-            elif name not in self.functions:
+            elif name in self._others:
                 found |= shared.get(name, set())
         return found
 

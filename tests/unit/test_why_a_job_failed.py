@@ -95,17 +95,13 @@ def damaged(cray: StandIns, damage: Damage) -> Iterator[None]:
 
 
 _HIDDEN = "image /lus/udi/images/x.squashfs: no such file or directory"
-FAILURES: list[tuple[Damage, int, list[str], list[str]]] = [
+Case = tuple[Damage, int, list[str], list[str]]
+"""What is damaged, the prologue's exit code, words of the sentence, and words of the nodes' report."""
+FAILURES: list[Case] = [
     (
         _variables("UDI=absent:1"),
         1,
         ["image 'absent:1' not found", "the user's to mend; nobody checked it at submission: udi pull tells"],
-        [],
-    ),
-    (
-        _variables("UDI=debian:12,UDI_VOLUMES=/etc:/data"),
-        1,
-        ["volume /etc:/data: source /etc is not in a directory that the site allows", "the user's to mend"],
         [],
     ),
     (
@@ -121,6 +117,26 @@ FAILURES: list[tuple[Damage, int, list[str], list[str]]] = [
         ["2 nodes asked, 2 reported", f"nid00012: {_HIDDEN}"],
     ),
     (
+        _nodes(all="absent"),
+        2,
+        ["(on all its nodes: check node.python and node.zip); the site's to mend", RELEASE],
+        ["2 nodes asked, 0 reported", "nid[00012-00013]: could not start: exit code 127"],
+    ),
+    (
+        _full,
+        2,
+        ["the plan cannot be written to the image store: ", "no space left on device; the site's to mend", RELEASE],
+        [],
+    ),
+]
+MORE: list[Case] = [
+    (
+        _variables("UDI=debian:12,UDI_VOLUMES=/etc:/data"),
+        1,
+        ["volume /etc:/data: source /etc is not in a directory that the site allows", "the user's to mend"],
+        [],
+    ),
+    (
         _nodes(all=f"failed 5 7 - - {_HIDDEN}"),
         2,
         [f"{_HIDDEN} (on all its nodes: look at what they share, such as the store); the site's to mend", RELEASE],
@@ -133,22 +149,10 @@ FAILURES: list[tuple[Damage, int, list[str], list[str]]] = [
         ["nid00012: could not start: exit code 127: /bin/sh: /dsl/ld: not found"],
     ),
     (
-        _nodes(all="absent"),
-        2,
-        ["(on all its nodes: check node.python and node.zip); the site's to mend", RELEASE],
-        ["2 nodes asked, 0 reported", "nid[00012-00013]: could not start: exit code 127"],
-    ),
-    (
         _nodes(n12="silent"),
         2,
         ["setup on nid00012: no answer: xtxqtcmd exited with 0; the node's fault", RELEASE],
         ["2 nodes asked, 1 reported", "nid00012: no answer"],
-    ),
-    (
-        _full,
-        2,
-        ["the plan cannot be written to the image store: ", "no space left on device; the site's to mend", RELEASE],
-        [],
     ),
     (
         _not_mounted,
@@ -158,9 +162,13 @@ FAILURES: list[tuple[Damage, int, list[str], list[str]]] = [
     ),
     (_unreadable, 2, ["cannot be used: ", "permission denied", "the site's to mend", RELEASE], []),
 ]
+"""Those that make test-faults has beside."""
 
 
-@pytest.mark.parametrize(("damage", "code", "why", "report"), FAILURES)
+@pytest.mark.parametrize(
+    ("damage", "code", "why", "report"),
+    [*FAILURES, *(pytest.param(*case, marks=pytest.mark.long) for case in MORE)],
+)
 def test_the_cause_and_who_must_act(
     cray: StandIns,
     capsys: pytest.CaptureFixture[str],
