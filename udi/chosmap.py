@@ -22,7 +22,7 @@ from udi.nearest import nearest
 from udi.oserrors import reason
 from udi.reference import ImageReference
 from udi.tables import read_table, table_errors
-from udi.trusted import trusted_text
+from udi.trusted import is_roots, trusted_text
 from udi.values import frozen
 from udiroot.errors import ConfigError, NotFound, NotPermitted, UpstreamFailed, printable
 from udiroot.rules import is_within
@@ -137,7 +137,7 @@ def _texts(directory: str) -> Iterator[tuple[str, str]]:
         raise ConfigError(f"{directory}: {reason(error)}", _HINT) from error
     try:
         status = os.fstat(descriptor)
-        if status.st_uid != 0 or status.st_mode & 0o022:
+        if not is_roots(status) or status.st_mode & 0o022:
             mode = f"{stat.S_IMODE(status.st_mode):04o}"
             raise ConfigError(
                 f"{directory}: owned by uid {status.st_uid}, mode {mode}: only root may be able to write the map",

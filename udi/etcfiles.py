@@ -15,6 +15,7 @@ from udi.config import EtcConfig, SiteConfig
 from udi.nodeconfig import SshConfig
 from udi.nodes import Node
 from udi.oserrors import reason
+from udi.trusted import is_roots
 from udi.values import frozen
 from udiroot.errors import ConfigError, ImageInvalid, printable
 from udiroot.rules import check_name
@@ -100,7 +101,7 @@ def _trusted(directory: str) -> str:
         status = os.stat(directory)
     except OSError as error:
         raise ConfigError(f"etc.templates: {directory}: {reason(error)}") from error
-    if status.st_uid != 0 or status.st_mode & 0o022:
+    if not is_roots(status) or status.st_mode & 0o022:
         raise ConfigError(f"etc.templates: {directory} must be owned by root and writable by no one else")
     return directory
 

@@ -15,7 +15,7 @@ from collections.abc import Container, Iterable
 
 from udi.oserrors import reason
 from udi.signatures import SignatureRule
-from udi.trusted import trusted_text
+from udi.trusted import is_roots, trusted_text
 from udi.values import frozen
 from udiroot.errors import ConfigError
 
@@ -79,7 +79,7 @@ def _in_directory(path: str) -> list[PublicKey]:
         raise ConfigError(f"{path}: {reason(error)}", "signatures.rules: keys names it") from error
     try:
         status = os.fstat(directory)
-        if status.st_uid != 0 or status.st_mode & 0o022:
+        if not is_roots(status) or status.st_mode & 0o022:
             raise ConfigError(
                 f"{path}: a directory of keys must be root's, and nobody else may write it",
                 f"chown root {path}; chmod go-w {path}",

@@ -9,7 +9,6 @@ from udi.oserrors import reason
 from udiroot.errors import ConfigError
 
 _MAX_BYTES = 16 << 20
-_FROM_OUTSIDE = "this user namespace shows root's files as somebody else's; run it outside of it"
 
 
 def trusted_text(
@@ -29,9 +28,8 @@ def trusted_text(
         what = f"more than {_MAX_BYTES} bytes" if stat.S_ISREG(status.st_mode) else "not a regular file"
         raise ConfigError(f"{path}: {what}", hint)
     with os.fdopen(descriptor, "rb") as stream:
-        if status.st_uid != 0:
-            words = f"{path}: owned by uid {status.st_uid}, must be owned by root"
-            raise ConfigError(words, _FROM_OUTSIDE if _has_no_root() else f"chown root {path}")
+        if not is_roots(status):
+            raise ConfigError(f"{path}: owned by uid {status.st_uid}, must be owned by root", f"chown root {path}")
         if status.st_mode & 0o022:
             mode = f"{stat.S_IMODE(status.st_mode):04o}"
             raise ConfigError(f"{path}: mode {mode} lets others write it", f"chmod go-w {path}")
@@ -41,10 +39,24 @@ def trusted_text(
             raise ConfigError(f"{path}: not UTF-8: {error}") from error
 
 
-def _has_no_root() -> bool:
-    """Whether this is a user namespace in which the host's root is nobody."""
+def is_roots(status: os.stat_result) -> bool:
+    """Whether root owns a file. In a user namespace in which the host's root is nobody, what is nobody's counts too:
+    no program has a right there that its caller lacks, so there is nothing to be gained by another configuration."""
+    return status.st_uid == 0 or (status.st_uid == _nobody() and not _maps_root())
+
+
+def _nobody() -> int:
+    """The owner that the kernel shows of files whose own has no number in this namespace."""
+    try:
+        with open("/proc/sys/kernel/overflowuid") as stream:
+            return int(stream.read())
+    except OSError:
+        return -1
+
+
+def _maps_root() -> bool:
     try:
         with open("/proc/self/uid_map") as stream:
-            return all(line.split()[1] != "0" for line in stream)
+            return any(line.split()[1] == "0" for line in stream)
     except OSError:
-        return False
+        return True

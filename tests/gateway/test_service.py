@@ -33,7 +33,7 @@ from tests.gateway.archives import (
     opaque,
     whiteout,
 )
-from tests.gateway.service import ACCOUNT, ANNA, BERT, NOBODY, Service, descriptors, next_event, pull_of
+from tests.gateway.service import ACCOUNT, ANNA, BERT, NOBODY, Service, descriptors, next_event, pull_of, run_as
 from udi import config
 from udiroot.errors import NotFound, TimedOut, UdiError, UpstreamFailed
 
@@ -156,6 +156,18 @@ def test_the_client_opens_files_with_the_users_rights(service: Service) -> None:
     assert refused.returncode == 4
     assert refused.stderr.startswith(f"udi: {path}: permission denied")
     assert service.ask(ANNA, "pull", f"docker-archive:{path}", "own:1")["id"] == image_id, "the service may not read it"
+
+
+def test_a_user_namespace_makes_nobody_root(service: Service) -> None:
+    """Workflow engines and users' own containers start programs in one: a pull there is the user's, as anywhere."""
+    path, _ = fresh(service, "namespace/app:1")
+    within = ["unshare", "--user", "--map-root-user"]
+    pulled = run_as(ANNA, [*within, *service.command("pull", f"docker-archive:{path}", "--json")])
+    assert pulled.returncode == 0, pulled.stderr
+    assert (service.store / f"refs/namespace%2Fapp:1~{ANNA}.json").exists()
+    public = run_as(ANNA, [*within, *service.command("pull", "--public", f"docker-archive:{path}", "x:1")])
+    assert public.returncode == 4, "she looks like root there, and is no publisher"
+    service.ask(ANNA, "rm", "namespace/app:1")
 
 
 def test_whiteouts_and_devices_need_no_right(service: Service) -> None:

@@ -185,6 +185,27 @@ def test_a_live_link_above_a_mount_still_leads_to_the_image(clean: Rig, way: str
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_a_volume_that_hides_what_the_image_has_is_told(clean: Rig, way: str) -> None:
+    """Also behind a link; nothing is said of an empty directory, of none, of a file, and of what lies in a volume."""
+
+    def change(tree: Path) -> None:
+        (tree / "data/kept").write_text("kept\n")
+        (tree / "usr/share/doc").mkdir(parents=True)
+        (tree / "alias").symlink_to("usr")
+
+    source = "/scratch/alice/in"
+    targets = ("/data", "/alias/share", "/analysis", "/new/place", "/srv")
+    volumes = [(source, target) for target in targets] + [("/scratch/alice/file", "/entry")]
+    volumes += [("/scratch/alice", "/out"), (source, "/out/analysis")]
+    plan = clean.plan(**_image(clean, "c7" * 32, change), **_volumes(*volumes))
+    report = faults.set_up(clean, plan, Fault(kernel=way)).report
+    assert report and report.ok and report.warns, report
+    assert report.left == ("hides=2",)
+    told = {f"volume {source}:{target} hides what the image has there" for target in targets[:2]}
+    assert set(report.words.split("; ")) == told
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_a_mount_in_another_one_below_a_live_link(clean: Rig, way: str) -> None:
     """`/var/run -> /run`: the inner one goes to where the outer one is, and the link stays."""
     sites = _sites(

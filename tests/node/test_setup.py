@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+
 import pytest
 
 from tests.node.rig import Rig
@@ -36,4 +40,22 @@ def test_a_node_that_is_known_by_its_host_name(rig: Rig) -> None:
     assert "loops=1" in dirty.left
     down = rig.answer(nodecommand.teardown_command(rig.site, "", "123.sdb", nonce), nonce)
     assert (down.words, down.node) == ("clean", name)
+    assert before.difference(rig.picture()) == []
+
+
+def test_a_node_needs_neither_a_lock_nor_a_write_of_the_store(rig: Rig) -> None:
+    """Each of thousands of nodes would wait for the one before it."""
+    before = rig.picture()
+    store = rig.directory / "store"
+    remount = ["/bin/mount", "-o", "remount,bind,{}", "/lus/udi"]
+    assert rig.node.run([word.format("ro") for word in remount]).returncode == 0
+    with contextlib.ExitStack() as locked:
+        for path in (store, store / "images", store / "plans", rig.image):
+            descriptor = os.open(path, os.O_RDONLY)
+            locked.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        assert "Read-only" in rig.node.run(["/bin/touch", "/lus/udi/x"]).stderr
+        done, down = rig.set_up(rig.plan()), rig.tear_down()
+    assert rig.node.run([word.format("rw") for word in remount]).returncode == 0
+    assert done.ok and down.ok, (done.words, down.words)
     assert before.difference(rig.picture()) == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import subprocess
 import sys
 import tomllib
 import typing
@@ -17,7 +16,7 @@ from admin.seams.machines import machine_of
 from admin.seams.tables import all_tables
 from admin.sitefiles.example import example
 from alps.settings import AlpsConfig
-from tests.gateway.service import directory_for_all
+from tests.gateway.service import directory_for_all, run_as
 from torque_hooks.settings import TorqueConfig
 from udi.config import SiteConfig, Table, errors_in, load, parse, shared_keys
 from udi.sitemodules import ModuleConfig
@@ -99,23 +98,28 @@ def test_only_root_s_own_file_is_trusted(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files of two accounts")
-@pytest.mark.parametrize(("owner", "said"), [(0, "owned by uid 65534, must be owned by root"), (1000, "/scratch/udi")])
-def test_in_a_user_namespace_the_error_is_not_the_owner_s(owner: int, said: str) -> None:
+@pytest.mark.parametrize(
+    ("owner", "mode", "said"),
+    [
+        (0, 0o644, "/scratch/udi"),
+        (0, 0o666, "mode 0666 lets others write it"),
+        (1000, 0o644, "/scratch/udi"),
+    ],
+)
+def test_in_a_user_namespace_a_client_still_reads_it(owner: int, mode: int, said: str) -> None:
     """Root's file is nobody's there, and one of the caller's own is root's: it gives no right that the caller lacks."""
     code = "import sys\nfrom udi.config import load\nprint(load(sys.argv[1]).store.path)"
     program = f"try:\n    exec({code!r})\nexcept Exception as e:\n    print(e.message, e.hint)"
     with directory_for_all("udi-config-") as directory:
         path = directory / "udi.toml"
         path.write_text(GOOD)
+        path.chmod(mode)
         os.chown(path, owner, 0)
-        done = subprocess.run(
-            ["unshare", "--user", "--map-root-user", sys.executable, "-c", program, path],
-            capture_output=True, text=True, user=1000, group=1000, extra_groups=[], check=True, timeout=30,
-            cwd=Path(__file__).parents[2],
-        )  # fmt: skip
-    assert said in done.stdout
-    assert ("run it outside of it" in done.stdout) is (owner == 0)
-    assert "chown" not in done.stdout
+        words = ["unshare", "--user", "--map-root-user", sys.executable, "-c", program, str(path)]
+        done = run_as(1000, words, cwd=Path(__file__).parents[2])
+        outside = run_as(1000, words[3:], cwd=Path(__file__).parents[2])
+    assert said in done.stdout, done.stderr
+    assert ("owned by uid 1000, must be owned by root" in outside.stdout) is (owner == 1000)
 
 
 @pytest.mark.parametrize(

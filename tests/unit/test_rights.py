@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.wire.protocol import peer_uid
+from tests.gateway.service import directory_for_all
 from udi.accounts import store_owner
 from udiroot import privileges
 from udiroot.errors import ConfigError
@@ -45,6 +46,26 @@ with FileRights(5, 0):
 assert _libc.setfsuid(_NOBODY_CHANGES) == {number}
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+def test_what_a_file_system_keeps_from_root_is_read_as_its_owner() -> None:
+    """As where root is squashed: a root that may not read what others own."""
+    with directory_for_all("udi-rights-") as directory:
+        path = directory / "image"
+        path.write_text("hsqs")
+        os.chown(path, 990, 990)
+        path.chmod(0o400)
+        code = f"""
+from udiroot.rights import FileRights
+try:
+    open({str(path)!r})
+except PermissionError:
+    with FileRights(990, 990):
+        print(open({str(path)!r}).read())
+"""
+        words = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", sys.executable, "-c", code]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    assert done.stdout == "hsqs\n"
 
 
 @pytest.mark.parametrize("number", IDS)
