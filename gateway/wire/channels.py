@@ -133,8 +133,7 @@ class NetworkServiceEnd:
             raise ImageInvalid("what arrived are not the files that were sent", "try again")
 
     def _copy(self, target: int, size: int, piece: bytes, end: float, see: Callable[[bytes], object]) -> bytes:
-        """Write `size` bytes, the first of which are in `piece`, and show them to `see`. Returns surplus bytes, which are
-        of what follows."""
+        """Write `size` bytes, whose first ones are in `piece`, and show them to `see`. Returns what came after them."""
         self._connection.settimeout(_STREAM_SILENCE)
         while size:
             if time.monotonic() > end:
