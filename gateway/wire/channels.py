@@ -116,7 +116,8 @@ class NetworkServiceEnd:
                 begun = self._copy(target, size, begun, end, hashed.update)
                 sums.append(hashed.hexdigest())
             if sizes:
-                self._require_sent(sums, _read_line(self._connection, _MAX_CREDENTIAL, seconds, begun)[0])
+                line, _ = _read_line(self._connection, _MAX_CREDENTIAL, seconds, "sha256 of its files", begun)
+                self._require_sent(sums, line)
         except TimeoutError as error:
             raise TimedOut(f"nothing more of the image was received for {_STREAM_SILENCE:.0f} s") from error
         except OSError as error:
@@ -242,7 +243,9 @@ def _pieces(descriptor: int) -> Iterator[bytes]:
         yield piece
 
 
-def _read_line(connection: socket.socket, limit: int, seconds: float, text: bytes = b"") -> tuple[bytes, bytes]:
+def _read_line(
+    connection: socket.socket, limit: int, seconds: float, what: str = "request", text: bytes = b""
+) -> tuple[bytes, bytes]:
     """A line, whose beginning may have arrived, and what arrived after it already. Raises UsageError, TimedOut."""
     deadline = time.monotonic() + seconds
     while b"\n" not in text:
@@ -250,11 +253,11 @@ def _read_line(connection: socket.socket, limit: int, seconds: float, text: byte
         try:
             piece = connection.recv(1 << 16)
         except TimeoutError as error:
-            raise TimedOut(f"no request within {seconds:.0f} s") from error
+            raise TimedOut(f"no {what} within {seconds:.0f} s") from error
         if not piece:
-            raise UsageError("the request is cut off")
+            raise UsageError(f"the {what} is cut off")
         text += piece
         if len(text) > limit and b"\n" not in text[:limit]:
-            raise UsageError(f"the request is larger than {protocol.MAX_REQUEST} bytes")
+            raise UsageError(f"the {what} is too large")
     line, _, rest = text.partition(b"\n")
     return line, rest

@@ -242,7 +242,7 @@ def test_a_stream_is_bounded_and_may_be_cut_off(far: Far, monkeypatch: pytest.Mo
         ([1 << 40], b"", "limit set by gateway.max_image_bytes"),
         ([-1], b"", "sizes of the request's files must be integers"),
         ([5000], b"x" * 4000, "cut off"),
-        ([3], b"x" * 3, "the request is cut off"),
+        ([3], b"x" * 3, "the sha256 of its files is cut off"),
         ([3], b"x" * 3 + proof(far, b"x" * 3), "cut off within a header"),
         ([3, 1], b"x" * 4 + proof(far, b"x" * 3, b"x"), "brings 2 descriptors"),
     ):
