@@ -3,12 +3,13 @@
 On one machine: lines of JSON over a UNIX socket, SO_PEERCRED, files as descriptors. Between machines: the same messages
 over TCP, each on a line that is a MUNGE credential; the request's is issued for the gateway's account, which alone can
 decode it, the replies' for the caller. Replies repeat the request's nonce and are numbered, so that none can be
-substituted for another. Files follow the request unencrypted; which image they must be is part of the request.
+substituted for another. Files follow the request unencrypted, and after them a credential with their sha256.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -85,7 +86,7 @@ class NetworkServiceEnd:
         self.uid, self._nonce = decoded.uid, nonce
         checked = self._checked_sizes(sizes)
         admit(self.uid, len(checked), sum(checked), held)
-        return request, self._files(checked, rest, held)
+        return request, self._files(checked, rest, held, seconds)
 
     def send(self, event: Event) -> None:
         text = events.to_json(event)
@@ -102,24 +103,39 @@ class NetworkServiceEnd:
             raise ImageInvalid("the image is too large", "limit set by gateway.max_image_bytes")
         return sizes
 
-    def _files(self, sizes: list[int], begun: bytes, held: contextlib.ExitStack) -> list[int]:
-        """Unnamed copies of the files that follow the request."""
+    def _files(self, sizes: list[int], begun: bytes, held: contextlib.ExitStack, seconds: float) -> list[int]:
+        """Unnamed copies of the files that follow the request, which are what the caller sent."""
         descriptors: list[int] = []
+        sums: list[str] = []
         end = time.monotonic() + self._settings.conversion_seconds
         try:
             for size in sizes:
                 target = os.open(self._settings.state, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
                 held.callback(os.close, target)
                 descriptors.append(target)
-                begun = self._copy(target, size, begun, end)
+                hashed = hashlib.sha256()
+                begun = self._copy(target, size, begun, end, hashed.update)
+                sums.append(hashed.hexdigest())
+            if sizes:
+                line, _ = _read_line(self._connection, _MAX_CREDENTIAL, seconds, "sha256 of its files", begun)
+                self._require_sent(sums, line)
         except TimeoutError as error:
             raise TimedOut(f"nothing more of the image was received for {_STREAM_SILENCE:.0f} s") from error
         except OSError as error:
             raise UpstreamFailed(f"the gateway could not receive the image: {reason(error)}") from error
         return descriptors
 
-    def _copy(self, target: int, size: int, piece: bytes, end: float) -> bytes:
-        """Write `size` bytes, the first of which are in `piece`. Returns surplus bytes: they are the next file's."""
+    def _require_sent(self, sums: list[str], line: bytes) -> None:
+        """Raises UdiError unless the caller proves with this line that these are the files of the request."""
+        decoded = self._munge.decode(line)
+        proof = protocol.decode(decoded.text)
+        if (decoded.uid, proof.get("nonce")) != (self.uid, self._nonce):
+            raise UsageError("the files do not belong to this request")
+        if proof.get("sha256") != sums:
+            raise ImageInvalid("what arrived are not the files that were sent", "try again")
+
+    def _copy(self, target: int, size: int, piece: bytes, end: float, see: Callable[[bytes], object]) -> bytes:
+        """Write `size` bytes, whose first ones are in `piece`, and show them to `see`. Returns what came after them."""
         self._connection.settimeout(_STREAM_SILENCE)
         while size:
             if time.monotonic() > end:
@@ -132,6 +148,7 @@ class NetworkServiceEnd:
                 if not piece:
                     raise UsageError("the image is cut off")
             count = os.write(target, piece[:size])
+            see(piece[:count])
             size, piece = size - count, piece[count:]
         return piece
 
@@ -177,10 +194,17 @@ class NetworkClientEnd:
             envelope["sizes"] = [os.fstat(descriptor).st_size for descriptor in files]
         credential = self._munge.encode(json.dumps(request | envelope).encode(), self._gateway_uid)
         self._connection.sendall(credential + b"\n")
+        sums = []
         for descriptor in files:
+            hashed = hashlib.sha256()
             for piece in _pieces(descriptor):
                 self._connection.settimeout(timeout)
                 self._connection.sendall(piece)
+                hashed.update(piece)
+            sums.append(hashed.hexdigest())
+        if files:
+            proof = json.dumps({"nonce": self._nonce, "sha256": sums})
+            self._connection.sendall(self._munge.encode(proof.encode(), self._gateway_uid) + b"\n")
 
     def next(self, timeout: float) -> bytes:
         text = ""
@@ -230,20 +254,21 @@ def _pieces(descriptor: int) -> Iterator[bytes]:
         yield piece
 
 
-def _read_line(connection: socket.socket, limit: int, seconds: float) -> tuple[bytes, bytes]:
-    """A line, and what arrived after it already. Raises UsageError, TimedOut."""
+def _read_line(
+    connection: socket.socket, limit: int, seconds: float, what: str = "request", text: bytes = b""
+) -> tuple[bytes, bytes]:
+    """A line, whose beginning may have arrived, and what arrived after it already. Raises UsageError, TimedOut."""
     deadline = time.monotonic() + seconds
-    text = b""
     while b"\n" not in text:
         connection.settimeout(max(0.001, deadline - time.monotonic()))
         try:
             piece = connection.recv(1 << 16)
         except TimeoutError as error:
-            raise TimedOut(f"no request within {seconds:.0f} s") from error
+            raise TimedOut(f"no {what} within {seconds:.0f} s") from error
         if not piece:
-            raise UsageError("the request is cut off")
+            raise UsageError(f"the {what} is cut off")
         text += piece
         if len(text) > limit and b"\n" not in text[:limit]:
-            raise UsageError(f"the request is larger than {protocol.MAX_REQUEST} bytes")
+            raise UsageError(f"the {what} is too large")
     line, _, rest = text.partition(b"\n")
     return line, rest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import json
 import shutil
 import socket
@@ -19,7 +20,7 @@ from gateway.client import client
 from gateway.sources.files import DockerArchive
 from gateway.wire import channels
 from gateway.wire.munge import Munge
-from tests.gateway.archives import BASE, file, make_archive, make_oci_layout
+from tests.gateway.archives import BASE, file, layer_tar, make_archive, make_oci_layout
 from tests.gateway.munged import Munged, free_port
 from tests.gateway.service import ACCOUNT, ANNA, BERT, Service, descriptors, directory_for_all, pull_of, run_as
 from tests.gateway.support import needs_root
@@ -87,6 +88,12 @@ def answer(connection: socket.socket) -> bytes:
 def request(far: Far, text: dict[str, object], for_uid: int = ACCOUNT) -> bytes:
     message = {"udi": 1, "nonce": "0" * 32, **text}
     return Munge(far.site.gateway.munge).encode(json.dumps(message).encode(), for_uid) + b"\n"
+
+
+def proof(far: Far, *files: bytes, nonce: str = "0" * 32) -> bytes:
+    """What follows the files of a request."""
+    text = {"nonce": nonce, "sha256": [hashlib.sha256(each).hexdigest() for each in files]}
+    return Munge(far.site.gateway.munge).encode(json.dumps(text).encode(), ACCOUNT) + b"\n"
 
 
 def test_pull_and_look_up_from_elsewhere(far: Far) -> None:
@@ -203,6 +210,31 @@ def test_what_arrives_must_be_what_was_sent(far: Far) -> None:
     assert "swapped:1" not in far.names(0)
 
 
+def test_files_that_were_changed_on_their_way(far: Far) -> None:
+    """Also such as become an image only there, whose id nobody knows before."""
+    before = far.files()
+    pull: dict[str, object] = {"do": "pull", "kind": "rootfs-archive", "tag": "", "files": [""], "name": "changed:1"}
+    tree = layer_tar([*BASE, file("data", b"as it was sent")])
+    changed = tree.replace(b"as it was sent", b"as it arrived.")
+    for sent, told, words in (
+        (changed, proof(far, tree), "what arrived are not the files that were sent"),
+        (tree, proof(far), "what arrived are not the files that were sent"),
+        (tree, proof(far, tree, nonce="1" * 32), "the files do not belong to this request"),
+        (tree, b"MUNGE:AwQFAAC:\n", ""),
+    ):
+        with raw(far) as connection:
+            connection.sendall(request(far, pull | {"sizes": [len(tree)]}) + sent + told)
+            said = [
+                Munge(far.site.gateway.munge).decode(line).text.decode() for line in answer(connection).splitlines()
+            ]
+        assert '"error' in said[-1] and words in said[-1].replace("\\", ""), said
+    assert far.files() == before and "changed:1" not in far.names(0)
+    path = far.directory / "tree.tar"
+    path.write_bytes(tree)
+    path.chmod(0o444)
+    assert far.ask(ANNA, "pull", f"rootfs-archive:{path}", "kept:1")["reference"] == "kept:1"
+
+
 def test_a_stream_is_bounded_and_may_be_cut_off(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
     before = far.files()
     pull: dict[str, object] = {"do": "pull", "kind": "docker-archive", "tag": "", "files": [""], "name": "cut:1"}
@@ -210,7 +242,9 @@ def test_a_stream_is_bounded_and_may_be_cut_off(far: Far, monkeypatch: pytest.Mo
         ([1 << 40], b"", "limit set by gateway.max_image_bytes"),
         ([-1], b"", "sizes of the request's files must be integers"),
         ([5000], b"x" * 4000, "cut off"),
-        ([3], b"x" * 3, "cut off within a header"),
+        ([3], b"x" * 3, "the sha256 of its files is cut off"),
+        ([3], b"x" * 3 + proof(far, b"x" * 3), "cut off within a header"),
+        ([3, 1], b"x" * 4 + proof(far, b"x" * 3, b"x"), "brings 2 descriptors"),
     ):
         with raw(far) as connection:
             connection.sendall(request(far, pull | {"sizes": sizes}) + sent)
