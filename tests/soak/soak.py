@@ -48,6 +48,14 @@ class Soak:
     # -- rounds -------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
+        try:
+            self._begin()
+        except BaseException:  # SIGTERM among them
+            self._machine.down()
+            raise
+        return self
+
+    def _begin(self) -> None:
         self._machine.up()
         for user, uid in UIDS.items():
             path = self._machine.scratch / user / "input"
@@ -56,7 +64,6 @@ class Soak:
         self._move(random.Random(0))
         self._publish(random.Random(0))
         self._censuses = self._machine.censuses()
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._machine.down()
