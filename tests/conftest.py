@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 import pytest
@@ -24,6 +25,8 @@ _TOGETHER = {
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before any test, and before any thread."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what is in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # programs inherit it, and some tests interrupt them
     have_own_mounts()
     make_checkout_reachable()
     config.option.loadscopereorder = False  # the long ones come first by name, and small files fill the gap at the end
