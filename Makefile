@@ -74,8 +74,8 @@ demo-slurm: root setup ## bring up a real Slurm of two nodes and run jobs inside
 demo: root setup ## bring up a one-machine Cray XC and run jobs inside a Debian image on it (root)
 	$(BIN)/python -m xcsim.demo
 
-test: root setup mpich ## run every test, in three processes (root)
-	$(BIN)/python -m pytest -n 3
+test: root setup mpich ## run every test, in four processes (root)
+	$(BIN)/python -m pytest -n 4
 
 test-faults: root setup mpich ## kill and fail everything at every point, not only at the seeded ones, and run the long tests (root)
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest -rP tests/node/test_interrupted.py tests/node/test_together.py

@@ -17,7 +17,8 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 _TOGETHER = {
-    "nodes": ("tests/node/", "tests/system/", "tests/clusters/"),
+    "nodes": ("tests/node/", "tests/clusters/"),
+    "xcsim": ("tests/system/",),
     "gateway": ("tests/gateway/", "tests/disks/"),
     "slurm": ("tests/slurm/",),
 }
@@ -35,8 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
 class Rooms(LoadScopeScheduling):  # type: ignore[misc]
     """How tests are spread over processes (`pytest -n 2`): file by file, but for those that look at the whole machine.
 
-    Tests with nodes stay together, since all see the loop devices of all, which carry nids; so do those of the gateway,
-    which look for, and kill, the processes of one account, and those of Slurm, whose clusters take a second to start.
+    Tests of one machine stay together, since all see the loop devices of all, which carry nids: those of nodes alone,
+    and of xcsim. So do those of the gateway, which look for, and kill, the processes of one account, and those of
+    Slurm, whose clusters take a second to start.
     """
 
     def _split_scope(self, nodeid: str) -> str:

@@ -116,7 +116,7 @@ def install_programs(root: str, programs: Mapping[str, bytes]) -> list[str]:
     """Put programs that were built in place below `root`, path → content; the paths of those that differed. Raises
     UpstreamFailed."""
     wanted = [(root + path, content, 0o755) for path, content in programs.items()]
-    return [_write_bytes(*each) for each in wanted if _differs(*each)]
+    return [_write_bytes(*each) for each in wanted if os.path.islink(each[0]) or _differs(*each)]
 
 
 def destination(prefix: str, file: SiteFile) -> tuple[str, int]:

@@ -90,11 +90,11 @@ class Database:
             self._idle.append(opened)
 
     def _opened(self) -> _Opened:
-        """A connection to the database that exists now: another process may have replaced it."""
+        """A connection to the database that exists now: another process may have replaced it, or spoiled it."""
         inode = self._inode()
         with contextlib.suppress(IndexError):
             while opened := self._idle.pop():
-                if inode is not None and opened.inode == inode:
+                if inode is not None and opened.inode == inode and _is_whole(opened.base):
                     return opened
                 opened.base.close()
         base = self._open()
@@ -136,8 +136,7 @@ class Database:
         try:
             base.row_factory = sqlite3.Row
             base.execute("PRAGMA synchronous=NORMAL")
-            for table in _TABLES:
-                base.execute(f"SELECT * FROM {table} ORDER BY number DESC LIMIT 1").fetchone()  # noqa: S608 - our names
+            _read_tables(base)
             if base.execute("SELECT 1 FROM sqlite_master WHERE name='totals'").fetchone() is None:
                 base.execute(_TOTALS)  # not sooner: a damaged database must only be read, since a write waits for locks
         except sqlite3.Error:
@@ -173,3 +172,19 @@ class Database:
         if os.path.exists(self._path):
             os.replace(self._path, f"{self._path}.broken")
         os.replace(temporary, self._path)
+
+
+def _read_tables(base: sqlite3.Connection) -> None:
+    """Raises sqlite3.Error where one is missing, or its last row cannot be read."""
+    for table in _TABLES:
+        base.execute(f"SELECT * FROM {table} ORDER BY number DESC LIMIT 1").fetchone()  # noqa: S608 - our names
+
+
+def _is_whole(base: sqlite3.Connection) -> bool:
+    """Whether the file is what the connection remembers of it."""
+    try:
+        base.execute("PRAGMA shrink_memory")  # what it remembers, it would not read
+        _read_tables(base)
+    except sqlite3.Error:
+        return False
+    return True

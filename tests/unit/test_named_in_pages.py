@@ -18,6 +18,7 @@ from admin.seams.tables import all_tables
 from admin.sitefiles.documents import commands
 from manual.help_text import HelpText
 from manual.tables import shown_tables
+from tests.unit.checks_in_code import can_be_said
 from udi import config
 from udi.config import SiteConfig, shared_keys
 from xcsim.cli import cli as xcsim
@@ -79,6 +80,12 @@ def settings() -> dict[str, set[str]]:
     return found
 
 
+@cache
+def checks() -> frozenset[str]:
+    """The names of the checks of `udi-admin check-config`."""
+    return frozenset(name for name, _ in can_be_said())
+
+
 def wrong_commands(code: Code) -> Iterator[str]:
     for line in code.lines:
         for name, rest in _PROGRAM.findall(line):
@@ -117,10 +124,11 @@ def _wrong_words(name: str, words: list[str]) -> Iterator[str]:
 
 
 def wrong_settings(code: Code) -> Iterator[str]:
-    """Keys of the configuration and, since some packages have the name of a table, what Python has by a dotted name."""
+    """Keys of the configuration and, since names of packages and checks begin as tables do, theirs."""
     for span in code.spans:
         found = _DOTTED.fullmatch(span)
-        if found and not (_is_key(found[1], found[2]) or found[2] in _OTHERS_FILES or _is_python(*found.groups())):
+        known = span in checks() or (found and (_is_key(found[1], found[2]) or found[2] in _OTHERS_FILES))
+        if found and not known and not _is_python(*found.groups()):
             yield span
     for block in code.blocks:
         first = next((line for line in block.splitlines() if line and not line.startswith("#")), "")
