@@ -65,7 +65,7 @@ def home(cray: Cray, tmp_path: Path) -> Iterator[Path]:
     (home / "job.sh").write_text(_JOB)
     recipes.save(home / "app.tar", "app:1.0", _ALICE)
     make_archive(home / "both.tar", [*images.tiny("both"), [file("etc/tools")]], tags=("tools:2", "app:1.0"))
-    _sh("gzip", "-1", "-k", home / "app.tar")
+    _sh("gzip", "-1", "-kf", home / "app.tar")
     _sh("skopeo", "copy", "-q", f"docker-archive:{home}/app.tar", f"oci-archive:{tmp_path}/app.oci")
     _sh("cp", tmp_path / "app.oci", home)
     tree = cray.machine.path("/scratch/global/chos/sl6")
