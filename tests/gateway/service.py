@@ -7,11 +7,12 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +21,7 @@ from gateway.sources.files import OpenedFiles
 from gateway.wire import events, protocol
 from gateway.wire.events import Event
 from gateway.wire.messages import Found, PullFiles
+from tests.gateway.archives import BASE, file, make_archive
 from udi import config
 from udi.reference import ImageReference
 
@@ -40,6 +42,18 @@ wait) while [ "$(cat @FAULT@)" = wait ]; do sleep 0.05; done;;
 esac
 exec /usr/bin/tar2sqfs "$@"
 """
+
+
+def until(happened: Callable[[], object], seconds: float = 30) -> None:
+    """Wait until it is so."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def run_as(uid: int, argv: Sequence[str], **more: Any) -> subprocess.CompletedProcess[str]:
@@ -199,3 +213,26 @@ class Service:
     def conversions(self, image_id: str) -> int:
         """How often an image was made."""
         return self.log.read_text().count(f"image {image_id} is in the store")
+
+
+def fresh(service: Service, name: str = "", size: int = 1000, **more: Any) -> tuple[str, str]:
+    """A new image as an archive that all can read: its path and its id."""
+    number = len(list(service.directory.glob("image*.tar"))) + 1
+    path = service.directory / f"image{number}.tar"
+    tag = name or f"image{number}:1"
+    image_id = make_archive(path, [[*BASE, file("data", os.urandom(size))]], tags=[tag], **more)
+    path.chmod(0o644)
+    return str(path), image_id
+
+
+def packer_runs(service: Service) -> bool:
+    for name in os.listdir("/proc"):
+        try:
+            if (
+                name.isdecimal()
+                and str(service.directory / "packer").encode() in Path(f"/proc/{name}/cmdline").read_bytes()
+            ):
+                return True
+        except OSError:
+            continue
+    return False

@@ -17,8 +17,8 @@ from admin.status.lines import lines
 from admin.status.status import read_status
 from gateway.client import client
 from gateway.wire.messages import Found, Remove
-from tests.gateway.service import ACCOUNT, ANNA, BERT, NOBODY, Service, run_as
-from tests.gateway.test_processes import archive, pull, until_true
+from tests.gateway.service import ACCOUNT, ANNA, BERT, NOBODY, Service, run_as, until
+from tests.gateway.test_processes import archive, pull
 from udi.facts import Ref
 from udi.reference import ImageReference
 from udi.store import StoreLayout, StoreReader
@@ -179,7 +179,7 @@ def test_status_tells_queue_store_and_errors(service: Service) -> None:
     found: list[object] = []
     thread = threading.Thread(target=pull, args=(service, path, "status:1", found))
     thread.start()
-    until_true(lambda: client.status(service.site).queue)
+    until(lambda: client.status(service.site).queue)
     entry = client.status(service.site).queue[0]
     assert (entry.uid, entry.reference) == (0, "status:1")
     service.fault("")

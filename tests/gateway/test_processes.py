@@ -22,7 +22,7 @@ from gateway.wire import events, protocol
 from gateway.wire.events import Event, EventSink, Failed, Progress
 from gateway.wire.messages import FailedPull, Found, Remove
 from tests.gateway.archives import BASE, file, make_archive
-from tests.gateway.service import ACCOUNT, ANNA, BERT, Service, descriptors, next_event, pull_of
+from tests.gateway.service import ACCOUNT, ANNA, BERT, Service, descriptors, next_event, pull_of, until
 from udi.reference import ImageReference
 from udiroot.errors import UdiError, UpstreamFailed
 
@@ -114,14 +114,6 @@ def together(threads: list[threading.Thread], seconds: float = 60) -> None:
         assert not thread.is_alive()
 
 
-def until_true(happened: object, seconds: float = 15) -> None:
-    assert callable(happened)
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-
-
 def test_processes_share_one_conversion_and_its_progress(service: Service, handled: SuperServer) -> None:
     path, image_id = archive(service, "processes", 400_000)
     service.fault("wait")
@@ -136,7 +128,7 @@ def test_processes_share_one_conversion_and_its_progress(service: Service, handl
     ]
     for thread in threads:
         thread.start()
-    until_true(lambda: all("packing" in stages for stages in told.values()), 30)
+    until(lambda: all("packing" in stages for stages in told.values()), 30)
     service.fault("")
     for thread in threads:
         thread.join(30)
@@ -152,11 +144,11 @@ def test_the_leader_is_killed_and_another_takes_over(service: Service, handled: 
     threads = [threading.Thread(target=pull, args=(service, path, f"leader:{n}", found)) for n in range(4)]
     for thread in threads:
         thread.start()
-    until_true(lambda: len(handled.processes) >= 4 and _leader(handled) is not None)
+    until(lambda: len(handled.processes) >= 4 and _leader(handled) is not None)
     leader = _leader(handled)
     assert leader is not None
     leader.kill()
-    until_true(lambda: _leader(handled) not in (None, leader), 30)
+    until(lambda: _leader(handled) not in (None, leader), 30)
     service.fault("")
     for thread in threads:
         thread.join(40)
@@ -179,7 +171,7 @@ def test_a_failure_is_told_to_all_and_does_not_stick(service: Service) -> None:
     threads = [threading.Thread(target=pull, args=(service, path, f"sticky:{n}", found)) for n in range(5)]
     for thread in threads:
         thread.start()
-    until_true(lambda: _queued(service) == 5 and _workers())
+    until(lambda: _queued(service) == 5 and _workers())
     for worker in _workers():
         os.kill(worker, signal.SIGKILL)
     for thread in threads:
@@ -203,7 +195,7 @@ def test_different_images_go_in_parallel_up_to_a_limit(service: Service) -> None
     for thread in threads:
         thread.start()
     limit = service.site.gateway.workers
-    until_true(lambda: _queued(service) == 4 and len(_workers()) == limit)
+    until(lambda: _queued(service) == 4 and len(_workers()) == limit)
     time.sleep(0.5)
     assert len(_workers()) == limit < 4
     service.fault("")
@@ -320,7 +312,7 @@ def test_a_thousand_connections_that_say_nothing(service: Service) -> None:
     finally:
         for connection in silent:
             connection.close()
-    until_true(lambda: service.udi(0, "images").returncode == 0)
+    until(lambda: service.udi(0, "images").returncode == 0)
 
 
 def test_processes_bound_connections_together(service: Service, handled: SuperServer) -> None:

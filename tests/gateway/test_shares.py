@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ import pytest
 from gateway.service.admission import Admission
 from gateway.store.locks import Locks
 from tests.gateway.archives import BASE, directory, file, make_archive
-from tests.gateway.service import ACCOUNT, ANNA, BERT, Service, directory_for_all
+from tests.gateway.service import ACCOUNT, ANNA, BERT, Service, directory_for_all, until
 from tests.gateway.support import needs_root
 from udiroot.errors import UpstreamFailed
 
@@ -65,13 +65,6 @@ def packers() -> set[str]:
         except OSError:
             continue
     return found
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_one_user_cannot_hold_all_workers(place: Path) -> None:

@@ -12,9 +12,8 @@ import pytest
 
 from tests.gateway.archives import BASE, file
 from tests.gateway.registries import DebianRegistry, Pushed
-from tests.gateway.service import ANNA, Service, directory_for_all
+from tests.gateway.service import ANNA, Service, directory_for_all, until
 from tests.gateway.support import needs_root
-from tests.gateway.test_processes import until_true
 from torque_hooks.pin import find_pin
 from udi.registries import RegistryConfig
 
@@ -86,7 +85,7 @@ def test_without_waiting_the_pull_goes_on_and_the_job_start_resolves(centre: Cen
     assert b"is being pulled" in done.stderr
     assert not centre.service.names(USER) & {"sub/later:1"}
     centre.service.fault("")
-    until_true(lambda: "sub/later:1" in centre.service.names(USER), 20)
+    until(lambda: "sub/later:1" in centre.service.names(USER), 20)
     assert pinned(centre.qsub("UDI=sub/later:1", "UDI_WAIT=no")) == pushed.id
 
 

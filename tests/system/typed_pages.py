@@ -147,7 +147,8 @@ def test_a_walk_of_the_readme(tmp_path: Path, number: int) -> None:
             words = re.sub(r"\s+#.*", "", line.strip()).replace(".cache/demo-image.tar", str(image))
             words = words.replace(".venv/bin/xcsim up", f".venv/bin/xcsim up --first-nid {first}")
             words = words.replace(".venv/bin/xcsim", f"{sys.executable} -m xcsim.cli --state {state}")
-            done = subprocess.run(words, shell=True, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+            typed_line = ["/bin/bash", "-c", words]  # the page's line, as its reader's shell takes it
+            done = subprocess.run(typed_line, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
             codes.append((done.returncode, line))
             said += done.stdout + done.stderr
     finally:
