@@ -101,7 +101,7 @@ def _failed(story: JobStory) -> Why | None:
     number_of = counted(len(story.outcome.starts), "start")
     cause = f"{'its last start' if again else 'it never ran: its start'} failed ({number_of} so far): {last.why}"
     unchecked = story.outcome.is_unchecked and last.owner == "user"
-    return Why(cause, last.owner, "nobody checked it at submission: udi pull tells" if unchecked else "")
+    return Why(cause, last.owner, "it was not checked at submission; udi pull shows why" if unchecked else "")
 
 
 def _rest(story: JobStory) -> Why:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.node.pair import PROGRAMS, Pair
-from tests.node.rig import Rig
+from tests.node.rig import ALICE, Rig
 from udiroot.plan import NodePlan
 from xcsim.picture import NodePicture
 
@@ -50,3 +50,19 @@ def joined(pair: Pair, pictures: dict[int, NodePicture], ssh_plan: NodePlan) -> 
     yield pair
     pair.tear_down()
     assert pair.differences(pictures) == []
+
+
+@pytest.fixture
+def furnished(rig: Rig) -> Iterator[Rig]:
+    """A node that is as before afterwards, with a few directories and files to mount."""
+    scratch = rig.directory / "scratch"
+    for name in ("mpi/lib", "spool/state", "site/inner", "alice/in", "alice/analysis/deep"):
+        (scratch / name).mkdir(parents=True, exist_ok=True)
+    for name in ("mpi/lib/libmpich.so", "spool/placement", "site/mark", "site/inner/mark", "site/file", "alice/file"):
+        (scratch / name).write_text(f"{name}\n")
+    for path in ("alice", "alice/in", "alice/analysis", "alice/analysis/deep", "alice/file"):
+        os.chown(scratch / path, ALICE.uid, ALICE.gid)
+    before = rig.picture()
+    yield rig
+    rig.tear_down()
+    assert before.difference(rig.picture()) == []

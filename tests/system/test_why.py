@@ -54,7 +54,10 @@ def test_the_gateway_was_down_at_submission(cray: Cray) -> None:
     with cray.configured({"gateway": {"socket": "/run/udi-gateway/nobody.sock"}}):
         ended = cray.run("alice", image="absent:1")
     say(
-        cray, ended, "image 'absent:1' not found", "the user's to mend; nobody checked it at submission: udi pull tells"
+        cray,
+        ended,
+        "image 'absent:1' not found",
+        "the user's to mend; it was not checked at submission; udi pull shows why",
     )
     assert "its image was not checked at submission" in cray.admin("job", ended.id)
 

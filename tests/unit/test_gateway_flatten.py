@@ -6,7 +6,6 @@ import hashlib
 import os
 import tarfile
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from gateway.image.blob import Blob
 from gateway.image.checking import Checks
 from gateway.image.flatten import Limits, flatten
 from gateway.image.layers import Layer
-from tests.gateway import archives
 from tests.gateway.archives import (
     BASE,
     Entry,
@@ -24,153 +22,11 @@ from tests.gateway.archives import (
     file,
     hardlink,
     layer_tar,
-    opaque,
     symlink,
     whiteout,
 )
+from tests.unit.flattened import LIMITS, Result, flat, refused
 from udiroot.errors import ImageInvalid
-
-LIMITS = Limits(max_bytes=1 << 30, max_entries=100_000, max_ratio=1000)
-
-
-class Result:
-    """The stream that a packer would get, read by the standard library."""
-
-    def __init__(self, layers: Sequence[archives.Layer], how: str = "plain", limits: Limits = LIMITS) -> None:
-        with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as target:
-            found: list[Layer] = []
-            for number, layer in enumerate(layers, 1):
-                plain = layer if isinstance(layer, bytes) else layer_tar(layer)
-                stored = compressed(plain, how)
-                blob = Blob(source.fileno(), source.tell(), len(stored))
-                source.write(stored)
-                found.append(Layer(blob, f"sha256:{hashlib.sha256(plain).hexdigest()}", number))
-            source.flush()
-            self.flat = flatten(found, limits, lambda count: None)
-            # sendfile needs no pipe, so a file takes the place of the packer
-            self.flat.write(target.fileno(), lambda count: None)
-            target.seek(0)
-            self.stream = target.read()
-            target.seek(0)
-            with tarfile.open(fileobj=target, encoding="utf-8") as archive:
-                self.members = {os.fsencode(member.name): member for member in archive.getmembers()}
-                self.content = {
-                    name: (archive.extractfile(member) or target).read()
-                    for name, member in self.members.items()
-                    if member.isreg()
-                }
-
-    def __contains__(self, name: str | bytes) -> bool:
-        return os.fsencode(name) in self.members
-
-    def __getitem__(self, name: str | bytes) -> tarfile.TarInfo:
-        return self.members[os.fsencode(name)]
-
-    def data(self, name: str | bytes) -> bytes:
-        member = self[name]
-        return self.content[os.fsencode(member.linkname if member.islnk() else member.name)]
-
-    def below(self, name: str) -> set[str]:
-        start = os.fsencode(name) + b"/"
-        return {os.fsdecode(path) for path in self.members if path.startswith(start)}
-
-
-def flat(*layers: Sequence[Entry]) -> Result:
-    return Result([BASE, *layers])
-
-
-def refused(*layers: Sequence[Entry] | bytes) -> str:
-    with pytest.raises(ImageInvalid) as caught:
-        Result([BASE, *layers])
-    return caught.value.message
-
-
-# Whiteouts
-
-
-def test_whiteouts_of_a_file_and_of_a_directory() -> None:
-    result = flat([file("a"), file("d/x/y")], [whiteout("a"), whiteout("d/x")])
-    assert "a" not in result
-    assert "d" in result
-    assert not result.below("d")
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_a_whiteout_beside_what_its_own_layer_makes_anew(order: int) -> None:
-    upper = [whiteout("a"), file("a/new")][::order]
-    result = flat([directory("a", 0o700), file("a/old"), file("a/sub/old")], upper)
-    assert result.below("a") == {"a/new"}
-    assert result["a"].mode == 0o755, "the lower directory is hidden with its attributes"
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_a_whiteout_beside_the_same_name(order: int) -> None:
-    result = flat([file("a", b"old")], [whiteout("a"), file("a", b"new")][::order])
-    assert result.data("a") == b"new"
-
-
-@pytest.mark.parametrize("place", [0, 1, 2, 3])
-def test_an_opaque_marker_anywhere_in_its_layer_hides_lower_layers_only(place: int) -> None:
-    upper = [directory("d", 0o711), file("d/new"), file("d/sub/new")]
-    upper.insert(place, opaque("d"))
-    result = flat([directory("d"), file("d/old"), file("d/sub/old"), directory("d/sub", 0o700)], upper)
-    assert result.below("d") == {"d/new", "d/sub", "d/sub/new"}
-    assert result["d"].mode == 0o711
-    assert result["d/sub"].mode == 0o755
-
-
-def test_an_opaque_root() -> None:
-    result = flat([file("old")], [opaque(""), *BASE, file("new")])
-    assert "new" in result
-    assert "old" not in result
-
-
-@pytest.mark.parametrize("place", [0, 1])
-def test_an_opaque_marker_through_a_lower_symlink_spares_its_target(place: int) -> None:
-    upper = [directory("link"), file("link/new")]
-    upper.insert(place, opaque("link"))
-    result = flat([file("target/keep"), symlink("link", "/target")], upper)
-    assert result.below("target") == {"target/keep"}
-    assert result["link"].isdir()
-    assert result.below("link") == {"link/new"}
-
-
-def test_whiteouts_of_what_is_not_there() -> None:
-    assert "new" in flat([file("a")], [whiteout("b"), whiteout("no/such/thing"), opaque("nowhere"), file("new")])
-
-
-@pytest.mark.parametrize("marker", [whiteout("a/x"), opaque("a/x"), opaque("a")])
-def test_a_marker_behind_a_circle_of_links_hides_nothing(marker: Entry) -> None:
-    result = flat([symlink("a", "b"), symlink("b", "a"), file("c")], [marker, directory("a"), file("a/new")])
-    assert result.below("a") == {"a/new"}
-    assert "c" in result
-
-
-@pytest.mark.parametrize("name", [".wh.", "a/.wh.", ".wh..wh.plnk", ".wh..wh.orph/x", ".wh..", ".wh..."])
-def test_odd_whiteouts_hide_nothing_and_are_no_files(name: str) -> None:
-    result = flat([file("a/b")], [file(name, b"")])
-    assert result.below("a") == {"a/b"}
-    assert not any(b".wh." in path for path in result.members)
-
-
-def test_a_whiteout_stored_as_a_hard_link_is_a_whiteout() -> None:
-    result = flat([file("a"), file("b")], [hardlink(".wh.a", ".wh..wh.plnk/1")])
-    assert "a" not in result
-    assert "b" in result
-
-
-def test_a_whiteout_and_a_directory_again_in_three_layers() -> None:
-    result = flat([file("d/one")], [whiteout("d")], [file("d/two")])
-    assert result.below("d") == {"d/two"}
-
-
-def test_many_markers_are_not_quadratic() -> None:
-    lower = [file(f"d/{number}", b"") for number in range(5000)]
-    upper = [directory(f"d/new{number}") for number in range(5000)]
-    markers = [entry for number in range(5000) for entry in (opaque("d"), whiteout(f"d/{number}"))]
-    result = flat(lower, [*upper, *markers])
-    assert len(result.below("d")) == 5000
-
 
 # Types
 
@@ -515,39 +371,3 @@ def test_a_gzip_header_without_an_end(flag: int) -> None:
         layer = Layer(Blob.of_file(source.fileno()), f"sha256:{0:064}", 1)
         with pytest.raises(ImageInvalid, match="layer 1 is damaged"):
             flatten([layer], LIMITS, lambda count: None)
-
-
-# aufs
-
-
-@pytest.mark.parametrize("how", ["plain", "gzip"])
-def test_pseudo_links_of_aufs_are_hard_links(how: str) -> None:
-    """Layers of Dockers of old on aufs: the data of a file with several names is in `.wh..wh.plnk` alone."""
-    plink = ".wh..wh.plnk"
-    layer = [
-        file("before", b"1" * 5000),
-        directory(plink, 0o700),
-        file(f"{plink}/12.34", b"data of both", mode=0o751, uid=7),
-        file(f"{plink}/12.35", b"of one"),
-        file(f"{plink}/12.36", b"of none"),
-        file("between", b"2" * 5000),
-        hardlink("usr/a", f"{plink}/12.34"),
-        hardlink("c", f"/{plink}/12.35"),
-        file("after", b"3" * 5000),
-        hardlink("b", f"./{plink}/12.34"),
-    ]
-    image = Result([BASE, [file("c", b"hidden")], layer, [whiteout("after")]], how)
-    assert [image.data(name) for name in ("usr/a", "b", "c", "between")] == [b"data of both"] * 2 + [
-        b"of one",
-        b"2" * 5000,
-    ]
-    first, second = sorted((image["usr/a"], image["b"]), key=lambda member: member.islnk())
-    assert (first.mode, first.uid) == (0o751, 7) and second.linkname == first.name
-    assert not any(plink in name for name in map(os.fsdecode, image.members))
-    assert b"of none" not in image.stream
-
-
-@pytest.mark.parametrize("target", [".wh..wh.plnk/9", ".wh..wh.plnk", "d/.wh..wh.plnk/1", ".wh..wh.plnk/d/1"])
-def test_pseudo_links_that_are_not_there(target: str) -> None:
-    assert "does not exist" in refused([file(".wh..wh.plnk/1"), file("d/.wh..wh.plnk/1"), hardlink("a", target)])
-    assert "does not exist" in refused([file(".wh..wh.plnk/1")], [hardlink("a", ".wh..wh.plnk/1")]), "of its layer only"

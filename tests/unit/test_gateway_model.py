@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.gateway.archives import BASE, Entry, directory, file, opaque, whiteout
-from tests.unit.test_gateway_flatten import Result
+from tests.unit.flattened import Result
 
 Model = dict[tuple[str, ...], tuple[str, int, bytes]]
 """Paths to kind, mode and content."""

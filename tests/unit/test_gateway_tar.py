@@ -18,7 +18,7 @@ from gateway.image.blob import Blob
 from gateway.image.layers import BlobStream, Budget, Layer, chunks
 from gateway.image.tar_reader import BLOCK, Member, members
 from tests.gateway.archives import BASE, Entry, compressed, directory, file, layer_tar, symlink
-from tests.unit.test_gateway_flatten import Result
+from tests.unit.flattened import Result
 from udiroot.errors import ImageInvalid
 
 

@@ -101,7 +101,7 @@ FAILURES: list[Case] = [
     (
         _variables("UDI=absent:1"),
         1,
-        ["image 'absent:1' not found", "the user's to mend; nobody checked it at submission: udi pull tells"],
+        ["image 'absent:1' not found", "the user's to mend; it was not checked at submission; udi pull shows why"],
         [],
     ),
     (
