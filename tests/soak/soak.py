@@ -25,7 +25,9 @@ _IMAGES = {
     "alice": ("tiny:1", "tools:1", "moving:1", "shared:1"),
     "bob": ("secret:1", "tools:1", "shared:1", "short:1", "short:2"),
 }
-_MOVING = ("moving:1", "shared:1", "short:1", "short:2")
+_REMOVED = ("short:1", "short:2")
+"""Their images are removed while jobs wait for them, which then start in what the name has got since."""
+_MOVING = ("moving:1", "shared:1", *_REMOVED)
 _QUIET_SECONDS = 120.0
 _ROUGH_ROUNDS = 4
 """One round of so many kills the gateway; in between it lives long enough for its memory to be measured."""
@@ -110,7 +112,7 @@ class Soak:
             words, script, tasks = self._machine.submission(one, volumes, dice)
             done = without_traceback(self._machine.run(user, *words, input=script))
             if done.returncode == 0:
-                pinned = NOT_PINNED not in done.stderr
+                pinned = NOT_PINNED not in done.stderr and one.image not in _REMOVED
                 markers = tag.markers(oldest, pinned=pinned) if tag else always(self._machine.marker(one.image))
                 job = done.stdout.strip().partition(";")[0]
                 word, refused = one.volumes.word, bool(one.refused)
@@ -139,7 +141,7 @@ class Soak:
         self._pull(dice, "root", "shared:1", "--public")
 
     def _pull_and_remove(self, dice: random.Random) -> None:
-        name = dice.choice(("short:1", "short:2"))
+        name = dice.choice(_REMOVED)
         self._pull(dice, "bob", name)
         time.sleep(dice.uniform(0, 2))
         without_traceback(self._machine.run("bob", "/opt/udi/bin/udi", "rm", name))
