@@ -117,11 +117,16 @@ class Slurm:
         return f"{found[1]} {found[2]}" if found else ""
 
     def await_state(self, job: str, *wanted: str, seconds: float = _SECONDS) -> str:
-        """Wait until a job is in one of these states; the state."""
-        wait_until(lambda: self.state(job).split(" ")[0] in wanted, seconds, 0.05)
-        state = self.state(job)
-        assert state.split(" ")[0] in wanted, f"job {job} is {state}"
-        return state
+        """Wait until a job is in one of these states; the state that it was seen in."""
+        seen = ""
+
+        def is_there() -> bool:
+            nonlocal seen
+            seen = self.state(job)
+            return seen.split(" ")[0] in wanted
+
+        assert wait_until(is_there, seconds, 0.05), f"job {job} is {seen}"
+        return seen
 
     def await_file(self, path: Path) -> None:
         """Wait until a job has made a file."""

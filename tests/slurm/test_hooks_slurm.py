@@ -60,7 +60,6 @@ def health(slurm: Slurm, node: str) -> int:
 def test_a_job_of_a_site_that_fails_is_requeued_and_its_nodes_stay(slurm: Slurm) -> None:
     with broken_store(slurm):
         job = slurm.submit("alice", LOOK, "--image=tiny:1", "-N2")
-        slurm.await_state(job, "PENDING")
         assert wait_until(lambda: slurm.state(job) == "PENDING BeginTime", 30, 0.05), slurm.state(job)
         slurm.cluster.await_states("idle")
         comment = shown(slurm, job, "AdminComment")
