@@ -137,10 +137,14 @@ def await_verdict(service: Lines) -> Verdict | None:
 
 
 def emit(event: Event) -> None:
-    """Write one event, from any thread."""
+    """Write one event, from any thread. Raises SystemExit where the service is gone, and with it whoever waited."""
     with _output:
-        sys.stdout.write(events.to_json(event) + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(events.to_json(event) + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())  # for what is buffered yet
+            sys.exit(1)
 
 
 class _Reporter:

@@ -69,6 +69,22 @@ def test_a_worker_whose_service_is_killed_before_its_order_ends_without_a_word(b
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
+def test_a_worker_whose_service_is_killed_before_its_last_word_ends_without_another() -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    words = [sys.executable, "-m", "gateway.service.worker"]
+    with os.fdopen(writes, "wb") as output:
+        done = subprocess.run(
+            words,
+            input=b'{"version": "of another gateway"}\n',
+            stdout=output,
+            stderr=subprocess.PIPE,
+            timeout=20,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 def test_a_worker_ends_when_nothing_comes_any_more() -> None:
     """Nothing tells it that the service's host is dead."""
     process, child = _worker("hang")
