@@ -25,6 +25,8 @@ class Settings:
     prologalarm: int = 300
     schedule_delay: float = 0.2
     release_delay: float = 0.2
+    # In reality a reservation without a job is seen with the next report of the nodes' states, within a minute.
+    orphan_delay: float = 20.0
     libplugin: bool = True
     # cray-reference X11: the line fits both patterns that callers search for; no capture was found.
     reply_line: str = "Reply (complete) from {name} exit code: {code}"

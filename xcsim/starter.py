@@ -51,7 +51,11 @@ def main() -> int:
 
 
 def _report(**step: object) -> None:
-    os.write(REPORT, json.dumps(step).encode() + b"\n")
+    """Tell pbs_mom. Where that was killed there is nobody to start a job for."""
+    try:
+        os.write(REPORT, json.dumps(step).encode() + b"\n")
+    except BrokenPipeError:
+        sys.exit(254)
 
 
 def _fail(status: int, hook: int | None = None) -> int:

@@ -52,6 +52,8 @@ class Torque:
         self._wake = threading.Condition(lock)
         self._mom = Mom(settings, faults, lock, self.save)
         self._last = 0
+        self._orphaned: dict[int, float] = {}
+        """Since when a reservation has been nobody's."""
         self.jobs: dict[str, Job] = {}
         if path.exists():
             saved = json.loads(path.read_text())
@@ -209,9 +211,22 @@ class Torque:
     def _schedule(self) -> None:
         with self._wake:
             while True:
+                self._release_orphans()
                 for job in list(self.jobs.values()):
                     self._try(job)
                 self._wake.wait(self._settings.schedule_delay)
+
+    def _release_orphans(self) -> None:
+        """Reservations of jobs that do not run, as a MOM that was killed in a prologue leaves them (TORQUE 6,
+        src/server/process_alps_status.c, check_if_orphaned)."""
+        running = {job.id for job in self.jobs.values() if job.state in "RE"}
+        held = [one for one in self._alps.reservations.values() if not one.released]
+        found = [one.id for one in held if one.batch_id not in running]
+        now = time.monotonic()
+        self._orphaned = {number: self._orphaned.get(number, now) for number in found}
+        for number, since in self._orphaned.items():
+            if now - since > self._settings.orphan_delay:
+                self._alps.release(number)
 
     def _try(self, job: Job) -> None:
         if job.state != "Q" or job.eligible > time.time():

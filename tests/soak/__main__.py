@@ -3,10 +3,10 @@
     python -m tests.soak [--minutes 60] [--round 180] [--machine torque|slurm] [--seed TEXT] [--ease 1] [--keep DIR]
 
 Each machine is one process; both run at the same time. After each round all is quiet, and what must hold is looked at:
-every dirty node is named, an operator can clean it, each task ran in its job's image, with its volumes and as its user,
-no file is left in any directory of state, no daemon has grown, no log of ours has a traceback, the image store is
-consistent. The first thing that does not hold ends the run with exit code 1, and logs are kept. The seed, which is
-printed, gives the same dice again, though not the same order of what happens at the same time.
+every dirty node is named, an operator can clean it, and a job of all nodes runs then; each task ran in its job's image,
+with its volumes and as its user; no file is left in any directory of state, no daemon has grown, no log of ours has a
+traceback, the image store is consistent. The first thing that does not hold ends the run with exit code 1, and logs are
+kept. The seed, which is printed, gives the same dice again, though not the same order of what happens at the same time.
 """
 
 from __future__ import annotations

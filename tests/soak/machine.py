@@ -29,6 +29,7 @@ class Soaked(abc.ABC):
     """A machine, from `up` to `down`."""
 
     name: ClassVar[str]
+    all_nodes: ClassVar[int]
     most_nodes: ClassVar[int]
     most_jobs: ClassVar[int]
     """Of jobs that are not over yet, so that users wait for each other."""

@@ -37,6 +37,7 @@ class SoakedSlurm(Soaked):
     """One cluster of two nodes."""
 
     name = "slurm"
+    all_nodes = 2
     most_nodes = 2
     most_jobs = 8
 

@@ -17,7 +17,7 @@ from tests.soak.jobs import NOT_PINNED, Expected, Submitted, Tag, always
 from tests.soak.leftovers import Census, keep_evidence
 from tests.soak.machine import UIDS, Soaked, signal_all, without_traceback
 from tests.soak.memory import Memory
-from tests.soak.wishes import FILE_TEXT, wish
+from tests.soak.wishes import FILE_TEXT, VOLUMES, Wish, wish
 from tests.system import images
 from xcsim.processes import children, wait_until
 
@@ -29,6 +29,7 @@ _REMOVED = ("short:1", "short:2")
 """Their images are removed while jobs wait for them, which then start in what the name has got since."""
 _MOVING = ("moving:1", "shared:1", *_REMOVED)
 _QUIET_SECONDS = 120.0
+_PROBE_SECONDS = 90.0
 _ROUGH_ROUNDS = 4
 """One round of so many kills the gateway; in between it lives long enough for its memory to be measured."""
 
@@ -103,22 +104,26 @@ class Soak:
 
     def _submit(self, user: str) -> Act:
         def submit(dice: random.Random) -> None:
-            if len(self._submitted.now()) > self._machine.most_jobs:
-                return
-            one = wish(dice, user, _IMAGES[user], self._machine.most_nodes)
-            tag = self._tags.get(one.image)
-            oldest = tag.oldest if tag else 0
-            volumes = (*one.volumes.texts, *([one.refused] if one.refused else []))
-            words, script, tasks = self._machine.submission(one, volumes, dice)
-            done = without_traceback(self._machine.run(user, *words, input=script))
-            if done.returncode == 0:
-                pinned = NOT_PINNED not in done.stderr and one.image not in _REMOVED
-                markers = tag.markers(oldest, pinned=pinned) if tag else always(self._machine.marker(one.image))
-                job = done.stdout.strip().partition(";")[0]
-                word, refused = one.volumes.word, bool(one.refused)
-                self._submitted.add(Expected(job, user, UIDS[user], markers, word, tasks, refused))
+            if len(self._submitted.now()) <= self._machine.most_jobs:
+                self._begin_job(user, wish(dice, user, _IMAGES[user], self._machine.most_nodes), dice)
 
         return submit
+
+    def _begin_job(self, user: str, one: Wish, dice: random.Random) -> bool:
+        """Submit a job; whether it was accepted."""
+        tag = self._tags.get(one.image)
+        oldest = tag.oldest if tag else 0
+        volumes = (*one.volumes.texts, *([one.refused] if one.refused else []))
+        words, script, tasks = self._machine.submission(one, volumes, dice)
+        done = without_traceback(self._machine.run(user, *words, input=script))
+        if done.returncode != 0:
+            return False
+        pinned = NOT_PINNED not in done.stderr and one.image not in _REMOVED
+        markers = tag.markers(oldest, pinned=pinned) if tag else always(self._machine.marker(one.image))
+        job = done.stdout.strip().partition(";")[0]
+        word, refused = one.volumes.word, bool(one.refused)
+        self._submitted.add(Expected(job, user, UIDS[user], markers, word, tasks, refused))
+        return True
 
     def _read_results(self, _: random.Random) -> None:
         """Jobs that are over: what they printed was from inside their image."""
@@ -191,6 +196,7 @@ class Soak:
         found = [*self._machine.unnamed(), *self._machine.cleaned(), *stores.faults_of(self._machine.scratch / "udi")]
         wait_until(lambda: not self._added(), 5, 0.5)
         found += self._added()
+        found += self._probe()
         for kind, pids in ({"gateway": self._machine.gateway(serving=True)} | self._machine.daemons()).items():
             found += self._memory.grown(pids, kind)
         return found + [f"{path} has a traceback" for path in self._machine.logs() if _has_traceback(path)]
@@ -198,8 +204,22 @@ class Soak:
     def _all_over(self) -> bool:
         for job in self._submitted.now():
             self._machine.cancel(job.job)
+        return self._are_read()
+
+    def _are_read(self) -> bool:
         self._read_results(random.Random(0))
         return not self._submitted.now()
+
+    def _probe(self) -> list[str]:
+        """A job of all nodes runs now: nothing holds one of them that nobody has looked at."""
+        before = self._submitted.proved
+        if not self._begin_job(
+            "alice", Wish("tiny:1", self._machine.all_nodes, VOLUMES[0], "", "true"), random.Random(0)
+        ):
+            return ["a job of all nodes is refused"]
+        if not wait_until(self._are_read, _PROBE_SECONDS, 0.5) or self._submitted.proved == before:
+            return [f"a job of all nodes did not run: {self._submitted.now()}"]
+        return []
 
     def _added(self) -> list[str]:
         added = {name: census.added() for name, census in self._censuses.items()}

@@ -51,6 +51,7 @@ class SoakedCray(Soaked):
     """One machine of four nodes."""
 
     name = "torque"
+    all_nodes = 4
     most_nodes = 3
     most_jobs = 12
 

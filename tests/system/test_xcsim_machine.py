@@ -422,6 +422,23 @@ def test_state_survives_the_daemon(machine: Machine) -> None:
     machine.run_as("root", ["qdel", held])
 
 
+def test_a_reservation_whose_mom_was_killed_in_the_prologue_is_released(tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "state").up(Settings(nodes=1, orphan_delay=0.5), with_site=False)
+    try:
+        hook(machine, "prologue", "touch /tmp/begun; sleep 1")
+        lost = machine.qsub("alice", [], "true\n")
+        assert wait_until(machine.path("/tmp/begun").exists, 10)
+        daemon = machine.daemon
+        assert daemon is not None
+        daemon.kill()
+        assert daemon.wait_gone(5)
+        machine.start_daemon()
+        assert done(machine, lost)["exit_status"] == "271"
+        assert done(machine, machine.qsub("bob", [], "true\n"))["exit_status"] == "0"
+    finally:
+        machine.down()
+
+
 def test_down_leaves_the_host_as_it_was(tmp_path: Path) -> None:
     state = tmp_path / "state"
     before = mounts_of("self"), sorted(os.listdir("/etc")), sorted(os.listdir("/opt"))
