@@ -23,7 +23,7 @@ BROWSER := chromium chromium-driver
 WORKFLOWS := snakemake
 
 .PHONY: help venv check test-fast format setup packages programs sshd udi-run spank mpich demo demo-slurm bundle rpm docs soak \
-        test test-docs test-faults test-install test-metrics test-recipes test-upgrade bench pynamic constraints clean root
+        test nightly test-docs test-faults test-install test-metrics test-recipes test-upgrade bench pynamic constraints clean root
 .NOTPARALLEL:
 
 help: ## show what can be made
@@ -83,6 +83,8 @@ test-faults: root setup mpich ## kill and fail everything at every point, not on
 		tests/slurm/test_scripts_outside.py tests/slurm/test_workers_elsewhere.py tests/slurm/test_munge_key.py
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest tests/system/test_operations.py tests/system/test_why.py
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest -m long
+
+nightly: test test-faults test-upgrade test-metrics test-docs test-recipes test-install soak ## run every test that there is, one kind after the other; takes hours (root)
 
 test-upgrade: root setup ## replace our software by another version, and remove it, while jobs run on xcsim (root)
 	$(BIN)/python -m pytest tests/system/software_replaced.py
