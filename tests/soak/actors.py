@@ -25,7 +25,7 @@ class Role:
 
 
 class Actor:
-    """Plays a role. `ease` is how many times as long it pauses."""
+    """Plays a role. `ease` is how many times as long it pauses, but for one that is late: it acts seldom anyway."""
 
     def __init__(self, role: Role, seed: str, ease: float = 1.0) -> None:
         self.name = role.name
@@ -33,7 +33,7 @@ class Actor:
         self.failure = ""
         self._dice = random.Random(f"{seed} {role.name}")
         self._acts = role.acts
-        self._pause = role.pause * ease
+        self._pause = role.pause if role.late else role.pause * ease
         self._late = role.late
         self._thread = threading.Thread(target=self._run, name=role.name, daemon=True)
         self._stopped = threading.Event()

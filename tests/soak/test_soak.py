@@ -1,8 +1,8 @@
-"""A soak of a few minutes: both machines at once, two and a half minutes each.
+"""A soak of five minutes on both machines at once.
 
 Everybody on them pauses several times as long as in `make soak`, which leaves the processors to what else runs.
-UDI_SOAK_MINUTES says how long it takes, bringing the machines up included. It is marked `long`: what a soak finds, it
-finds at random, and the other tests have to tell the same each time.
+UDI_SOAK_MINUTES says how long it takes, bringing the machines up included. What it finds, it finds at random: a run
+that fails names its seed and what did not hold, and keeps the machines' logs.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ import pytest
 from slurmsim.cluster import PROGRAMS
 from tests.reachable import CHECKOUT
 
-pytestmark = pytest.mark.long
-_MINUTES = float(os.environ.get("UDI_SOAK_MINUTES", "2.5"))
-_ROUND, _EASE = 50, 6
+_MINUTES = float(os.environ.get("UDI_SOAK_MINUTES", "5"))
+_ROUND, _EASE = 140, 20
 _QUIET = 400.0
 """Seconds beyond that in which the last round's jobs must have ended, however loaded this host is."""
 
