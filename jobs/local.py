@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
 import os
@@ -40,6 +39,7 @@ from udi.request import JobRequest
 from udi.values import frozen
 from udiroot import mountinfo, says
 from udiroot.commands import read_identity
+from udiroot.digest import sha256
 from udiroot.errors import SetupFailed, TeardownIncomplete, TimedOut, UdiError, UpstreamFailed
 from udiroot.ledger import survey
 from udiroot.plan import NodePlan
@@ -229,7 +229,7 @@ class LocalJob:
             except OSError as error:
                 raise UpstreamFailed(f"{path} cannot be written: {reason(error)}") from error
         nonce = os.urandom(16).hex()
-        command = setup_here(self._site, self._plan, hashlib.sha256(raw).hexdigest(), nonce)
+        command = setup_here(self._site, self._plan, sha256(raw), nonce)
         report = self._run_here(command, nonce, Deadline(self._site.node.deadline + _ENDS_ITSELF))
         if not report.ok:
             raise error_of(report)
