@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import sys
 import types
 import typing
 from typing import Any
@@ -43,6 +44,12 @@ def unknown(key: str, known: typing.Iterable[str], path: str, where: str = "") -
     return ConfigError(f"{path}: unknown key {printable(where + key)}", hint)
 
 
+def _types(kind: Any, specs: typing.Iterable[dataclasses.Field[Any]]) -> dict[str, Any]:
+    """The types of those fields. Each is compiled from its text, and a file has few of a table's keys."""
+    asked = types.SimpleNamespace(__annotations__={spec.name: spec.type for spec in specs})
+    return typing.get_type_hints(asked, vars(sys.modules[kind.__module__]))
+
+
 _WRONG = object()
 """In the place of a value that has an error."""
 
@@ -58,9 +65,9 @@ class _Reader:
         """The dataclass `kind`; where something in it is wrong, `_WRONG` and the errors."""
         before = len(self.errors)
         fields = {spec.name: spec for spec in dataclasses.fields(kind)}
-        hints = typing.get_type_hints(kind)
         self.errors += [unknown(key, fields, self._path, where) for key in document if key not in fields]
         known = {key: value for key, value in document.items() if key in fields}
+        hints = _types(kind, [spec for name, spec in fields.items() if name in known or is_required(spec)])
         values = {key: self._value(hints[key], value, where + key) for key, value in known.items()}
         for name, spec in fields.items():
             if name not in values and is_required(spec):
