@@ -44,7 +44,6 @@ CALLER = "UDI_CALLER"
 """The same for the wrapper's own process id."""
 NAMED = f"{IMAGE}=|-v(.*[^A-Za-z0-9_])?{IMAGE}([^A-Za-z0-9_]|$)"
 """What a script has in it that names the variable: for grep, and for Python with MULTILINE."""
-_NAMED = re.compile(NAMED.encode(), re.MULTILINE)
 _log = logging.getLogger("udi.torque")
 _BACKSTOP_SECONDS = 35
 """How long after the deadline the alarm rings, should something have missed the deadline; a set-up that failed at the
@@ -273,4 +272,6 @@ def _shows_no_image(script: str) -> bool:
     except UpstreamFailed:
         return False
     ours = (PIN_PREFIX.encode(), CARRIED_PREFIX.encode())
-    return bool(script) and not any(prefix in text for prefix in ours) and not _NAMED.search(text)
+    if not script or any(prefix in text for prefix in ours):
+        return False
+    return not re.search(NAMED.encode(), text, re.MULTILINE)

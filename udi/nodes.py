@@ -18,7 +18,7 @@ from udiroot.errors import UsageError, printable
 
 _NUMBERED = re.compile(r"nid([0-9]{1,9})")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_BARE = re.compile(r"[0-9]{1,9}(?:-[0-9]{1,9})?(?:,[0-9]{1,9}(?:-[0-9]{1,9})?)*")
+_BARE = r"[0-9]{1,9}(?:-[0-9]{1,9})?(?:,[0-9]{1,9}(?:-[0-9]{1,9})?)*"
 _MOST = 1_000_000
 
 
@@ -136,7 +136,7 @@ def parse_numbered(text: str) -> tuple[Node, ...]:
 
     Raises UsageError.
     """
-    if not _BARE.fullmatch(text):
+    if not re.fullmatch(_BARE, text):
         nodes = parse_named(text)
         if any(node.number is None for node in nodes):
             raise _not_nodes(text)

@@ -63,10 +63,10 @@ class Matching:
     """A text of one form; `words` say which."""
 
     def __init__(self, pattern: str, words: str) -> None:
-        self._pattern, self._words = re.compile(pattern), words
+        self._pattern, self._words = pattern, words  # compiled for the first value: few sites have one of each
 
     def broken_by(self, value: Any) -> str:
-        return "" if self._pattern.fullmatch(value) else f"must be {self}, not '{printable(value)}'"
+        return "" if re.fullmatch(self._pattern, value) else f"must be {self}, not '{printable(value)}'"
 
     def __str__(self) -> str:
         return self._words
