@@ -16,7 +16,6 @@ of now does it.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import logging
 import os
@@ -36,7 +35,7 @@ from udi.nodes import NodeSlots
 from udi.oserrors import reason
 from udi.records import read_record
 from udi.request import JobRequest
-from udi.values import frozen
+from udi.values import frozen, replace
 from udiroot import mountinfo, says
 from udiroot.commands import read_identity
 from udiroot.digest import sha256
@@ -78,8 +77,8 @@ class LocalJob:
         self.job = job_id(job)
         self._locks = locks or site.node.run
         self._root = site.node.root
-        node = dataclasses.replace(site.node, root=f"{site.node.root}/{job}", run=f"{site.node.run}/{job}", shared=True)
-        self._site = dataclasses.replace(site, node=node)
+        node = replace(site.node, root=f"{site.node.root}/{job}", run=f"{site.node.run}/{job}", shared=True)
+        self._site = replace(site, node=node)
         self._plan = f"{site.node.run}/{job}.plan"
         self._down = f"{site.node.run}/{job}.down"
         self._lock = f"{self._locks}/{job}.lock"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 
 from udi.reference import ImageReference
 from udi.settings import COUNT, FEW, PATH, SECONDS, required, setting
-from udi.values import frozen
+from udi.values import frozen, replace
 from udiroot.errors import ConfigError, printable
 
 HUB = "docker.io"
@@ -84,7 +83,7 @@ class RegistryConfig:
         name = reference.name
         if (registry or self.default) == HUB and name.count("/") == 1:
             name = name.removeprefix("library/")
-        return dataclasses.replace(reference, registry="" if registry == self.default else registry, name=name)
+        return replace(reference, registry="" if registry == self.default else registry, name=name)
 
 
 def full_name(reference: ImageReference, default: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from udi.values import frozen
+from udi.values import field, frozen
 
 
 @frozen
@@ -19,7 +19,7 @@ class Pair:
 
     first: int
     second: str = "b"
-    rest: dict[str, int] = dataclasses.field(default_factory=dict)
+    rest: dict[str, int] = field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
