@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import NoReturn
 
+from udi.slotted import Slotted, put
 from udiroot.errors import ImageInvalid, UdiError, printable
 
 MAX_DEPTH = 64
@@ -44,13 +44,18 @@ def read_json(text: bytes | str, *, lenient: bool = False, most: int | None = No
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class JsonValue:
+class JsonValue(Slotted):
     """One value of a document. `name` is what errors call it, and `wrong` the class of those errors."""
 
+    __slots__ = ("_value", "name", "wrong")
     _value: object
     name: str
-    wrong: type[UdiError] = ImageInvalid
+    wrong: type[UdiError]
+
+    def __init__(self, value: object, name: str, wrong: type[UdiError] = ImageInvalid) -> None:
+        put(self, "_value", value)
+        put(self, "name", name)
+        put(self, "wrong", wrong)
 
     @classmethod
     def parse(cls, text: bytes, name: str, wrong: type[UdiError] = ImageInvalid) -> JsonValue:
