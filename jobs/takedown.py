@@ -26,8 +26,8 @@ from udi.nodecommand import teardown_command, with_nonce
 from udi.nodes import Node, in_brief
 from udi.platform import Machine
 from udi.values import field, frozen, replace
-from udiroot.entered import UNREAD
 from udiroot.errors import UdiError, UpstreamFailed
+from udiroot.report import UNREAD
 
 _log = logging.getLogger("udi.jobs")
 _USUAL = "clean"

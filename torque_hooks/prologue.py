@@ -26,7 +26,6 @@ from torque_hooks.jobscript import script_of, script_text
 from torque_hooks.pin import CARRIED_PREFIX, PIN_PREFIX, carried_text, find_pin
 from torque_hooks.qstat import TorqueJob, read_job
 from torque_hooks.settings import TorqueConfig
-from torque_hooks.userline import append_for
 from torque_hooks.variables import IMAGE, is_requested, requested
 from udi.accounts import Account, account_of
 from udi.command import Deadline
@@ -221,6 +220,8 @@ class _Start:
             metrics.started("refused")
             self._forget()
             if self._job is not None:
+                from torque_hooks.userline import append_for  # of few starts
+
                 append_for(self._job, _account(self._call.user), PROGRAM, message)
         pause(wait)
         return code
