@@ -18,7 +18,7 @@ MAX_DEPTH = 64
 MAX_VALUES = 200_000
 """Values of a stranger's document. Each takes up to a hundred times the memory of the two bytes that it may be written
 in; an index of ten thousand manifests has about half as many."""
-_SURROGATES = re.compile(
+_SURROGATES = (
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair, which is one character
     r"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2}|[\ud800-\udfff])"
     r"|\\."
@@ -33,7 +33,7 @@ def read_json(text: bytes | str, *, lenient: bool = False, most: int | None = No
     and for more than MAX_DEPTH values within values, or more than `most` values in all.
     """
     plain = text.decode("utf-8", "replace" if lenient else "strict") if isinstance(text, bytes) else text
-    plain = _SURROGATES.sub(lambda match: _replaced(match, lenient), plain)
+    plain = re.sub(_SURROGATES, lambda match: _replaced(match, lenient), plain)
     try:
         value = json.loads(
             plain, object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant
