@@ -1,6 +1,7 @@
 """Values of which there are many, such as one for each node of a job: small, made quickly, and without generated code.
 
-As a frozen dataclass with slots, a class names its fields in `__slots__`, and puts them into itself in `__init__`.
+They are as those of a frozen dataclass with slots. A class names its fields in `__slots__`, and puts them into itself
+in `__init__`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Frozen classes of values that cost little to define: a hook imports some eighty of them, with its settings.
 
 For each class `dataclasses` writes the text of six methods and compiles it, which takes longer than anything else that
-the module does; and its own import takes as long as a third of an interpreter's start. So the methods are written once,
-here, and `fields`, `replace` and `as_dict` too. To `dataclasses` a class is one of its own when it is asked about it.
-Instances are made and compared somewhat slower: what a job has one of for each node is a class of its own kind.
+the module does; and its own import takes half as long as an interpreter takes to start. So the methods are written
+once, here, and `fields`, `replace` and `as_dict` too. To `dataclasses` a class is one of its own when it is asked about
+it. Instances are made and compared somewhat slower: what a job has one of for each node is `udi.slotted`.
 """
 
 from __future__ import annotations
