@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from alps import fanout, nodestates
-from alps.reservation import Reservation, find_reservation, known_reservation
+from alps import fanout
 from alps.settings import AlpsConfig
 from udi.command import Deadline
 from udi.config import SiteConfig
@@ -18,9 +17,10 @@ from udiroot.errors import ConfigError, NotFound, UpstreamFailed
 from udiroot.fields import number
 
 if TYPE_CHECKING:
+    from alps.reservation import Reservation
     from udi.sitefiles import Renderer, SiteFile
 
-_NID_HOST = re.compile(r"(?:nid)?[0-9]+")
+_NID_HOST = r"(?:nid)?[0-9]+"
 """How a workload manager names compute nodes: by bare nids (cray-reference T2, T4) or node names."""
 
 
@@ -47,10 +47,12 @@ class Alps:
     def nodes_of(self, job: str, hosts: Sequence[Host], deadline: Deadline, allocation: str = "") -> Allocation:
         """The nodes of the job's reservation, whose id is `allocation` where the workload manager made it. A job that
         it knows no compute node of is looked up once, without waiting, and needs no reservation."""
+        from alps.reservation import find_reservation, known_reservation  # a teardown asks for none
+
         known = number(allocation)
         if known > 0 and (made := known_reservation(self._settings, known, job, deadline)) is not None:
             return _allocation(made)
-        has_nodes = any(_NID_HOST.fullmatch(host.name) for host in hosts)
+        has_nodes = any(re.fullmatch(_NID_HOST, host.name) for host in hosts)
         try:
             found = find_reservation(self._settings, job, deadline, None if has_nodes else 0)
         except NotFound as error:
@@ -67,12 +69,18 @@ class Alps:
 
     def take_out_of_service(self, nodes: Sequence[Node], reasons: Mapping[Node, str], deadline: Deadline) -> None:
         """`xtprocadmin` keeps no reasons; `nodehealth.records` does."""
+        from alps import nodestates  # most jobs leave the states as they are
+
         nodestates.set_state(self._settings, nodes, OUT_OF_SERVICE, deadline)
 
     def bring_into_service(self, nodes: Sequence[Node], deadline: Deadline) -> None:
+        from alps import nodestates
+
         nodestates.set_state(self._settings, nodes, IN_SERVICE, deadline)
 
     def states(self, nodes: Sequence[Node], deadline: Deadline) -> dict[Node, NodeState]:
+        from alps import nodestates
+
         return nodestates.read_states(self._settings, nodes, deadline)
 
     def parse_nodes(self, text: str) -> tuple[Node, ...]:

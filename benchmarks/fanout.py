@@ -29,7 +29,8 @@ from udi.commandline import run
 from udiroot.errors import UpstreamFailed
 
 _JOB = "123.sdb"
-_HOOK = "import sys; sys.path.append({path!r}); from admin.entry.torque import {hook}; sys.exit({hook}())"
+_HOOK = "import os, sys; sys.path.append({path!r}); from admin.entry.torque import {hook}; os._exit({hook}())"
+"""The hook ends as Torque's wrapper ends it."""
 _END = ("11", "nodes=2", "cput=0", "batch", "", "0", "/x.SC")
 """What the epilogue is told after the job's name."""
 _FIRST = 12

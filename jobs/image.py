@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import stat
@@ -18,7 +17,7 @@ from udi.oserrors import reason
 from udi.reference import ImageReference
 from udi.request import JobRequest, Pin, require_room
 from udi.store import StoreLayout, StoreReader, require_store
-from udi.values import frozen
+from udi.values import frozen, replace
 from udiroot.errors import ImageInvalid, NotFound, UpstreamFailed
 from udiroot.rights import FileRights
 
@@ -59,7 +58,7 @@ def choose_image(site: SiteConfig, request: JobRequest, *, marks_use: bool = Tru
         if request.reference.scheme == SCHEME:  # the map has it: the request was checked by that
             raise not_published(request.reference.name, request.user) from error
         raise
-    return dataclasses.replace(choice, binds=_binds(site, request, choice))
+    return replace(choice, binds=_binds(site, request, choice))
 
 
 def _binds(site: SiteConfig, request: JobRequest, choice: Choice) -> tuple[Bind, ...]:
@@ -87,7 +86,7 @@ def _audited(site: SiteConfig, reader: StoreReader, request: JobRequest, choice:
     if not warning:
         return choice
     notice = f"{choice.notice}; {warning}" if choice.notice else f"warning: {warning}"
-    return dataclasses.replace(choice, notice=notice)
+    return replace(choice, notice=notice)
 
 
 def _require_file(layout: StoreLayout, request: JobRequest, facts: Facts) -> None:

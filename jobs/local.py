@@ -16,8 +16,6 @@ of now does it.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import hashlib
 import json
 import logging
 import os
@@ -37,9 +35,10 @@ from udi.nodes import NodeSlots
 from udi.oserrors import reason
 from udi.records import read_record
 from udi.request import JobRequest
-from udi.values import frozen
+from udi.values import frozen, replace
 from udiroot import mountinfo, says
 from udiroot.commands import read_identity
+from udiroot.digest import sha256
 from udiroot.errors import SetupFailed, TeardownIncomplete, TimedOut, UdiError, UpstreamFailed
 from udiroot.ledger import survey
 from udiroot.plan import NodePlan
@@ -78,8 +77,8 @@ class LocalJob:
         self.job = job_id(job)
         self._locks = locks or site.node.run
         self._root = site.node.root
-        node = dataclasses.replace(site.node, root=f"{site.node.root}/{job}", run=f"{site.node.run}/{job}", shared=True)
-        self._site = dataclasses.replace(site, node=node)
+        node = replace(site.node, root=f"{site.node.root}/{job}", run=f"{site.node.run}/{job}", shared=True)
+        self._site = replace(site, node=node)
         self._plan = f"{site.node.run}/{job}.plan"
         self._down = f"{site.node.run}/{job}.down"
         self._lock = f"{self._locks}/{job}.lock"
@@ -229,7 +228,7 @@ class LocalJob:
             except OSError as error:
                 raise UpstreamFailed(f"{path} cannot be written: {reason(error)}") from error
         nonce = os.urandom(16).hex()
-        command = setup_here(self._site, self._plan, hashlib.sha256(raw).hexdigest(), nonce)
+        command = setup_here(self._site, self._plan, sha256(raw), nonce)
         report = self._run_here(command, nonce, Deadline(self._site.node.deadline + _ENDS_ITSELF))
         if not report.ok:
             raise error_of(report)

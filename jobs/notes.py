@@ -16,14 +16,13 @@ reads it goes by it, and takes a file that is damaged for a root that must not b
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from typing import Final, Literal, cast
 
 from udi import durable
 from udi.jobid import is_job_id, job_id
 from udi.oserrors import reason
-from udi.values import frozen
+from udi.values import frozen, replace
 from udiroot.errors import UpstreamFailed
 from udiroot.fields import escape, number, unescape
 
@@ -112,7 +111,7 @@ class Notes:
 
     def change(self, job: str, note: Note, **changes: str) -> Note:
         """Replace parts of the job's note. Raises UpstreamFailed."""
-        changed = dataclasses.replace(note, **changes)  # type: ignore[arg-type]
+        changed = replace(note, **changes)
         self.write(job, changed)
         return changed
 

@@ -10,6 +10,7 @@ from udi.accounts import store_owner
 from udi.config import SiteConfig
 from udi.oserrors import reason
 from udi.store import StoreLayout
+from udiroot.digest import sha256
 from udiroot.errors import UpstreamFailed
 from udiroot.plan import NodePlan
 from udiroot.rights import FileRights
@@ -27,8 +28,6 @@ def as_node_sees(site: SiteConfig, path: str) -> str:
 
 def write_plan(site: SiteConfig, path: str, plan: NodePlan) -> str:
     """Write the plan, complete and on the disk, and return the sha256 of its bytes. Raises UpstreamFailed."""
-    import hashlib  # an epilogue imports this module, and writes no plan
-
     raw = plan.text().encode("ascii")
     try:
         with FileRights(*store_owner(site.store.account)):
@@ -36,7 +35,7 @@ def write_plan(site: SiteConfig, path: str, plan: NodePlan) -> str:
             durable.write(path, raw, mode=0o400, alone=True)  # its name is this start's alone
     except OSError as error:
         raise UpstreamFailed(f"the plan cannot be written to the image store: {path}: {reason(error)}") from error
-    return hashlib.sha256(raw).hexdigest()
+    return sha256(raw)
 
 
 def remove_plan(site: SiteConfig, path: str) -> None:

@@ -7,7 +7,6 @@ the software could start has nothing to undo, and is not suspected.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import time
@@ -32,7 +31,7 @@ from udi.nodes import Node, in_brief
 from udi.planning import make_plan
 from udi.platform import Allocation, Host, Machine
 from udi.request import JobRequest
-from udi.values import frozen
+from udi.values import frozen, replace
 from udiroot.errors import SetupFailed, UdiError, UpstreamFailed, counted
 from udiroot.plan import NodePlan
 
@@ -154,7 +153,7 @@ class _Preparation:
     def _on_nodes(self, state: JobState, plan: NodePlan) -> FanOutResult:
         site, machine = self._site, self._machine
         sha256 = write_plan(site, state.plan, plan)
-        self._directory.save(dataclasses.replace(state, phase=SETTING_UP))
+        self._directory.save(replace(state, phase=SETTING_UP))
         nonce = os.urandom(16).hex()
         command_line = setup_command(site, machine.identity_file(), as_node_sees(site, state.plan), sha256, nonce)
         share = Deadline(self._deadline.left() * _SETUP_SHARE)
@@ -169,7 +168,7 @@ class _Preparation:
             log_failures(SETUP, result.errors())
             keep_reports(self._site, state.job, SETUP, result)
             raise _failure(result)
-        self._directory.save(dataclasses.replace(state, phase=READY))
+        self._directory.save(replace(state, phase=READY))
         self._forget_records(state)
         times, nodes = times_of(result), in_brief(state.nodes)
         _log.info(
@@ -185,7 +184,7 @@ class _Preparation:
         """Only where the software could start is there something to undo."""
         touched = tuple(node for node in state.nodes if node not in result.not_started)
         if touched:
-            self._directory.save(dataclasses.replace(state, nodes=touched, phase=SETTING_UP))
+            self._directory.save(replace(state, nodes=touched, phase=SETTING_UP))
         else:
             self._directory.save(state)
 

@@ -8,12 +8,10 @@ where the reasons cannot be kept, the state stays.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 
 from jobs import metrics
 from jobs.nodereports import TEARDOWN, keep_reports, log_remarks
@@ -27,9 +25,9 @@ from udi.logformat import event
 from udi.nodecommand import teardown_command, with_nonce
 from udi.nodes import Node, in_brief
 from udi.platform import Machine
-from udi.values import frozen
-from udiroot.entered import UNREAD
+from udi.values import field, frozen, replace
 from udiroot.errors import UdiError, UpstreamFailed
+from udiroot.report import UNREAD
 
 _log = logging.getLogger("udi.jobs")
 _USUAL = "clean"
@@ -83,7 +81,7 @@ def take_down_locked(
     if state is None:
         return Takedown()
     touched = state.phase != PLANNED
-    _save_if_possible(directory, dataclasses.replace(state, phase=TAKING_DOWN) if touched else state)
+    _save_if_possible(directory, replace(state, phase=TAKING_DOWN) if touched else state)
     _drop_plan(site, state)
     done = _tear_down(site, machine, state, directory.path, deadline) if touched else Takedown()
     dirty, spared = done.dirty, done.spared
@@ -96,7 +94,7 @@ def take_down_locked(
         where, left = in_brief(state.nodes), in_brief(dirty)
         fields = event(TEARDOWN, nodes=where, count=len(state.nodes), dirty=left, dirty_count=len(dirty))
         _log.info("taken down on %s%s", where, f"; dirty: {left}" if dirty else "", extra=fields)
-    return dataclasses.replace(done, error=error)
+    return replace(done, error=error)
 
 
 def _known(directory: JobDirectory, nodes: Sequence[Node]) -> JobState | None:
@@ -111,7 +109,7 @@ def _known(directory: JobDirectory, nodes: Sequence[Node]) -> JobState | None:
         return state
     every = tuple(sorted({*nodes, *(state.nodes if state else ())}))
     if state:
-        return dataclasses.replace(state, nodes=every, phase=TAKING_DOWN)
+        return replace(state, nodes=every, phase=TAKING_DOWN)
     return JobState(directory.job, "", "", "", "", every, plan="", phase=TAKING_DOWN, since=int(time.time()))
 
 

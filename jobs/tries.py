@@ -10,7 +10,6 @@ A job that we held and that starts again was released by a person, and all its s
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import logging
 import os
@@ -24,7 +23,7 @@ from udi.jobid import is_job_id, job_id
 from udi.log import plain
 from udi.oserrors import reason
 from udi.records import modified, read_record, remove_record
-from udi.values import frozen
+from udi.values import as_dict, frozen, replace
 from udiroot.errors import SetupFailed, UdiError, UpstreamFailed, counted
 
 _KEPT_SECONDS = 30 * 24 * 3600
@@ -99,7 +98,7 @@ def hold_after_tries(site: SiteConfig, manager: WorkloadManager, job: str, most:
     _log.error("held after %s: %s", counted(failures, "failed start"), error.message)
     if tries is not None:
         try:
-            _save(site, dataclasses.replace(tries, held=True))
+            _save(site, replace(tries, held=True))
         except UdiError as lost:
             _log.error("the reason for the hold could not be kept: %s", lost.message)
     return Verdict(failures, held=True)
@@ -191,7 +190,7 @@ def _load(site: SiteConfig, job: str) -> _Tries | None:
 
 
 def _save(site: SiteConfig, tries: _Tries) -> None:
-    write_text(_path(site, tries.job), json.dumps(dataclasses.asdict(tries), sort_keys=True) + "\n")
+    write_text(_path(site, tries.job), json.dumps(as_dict(tries), sort_keys=True) + "\n")
 
 
 def tries_directory(site: SiteConfig) -> str:

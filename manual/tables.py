@@ -11,7 +11,8 @@ import typing
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from udi.settings import constraint_of, help_of, is_required
+from udi.settings import constraint_of, help_of
+from udi.values import MISSING, Field, fields, is_frozen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +39,10 @@ class ShownTable:
 
 
 def shown_tables(root: Any, shared: Collection[str], tables: Sequence[Any]) -> Iterator[ShownTable]:
-    """All tables: the keys of the dataclass `root` that are `shared`, its tables, then the `tables` of others, each a
-    dataclass with a NAME."""
+    """All tables: the keys of the class `root` that are `shared`, its tables, then the `tables` of others, each a class
+    with a NAME."""
     hints = typing.get_type_hints(root)
-    specs = {spec.name: spec for spec in dataclasses.fields(root) if spec.name in shared}
+    specs = {spec.name: spec for spec in fields(root) if spec.name in shared}
     plain = [spec for name, spec in specs.items() if not _table_of(hints[name])]
     yield ShownTable("", "", "", False, tuple(_key(spec, hints[spec.name]) for spec in plain))
     for name in specs:
@@ -55,7 +56,7 @@ def shown_tables(root: Any, shared: Collection[str], tables: Sequence[Any]) -> I
 def _table(kind: Any, name: str, hint: Any, *, inside: bool = False) -> Iterator[ShownTable]:
     """A table, then those in it."""
     hints = typing.get_type_hints(kind)
-    specs = dataclasses.fields(kind)
+    specs = fields(kind)
     name = f"{name}.NAME" if _is_named(hint) else name
     repeated = inside or hint is not kind
     heading = f"[[{name}]]" if typing.get_origin(hint) is tuple else f"[{name}]"
@@ -67,22 +68,22 @@ def _table(kind: Any, name: str, hint: Any, *, inside: bool = False) -> Iterator
             yield from _table(inner, f"{name}.{spec.name}", hints[spec.name], inside=repeated)
 
 
-def _key(spec: dataclasses.Field[Any], hint: Any) -> ShownKey:
-    value = hint() if is_required(spec) else _default(spec)
-    return ShownKey(spec.name, help_of(spec), str(constraint_of(spec) or ""), _toml(value), is_required(spec))
+def _key(spec: Field, hint: Any) -> ShownKey:
+    value = hint() if spec.is_required else _default(spec)
+    return ShownKey(spec.name, help_of(spec), str(constraint_of(spec) or ""), _toml(value), spec.is_required)
 
 
-def _default(spec: dataclasses.Field[Any]) -> Any:
-    if spec.default_factory is not dataclasses.MISSING:
+def _default(spec: Field) -> Any:
+    if spec.default_factory is not MISSING:
         return spec.default_factory()
     return spec.default
 
 
 def _table_of(hint: Any) -> Any:
-    """The dataclass of a table, of a list of tables or of tables by name; None for a plain key."""
+    """The class of a table, of a list of tables or of tables by name; None for a plain key."""
     arguments = typing.get_args(hint)
     kind = arguments[-1] if _is_named(hint) else arguments[0] if typing.get_origin(hint) is tuple else hint
-    return kind if dataclasses.is_dataclass(kind) else None
+    return kind if is_frozen(kind) else None
 
 
 def _is_named(hint: Any) -> bool:

@@ -8,7 +8,6 @@ job could be set up there.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -18,7 +17,7 @@ from udi import durable, oserrors
 from udi.config import SiteConfig
 from udi.nodes import Node, named
 from udi.records import modified, read_record, remove_record
-from udi.values import frozen
+from udi.values import as_dict, frozen, replace
 from udiroot.errors import UdiError, UpstreamFailed, UsageError, printable
 
 _HEAD_BYTES = 4096
@@ -39,7 +38,7 @@ class DirtyNode:
 
     def as_json(self) -> dict[str, Any]:
         """The node by its name."""
-        return dataclasses.asdict(self) | {"node": self.node.name}
+        return as_dict(self) | {"node": self.node.name}
 
 
 class NotRecorded(UpstreamFailed):
@@ -151,7 +150,7 @@ def _dirty(site: SiteConfig, node: Node) -> DirtyNode | None:
         return None
     except UpstreamFailed as damaged:
         return DirtyNode(node, (), f"{damaged.message}; {damaged.hint}", modified(path))
-    return dataclasses.replace(dirty, node=node)
+    return replace(dirty, node=node)
 
 
 def _path(site: SiteConfig, node: Node) -> str:

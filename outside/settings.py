@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from udi.settings import FEW, PATH, WORD, Bounds, setting
+from udi.values import frozen
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen(kw_only=True)
 class SessionsConfig:
     """Sessions of `udi shell`. Nobody may open one before the site says so."""
 

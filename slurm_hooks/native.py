@@ -6,7 +6,6 @@ controller as Slurm's own account, which cannot read private images, and one aft
 
 from __future__ import annotations
 
-import dataclasses
 import os
 
 from jobs.local import LocalJob, Root
@@ -20,6 +19,7 @@ from udi.nodeconfig import StepConfig
 from udi.nodes import NodeSlots, named
 from udi.platform import Host
 from udi.request import JobRequest
+from udi.values import replace
 from udiroot.errors import ConfigError, UdiError, UpstreamFailed, UsageError, printable
 
 _LEAST_BEYOND_NODE = 30
@@ -57,8 +57,8 @@ def on_node(site: SiteConfig, call: HookCall) -> SiteConfig:
     spool = slurm.spool.replace("%n", call.node).replace("%h", os.uname().nodename.partition(".")[0])
     if any(step.target == spool for step in site.node.steps):
         return site
-    node = dataclasses.replace(site.node, steps=(*site.node.steps, StepConfig(kind="directory", target=spool)))
-    return dataclasses.replace(site, node=node)
+    node = replace(site.node, steps=(*site.node.steps, StepConfig(kind="directory", target=spool)))
+    return replace(site, node=node)
 
 
 def prepare_here(slurm: Slurm, call: HookCall, request: JobRequest, local: LocalJob, deadline: Deadline) -> Root:

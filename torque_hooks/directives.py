@@ -7,12 +7,10 @@ backslash goes on in the next line.
 
 from __future__ import annotations
 
-import dataclasses
 import getopt
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 
-from udi.values import frozen
+from udi.values import field, frozen, replace
 
 OPTIONS = "a:A:b:c:C:d:D:e:fF:hIj:J:k:K:l:L:m:M:nN:o:p:P:q:r:S:t:T:u:v:Vw:W:xXzZ:"
 """qsub's options, as getopt takes them."""
@@ -139,7 +137,7 @@ def _lists(
     ]
     in_script = [VariableList(number, _listed(text, environment)) for number, option, text in written if option == "-v"]
     if in_script and not on_command_line:
-        in_script[0] = dataclasses.replace(in_script[0], counts=True)
+        in_script[0] = replace(in_script[0], counts=True)
     return (*on_command_line, *in_script)
 
 

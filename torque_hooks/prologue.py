@@ -26,7 +26,6 @@ from torque_hooks.jobscript import script_of, script_text
 from torque_hooks.pin import CARRIED_PREFIX, PIN_PREFIX, carried_text, find_pin
 from torque_hooks.qstat import TorqueJob, read_job
 from torque_hooks.settings import TorqueConfig
-from torque_hooks.userline import append_for
 from torque_hooks.variables import IMAGE, is_requested, requested
 from udi.accounts import Account, account_of
 from udi.command import Deadline
@@ -44,7 +43,6 @@ CALLER = "UDI_CALLER"
 """The same for the wrapper's own process id."""
 NAMED = f"{IMAGE}=|-v(.*[^A-Za-z0-9_])?{IMAGE}([^A-Za-z0-9_]|$)"
 """What a script has in it that names the variable: for grep, and for Python with MULTILINE."""
-_NAMED = re.compile(NAMED.encode(), re.MULTILINE)
 _log = logging.getLogger("udi.torque")
 _BACKSTOP_SECONDS = 35
 """How long after the deadline the alarm rings, should something have missed the deadline; a set-up that failed at the
@@ -222,6 +220,8 @@ class _Start:
             metrics.started("refused")
             self._forget()
             if self._job is not None:
+                from torque_hooks.userline import append_for  # of few starts
+
                 append_for(self._job, _account(self._call.user), PROGRAM, message)
         pause(wait)
         return code
@@ -273,4 +273,6 @@ def _shows_no_image(script: str) -> bool:
     except UpstreamFailed:
         return False
     ours = (PIN_PREFIX.encode(), CARRIED_PREFIX.encode())
-    return bool(script) and not any(prefix in text for prefix in ours) and not _NAMED.search(text)
+    if not script or any(prefix in text for prefix in ours):
+        return False
+    return not re.search(NAMED.encode(), text, re.MULTILINE)

@@ -8,14 +8,13 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import field
 
 from torque_hooks.asking import qstat_of
 from torque_hooks.qstatxml import jobs_in
 from torque_hooks.settings import TorqueConfig
 from udi.command import Deadline
 from udi.platform import Host
-from udi.values import frozen
+from udi.values import field, frozen
 from udiroot.errors import UpstreamFailed, printable
 
 _log = logging.getLogger("udi.torque")

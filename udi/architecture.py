@@ -25,7 +25,7 @@ _SPELLINGS = {
 _WITH_VARIANT = {"armhf": ("arm", "v7"), "armv7l": ("arm", "v7"), "armel": ("arm", "v6"), "armv6l": ("arm", "v6")}
 _BASE = {"amd64": (1, 0), "arm": (7, 0), "arm64": (8, 0)}
 """The level of an architecture that is given without a variant."""
-_LEVEL = re.compile(r"v?([0-9]{1,2})(?:\.([0-9]{1,2}))?")
+_LEVEL = r"v?([0-9]{1,2})(?:\.([0-9]{1,2}))?"
 
 
 @frozen
@@ -45,7 +45,7 @@ class Architecture:
             name, implied = _WITH_VARIANT[name]
             variant = variant or implied
         name = _SPELLINGS.get(name, name)
-        found = _LEVEL.fullmatch(variant)
+        found = re.fullmatch(_LEVEL, variant)
         if found and name in _BASE:
             major, minor = int(found[1]), int(found[2] or 0)
             variant = f"v{major}" + (f".{minor}" if minor else "")
@@ -80,7 +80,7 @@ class Architecture:
         """The level that the variant is; None where variants of this architecture have no order."""
         if self.name not in _BASE:
             return None
-        found = _LEVEL.fullmatch(self.variant)
+        found = re.fullmatch(_LEVEL, self.variant)
         if found:
             return int(found[1]), int(found[2] or 0)
         return None if self.variant else _BASE[self.name]

@@ -6,13 +6,11 @@ to know only whether a job may start reads one line.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable
-from dataclasses import field
 from typing import Any
 
-from udi.values import frozen
+from udi.values import as_dict, field, fields, frozen, replace
 from udiroot.errors import ImageInvalid, printable
 
 SEVERITIES = ("unknown", "negligible", "low", "medium", "high", "critical")
@@ -92,7 +90,7 @@ class Report:
         for finding in ordered:
             numbers[finding.severity] += 1
         worst = ordered[0] if ordered else None
-        counted = dataclasses.replace(summary, counts=Counts(**numbers), worst=worst)
+        counted = replace(summary, counts=Counts(**numbers), worst=worst)
         return cls(summary=counted, findings=tuple(ordered[:MAX_FINDINGS]))
 
     def to_text(self) -> str:
@@ -124,7 +122,7 @@ def read_summary(line: bytes) -> Summary:
     if not isinstance(unread, list) or not all(type(text) is str for text in unread):
         raise ImageInvalid("the report on an image is damaged: unread", "udi-gateway rescan makes it anew")
     found: Summary = _read(Summary, document, "its summary")
-    return dataclasses.replace(
+    return replace(
         found,
         counts=counts,
         unread=tuple(unread),
@@ -137,7 +135,7 @@ def _order(finding: Finding) -> tuple[int, str, str]:
 
 
 def _line(value: Summary | Finding) -> str:
-    return json.dumps(dataclasses.asdict(value), sort_keys=True) + "\n"
+    return json.dumps(as_dict(value), sort_keys=True) + "\n"
 
 
 def _object(line: bytes) -> dict[str, Any]:
@@ -153,8 +151,8 @@ def _object(line: bytes) -> dict[str, Any]:
 def _read(kind: Any, document: Any, what: str) -> Any:
     """Fields of plain types, each of exactly its type."""
     kinds = {"str": str, "int": int, "bool": bool}
-    fields = {spec.name: kinds.get(str(spec.type)) for spec in dataclasses.fields(kind)}
-    if not isinstance(document, dict) or any(type(value) is not fields.get(key) for key, value in document.items()):
+    known = {spec.name: kinds.get(spec.type) for spec in fields(kind)}
+    if not isinstance(document, dict) or any(type(value) is not known.get(key) for key, value in document.items()):
         raise ImageInvalid(f"the report on an image is damaged: {what}", "udi-gateway rescan makes it anew")
     if document.get("severity", SEVERITIES[0]) not in SEVERITIES:
         raise ImageInvalid(f"the report on an image is damaged: severity of {what}", "udi-gateway rescan makes it anew")

@@ -20,7 +20,7 @@ SCHEME = "chos"
 """Begins the names of such images, before a colon; and what such an image was made of (`Facts.kind`)."""
 LABEL = "org.shifter-xc.chos"
 """The label that the gateway gives such an image: the environment's name."""
-NAME = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
+NAME = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _MAX_NAME = 64
 _ACCOUNT = Matching(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?", "the name of an account")
 _GROUP = Matching(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?", "the name of a group")
@@ -106,6 +106,6 @@ class Environment:
 
 def check_name(name: str) -> str:
     """What is wrong with an environment's name; empty where nothing is."""
-    if len(name) <= _MAX_NAME and NAME.fullmatch(name):
+    if len(name) <= _MAX_NAME and re.fullmatch(NAME, name):
         return ""
     return f"'{printable(name)}' cannot be an environment's name: lower case, digits, and . _ - between them"

@@ -10,10 +10,8 @@ The file is opened once, and its owner and mode are checked on that descriptor; 
 
 from __future__ import annotations
 
-import dataclasses
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import field
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from udi.audit import AuditConfig
@@ -38,7 +36,7 @@ from udi.signatures import SignaturesConfig, unknown_registries
 from udi.sitemodules import ModuleConfig, ModuleName, is_allowed_device
 from udi.tables import read_table, table_errors, unknown
 from udi.trusted import trusted_text
-from udi.values import frozen
+from udi.values import field, fields, frozen, replace
 from udiroot.errors import ConfigError, printable
 from udiroot.rules import is_within
 
@@ -224,7 +222,7 @@ def parse(text: str, path: str) -> SiteConfig:
     """The configuration that `text` holds; `path` is for messages. Raises ConfigError for its first error."""
     shared, others = _divided(_document(text, path))
     site: SiteConfig = read_table(SiteConfig, shared, path)
-    return dataclasses.replace(site, other_tables=others, path=path)
+    return replace(site, other_tables=others, path=path)
 
 
 def errors_in(text: str, path: str, kinds: Iterable[type[Table]]) -> list[ConfigError]:
@@ -262,4 +260,4 @@ def _divided(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def shared_keys() -> tuple[str, ...]:
     """The top-level keys and tables that are shared."""
     own = ("other_tables", "path")
-    return tuple(spec.name for spec in dataclasses.fields(SiteConfig) if spec.name not in own)
+    return tuple(spec.name for spec in fields(SiteConfig) if spec.name not in own)

@@ -5,15 +5,13 @@ Both are JSON files of the store. Facts never change once written; a reference i
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import field
 from typing import Any, Self
 
 from udi.reference import ImageReference
-from udi.values import frozen
+from udi.values import as_dict, field, fields, frozen
 from udiroot.errors import ImageInvalid, UsageError, printable
 
 _ID = re.compile(r"[0-9a-f]{64}")
@@ -49,7 +47,7 @@ class Facts:
 
     def to_json(self) -> str:
         """One JSON object with sorted keys."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, indent=1) + "\n"
+        return json.dumps(as_dict(self), sort_keys=True, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -94,7 +92,7 @@ class Ref:
 
     def to_json(self) -> str:
         """One JSON object with sorted keys."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True) + "\n"
+        return json.dumps(as_dict(self), sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -119,14 +117,13 @@ def _fields(kind: type[Facts] | type[Ref], text: str | bytes, what: str) -> dict
         raise ImageInvalid(f"{what}: not a JSON object")
     checks: dict[str, Any] = {"str": str, "int": int, "tuple[str, ...]": str, "tuple[int, ...]": int}
     values: dict[str, Any] = {}
-    for spec in dataclasses.fields(kind):
-        required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
+    for spec in fields(kind):
         if spec.name not in document:
-            if required:
+            if spec.is_required:
                 raise ImageInvalid(f"{what}: no {spec.name}")
             continue
         value = document[spec.name]
-        hint = str(spec.type)
+        hint = spec.type
         if hint.startswith("tuple"):
             fits = isinstance(value, list) and all(type(item) is checks[hint] for item in value)
             value = tuple(value) if fits else value

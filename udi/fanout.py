@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import field
 from typing import Self
 
 from udi.nodecommand import EXIT_MARK, NOT_STARTED, START_SIGN, STARTED
 from udi.nodes import Node
-from udi.values import frozen
+from udi.values import field, frozen
 from udiroot import says
 from udiroot.errors import printable
 from udiroot.report import UNKNOWN_NODE, NodeReport

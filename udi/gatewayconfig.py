@@ -23,7 +23,7 @@ from udi.values import frozen
 from udiroot import fields
 from udiroot.errors import ConfigError, printable
 
-_PLAIN = re.compile(r"[A-Za-z0-9_.:@%+=,/][A-Za-z0-9_.:@%+=,/-]*")
+_PLAIN = r"[A-Za-z0-9_.:@%+=,/][A-Za-z0-9_.:@%+=,/-]*"
 """Words that ssh's remote shell and rsync's own parser leave unchanged."""
 
 
@@ -133,9 +133,9 @@ class SystemConfig:
         plain = {"name": self.name, "path": self.path}
         plain |= {key: value for key, value in (("host", self.host), ("user", self.user)) if value}
         for key, value in plain.items():
-            if not _PLAIN.fullmatch(value) or (key != "path" and "/" in value):
+            if not re.fullmatch(_PLAIN, value) or (key != "path" and "/" in value):
                 raise ConfigError(f"{key} must not be '{printable(value)}'")
         if not self.ssh or not self.ssh[0].startswith("/"):
             raise ConfigError("ssh must begin with the absolute path of a program")
-        if any(not _PLAIN.fullmatch(word.lstrip("-")) for word in self.ssh):
+        if any(not re.fullmatch(_PLAIN, word.lstrip("-")) for word in self.ssh):
             raise ConfigError("ssh must be a list of plain words, none of them empty")

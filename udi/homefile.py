@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 
 from udi.chos import NAME, SCHEME
@@ -36,7 +37,7 @@ def image_of_home(site: SiteConfig, home: str) -> tuple[str, str]:
         return "", f"~/{FILE} is not read: {trouble}; the job runs without an image"
     if name in ("", NONE):
         return "", ""
-    if not NAME.fullmatch(name) or name not in read_map(site).environments:
+    if not re.fullmatch(NAME, name) or name not in read_map(site).environments:
         return (
             "",
             f"~/{FILE} names '{printable(name, 60)}', which the site does not have: the job runs without an image",

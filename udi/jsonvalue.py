@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import NoReturn
 
+from udi.slotted import Slotted, put
 from udiroot.errors import ImageInvalid, UdiError, printable
 
 MAX_DEPTH = 64
@@ -18,7 +18,7 @@ MAX_DEPTH = 64
 MAX_VALUES = 200_000
 """Values of a stranger's document. Each takes up to a hundred times the memory of the two bytes that it may be written
 in; an index of ten thousand manifests has about half as many."""
-_SURROGATES = re.compile(
+_SURROGATES = (
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair, which is one character
     r"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2}|[\ud800-\udfff])"
     r"|\\."
@@ -33,7 +33,7 @@ def read_json(text: bytes | str, *, lenient: bool = False, most: int | None = No
     and for more than MAX_DEPTH values within values, or more than `most` values in all.
     """
     plain = text.decode("utf-8", "replace" if lenient else "strict") if isinstance(text, bytes) else text
-    plain = _SURROGATES.sub(lambda match: _replaced(match, lenient), plain)
+    plain = re.sub(_SURROGATES, lambda match: _replaced(match, lenient), plain)
     try:
         value = json.loads(
             plain, object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant
@@ -44,13 +44,18 @@ def read_json(text: bytes | str, *, lenient: bool = False, most: int | None = No
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class JsonValue:
+class JsonValue(Slotted):
     """One value of a document. `name` is what errors call it, and `wrong` the class of those errors."""
 
+    __slots__ = ("_value", "name", "wrong")
     _value: object
     name: str
-    wrong: type[UdiError] = ImageInvalid
+    wrong: type[UdiError]
+
+    def __init__(self, value: object, name: str, wrong: type[UdiError] = ImageInvalid) -> None:
+        put(self, "_value", value)
+        put(self, "name", name)
+        put(self, "wrong", wrong)
 
     @classmethod
     def parse(cls, text: bytes, name: str, wrong: type[UdiError] = ImageInvalid) -> JsonValue:

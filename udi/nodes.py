@@ -12,22 +12,32 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass
 
+from udi.slotted import Slotted, put
 from udiroot.errors import UsageError, printable
 
 _NUMBERED = re.compile(r"nid([0-9]{1,9})")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_BARE = re.compile(r"[0-9]{1,9}(?:-[0-9]{1,9})?(?:,[0-9]{1,9}(?:-[0-9]{1,9})?)*")
+_BARE = r"[0-9]{1,9}(?:-[0-9]{1,9})?(?:,[0-9]{1,9}(?:-[0-9]{1,9})?)*"
 _MOST = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(Slotted):
     """A compute node; `number` where the machine numbers its nodes (on a Cray, the nid)."""
 
+    __slots__ = ("name", "number")
     name: str
-    number: int | None = None
+    number: int | None
+
+    def __init__(self, name: str, number: int | None = None) -> None:
+        put(self, "name", name)
+        put(self, "number", number)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Node and self.name == other.name and self.number == other.number
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     def __lt__(self, other: Node) -> bool:
         """By number where both have one, else by name."""
@@ -39,12 +49,16 @@ class Node:
         return self.name
 
 
-@dataclass(frozen=True, slots=True)
-class NodeSlots:
+class NodeSlots(Slotted):
     """A node of a job, and how many slots for ranks the job has there."""
 
+    __slots__ = ("node", "slots")
     node: Node
     slots: int
+
+    def __init__(self, node: Node, slots: int) -> None:
+        put(self, "node", node)
+        put(self, "slots", slots)
 
 
 def numbered(number: int) -> Node:
@@ -136,7 +150,7 @@ def parse_numbered(text: str) -> tuple[Node, ...]:
 
     Raises UsageError.
     """
-    if not _BARE.fullmatch(text):
+    if not re.fullmatch(_BARE, text):
         nodes = parse_named(text)
         if any(node.number is None for node in nodes):
             raise _not_nodes(text)

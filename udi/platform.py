@@ -8,11 +8,11 @@ nodes are read and judged is in `udi.fanout`, the same for all machines.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from udi.command import Deadline
 from udi.nodes import Node, NodeSlots
+from udi.slotted import Slotted, put
 from udi.values import frozen
 
 if TYPE_CHECKING:
@@ -23,12 +23,16 @@ IN_SERVICE, OUT_OF_SERVICE = "up", "admindown"
 """Statuses of a node that our own software sets; a machine may show others (`down`, `suspect`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(Slotted):
     """A host that the workload manager gave a job, in its own spelling, and the slots that the job has there."""
 
+    __slots__ = ("name", "slots")
     name: str
     slots: int
+
+    def __init__(self, name: str, slots: int) -> None:
+        put(self, "name", name)
+        put(self, "slots", slots)
 
 
 @frozen
@@ -40,12 +44,16 @@ class Allocation:
     id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeState:
+class NodeState(Slotted):
     """A node as the machine has it: `status` is up, down, admindown, suspect, …"""
 
+    __slots__ = ("node", "status")
     node: Node
     status: str
+
+    def __init__(self, node: Node, status: str) -> None:
+        put(self, "node", node)
+        put(self, "status", status)
 
 
 class NodeNames(Protocol):

@@ -7,13 +7,12 @@ It is of the content: a manifest that is signed names the configuration, whose s
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Sequence
 
 from udi.jsonvalue import JsonValue
-from udi.values import frozen
+from udi.values import as_dict, frozen
 from udiroot.errors import ImageInvalid
 
 SUFFIX = ".provenance.json"
@@ -48,7 +47,7 @@ def joined(known: Sequence[Provenance], new: Provenance) -> tuple[Provenance, ..
 
 def to_json(known: Sequence[Provenance]) -> str:
     """One JSON object."""
-    return json.dumps({"provenance": [dataclasses.asdict(each) for each in known]}, sort_keys=True) + "\n"
+    return json.dumps({"provenance": [as_dict(each) for each in known]}, sort_keys=True) + "\n"
 
 
 def from_json(text: bytes) -> tuple[Provenance, ...]:

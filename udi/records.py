@@ -1,11 +1,10 @@
-"""Small JSON files of our own, read into frozen dataclasses: every field has exactly its type, or the file is damaged.
+"""Small JSON files of our own, read into frozen classes: every field has exactly its type, or the file is damaged.
 
 What a full disk, a crash or a hand left of one must not be taken for what was written, and never ends in a traceback.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import typing
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from udi import durable
 from udi.jsonvalue import read_json
 from udi.nodes import Node, named
 from udi.oserrors import reason
+from udi.values import fields
 from udiroot.errors import UpstreamFailed, UsageError, printable
 
 _MAX_NUMBER = 1 << 37
@@ -67,11 +67,10 @@ def _filled(kind: Any, document: object) -> Any:
     if not isinstance(document, dict):
         raise ValueError("it is not a JSON object")
     hints = typing.get_type_hints(kind)
-    fields = dataclasses.fields(kind)
-    needed = [spec.name for spec in fields if spec.default is dataclasses.MISSING]
+    needed = [spec.name for spec in fields(kind) if spec.is_required]
     if not document.keys() >= set(needed):
         raise ValueError(f"it has not the fields {', '.join(needed)}")
-    given = [spec.name for spec in fields if spec.name in document]
+    given = [spec.name for spec in fields(kind) if spec.name in document]
     return kind(**{name: _value(hints[name], document[name], name) for name in given})
 
 

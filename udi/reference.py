@@ -17,22 +17,22 @@ MAX_LENGTH = 400
 
 _DOMAIN = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*(?::[0-9]{1,5})?"
 _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
-_REFERENCE = re.compile(
+_REFERENCE = (
     rf"(?:(?P<registry>{_DOMAIN})/)?(?P<name>{_COMPONENT}(?:/{_COMPONENT})*)"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
-_ID = re.compile(r"id:(?P<id>[0-9a-f]{64})")
+_ID = r"id:(?P<id>[0-9a-f]{64})"
 _GRAMMAR = "an image is NAME[:TAG][@sha256:...] in lower case, vm:NAME[:TAG], chos:NAME, or id: and 64 hex digits"
 SCHEMES = ("vm", "chos")
 """Kinds of images with names of their own, each written before a colon."""
-_OF_SCHEME = re.compile(
+_OF_SCHEME = (
     rf"(?P<scheme>vm):(?P<name>{_COMPONENT}(?:/{_COMPONENT})*)(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}))?"
 )
-_ENVIRONMENT = re.compile(rf"chos:(?P<name>{_COMPONENT})")
+_ENVIRONMENT = rf"chos:(?P<name>{_COMPONENT})"
 
 _SCHEME = "docker:"
 """How some sites have their users begin a reference. `docker:name` alone is the tag `name` of the image `docker`."""
-_TAGS = re.compile(r"[0-9].*|(?:latest|dind|cli|git|rc|beta|test|edge|stable|experimental|windowsservercore)(?:-.*)?")
+_TAGS = r"[0-9].*|(?:latest|dind|cli|git|rc|beta|test|edge|stable|experimental|windowsservercore)(?:-.*)?"
 """Tags that the image `docker` has; no image that a job can use is called by one."""
 
 
@@ -41,7 +41,7 @@ def as_taught(text: str) -> str:
     be a tag of the image `docker`, unless it is one: `docker:debian` is `debian`, and `docker:dind` stays. So does an
     image that is called as a scheme is: `docker:chos:1`."""
     rest = _without_scheme(text.strip())
-    is_dockers = _TAGS.fullmatch(rest) or "/" in rest or rest.partition(":")[0] in SCHEMES
+    is_dockers = re.fullmatch(_TAGS, rest) or "/" in rest or rest.partition(":")[0] in SCHEMES
     return text if is_dockers else rest
 
 
@@ -68,15 +68,15 @@ class ImageReference:
         """
         if len(text) > MAX_LENGTH:
             raise UsageError(f"image name of {len(text)} characters: {printable(text, 40)}", _GRAMMAR)
-        if by_id := _ID.fullmatch(text):
+        if by_id := re.fullmatch(_ID, text):
             return cls(id=by_id["id"])
-        if of_scheme := _OF_SCHEME.fullmatch(text):
+        if of_scheme := re.fullmatch(_OF_SCHEME, text):
             return cls(name=of_scheme["name"], tag=of_scheme["tag"] or "latest", scheme=of_scheme["scheme"])
-        if environment := _ENVIRONMENT.fullmatch(text):
+        if environment := re.fullmatch(_ENVIRONMENT, text):
             return cls(name=environment["name"], scheme="chos")
         if text.startswith("chos:") and "/" not in text:
             raise UsageError(f"not the name of an environment: '{printable(text)}'", "chos:NAME, in lower case; no tag")
-        match = _REFERENCE.fullmatch(text) or _REFERENCE.fullmatch(_without_scheme(text))
+        match = re.fullmatch(_REFERENCE, text) or re.fullmatch(_REFERENCE, _without_scheme(text))
         if not match:
             raise UsageError(f"not an image name: '{printable(text)}'", _GRAMMAR)
         registry, name = match["registry"] or "", match["name"]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 
 from udi.reference import ImageReference
 from udi.settings import COUNT, FEW, PATH, SECONDS, required, setting
-from udi.values import frozen
+from udi.values import frozen, replace
 from udiroot.errors import ConfigError, printable
 
 HUB = "docker.io"
 _HUB_ALIAS = "index.docker.io"
-_HOST = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?")
+_HOST = r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?"
 
 
 @frozen(kw_only=True)
@@ -31,10 +30,10 @@ class RegistryHostConfig:
         """Raises ConfigError for what is not a host."""
         for key, values in _hosts_of(self):
             for value in values:
-                if not _HOST.fullmatch(value):
+                if not re.fullmatch(_HOST, value):
                     raise ConfigError(f"{key} must be HOST or HOST:PORT, not {printable(value)!r}")
         for value in self.content_hosts:
-            if not _HOST.fullmatch(value.removeprefix("*.")):
+            if not re.fullmatch(_HOST, value.removeprefix("*.")):
                 raise ConfigError(f"content_hosts must hold HOST[:PORT] or *.DOMAIN, not {printable(value)!r}")
         if self.proxy and ":" not in self.proxy:
             raise ConfigError(f"proxy must be HOST:PORT, not {printable(self.proxy)!r}")
@@ -84,7 +83,7 @@ class RegistryConfig:
         name = reference.name
         if (registry or self.default) == HUB and name.count("/") == 1:
             name = name.removeprefix("library/")
-        return dataclasses.replace(reference, registry="" if registry == self.default else registry, name=name)
+        return replace(reference, registry="" if registry == self.default else registry, name=name)
 
 
 def full_name(reference: ImageReference, default: str) -> str:

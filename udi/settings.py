@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import MISSING, Field, field
 from typing import Any, Protocol
 
+from udi.values import Field, field
 from udiroot.errors import printable
 
 _KEY = "setting"
@@ -63,10 +63,10 @@ class Matching:
     """A text of one form; `words` say which."""
 
     def __init__(self, pattern: str, words: str) -> None:
-        self._pattern, self._words = re.compile(pattern), words
+        self._pattern, self._words = pattern, words  # compiled for the first value: few sites have one of each
 
     def broken_by(self, value: Any) -> str:
-        return "" if self._pattern.fullmatch(value) else f"must be {self}, not '{printable(value)}'"
+        return "" if re.fullmatch(self._pattern, value) else f"must be {self}, not '{printable(value)}'"
 
     def __str__(self) -> str:
         return self._words
@@ -136,24 +136,19 @@ def required(help_text: str, constraint: Constraint | None = None) -> Any:
     return field(metadata={_KEY: (help_text, constraint)})
 
 
-def help_of(spec: Field[Any]) -> str:
+def help_of(spec: Field) -> str:
     """The line of help of a key."""
     text: str = spec.metadata.get(_KEY, ("", None))[0]
     return text
 
 
-def constraint_of(spec: Field[Any]) -> Constraint | None:
+def constraint_of(spec: Field) -> Constraint | None:
     """The constraint of a key, where it has one."""
     found: Constraint | None = spec.metadata.get(_KEY, ("", None))[1]
     return found
 
 
-def is_required(spec: Field[Any]) -> bool:
-    """Whether a key must be given."""
-    return spec.default is MISSING and spec.default_factory is MISSING
-
-
-def broken(spec: Field[Any], value: Any) -> str:
+def broken(spec: Field, value: Any) -> str:
     """What the constraint of a key says of a value, or of the first item of a list, or pair of name and value of a
     mapping, that breaks it; empty if nothing."""
     if value == () and spec.metadata.get(_FILLED):

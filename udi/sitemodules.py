@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import field
 from typing import Any
 
 from udi.accounts import Account, group_id
 from udi.environment import EnvironmentConfig
 from udi.nearest import nearest
 from udi.settings import FILE, PATH, WORD, Matching, setting
-from udi.values import frozen
+from udi.values import field, frozen
 from udiroot.errors import ConfigError, NotFound, NotPermitted, UsageError, printable
 from udiroot.rules import is_within
 

@@ -1,23 +1,24 @@
-"""Tables of a configuration file into frozen dataclasses: types, unknown keys, and the constraints beside each setting.
+"""Tables of a configuration file into frozen classes: types, unknown keys, and the constraints beside each setting.
 
-A dataclass may have a method `check()` for rules between its own keys, which raises ConfigError with the key's name.
+A class may have a method `check()` for rules between its own keys, which raises ConfigError with the key's name.
 """
 
 from __future__ import annotations
 
 import collections.abc
-import dataclasses
+import sys
 import types
 import typing
 from typing import Any
 
 from udi.nearest import nearest
-from udi.settings import broken, help_of, is_required
+from udi.settings import broken, help_of
+from udi.values import Field, fields, is_frozen
 from udiroot.errors import ConfigError, printable
 
 
 def read_table(kind: Any, document: dict[str, Any], path: str, where: str = "") -> Any:
-    """The dataclass `kind` filled from `document`. `path` (the file) and `where` (`node.`) are for messages.
+    """The frozen class `kind` filled from `document`. `path` (the file) and `where` (`node.`) are for messages.
 
     Raises ConfigError for an unknown key, naming the nearest known one, a wrong type, or a broken constraint.
     """
@@ -43,6 +44,12 @@ def unknown(key: str, known: typing.Iterable[str], path: str, where: str = "") -
     return ConfigError(f"{path}: unknown key {printable(where + key)}", hint)
 
 
+def _types(kind: Any, specs: typing.Iterable[Field]) -> dict[str, Any]:
+    """The types of those fields. Each is compiled from its text, and a file has few of a table's keys."""
+    asked = types.SimpleNamespace(__annotations__={spec.name: spec.type for spec in specs})
+    return typing.get_type_hints(asked, vars(sys.modules[kind.__module__]))
+
+
 _WRONG = object()
 """In the place of a value that has an error."""
 
@@ -55,16 +62,16 @@ class _Reader:
         self._path = path
 
     def table(self, kind: Any, document: dict[str, Any], where: str) -> Any:
-        """The dataclass `kind`; where something in it is wrong, `_WRONG` and the errors."""
+        """The frozen class `kind`; where something in it is wrong, `_WRONG` and the errors."""
         before = len(self.errors)
-        fields = {spec.name: spec for spec in dataclasses.fields(kind)}
-        hints = typing.get_type_hints(kind)
-        self.errors += [unknown(key, fields, self._path, where) for key in document if key not in fields]
-        known = {key: value for key, value in document.items() if key in fields}
+        specs = {spec.name: spec for spec in fields(kind)}
+        self.errors += [unknown(key, specs, self._path, where) for key in document if key not in specs]
+        known = {key: value for key, value in document.items() if key in specs}
+        hints = _types(kind, [spec for name, spec in specs.items() if name in known or spec.is_required])
         values = {key: self._value(hints[key], value, where + key) for key, value in known.items()}
-        for name, spec in fields.items():
-            if name not in values and is_required(spec):
-                if dataclasses.is_dataclass(hints[name]):
+        for name, spec in specs.items():
+            if name not in values and spec.is_required:
+                if is_frozen(hints[name]):
                     values[name] = self.table(hints[name], {}, f"{where}{name}.")
                 else:
                     self._error(f"{where}{name} is missing", help_of(spec))
@@ -81,7 +88,7 @@ class _Reader:
         return made
 
     def _value(self, hint: Any, value: Any, where: str) -> Any:
-        if dataclasses.is_dataclass(hint):
+        if is_frozen(hint):
             return self.table(hint, value, where + ".") if isinstance(value, dict) else self._wrong(where, "a table")
         if typing.get_origin(hint) is collections.abc.Mapping:
             if not isinstance(value, dict):

@@ -19,7 +19,7 @@ from udiroot import smallfile
 from udiroot.alarm import set_alarm
 from udiroot.errors import SetupFailed, TimedOut, UdiError, UsageError, printable
 from udiroot.fields import is_token, number
-from udiroot.report import UNKNOWN_NODE, NodeReport
+from udiroot.report import UNKNOWN_NODE, UNREAD, NodeReport
 from udiroot.rules import in_real_directory
 
 TYPE_CHECKING = False
@@ -120,7 +120,7 @@ def _tear_down(options: "dict[str, str]", node: str) -> "tuple[str, ...]":
         words = tear_down(job, root, run, node, deadline, alone=alone)
         if not run.raw():
             run.remove()
-        return (words, entered.UNREAD) if unread else (words,)
+        return (words, UNREAD) if unread else (words,)
 
 
 def _enter(options: "dict[str, str]", words: "list[str]") -> "tuple[str, ...]":

@@ -14,8 +14,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from udiroot.record import Record
 
-UNREAD = "unread=1"
-"""What the report of a teardown counts where nothing was read."""
 _LOOP_MAJOR = 7
 _DEVICES = "/sys/dev/block"
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 MARK = "UDI-REPORT"
 HIDES = "hides="
 """Begins what the report of a set-up counts where volumes hide what the image has; its words say which."""
+UNREAD = "unread=1"
+"""What that of a teardown counts where nothing was read from the image (`udiroot.entered`)."""
 UNKNOWN_NODE = "unknown"
 """The identity in the report of a node that cannot read its own."""
 _MAX_BYTES = 511

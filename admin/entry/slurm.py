@@ -5,25 +5,30 @@ Jobs wait for them, so each imports only what it needs.
 
 from __future__ import annotations
 
-from admin.seams.machines import machine_of
+from admin.entry.importing import uncollected
 
 
 def prolog() -> int:
     """`udi-slurm-prolog`."""
-    from slurm_hooks.prolog import main
+    with uncollected():
+        from admin.seams.machines import machine_of
+        from slurm_hooks.prolog import main
 
     return main(machine_of)
 
 
 def epilog() -> int:
     """`udi-slurm-epilog`."""
-    from slurm_hooks.epilog import main
+    with uncollected():
+        from admin.seams.machines import machine_of
+        from slurm_hooks.epilog import main
 
     return main(machine_of)
 
 
 def health() -> int:
     """`udi-slurm-health`, on the node itself."""
-    from slurm_hooks.health import main
+    with uncollected():
+        from slurm_hooks.health import main
 
     return main()

@@ -6,12 +6,10 @@ removed is first recognized as ours. It remembers what files of the site's own w
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 
 from admin.install.installing import Placed, lines_with_key
@@ -19,12 +17,13 @@ from udi import durable
 from udi.oserrors import reason
 from udi.records import read_record
 from udi.sitefiles import SiteFile
+from udi.values import as_dict, frozen
 from udiroot.errors import UpstreamFailed
 
 RECORD = "/var/lib/udi/installed.json"
 
 
-@dataclass(frozen=True)
+@frozen
 class Record:
     """All paths are those below the root directory. `complete` are files with our mark, `programs` are files without,
     `sha256 path`; `links` lead to the node software of now. `lines` are `path`, key and line of shared files, `blocks`
@@ -55,7 +54,7 @@ class Record:
         path = prefix + RECORD
         try:
             durable.make_public_directory(os.path.dirname(path))
-            durable.write(path, json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n", mode=0o644)
+            durable.write(path, json.dumps(as_dict(self), indent=1, sort_keys=True) + "\n", mode=0o644)
         except OSError as error:
             raise UpstreamFailed(f"{path} cannot be written: {reason(error)}", "nothing was installed") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.node.rig import Rig
-from udiroot.entered import UNREAD
+from udiroot.report import UNREAD
 
 
 @pytest.fixture(params=["squashfs", "ext4"])

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from udi.values import frozen
+from udi import values
+from udi.values import field, frozen
 
 
 @frozen
@@ -19,7 +20,7 @@ class Pair:
 
     first: int
     second: str = "b"
-    rest: dict[str, int] = dataclasses.field(default_factory=dict)
+    rest: dict[str, int] = field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,3 +98,39 @@ def test_what_a_class_has_itself_stays() -> None:
 
 def test_pickled() -> None:
     assert pickle.loads(pickle.dumps(Pair(1, "c", {"x": 1}))) == Pair(1, "c", {"x": 1})
+
+
+@frozen
+class Holder:
+    """Values within values."""
+
+    pair: Pair
+    many: tuple[Pair, ...] = ()
+    named: dict[str, Pair] = field(default_factory=dict)
+
+
+def test_what_dataclasses_says_of_one_is_what_is_said_here() -> None:
+    one = Holder(Pair(1), (Pair(2),), {"x": Pair(3, rest={"y": 1})})
+    assert values.as_dict(one) == dataclasses.asdict(one)
+    assert values.replace(one, many=()) == dataclasses.replace(one, many=())
+    ours, theirs = values.fields(Pair), dataclasses.fields(Pair)
+    assert [(each.name, each.type) for each in ours] == [(each.name, each.type) for each in theirs]
+    assert [each.is_required for each in ours] == [
+        each.default is each.default_factory is dataclasses.MISSING for each in theirs
+    ]
+    assert dataclasses.is_dataclass(Pair) and values.is_frozen(Pair) and not values.is_frozen(Usual)
+
+
+def test_what_would_not_be_as_it_reads_is_refused() -> None:
+    class Based(Pair):
+        other: int = 1
+
+    class Listed:
+        items: list[int] = []  # noqa: RUF012 - that is what is refused
+
+    class Foreign:
+        items: list[int] = dataclasses.field(default_factory=list)
+
+    for kind in (Based, Listed, Foreign):
+        with pytest.raises(TypeError):
+            frozen(kind)
