@@ -47,7 +47,7 @@ def over(cray: Cray, path: str, *mount: str) -> Iterator[None]:
 def test_the_image_does_not_exist(cray: Cray) -> None:
     with cray.without_filter():
         ended = cray.run("alice", image="absent:1")
-    say(cray, ended, "image 'absent:1' not found", "the user's to mend; nobody checked it at submission")
+    say(cray, ended, "image 'absent:1' not found", "the user's to mend; it was not checked at submission")
 
 
 def test_the_gateway_was_down_at_submission(cray: Cray) -> None:
