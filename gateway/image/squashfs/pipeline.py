@@ -53,7 +53,7 @@ class Packer:
         words: list[int] = []
         for at in range(0, len(data), self._block_size):
             block = data[at : at + self._block_size]
-            if block == self._zeros[: len(block)]:
+            if not block[0] and bytes(block) == self._zeros[: len(block)]:  # a view would be compared item by item
                 words.append(0)
                 continue
             part, word = self._one(block)
