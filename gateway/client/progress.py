@@ -7,12 +7,13 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from gateway.wire.events import Event, Progress, Queued, Retrying, Storing
 from udiroot.errors import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
+
+    from gateway.wire.events import Event
 
 
 class Shown:
@@ -109,6 +110,8 @@ def _bars() -> Bars:
 
 def show(shown: Shown, event: Event) -> None:
     """Show an event of the service."""
+    from gateway.wire.events import Progress, Queued, Retrying, Storing  # a conversion without the service has none
+
     match event:
         case Progress(stage, done, total, layers):
             shown.stage(printable(stage), total)

@@ -212,12 +212,13 @@ def _gateway(config_path: str) -> Gateway:
 
 def _settings(config_path: str) -> tuple[GatewayConfig, RegistryConfig]:
     """The site's settings; their defaults on a machine without a configuration, since converting requires none."""
-    from udi import config
     from udi.gatewayconfig import GatewayConfig
     from udi.registries import RegistryConfig
 
     if config_path == DEFAULT_CONFIG and not os.path.lexists(config_path):
         return GatewayConfig(), RegistryConfig()
+    from udi import config  # all tables of a site, which take longer to import than to read
+
     site = config.load(config_path)
     return site.gateway, site.registry
 
