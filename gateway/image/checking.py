@@ -1,29 +1,36 @@
 """Checking layers against their diff_ids while they are processed, on a thread of its own.
 
-Only layers that are not compressed are checked this way: their headers can be read without their data, so the index
-pass and the packing need not wait for the sha256 of all bytes. The result must not be used before `finish` returns.
+Layers whose headers can be read without their data are checked this way: those that are not compressed, and those that
+are kept expanded. So the index pass and the packing need not wait for the sha256 of all bytes. The result must not be
+used before `finish` returns.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import queue
 import threading
-from collections.abc import Sequence
 from typing import Self
 
 from gateway.image.layers import Layer, check_diff_id
 from udiroot.errors import ImageInvalid, UdiError
 
-_PIECE = 16 << 20
+_PIECE = 4 << 20
 """Large, since this thread takes the interpreter lock between two pieces, and the others then wait for it."""
+_FOR_THE_END = 3
+"""One byte in so many waits while files are packed, which keeps all processors busy: what follows, directories and the
+digest of the image, is for one."""
 
 
 class Checks:
-    """Reads and digests layers from the first to the last. A context manager: at its end, the thread has ended."""
+    """Reads and digests layers, in the order in which they are added. A context manager: at its end, the thread has
+    ended."""
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
-        self._layers = [layer for layer in layers if layer.is_plain()]
+    def __init__(self) -> None:
+        self._layers: queue.SimpleQueue[Layer | None] = queue.SimpleQueue()
+        self._added = self._done = self._for_the_end = 0
+        self._packed = threading.Event()
         self._failure: UdiError | MemoryError | None = None
         self._given_up = False
         self._thread = threading.Thread(target=self._run, name="checks", daemon=True)
@@ -34,7 +41,20 @@ class Checks:
 
     def __exit__(self, *_: object) -> None:
         self._given_up = True
-        self._thread.join()
+        self._end()
+
+    def add(self, layer: Layer) -> None:
+        """Check this layer, whose positions are positions in its file."""
+        self._added += layer.blob.size
+        self._layers.put(layer)
+
+    def packing(self) -> None:
+        """All layers were added, and files are being packed."""
+        self._for_the_end = self._added // _FOR_THE_END
+
+    def packed(self) -> None:
+        """All files are packed."""
+        self._packed.set()
 
     def look(self) -> None:
         """Raise ImageInvalid if a layer is known not to match the configuration."""
@@ -43,12 +63,17 @@ class Checks:
 
     def finish(self) -> None:
         """Wait for the last layer. Raises ImageInvalid."""
-        self._thread.join()
+        self._end()
         self.look()
+
+    def _end(self) -> None:
+        self._packed.set()
+        self._layers.put(None)
+        self._thread.join()
 
     def _run(self) -> None:
         try:
-            for layer in self._layers:
+            while layer := self._layers.get():
                 self._check(layer)
         except (UdiError, MemoryError) as error:
             self._failure = error
@@ -60,11 +85,18 @@ class Checks:
         buffer = bytearray(_PIECE)
         view = memoryview(buffer)
         position = 0
-        while position < blob.size and not self._given_up:
+        while position < blob.size and self._goes_on():
             count = os.preadv(blob.descriptor, [view[: blob.size - position]], blob.offset + position)
             if not count:
                 raise ImageInvalid(f"{layer.label} ends after {position} of {blob.size} bytes")
             digest.update(view[:count])
             position += count
+            self._done += count
         if not self._given_up:
             check_diff_id(layer, digest.hexdigest())
+
+    def _goes_on(self) -> bool:
+        """Whether there is a use for more, once it is time for that."""
+        if self._added - self._done <= self._for_the_end:
+            self._packed.wait()
+        return not self._given_up

@@ -69,12 +69,13 @@ def convert(
     facts = _facts(image, config, settings.format)
     layers = _layers(image, config, settings.architecture)
     try:
-        with _short_turns(), Checks(layers) as checks, KeptLayers(settings.layer_memory_bytes) as kept:
+        with _short_turns(), KeptLayers(settings.layer_memory_bytes) as kept, Checks() as checks:
             progress.stage("reading", _bytes_to_read(layers))
             flattened = flatten.flatten(layers, _limits(settings), progress.advance, checks, kept)
             if onlooker:
                 flattened.watched = frozenset(onlooker.wanted(flattened.final))
             progress.stage("packing", flattened.data_bytes)
+            checks.packing()
             if image.ready:
                 keep(flattened, image.ready, output, progress.advance)
                 flattened.contents = contents_of(flattened, flattened.watched)

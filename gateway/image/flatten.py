@@ -2,9 +2,9 @@
 
 There is no unpacked tree on disk, and no privileges are needed. Where a layer is not compressed, the index pass reads
 its headers only, and the data pass seeks to each file; meanwhile its sha256 is checked against the configuration's
-diff_id (`gateway.image.checking`). A compressed layer is expanded in memory and checked there (`gateway.image.kept`),
-and then read like one that is not compressed. What finds no room is read completely, and checked, by the index pass,
-and decompressed again, in layer order, by the data pass.
+diff_id (`gateway.image.checking`). A compressed layer is expanded in memory (`gateway.image.kept`), and then read, and
+checked, like one that is not compressed. What finds no room is read completely, and checked, by the index pass, and
+decompressed again, in layer order, by the data pass.
 """
 
 from __future__ import annotations
@@ -76,6 +76,8 @@ class Flattened:
             wrote(count)
 
         _DataPass(self, TarWriter(descriptor, written)).run()
+        if self.checks:
+            self.checks.packed()
 
 
 def flatten(
@@ -87,9 +89,9 @@ def flatten(
 ) -> Flattened:
     """The index pass over `layers`, the lowest first. `progress` gets the bytes as they are read.
 
-    With `checks`, which reads layers that are not compressed at the same time, only their headers are read here. With
-    `kept`, compressed layers are expanded by its threads, as far as it has room, while the headers of those below are
-    read; then `progress` is called by them too, one at a time.
+    With `kept`, compressed layers are expanded by its threads, as far as it has room, while the headers of those below
+    are read; then `progress` is called by them too, one at a time. With `checks`, which reads layers that are not
+    compressed, or kept, at the same time, only their headers are read here.
     Raises ImageInvalid: a damaged layer, one that does not match its diff_id, more than the limits allow, names that a
     node would refuse.
     """
@@ -102,15 +104,15 @@ def flatten(
     to_read = []
     for layer in layers:
         found = kept.expanded(layer) if kept else layer
-        if found.is_expanded:
+        if checks and found.is_plain():
+            checks.add(found)
+            if not found.is_expanded:
+                budget.spend(found.blob.size)
+                advance(found.blob.size)
             _index_headers(found, final, headers)
-        elif checks and found.is_plain():
-            budget.spend(found.blob.size)
-            _index_headers(found, final, headers)
-            advance(found.blob.size)
             checks.look()
-        else:
-            _index(found, final, headers, budget, advance)
+        else:  # the bytes of an expanded layer were counted when it was expanded
+            _index(found, final, headers, limits.budget() if found.is_expanded else budget, advance)
         to_read.append(found)
     _check_logical_size(final, limits)
     _check_names(final)

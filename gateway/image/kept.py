@@ -1,7 +1,7 @@
 """What compressed layers expand to, kept in memory for the two passes over them.
 
-Each pass would decompress a layer again. Here threads decompress and digest several layers at the same time, into files
-of memory (memfd_create(2)), which are then read like layers that were never compressed. What all of them may take
+Each pass would decompress a layer again. Here threads decompress several layers at the same time, into files of memory
+(memfd_create(2)), which are then read, and checked, like layers that were never compressed. What all of them may take
 together is bounded; which ones find room may differ from run to run, and the image does not depend on it.
 """
 
@@ -15,10 +15,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
 from gateway.image.blob import Blob
-from gateway.image.layers import Budget, Digester, Layer, check_diff_id, chunks
+from gateway.image.layers import Budget, Layer, chunks
 
 _MOST_THREADS = 4
-"""Layers that are expanded at a time. Each has a second thread that digests."""
+"""Layers that are expanded at a time."""
 
 
 class KeptLayers:
@@ -49,10 +49,9 @@ class KeptLayers:
                 self._begun[layer.number] = self._threads.submit(self._expand, layer, budget, progress)
 
     def expanded(self, layer: Layer) -> Layer:
-        """The layer as it is to be read from now on: the kept one, if there was room for all of it.
+        """The layer as it is to be read, and checked, from now on: the kept one, if there was room for all of it.
 
-        Waits for it. Raises ImageInvalid: a damaged layer, one that does not match its diff_id, or more bytes than the
-        budget has.
+        Waits for it. Raises ImageInvalid: a damaged layer, or more bytes than the budget has.
         """
         begun = self._begun.pop(layer.number, None)
         return begun.result() if begun else layer
@@ -62,21 +61,13 @@ class KeptLayers:
             return layer
         keeping = Keeping(os.memfd_create(f"udi-{layer.number}", os.MFD_CLOEXEC), self._room)
         self._descriptors.append(keeping.descriptor)
-        digester = Digester(keeping.write)
         produced = 0
-        try:
-            for chunk in chunks(layer, budget):
-                produced += len(chunk)
-                if self._given_up.is_set() or not keeping.is_complete:
-                    break
-                digester.update(chunk)
-                progress(len(chunk))
-        finally:
-            found = digester.finish()
-        if self._given_up.is_set() or not keeping.is_complete:
-            budget.refund(produced)
-            return layer
-        check_diff_id(layer, found)
+        for chunk in chunks(layer, budget):
+            produced += len(chunk)
+            if self._given_up.is_set() or not keeping.write(chunk):
+                budget.refund(produced)
+                return layer
+            progress(len(chunk))
         return dataclasses.replace(layer, blob=Blob(keeping.descriptor, 0, keeping.size), is_expanded=True)
 
 
@@ -109,26 +100,21 @@ class Keeping:
     def __init__(self, descriptor: int, room: _Room) -> None:
         self.descriptor = descriptor
         self.size = 0
-        self.is_complete = True
         self._room = room
 
-    def write(self, chunk: bytes) -> None:
-        """More of the layer. What does not fit, or the kernel has no memory for, gives up the whole."""
-        if not self.is_complete:
-            return
+    def write(self, chunk: bytes) -> bool:
+        """Keep more of the layer. False where it does not fit, or the kernel has no memory for it: then the whole is
+        given up."""
         if self._room.take(len(chunk)):
             self.size += len(chunk)
             try:
                 _write_all(self.descriptor, chunk)
+                return True
             except OSError:
-                self._give_up()
-        else:
-            self._give_up()
-
-    def _give_up(self) -> None:
-        self.is_complete = False
+                pass
         os.ftruncate(self.descriptor, 0)
         self._room.give_back(self.size)
+        return False
 
 
 def _write_all(descriptor: int, chunk: bytes) -> None:

@@ -97,14 +97,12 @@ def chunks(layer: Layer, budget: Budget) -> Iterator[bytes]:
 
 
 class Digester:
-    """A sha256 computed during the reading, on a thread of its own: hashing and decompressing both release the GIL.
-    `also` gets every chunk on that thread, too."""
+    """A sha256 computed during the reading, on a thread of its own: hashing and decompressing both release the GIL."""
 
     _BACKLOG = 8
 
-    def __init__(self, also: Callable[[bytes], None] | None = None) -> None:
+    def __init__(self) -> None:
         self._digest = hashlib.sha256()
-        self._also = also
         self._failure: BaseException | None = None
         self._chunks: queue.Queue[bytes | None] = queue.Queue(self._BACKLOG)
         self._thread = threading.Thread(target=self._run, name="sha256", daemon=True)
@@ -125,8 +123,6 @@ class Digester:
         while (chunk := self._chunks.get()) is not None:
             try:
                 self._digest.update(chunk)
-                if self._also:
-                    self._also(chunk)
             except Exception as error:  # noqa: BLE001 - raised by `finish`; until then, whoever gives more must not wait
                 self._failure = error
 

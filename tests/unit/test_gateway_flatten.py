@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tarfile
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,7 @@ from tests.gateway.archives import (
 )
 from tests.unit.flattened import LIMITS, Result, flat, refused
 from udiroot.errors import ImageInvalid
+from xcsim.processes import wait_until
 
 # Types
 
@@ -322,6 +326,14 @@ def test_limits_of_bytes_entries_and_ratio() -> None:
         Result([BASE, [file("a/b/c/d")]], limits=Limits(1 << 30, 3, 1000))
 
 
+@contextlib.contextmanager
+def _checks(layers: list[Layer]) -> Iterator[Checks]:
+    with Checks() as checks:
+        for layer in layers:
+            checks.add(layer)
+        yield checks
+
+
 def test_layers_are_checked_beside_the_work_on_them(tmp_path: Path) -> None:
     plain = layer_tar([*BASE, file("a", b"x" * 100_000)])
     (tmp_path / "layer").write_bytes(plain)
@@ -329,21 +341,50 @@ def test_layers_are_checked_beside_the_work_on_them(tmp_path: Path) -> None:
     with (tmp_path / "layer").open("rb") as stream:
         blob = Blob.of_file(stream.fileno())
         layers = [Layer(blob, good, 1)]
-        with Checks(layers) as checks:
+        with Checks() as checks:
             flat = flatten(layers, LIMITS, lambda count: None, checks)
             checks.finish()
         assert flat.data_bytes == 100_000 + len(BASE[1].data)
         wrong = [Layer(blob, good, 1), Layer(blob, "sha256:" + "0" * 64, 2)]
-        with Checks(wrong) as checks:
+        with _checks(wrong) as checks:
             with pytest.raises(ImageInvalid, match="layer 2 does not match the image configuration"):
                 checks.finish()
             with pytest.raises(ImageInvalid, match="layer 2 does not"):
                 checks.look()
         cut = [Layer(Blob(stream.fileno(), 0, len(plain) + 1), good, 1)]
-        with Checks(cut) as checks, pytest.raises(ImageInvalid, match=f"ends after {len(plain)} of"):
+        with _checks(cut) as checks, pytest.raises(ImageInvalid, match=f"ends after {len(plain)} of"):
             checks.finish()
-        with Checks(wrong):
+        with _checks(wrong):
             pass  # nobody waits for what nobody wants any more
+
+
+@pytest.mark.parametrize("how", ["packed", "finish", "given up"])
+def test_a_third_is_checked_when_all_is_packed(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytes(30_000)
+    (tmp_path / "layer").write_bytes(data)
+    read: list[int] = []
+    preadv = os.preadv
+
+    def counted(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        read.append(preadv(descriptor, buffers, offset))
+        return read[-1]
+
+    monkeypatch.setattr("gateway.image.checking._PIECE", 1000)
+    monkeypatch.setattr("gateway.image.checking.os.preadv", counted)
+    checks = Checks()
+    with (tmp_path / "layer").open("rb") as stream:
+        checks.add(Layer(Blob.of_file(stream.fileno()), f"sha256:{hashlib.sha256(data).hexdigest()}", 1))
+        checks.packing()
+        with checks:
+            assert wait_until(lambda: sum(read) == 20_000, 10, 0.01)
+            time.sleep(0.05)
+            assert sum(read) == 20_000
+            if how == "packed":
+                checks.packed()
+                assert wait_until(lambda: sum(read) == 30_000, 10, 0.01)
+            if how != "given up":
+                checks.finish()
+        assert sum(read) == (20_000 if how == "given up" else 30_000)
 
 
 def test_packing_ends_as_soon_as_a_layer_turns_out_to_be_another(tmp_path: Path) -> None:
@@ -352,7 +393,7 @@ def test_packing_ends_as_soon_as_a_layer_turns_out_to_be_another(tmp_path: Path)
     good = f"sha256:{hashlib.sha256(plain).hexdigest()}"
     with (tmp_path / "layer").open("rb") as stream, open(os.devnull, "wb") as sink:
         blob = Blob.of_file(stream.fileno())
-        with Checks([Layer(blob, "sha256:" + "0" * 64, 1)]) as checks:
+        with _checks([Layer(blob, "sha256:" + "0" * 64, 1)]) as checks:
             with pytest.raises(ImageInvalid):
                 checks.finish()
             flat = flatten([Layer(blob, good, 1)], LIMITS, lambda count: None)

@@ -14,6 +14,7 @@ import pytest
 
 from gateway.image import kept as kept_module
 from gateway.image.blob import Blob
+from gateway.image.checking import Checks
 from gateway.image.flatten import Flattened, Limits, flatten
 from gateway.image.kept import KeptLayers
 from gateway.image.layers import Layer
@@ -46,8 +47,10 @@ def layers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[Laye
         yield found
 
 
-def _flattened(layers: list[Layer], kept: KeptLayers | None, max_bytes: int = 1 << 30) -> Flattened:
-    return flatten(layers, Limits(max_bytes, 1000, 1000), lambda _: None, None, kept)
+def _flattened(
+    layers: list[Layer], kept: KeptLayers | None, max_bytes: int = 1 << 30, checks: Checks | None = None
+) -> Flattened:
+    return flatten(layers, Limits(max_bytes, 1000, 1000), lambda _: None, checks, kept)
 
 
 def _image(flattened: Flattened, path: Path) -> bytes:
@@ -134,4 +137,29 @@ def test_a_layer_that_is_wrong_ends_all(layers: list[Layer], damaged: int) -> No
     wrong = [replace(layer, diff_id=f"sha256:{'0' * 64}") if layer.number > damaged else layer for layer in layers]
     with pytest.raises(ImageInvalid, match=f"layer {damaged + 1} does not match"), KeptLayers(1 << 30) as kept:
         _flattened(wrong, kept)
+    assert (_open_files(), threading.active_count()) == (before, threads)
+
+
+@pytest.mark.parametrize("most", [0, _SIZES[0], 1 << 30])
+def test_what_is_kept_is_checked_beside_the_work_on_it(layers: list[Layer], tmp_path: Path, most: int) -> None:
+    """And the image is the same."""
+    with KeptLayers(most) as kept, Checks() as checks:
+        found = _image(_flattened(layers, kept, checks=checks), tmp_path / "kept")
+        checks.finish()
+    assert found == _image(_flattened(layers, None), tmp_path / "reference")
+
+
+@pytest.mark.parametrize("most", [0, _SIZES[0], 1 << 30])
+@pytest.mark.parametrize("damaged", range(3))
+def test_a_kept_layer_that_is_wrong_is_found_in_the_end(layers: list[Layer], most: int, damaged: int) -> None:
+    """At the latest, and with nothing left running or open."""
+    before, threads = _open_files(), threading.active_count()
+    layers[damaged] = replace(layers[damaged], diff_id=f"sha256:{'0' * 64}")
+    with (
+        pytest.raises(ImageInvalid, match=f"layer {damaged + 1} does not match"),
+        KeptLayers(most) as kept,
+        Checks() as checks,
+    ):
+        _flattened(layers, kept, checks=checks)
+        checks.finish()
     assert (_open_files(), threading.active_count()) == (before, threads)

@@ -74,6 +74,8 @@ class DataPass:
         self._fragments.finish()
         self._pipeline.finish()
         settled(len(final))
+        if self._flattened.checks:
+            self._flattened.checks.packed()
 
     def _source(self, layer: Layer) -> Source:
         if layer.is_plain():
