@@ -100,8 +100,8 @@ def test_it_works_with_the_interpreter_of_the_bundle(old: Host, tmp_path: Path) 
     """Installed twice, as by somebody who is not sure; then the gateway converts an image."""
     assert "GLIBC 2.31" in fresh.run(old, "ldd --version").stdout
     assert fresh.run(old, "command -v python3 cc pip3", check=False).stdout == ""
-    first = fresh.run(old, "/root/bundle/install.sh --python bundle; ls -l /opt/udi").stdout
-    again = fresh.run(old, "/root/bundle/install.sh --python bundle; ls -l /opt/udi").stdout
+    first = fresh.run(old, "/root/bundle/install.sh --python bundle; ls -l --time-style=+- /opt/udi").stdout
+    again = fresh.run(old, "/root/bundle/install.sh --python bundle; ls -l --time-style=+- /opt/udi").stdout
     assert first == again and "installed: shifter-xc" in first
     assert fresh.run(old, "find /opt/udi ! -user root -o ! -type l -perm /022").stdout == ""
 
