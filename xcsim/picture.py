@@ -8,8 +8,8 @@ import contextlib
 import glob
 import os
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Set
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from xcsim.processes import members, namespace_of
@@ -26,6 +26,10 @@ class NodePicture:
     processes: tuple[str, ...]
     files: tuple[str, ...]
     modules: tuple[str, ...] = ()
+
+    def with_loops_of(self, ids: Set[str]) -> "NodePicture":
+        """The same with the loop devices of these images alone: others on this host may use some."""
+        return replace(self, loops=tuple(line for line in self.loops if any(one in line for one in ids)))
 
     def difference(self, later: "NodePicture") -> list[str]:
         """What `later` has in addition (`+`) and what it lacks (`-`)."""

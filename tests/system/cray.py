@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -215,9 +214,7 @@ class Cray:
 
     def picture(self, nid: int) -> NodePicture:
         """A picture of the node, with the loop devices of this machine's images alone: others may use some."""
-        taken = self.machine.node(nid).snapshot()
-        known = self.ids.values()
-        return dataclasses.replace(taken, loops=tuple(line for line in taken.loops if any(i in line for i in known)))
+        return self.machine.node(nid).snapshot().with_loops_of(set(self.ids.values()))
 
     def differences(self, *nids: int) -> dict[int, list[str]]:
         """What is not as it was before the first job, by node."""
