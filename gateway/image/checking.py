@@ -19,8 +19,8 @@ from udiroot.errors import ImageInvalid, UdiError
 _PIECE = 4 << 20
 """Large, since this thread takes the interpreter lock between two pieces, and the others then wait for it."""
 _FOR_THE_END = 3
-"""One byte in so many waits while files are packed, which keeps all processors busy: what follows, directories and the
-digest of the image, is for one."""
+"""One third of the bytes is left until all files are packed. Packing keeps all processors busy; what follows it,
+directories and the digest of the image, uses one."""
 
 
 class Checks:

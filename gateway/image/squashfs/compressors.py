@@ -27,7 +27,7 @@ _ISAL_LEVEL = 2
 """Of 0 to 3: half again as fast as 3, and with zlib's level 1 in size to about one percent; 1 is three percent off."""
 _ISAL_MEMORY = 9
 _ISAL_START = 8
-"""Bytes of a block that ISA-L gets by themselves, and flushes: 4 to 16, which its fast loop leaves to another one."""
+"""Bytes of a block that ISA-L gets first, and flushes: from 4 to 16, which are too few for its fast loop."""
 
 
 def compressor(name: str, level: int | None, block_size: int) -> Compress:
@@ -43,9 +43,9 @@ def compressor(name: str, level: int | None, block_size: int) -> Compress:
 def _isal(block: Buffer) -> bytes:
     """Deflate by ISA-L, six times as fast as zlib's level 1, and the same bytes for the same block.
 
-    A fast loop that begins a stream takes the hash of its third byte from a register that has the address of ISA-L's
-    own state (igzip_icf_body_h1_gr_bt.asm, `.write_first_byte`, up to ISA-L 2.32.1): the block decompresses to what it
-    was, but where that address falls into the table decides which matches are found. Past the start, it does not.
+    Where its fast loop begins a stream, it takes the hash of the third byte from a register that still has the address
+    of ISA-L's own state (igzip_icf_body_h1_gr_bt.asm, `.write_first_byte`, up to ISA-L 2.32.1). The block decompresses
+    to what it was, but the address decides which matches are found. So the loop gets only what follows the first bytes.
     """
     data = memoryview(block)
     stream = isal_zlib.compressobj(_ISAL_LEVEL, isal_zlib.DEFLATED, isal_zlib.MAX_WBITS, _ISAL_MEMORY)
