@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import types
 
 from udi.command import ENVIRONMENT, die_with_caller
@@ -104,6 +105,14 @@ def _pass_over(number: int, frame: types.FrameType | None) -> None:
 def _interrupt(number: int, frame: types.FrameType | None) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
     signal.alarm(_AGAIN_SECONDS)
+    sys.unraisablehook = _told_again
     if _caller and os.getppid() != _caller:
         raise Orphaned("the process that pbs_mom started was killed")
     raise Interrupted(f"interrupted by {signal.Signals(number).name} before it finished")
+
+
+def _told_again(lost: sys.UnraisableHookArgs) -> None:
+    """Where a signal comes in a callback of Python's own, such as logging's after a fork, Python drops what is raised
+    there with a traceback for the user. The alarm raises it again."""
+    if not isinstance(lost.exc_value, Interrupted):
+        sys.__unraisablehook__(lost)
