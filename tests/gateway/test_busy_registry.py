@@ -105,7 +105,7 @@ def test_a_wait_that_is_asked_for_is_kept(odd: OddRegistry, tmp_path: Path, date
         registry_config(odd.name), settings, reference, "amd64", None,
         lambda seconds, failure: said.append((seconds, failure.message)),
     )  # fmt: skip
-    assert 0.9 < time.monotonic() - begun < 5
+    assert 0.9 < time.monotonic() - begun < 30
     assert said[0][0] <= 2 and "rate-limiting requests (HTTP 429)" in said[0][1]
 
 
@@ -138,7 +138,7 @@ def test_a_busy_mirror_holds_nobody_up(odd: OddRegistry, tmp_path: Path) -> None
         settings = registry_config(odd.name, hosts=(dataclasses.replace(hosts[0], mirror=mirror.name), hosts[1]))
         begun = time.monotonic()
         assert pull(tmp_path, settings, "x:1")
-        assert time.monotonic() - begun < 5 and len(mirror.asked) == 1
+        assert time.monotonic() - begun < 30 and len(mirror.asked) == 1
 
 
 def test_whoever_waits_is_shown_why(odd: OddRegistry, tmp_path: Path) -> None:

@@ -279,7 +279,7 @@ def test_what_another_account_does_ends_in_time(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(TimedOut, match="not within 0 seconds"):
         as_account(NOBODY.uid, NOBODY.gid, sleep, 0.2)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     (tmp_path / "x").touch(mode=0o600)
     with pytest.raises(UpstreamFailed, match=r"x: permission denied"):
         as_account(NOBODY.uid, NOBODY.gid, lambda: (tmp_path / "x").read_text(), 10)

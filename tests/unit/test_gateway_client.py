@@ -101,8 +101,8 @@ def test_without_waiting_a_pull_that_has_begun_is_pending(tmp_path: Path) -> Non
     received: list[Event] = []
     with answering(tmp_path, QUERY, QUERY, FETCHING, then_waits=True) as site:
         start = time.monotonic()
-        found = client.submit(site, "app:1", within=5, wait=False, on_event=received.append)
-        assert time.monotonic() - start < 2
+        found = client.submit(site, "app:1", within=60, wait=False, on_event=received.append)
+        assert time.monotonic() - start < 30
     assert found == client.Pending("app:1")
     assert received == [QUERY, QUERY, FETCHING]
 

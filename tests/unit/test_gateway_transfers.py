@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
 import pytest
 
 from gateway.service.transfers import run_remote
+from tests.gone import require_gone
 from udi.command import ENVIRONMENT, Late
 from udiroot.errors import UpstreamFailed
 
@@ -43,9 +43,9 @@ def test_no_process_survives_the_deadline(tmp_path: Path) -> None:
     start = time.monotonic()
     with pytest.raises(Late, match="did not finish within 1 s") as late:
         run_remote([SH, "-c", f"echo begun; (sleep 60 & echo $! >>{pids}; sleep 60) & echo $! >>{pids}; wait"], 1)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
     assert late.value.partial == b"begun\n"
-    _require_gone(pids)
+    require_gone(pids)
 
 
 def test_a_process_left_in_the_background_is_killed_and_not_waited_for(tmp_path: Path) -> None:
@@ -53,16 +53,8 @@ def test_a_process_left_in_the_background_is_killed_and_not_waited_for(tmp_path:
     start = time.monotonic()
     done = run_remote([SH, "-c", f"sleep 60 & echo $! >{pids}; echo done"], 30)
     assert (done.exit_code, done.stdout) == (0, b"done\n")
-    assert time.monotonic() - start < 5
-    _require_gone(pids)
-
-
-def _require_gone(pids: Path) -> None:
-    deadline = time.monotonic() + 5
-    for pid in map(int, pids.read_text().split()):
-        while os.path.exists(f"/proc/{pid}") and b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            assert time.monotonic() < deadline, f"process {pid} still exists"
-            time.sleep(0.01)
+    assert time.monotonic() - start < 30
+    require_gone(pids)
 
 
 def test_a_program_that_was_killed_is_an_error() -> None:

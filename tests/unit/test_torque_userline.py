@@ -104,7 +104,7 @@ def test_child_that_hangs_is_left(home: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(userline, "_append", lambda path, line: time.sleep(60))
     began = time.monotonic()
     assert not append(job(home / "x"))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize(
