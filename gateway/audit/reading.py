@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.audit.inventory import InventoryMaker
-from gateway.image.flatten import Limits, flatten
+from gateway.image.flatten import flatten
 from gateway.image.layers import Layer
+from gateway.image.limits import Limits
 from gateway.image.onlooker import contents_of
 from gateway.sources.made import NO_WORDS, Ext4File, MadeSource, SquashfsFile
 from udi.command import run

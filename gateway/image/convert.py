@@ -9,17 +9,19 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 
 from gateway.image import flatten
 from gateway.image.checking import Checks
-from gateway.image.flatten import Flattened, Limits
+from gateway.image.flatten import Flattened
 from gateway.image.formats.directory import digest_of, make_directory
 from gateway.image.formats.ext4 import make_ext4
 from gateway.image.formats.ready import keep
 from gateway.image.formats.squashfs import make_squashfs
 from gateway.image.kept import KeptLayers
 from gateway.image.layers import Layer
+from gateway.image.limits import Limits
 from gateway.image.magic import FIRST_BYTES, foreign_to_layers
 from gateway.image.manifest import ImageConfig, SourceImage
 from gateway.image.onlooker import Onlooker, contents_of
@@ -69,9 +71,9 @@ def convert(
     facts = _facts(image, config, settings.format)
     layers = _layers(image, config, settings.architecture)
     try:
-        with _short_turns(), KeptLayers(settings.layer_memory_bytes) as kept, Checks() as checks:
+        with _short_turns(), _kept(image, settings) as kept, Checks() as checks:
             progress.stage("reading", _bytes_to_read(layers))
-            flattened = flatten.flatten(layers, _limits(settings), progress.advance, checks, kept)
+            flattened = flatten.flatten(layers, Limits.of(settings), progress.advance, checks, kept)
             if onlooker:
                 flattened.watched = frozenset(onlooker.wanted(flattened.final))
             progress.stage("packing", flattened.data_bytes)
@@ -91,6 +93,11 @@ def convert(
             raise UpstreamFailed(f"image file cannot be written: {reason(error)}") from error
         raise
     return dataclasses.replace(facts, size=size, sha256=digest)
+
+
+def _kept(image: SourceImage, settings: GatewayConfig) -> AbstractContextManager[KeptLayers]:
+    """Where the layers are expanded: where that has begun, or anew."""
+    return contextlib.nullcontext(image.kept) if image.kept else KeptLayers.of(settings)
 
 
 @contextlib.contextmanager
@@ -132,7 +139,8 @@ def verify(image: SourceImage, settings: GatewayConfig, progress: Progress) -> N
     config = ImageConfig.parse(image.config)
     layers = _layers(image, config, settings.architecture)
     progress.stage("reading", _bytes_to_read(layers))
-    flatten.verify(layers, _limits(settings), progress.advance)
+    with _kept(image, settings) as kept:
+        flatten.verify(layers, Limits.of(settings), progress.advance, kept)
 
 
 def _layers(image: SourceImage, config: ImageConfig, arch: str) -> list[Layer]:
@@ -174,16 +182,6 @@ def check_words(config: ImageConfig) -> None:
 def _bytes_to_read(layers: list[Layer]) -> int:
     """How much the layers expand to; 0 where one is compressed, so that it is not known."""
     return sum(layer.blob.size for layer in layers) if all(layer.is_plain() for layer in layers) else 0
-
-
-def _limits(settings: GatewayConfig) -> Limits:
-    return Limits(
-        settings.max_image_bytes,
-        settings.max_entries,
-        settings.max_ratio,
-        settings.ratio_from_bytes,
-        settings.max_header_bytes,
-    )
 
 
 def _settle(path: str) -> tuple[int, str]:

@@ -20,6 +20,7 @@ from gateway.image.checking import Checks
 from gateway.image.kept import KeptLayers
 from gateway.image.layer_index import LayerIndex
 from gateway.image.layers import BlobStream, Budget, Digester, Layer, LayerStream, check_diff_id, chunks
+from gateway.image.limits import Limits
 from gateway.image.reached import Reached
 from gateway.image.tar_writer import TarWriter
 from gateway.image.tree import Tree
@@ -30,21 +31,6 @@ _NAMED_ON_NODES: tuple[tuple[bytes, ...], ...] = ((), (b"etc",), (b"var",), (b"o
 """Directories whose entries a node mounts one by one, so that their names appear in its plans and tables."""
 
 Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits on all layers of one image together."""
-
-    max_bytes: int
-    max_entries: int
-    max_ratio: int
-    ratio_from: int = 8 << 30
-    max_header_bytes: int = 1 << 30
-
-    def budget(self) -> Budget:
-        """The bytes of one pass over all layers."""
-        return Budget.of(self.max_bytes, self.max_ratio, self.ratio_from)
 
 
 @dataclass
@@ -97,10 +83,10 @@ def flatten(
     """
     headers = HeaderBudget(limits.max_header_bytes)
     final = Tree(limits.max_entries, headers)
-    budget = limits.budget()
+    budget = kept.budget if kept else limits.budget()
     advance = _one_at_a_time(progress)
     if kept:
-        kept.begin(layers, budget, advance)
+        kept.begin(layers, advance)
     to_read = []
     for layer in layers:
         found = kept.expanded(layer) if kept else layer
@@ -120,14 +106,18 @@ def flatten(
     return Flattened(final, to_read, limits, checks)
 
 
-def verify(layers: Sequence[Layer], limits: Limits, progress: Progress) -> None:
+def verify(layers: Sequence[Layer], limits: Limits, progress: Progress, kept: KeptLayers) -> None:
     """Check every layer against its diff_id and nothing else."""
-    budget = limits.budget()
+    advance = _one_at_a_time(progress)
+    kept.begin(layers, advance)
     for layer in layers:
+        found = kept.expanded(layer)
+        budget = limits.budget() if found.is_expanded else kept.budget
         digester = Digester()
-        for chunk in chunks(layer, budget):
+        for chunk in chunks(found, budget):
             digester.update(chunk)
-            progress(len(chunk))
+            if not found.is_expanded:
+                advance(len(chunk))
         check_diff_id(layer, digester.finish())
 
 

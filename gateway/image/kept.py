@@ -1,8 +1,9 @@
 """What compressed layers expand to, kept in memory for the two passes over them.
 
 Each pass would decompress a layer again. Here threads decompress several layers at the same time, into files of memory
-(memfd_create(2)), which are then read, and checked, like layers that were never compressed. What all of them may take
-together is bounded; which ones find room may differ from run to run, and the image does not depend on it.
+(memfd_create(2)), which are then read, and checked, like layers that were never compressed. A layer that is still being
+fetched is expanded as it arrives. What all of them may take together is bounded; which ones find room may differ from
+run to run, and the image does not depend on it.
 """
 
 from __future__ import annotations
@@ -12,63 +13,142 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
+from gateway.image.arriving import Arrival, BegunAnew, NeverArrived
 from gateway.image.blob import Blob
-from gateway.image.layers import Budget, Layer, chunks
+from gateway.image.layers import Layer, chunks
+from gateway.image.limits import Limits
+
+if TYPE_CHECKING:
+    from udi.gatewayconfig import GatewayConfig
 
 _MOST_THREADS = 4
 """Layers that are expanded at a time."""
+_Place = tuple[int, int]
+"""Descriptor and offset of a layer: one that an image has twice is expanded once."""
 
 
 class KeptLayers:
     """The kept layers of one conversion, of at most `most` bytes together. A context manager: at its end they are free,
-    and no thread is left."""
+    and no thread is left.
 
-    def __init__(self, most: int) -> None:
+    `budget` is that of the pass in which the layers are expanded.
+    """
+
+    def __init__(self, most: int, limits: Limits) -> None:
+        self.budget = limits.budget()
         self._room = _Room(most)
         self._descriptors: list[int] = []
-        self._begun: dict[int, Future[Layer]] = {}
+        self._arrivals: list[Arrival] = []
+        self._begun: dict[_Place, Future[Blob | None]] = {}
+        self._used: set[_Place] = set()
+        self._produced = _Produced()
         self._threads = ThreadPoolExecutor(min(_MOST_THREADS, len(os.sched_getaffinity(0))), "expanding")
         self._given_up = threading.Event()
+
+    @classmethod
+    def of(cls, settings: GatewayConfig) -> Self:
+        """Within the bounds of the site."""
+        return cls(settings.layer_memory_bytes, Limits.of(settings))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._given_up.set()
+        for arrival in self._arrivals:
+            arrival.ends()
         self._threads.shutdown(cancel_futures=True)
         for descriptor in self._descriptors:
             os.close(descriptor)
 
-    def begin(self, layers: Sequence[Layer], budget: Budget, progress: Callable[[int], None]) -> None:
-        """Start to expand those of the layers that are compressed, the lowest first. Several threads use `budget` and
-        `progress`."""
+    def arriving(self, number: int, arrival: Arrival) -> None:
+        """Start to expand the layer of that number while it arrives."""
+        self._arrivals.append(arrival)
+        blob = arrival.blob()
+        self._begun[blob.descriptor, blob.offset] = self._threads.submit(self._expand_arriving, number, arrival)
+
+    def begin(self, layers: Sequence[Layer], progress: Callable[[int], None]) -> None:
+        """Start to expand those of the layers that are compressed, the lowest first. `progress`, which several threads
+        call, one at a time, gets also the bytes of those that were begun before."""
+        self._produced.tell(progress)
         for layer in layers:
-            if not layer.is_plain():
-                self._begun[layer.number] = self._threads.submit(self._expand, layer, budget, progress)
+            if _place(layer) not in self._begun and not layer.is_plain():
+                self._begun[_place(layer)] = self._threads.submit(self._expand, layer)
 
     def expanded(self, layer: Layer) -> Layer:
         """The layer as it is to be read, and checked, from now on: the kept one, if there was room for all of it.
 
         Waits for it. Raises ImageInvalid: a damaged layer, or more bytes than the budget has.
         """
-        begun = self._begun.pop(layer.number, None)
-        return begun.result() if begun else layer
-
-    def _expand(self, layer: Layer, budget: Budget, progress: Callable[[int], None]) -> Layer:
-        if not self._room.has(layer.blob.size):
+        begun = self._begun.get(_place(layer))
+        blob = begun.result() if begun else None
+        if not blob:
             return layer
+        if _place(layer) in self._used:
+            self.budget.spend(blob.size)  # the image has all of it once more
+        self._used.add(_place(layer))
+        return dataclasses.replace(layer, blob=blob, is_expanded=True)
+
+    def _expand_arriving(self, number: int, arrival: Arrival) -> Blob | None:
+        while True:
+            blob = arrival.blob()
+            try:
+                layer = Layer(blob, "", number)
+                try:
+                    return None if layer.is_plain() else self._expand(layer)
+                finally:
+                    blob.wait_for_the_end()  # what is wrong with the layer may be wrong with this transfer only
+            except BegunAnew:
+                continue
+            except NeverArrived:
+                return None  # the receiver says why
+
+    def _expand(self, layer: Layer) -> Blob | None:
+        if not self._room.has(layer.blob.size):
+            return None
         keeping = Keeping(os.memfd_create(f"udi-{layer.number}", os.MFD_CLOEXEC), self._room)
         self._descriptors.append(keeping.descriptor)
-        produced = 0
-        for chunk in chunks(layer, budget):
-            produced += len(chunk)
-            if self._given_up.is_set() or not keeping.write(chunk):
-                budget.refund(produced)
-                return layer
-            progress(len(chunk))
-        return dataclasses.replace(layer, blob=Blob(keeping.descriptor, 0, keeping.size), is_expanded=True)
+        produced, blob = 0, None
+        try:
+            for chunk in chunks(layer, self.budget):
+                produced += len(chunk)
+                if self._given_up.is_set() or not keeping.write(chunk):
+                    break
+                self._produced.add(len(chunk))
+            else:
+                blob = Blob(keeping.descriptor, 0, keeping.size)
+        finally:
+            if not blob:
+                self.budget.refund(produced)
+                keeping.drop()
+        return blob
+
+
+def _place(layer: Layer) -> _Place:
+    return layer.blob.descriptor, layer.blob.offset
+
+
+class _Produced:
+    """The bytes that came out of layers, for whoever wants to know, from then on."""
+
+    def __init__(self) -> None:
+        self._progress: Callable[[int], None] | None = None
+        self._untold = 0
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            if self._progress:
+                self._progress(count)
+            else:
+                self._untold += count
+
+    def tell(self, progress: Callable[[int], None]) -> None:
+        with self._lock:
+            self._progress = progress
+            progress(self._untold)
 
 
 class _Room:
@@ -103,8 +183,7 @@ class Keeping:
         self._room = room
 
     def write(self, chunk: bytes) -> bool:
-        """Keep more of the layer. False where it does not fit, or the kernel has no memory for it: then the whole is
-        given up."""
+        """Keep more of the layer. False where it does not fit, or the kernel has no memory for it."""
         if self._room.take(len(chunk)):
             self.size += len(chunk)
             try:
@@ -112,9 +191,13 @@ class Keeping:
                 return True
             except OSError:
                 pass
+        return False
+
+    def drop(self) -> None:
+        """Keep nothing of it."""
         os.ftruncate(self.descriptor, 0)
         self._room.give_back(self.size)
-        return False
+        self.size = 0
 
 
 def _write_all(descriptor: int, chunk: bytes) -> None:

@@ -36,11 +36,11 @@ class Budget:
         return cls(max_bytes, max_ratio, max_bytes, ratio_from)
 
     def spend(self, count: int) -> None:
-        """Raises ImageInvalid where so many bytes are not left."""
+        """Raises ImageInvalid where so many bytes are not left; none are spent then."""
         with self._lock:
-            self.bytes_left -= count
-            left = self.bytes_left
-        if left < 0:
+            fits = count <= self.bytes_left
+            self.bytes_left -= count if fits else 0
+        if not fits:
             hint = "limit set by gateway.max_image_bytes"
             raise ImageInvalid(f"the layers have more than {self.max_bytes} bytes", hint)
 
@@ -87,12 +87,12 @@ def chunks(layer: Layer, budget: Budget) -> Iterator[bytes]:
     produced = 0
     for chunk in expanded(layer.blob, layer.label, layer.compression):
         produced += len(chunk)
-        budget.spend(len(chunk))
         if produced > budget.ratio_from and produced > layer.blob.size * budget.max_ratio:
             raise ImageInvalid(
                 f"{layer.label} expands to more than {budget.ratio_from} bytes and {budget.max_ratio} times its size",
                 "limits set by gateway.ratio_from_bytes and gateway.max_ratio",
             )
+        budget.spend(len(chunk))
         yield chunk
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gateway.image.blob import Blob
 from gateway.image.magic import FIRST_BYTES, recognize
 from udi.architecture import Architecture
 from udi.jsonvalue import JsonValue
 from udiroot.errors import ImageInvalid, printable
+
+if TYPE_CHECKING:
+    from gateway.image.kept import KeptLayers
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MAX_LAYERS = 1000
@@ -23,7 +27,8 @@ class SourceImage:
 
     `name` is what the source itself calls it (`debian:12`, or empty); `digest` is the manifest's where there is one.
     `kind` is what it is made of, for people. `ready`, where it is set, is the image file itself, whose files the layers
-    have: a publisher wants it kept as it is.
+    have: a publisher wants it kept as it is. `kept` is where its layers are being expanded already; whoever made the
+    image ends it.
     """
 
     config: bytes
@@ -32,6 +37,7 @@ class SourceImage:
     digest: str = ""
     kind: str = "docker"
     ready: Blob | None = None
+    kept: KeptLayers | None = None
 
     @property
     def id(self) -> str:

@@ -1,6 +1,7 @@
 """Fetching the layers of a registry's image: from the cache where the registry agrees, by download otherwise.
 
 A download is digested as it arrives, may not be longer than the manifest states, and resumes where it was interrupted.
+Meanwhile the layer is expanded (`gateway.image.kept`); what comes of that is not used before the layer was verified.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import NoReturn
 
+from gateway.image.arriving import Arrival
 from gateway.image.blob import Blob
+from gateway.image.kept import KeptLayers
 from gateway.image.manifest import SourceImage
 from gateway.image.progress import LayerProgress
 from gateway.sources.patience import Patience
@@ -37,7 +40,8 @@ _BEAT = 5.0
 
 
 class Fetcher:
-    """Fetches the layers of one image. A context manager: at its end, the descriptors are closed."""
+    """Fetches the layers of one image, which are expanded as they arrive. A context manager: at its end, the
+    descriptors are closed."""
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class Fetcher:
         self._registry = Registry(registries, host, image.repository, shown, self._deadline, patience)
         self.cache = LayerCache(f"{settings.work_directory}/layers", image.registry, registries.cache_bytes)
         self._locks = Locks(settings.work_directory)
+        self._kept = KeptLayers.of(settings)
         self._open: list[int] = []
         self.fetched: list[int] = []
         """The sizes of layers that the registry sent."""
@@ -65,7 +70,8 @@ class Fetcher:
     def __enter__(self) -> Fetcher:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
+        self._kept.__exit__(*error)  # its threads read the files
         for descriptor in self._open:
             os.close(descriptor)
 
@@ -75,10 +81,13 @@ class Fetcher:
         Raises UpstreamFailed, TimedOut, NotPermitted, NotFound, ImageInvalid.
         """
         wanted = {layer.digest: layer for layer in self._image.layers}
+        numbers = {layer.digest: number for number, layer in reversed([*enumerate(self._image.layers, 1)])}
         for layer in wanted.values():
             progress.layer(layer.digest, 0, layer.size)
         with ThreadPoolExecutor(min(self._downloads, max(1, len(wanted)))) as pool:
-            pending = {digest: pool.submit(self._one, layer, progress) for digest, layer in wanted.items()}
+            pending = {
+                digest: pool.submit(self._one, layer, numbers[digest], progress) for digest, layer in wanted.items()
+            }
             finished, _ = wait(pending.values(), return_when=FIRST_EXCEPTION)
             failed = [future for future in finished if future.exception()]
             if failed:
@@ -87,7 +96,7 @@ class Fetcher:
                 failed[0].result()
             here = {digest: future.result() for digest, future in pending.items()}
         blobs = tuple(Blob.of_file(here[layer.digest]) for layer in self._image.layers)
-        return SourceImage(self._image.config, blobs, self._image.reference, self._image.digest)
+        return SourceImage(self._image.config, blobs, self._image.reference, self._image.digest, kept=self._kept)
 
     def is_known(self) -> bool:
         """Whether the image of this manifest was once checked: whoever may have the one may have the other."""
@@ -102,7 +111,7 @@ class Fetcher:
         for layer in self._image.layers:
             self.cache.forget(layer.digest)
 
-    def _one(self, layer: RemoteLayer, progress: LayerProgress) -> int:
+    def _one(self, layer: RemoteLayer, number: int, progress: LayerProgress) -> int:
         """The descriptor of a layer. One process at a time fetches it, so that the next one finds it in the cache."""
         with self._locks.holder() as holder:
             holder.take(
@@ -116,10 +125,16 @@ class Fetcher:
                 if self._registry.has_blob(layer.digest):  # never so for a foreign layer: a manifest may name any
                     progress.layer(layer.digest, layer.size, layer.size)
                     self.cached.append(layer.size)
+                    self._kept.arriving(number, Arrival.whole(descriptor, layer.size))
                     return descriptor
             descriptor = self.cache.new()
             self._open.append(descriptor)
-            _Download(self._registry, layer, descriptor, self._deadline, self._given_up, progress).run()
+            arrival = Arrival(descriptor, layer.size)
+            self._kept.arriving(number, arrival)
+            try:
+                _Download(self._registry, layer, descriptor, arrival, self._deadline, self._given_up, progress).run()
+            finally:
+                arrival.ends()
             self.cache.keep(layer.digest, descriptor)
             self.fetched.append(layer.size)
             return descriptor
@@ -145,6 +160,7 @@ class _Download:
         registry: Registry,
         layer: RemoteLayer,
         descriptor: int,
+        arrival: Arrival,
         deadline: Deadline,
         given_up: threading.Event,
         progress: LayerProgress,
@@ -152,6 +168,7 @@ class _Download:
         self._registry = registry
         self._layer = layer
         self._descriptor = descriptor
+        self._arrival = arrival
         self._patience = Patience(deadline, _LONGEST_WAIT, self._sleep, self._may_pass)
         self._given_up = given_up
         self._progress = progress
@@ -211,6 +228,7 @@ class _Download:
 
     def _begin_again(self) -> None:
         self._done, self._resumed, self._digest = 0, False, hashlib.sha256()
+        self._arrival.begins_again()
         os.ftruncate(self._descriptor, 0)
 
     @contextlib.contextmanager
@@ -258,6 +276,7 @@ class _Download:
             except OSError as error:
                 raise _NotWritten(f"layer cannot be written: {reason(error)}") from error
             self._done += len(piece)
+            self._arrival.came(self._done)
             self._progress.layer(self._layer.digest, self._done, self._layer.size)
 
     def _name(self) -> str:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.image.blob import Blob
-from gateway.image.flatten import Limits, flatten
+from gateway.image.flatten import flatten
 from gateway.image.layers import Layer
+from gateway.image.limits import Limits
 from gateway.image.squashfs.writer import write_squashfs
 from tests.gateway.archives import Entry, layer_tar
 from tests.gateway.support import Found, mounted, tree_of, without_root

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import pytest
 
 from gateway.image.blob import Blob
-from gateway.image.flatten import Limits, flatten
+from gateway.image.flatten import flatten
 from gateway.image.layers import Layer
+from gateway.image.limits import Limits
 from tests.gateway import archives
 from tests.gateway.archives import (
     BASE,

@@ -15,8 +15,9 @@ import pytest
 
 from gateway.image.blob import Blob
 from gateway.image.checking import Checks
-from gateway.image.flatten import Limits, flatten
+from gateway.image.flatten import flatten
 from gateway.image.layers import Layer
+from gateway.image.limits import Limits
 from tests.gateway.archives import (
     BASE,
     Entry,

@@ -10,7 +10,8 @@ import pytest
 
 _PROGRAM = """
 import hashlib, os, resource, sys, tempfile
-from gateway.image.flatten import Limits, flatten
+from gateway.image.flatten import flatten
+from gateway.image.limits import Limits
 from gateway.image.layers import Layer
 from gateway.image.blob import Blob
 from gateway.image.tar_writer import DIRECTORY, REGULAR, TarWriter
