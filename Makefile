@@ -137,7 +137,7 @@ clean: ## remove the virtual environment, caches and what was built
 root:
 	@test "$$(id -u)" = 0 || { echo "make: this needs root, because it makes namespaces, mounts and loop devices; try sudo make" >&2; exit 1; }
 
-$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
+$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt udi/version.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "make: $(PYTHON) is not Python 3.11 or newer; set PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \

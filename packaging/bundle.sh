@@ -11,7 +11,7 @@ export LC_ALL
 here=$(cd "$(dirname "$0")/.." && pwd)
 python=$1 cache=$2 output=$3
 prefix=/opt/udi
-version=$(sed -n 's/^version = //p' "$here/setup.cfg")
+version=$(sed -n 's/^VERSION = "\(.*\)"$/\1/p' "$here/udi/version.py")
 machine=$(uname -m)
 name=shifter-xc-$version-$machine
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$here" log -1 --format=%ct 2>/dev/null || stat -c %Y "$here/setup.cfg")}

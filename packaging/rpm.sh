@@ -7,7 +7,7 @@ set -eu
 umask 022
 here=$(cd "$(dirname "$0")/.." && pwd)
 output=$(cd "$1" && pwd)
-version=$(sed -n 's/^version = //p' "$here/setup.cfg")
+version=$(sed -n 's/^VERSION = "\(.*\)"$/\1/p' "$here/udi/version.py")
 archive=$output/shifter-xc-$version-$(uname -m).tar.gz
 [ -f "$archive" ] || {
     echo "rpm.sh: $archive not found; make bundle builds it" >&2

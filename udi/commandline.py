@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from udi.oserrors import reason
+from udi.version import VERSION
 from udiroot.errors import UdiError, UpstreamFailed, UsageError, complain, printable
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ DEFAULT_CONFIG = "/etc/udi/udi.toml"
 def _print_version(context: click.Context, option: click.Parameter, wanted: bool) -> None:
     if not wanted or context.resilient_parsing:
         return
-    from importlib.metadata import version
-
-    click.echo(f"{context.find_root().info_name} {version('shifter-xc')}")
+    click.echo(f"{context.find_root().info_name} {VERSION}")
     context.exit()
 
 

@@ -12,13 +12,13 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Literal
 
 import jinja2
 
 from udi.config import SiteConfig
 from udi.values import frozen
+from udi.version import VERSION
 from udiroot.errors import ConfigError, printable
 
 MARK = "shifter-xc"
@@ -58,7 +58,7 @@ def marked(text: str) -> str:
     """The text of a complete file with the line by which we recognize it: as the first, or after a first one that must
     stay it. A man page has comments of its own."""
     sign = _ROFF_COMMENT if text.startswith(_ROFF_COMMENT) else "#"
-    line = f"{sign} installed by shifter-xc {version('shifter-xc')}; local changes are overwritten\n"
+    line = f"{sign} installed by shifter-xc {VERSION}; local changes are overwritten\n"
     if not text.startswith(_FIRST):
         return line + text
     first, _, rest = text.partition("\n")

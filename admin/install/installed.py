@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
 
 from admin.install.installing import Placed, lines_with_key
 from udi import durable
@@ -18,6 +17,7 @@ from udi.oserrors import reason
 from udi.records import read_record
 from udi.sitefiles import SiteFile
 from udi.values import as_dict, frozen
+from udi.version import VERSION
 from udiroot.errors import UpstreamFailed
 
 RECORD = "/var/lib/udi/installed.json"
@@ -74,7 +74,7 @@ class Record:
         others = [one for one in self.programs if one.partition(" ")[2] not in programs]
         paths = [*(each.path for each in placed), *programs, link, RECORD]
         return Record(
-            version=version("shifter-xc"),
+            version=VERSION,
             complete=_union(self.complete, (each.path for each in placed if each.file.kind == "complete")),
             programs=_union(others, contents),
             links=_union(self.links, [link]),

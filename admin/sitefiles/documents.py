@@ -9,7 +9,6 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
-from importlib.metadata import version
 
 import click
 
@@ -25,6 +24,7 @@ from manual.tables import shown_tables
 from udi.completion import SHELLS
 from udi.config import DEFAULT_PATH, SiteConfig, shared_keys
 from udi.sitefiles import SiteFile
+from udi.version import VERSION
 
 _DATE = "2026-11-26"
 """Of the pages; that of the last release, in whose checklist it is."""
@@ -71,7 +71,7 @@ def pages() -> tuple[Page, ...]:
 
 def roff_of(page: Page) -> str:
     """The text of a page's file."""
-    return as_roff(page, f"shifter-xc {version('shifter-xc')}", _DATE)
+    return as_roff(page, f"shifter-xc {VERSION}", _DATE)
 
 
 def completions() -> Mapping[str, str]:

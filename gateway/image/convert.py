@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from importlib.metadata import version
 
 from gateway.image import flatten
 from gateway.image.checking import Checks
@@ -31,6 +30,7 @@ from udi.facts import Facts
 from udi.gatewayconfig import GatewayConfig
 from udi.oserrors import reason
 from udi.store import MAX_JSON
+from udi.version import VERSION
 from udiroot.errors import ConfigError, ImageInvalid, UpstreamFailed, printable
 
 _Maker = Callable[[Flattened, str, GatewayConfig, Callable[[int], None]], None]
@@ -126,7 +126,7 @@ def _facts(image: SourceImage, config: ImageConfig, file_format: str) -> Facts:
         workdir=config.workdir,
         volumes=config.volumes,
         labels=config.labels,
-        converter=f"shifter-xc {version('shifter-xc')}",
+        converter=f"shifter-xc {VERSION}",
         kind=image.kind,
     )
     if len(facts.to_json()) > MAX_JSON - _SPARE:

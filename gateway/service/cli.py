@@ -171,7 +171,6 @@ def convert(
     oci:DIR[:TAG] or oci-archive:FILE[:TAG].
     """
     import dataclasses
-    import secrets
 
     from gateway.client.progress import Shown
     from gateway.image.convert import convert as convert_image
@@ -181,7 +180,7 @@ def convert(
     settings = dataclasses.replace(
         settings, format=image_format or settings.format, compression=compression or settings.compression
     )
-    partial = f"{output}.{secrets.token_hex(6)}.partial"
+    partial = f"{output}.{os.urandom(6).hex()}.partial"
     directory = os.path.dirname(output) or "."
     with (
         Shown(quiet=as_json) as shown,

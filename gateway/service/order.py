@@ -6,11 +6,11 @@ import enum
 import json
 import socket
 from dataclasses import dataclass
-from importlib.metadata import version
 
 from gateway.service.origins import ORIGINS, Origin
 from gateway.wire.codec import from_document, to_document
 from udi.gatewayconfig import GatewayConfig
+from udi.version import VERSION
 from udiroot.errors import ConfigError
 
 
@@ -39,16 +39,16 @@ class Order:
         origin = {"from": self.origin.name} | to_document(self.origin)
         settings = to_document(self.settings)
         plain = {"parent": self.parent, "output": self.output, "inventory": self.inventory}
-        plain |= {"max_inventory_bytes": self.max_inventory_bytes, "version": version("shifter-xc")}
+        plain |= {"max_inventory_bytes": self.max_inventory_bytes, "version": VERSION}
         return json.dumps(plain | {"settings": settings, "origin": origin})
 
     @classmethod
     def from_json(cls, text: str) -> Order:
         """What `to_json` wrote. Raises UsageError, and ConfigError where that was another version."""
         document = json.loads(text)
-        if document["version"] != version("shifter-xc"):
+        if document["version"] != VERSION:
             raise ConfigError(
-                f"shifter-xc {version('shifter-xc')} is installed on {socket.gethostname()}, "
+                f"shifter-xc {VERSION} is installed on {socket.gethostname()}, "
                 f"and {document['version']} at the gateway",
                 "hosts of gateway.worker_prefix need the gateway's version",
             )

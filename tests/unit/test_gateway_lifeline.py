@@ -219,7 +219,7 @@ def test_no_host_for_it(elsewhere: Elsewhere) -> None:
 
 
 def test_another_version_there(elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.service.order.version", lambda name: "0.0.1")
+    monkeypatch.setattr("gateway.service.order.VERSION", "0.0.1")
     with (
         place_of(elsewhere.origin(), elsewhere.settings, elsewhere.events.append) as place,
         Worker(place, elsewhere.output, elsewhere.settings) as worker,
