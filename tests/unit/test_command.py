@@ -170,10 +170,10 @@ def nothing(descriptor: int, wrote: Callable[[int], None]) -> None:
 def test_a_standstill_is_not_a_deadline() -> None:
     def slowly(descriptor: int, wrote: Callable[[int], None]) -> None:
         for _ in range(6):
-            time.sleep(0.2)
+            time.sleep(0.4)
             wrote(os.write(descriptor, b"x"))
 
-    assert run_fed(["/bin/cat"], slowly, standstill=0.6).stdout == b"x" * 6
+    assert run_fed(["/bin/cat"], slowly, standstill=2).stdout == b"x" * 6
     with pytest.raises(Late, match="took no input for 0 s"):
         run_fed(["/bin/sleep", "60"], endless, standstill=0.3)
     with pytest.raises(Late, match="did not finish after its last input"):
