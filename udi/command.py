@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Self
 
 from udi.oserrors import reason
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import TimedOut, UpstreamFailed, printable
 
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C", "LC_ALL": "C"}
@@ -40,8 +40,7 @@ _POLL = 0.02
 _PRIVATE = 0o077
 
 
-@frozen
-class Finished:
+class Finished(Frozen):
     """A command that exited by itself."""
 
     program: str

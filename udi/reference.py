@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import UsageError, printable
 
 MAX_LENGTH = 400
@@ -49,8 +49,7 @@ def _without_scheme(text: str) -> str:
     return text.removeprefix(_SCHEME).removeprefix("//") if text.startswith(_SCHEME) else text
 
 
-@frozen
-class ImageReference:
+class ImageReference(Frozen):
     """A parsed reference. Either `id` is set and nothing else, or `name` is; `scheme` is one of SCHEMES, or empty."""
 
     registry: str = ""
