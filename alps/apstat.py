@@ -10,7 +10,7 @@ import re
 from collections import Counter
 
 from alps.numbers import is_number
-from udi.values import frozen
+from udi.values import Frozen
 
 _PE = re.compile(r"\s*PE\s+[0-9]+\s*,(?:.*,)?\s*nid\s+([0-9]{1,9})\s*(?:,.*)?")
 _FIELD = re.compile(r"\s*(?:([A-Za-z]+)\s+)?([0-9][0-9A-Fa-fx-]*)\s*")
@@ -18,8 +18,7 @@ _OF_A_SLOT = frozenset({"cmd", "CPU", "map"})
 _BATCH_ID = re.compile(r"\s*Batch System ID\s*=\s*(\S+)\s*")
 
 
-@frozen
-class ReservationRow:
+class ReservationRow(Frozen):
     """A confirmed reservation of a batch job: ALPS's own id, and what stands after `batch:`."""
 
     id: int

@@ -14,7 +14,7 @@ from lxml import etree
 
 from alps.batchid import is_same_job
 from alps.numbers import is_number
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import UpstreamFailed, printable
 
 NAMELESS = "1.0"
@@ -27,8 +27,7 @@ class BasilRefused(UpstreamFailed):
     """ALPS answered, and the answer will not change by asking again."""
 
 
-@frozen
-class BasilReservation:
+class BasilReservation(Frozen):
     """A reservation of the inventory, with the slots that each of its nodes has."""
 
     id: int
@@ -92,8 +91,7 @@ def _response_data(answer: bytes) -> etree._Element:
     raise UpstreamFailed(said)
 
 
-@frozen
-class _Shape:
+class _Shape(Frozen):
     """What the reservation was requested with: PEs in all, CPUs of each PE, and PEs of each node; 0: not stated."""
 
     width: int

@@ -13,7 +13,7 @@ from alps.settings import AlpsConfig
 from udi.command import Deadline, Finished, run
 from udi.nodes import Node, in_brief, numbered
 from udi.platform import NodeState
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import UpstreamFailed
 
 _NODES_A_CALL = 4000
@@ -21,8 +21,7 @@ _NODES_A_CALL = 4000
 _COLUMNS = ("NID", "(HEX)", "NODENAME", "TYPE", "STATUS", "MODE")
 
 
-@frozen
-class Row:
+class Row(Frozen):
     """A node as the service database has it: `status` up, down, admindown, suspect, …; `mode` batch, interactive."""
 
     nid: int

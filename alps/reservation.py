@@ -13,7 +13,7 @@ from alps.apstat import ReservationRow, batch_ids, node_slots, reservation_rows
 from alps.batchid import bare_number_of, is_same_job, number_of
 from alps.settings import AlpsConfig
 from udi.command import Deadline, run
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import NotFound, UdiError, UpstreamFailed, printable
 
 _PAUSE = 0.5
@@ -22,8 +22,7 @@ _BASIL_ATTEMPTS = 10
 """How often a transient failure is asked again: as often as Torque does (B50)."""
 
 
-@frozen
-class Reservation:
+class Reservation(Frozen):
     """A confirmed reservation: slots for ranks by nid, in the order of the nids, and never without nodes."""
 
     id: int

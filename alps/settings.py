@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from udi.settings import PATH, PAUSE, SECONDS, OneOf, setting
-from udi.values import frozen
+from udi.values import Frozen
 
 
-@frozen(kw_only=True)
-class AlpsConfig:
+class AlpsConfig(Frozen, kw_only=True):
     """ALPS and the commands of its service nodes."""
 
     NAME: ClassVar[str] = "alps"

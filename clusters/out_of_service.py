@@ -19,15 +19,14 @@ from udi.command import Deadline
 from udi.filelock import locked
 from udi.nodes import Node, named
 from udi.oserrors import reason
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import TimedOut, UpstreamFailed, UsageError, printable
 
 _MAX_REASON = 400
 """Characters of a reason that are kept."""
 
 
-@frozen
-class Entry:
+class Entry(Frozen):
     """Why a node is out of service, and since when (epoch seconds)."""
 
     reason: str

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from udi.settings import PATH, SECONDS, WORD, Bounds, setting
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import ConfigError
 
 
-@frozen(kw_only=True)
-class ClustersConfig:
+class ClustersConfig(Frozen, kw_only=True):
     """A machine that is a list of hosts reached by ssh."""
 
     NAME: ClassVar[str] = "clusters"

@@ -17,15 +17,14 @@ from udi.oserrors import reason
 from udi.reference import ImageReference
 from udi.request import JobRequest, Pin, require_room
 from udi.store import StoreLayout, StoreReader, require_store
-from udi.values import frozen, replace
+from udi.values import Frozen, replace
 from udiroot.errors import ImageInvalid, NotFound, UpstreamFailed
 from udiroot.rights import FileRights
 
 _log = logging.getLogger("udi.jobs")
 
 
-@frozen
-class Choice:
+class Choice(Frozen):
     """The image's facts, what the user should know about the choice, and what the site's map has every job in it
     mount, where it is an environment. `is_pinned` where the reference means another image now, or none."""
 

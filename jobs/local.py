@@ -35,7 +35,7 @@ from udi.nodes import NodeSlots
 from udi.oserrors import reason
 from udi.records import read_record
 from udi.request import JobRequest
-from udi.values import frozen, replace
+from udi.values import Frozen, replace
 from udiroot import mountinfo, says
 from udiroot.commands import read_identity
 from udiroot.digest import sha256
@@ -52,8 +52,7 @@ _LEAST_TO_UNDO = 20
 """Seconds that undoing has, however little is left."""
 
 
-@frozen
-class Root:
+class Root(Frozen):
     """A root that is ready: where it is, the source of its mount, and the image in it. `notice` is for the user."""
 
     path: str
@@ -62,8 +61,7 @@ class Root:
     notice: str = ""
 
 
-@frozen
-class _Down:
+class _Down(Frozen):
     """What `JOB.down` holds, as JSON."""
 
     command: tuple[str, ...]

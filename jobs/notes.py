@@ -22,7 +22,7 @@ from typing import Final, Literal, cast
 from udi import durable
 from udi.jobid import is_job_id, job_id
 from udi.oserrors import reason
-from udi.values import frozen, replace
+from udi.values import Frozen, replace
 from udiroot.errors import UpstreamFailed
 from udiroot.fields import escape, number, unescape
 
@@ -35,8 +35,7 @@ _MAX_BYTES = 64 << 10
 _TEXTS = ("root", "label", "image", "given", "id", "why")
 
 
-@frozen
-class Note:
+class Note(Frozen):
     """A job with an image on this host. `start` tells one start of the job from another."""
 
     uid: int

@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import os
+from typing import TYPE_CHECKING
 
 from udi import durable
 from udi.accounts import store_owner
 from udi.config import SiteConfig
 from udi.oserrors import reason
-from udi.store import StoreLayout
-from udiroot.digest import sha256
 from udiroot.errors import UpstreamFailed
-from udiroot.plan import NodePlan
 from udiroot.rights import FileRights
+
+if TYPE_CHECKING:
+    from udiroot.plan import NodePlan
 
 
 def new_plan_path(site: SiteConfig, job: str) -> str:
     """Where the job's plan will be, as the job host sees it; nobody can guess the name."""
-    return f"{StoreLayout(site.store.path).plans}/{job}.{os.urandom(16).hex()}"
+    return f"{_plans(site.store.path)}/{job}.{os.urandom(16).hex()}"
 
 
 def as_node_sees(site: SiteConfig, path: str) -> str:
     """The same file, as a compute node sees it."""
-    return f"{StoreLayout(site.node_store_path).plans}/{os.path.basename(path)}"
+    return f"{_plans(site.node_store_path)}/{os.path.basename(path)}"
+
+
+def _plans(store: str) -> str:
+    """Their directory in a store."""
+    from udi.store import StoreLayout  # a teardown knows its plan's path
+
+    return StoreLayout(store).plans
 
 
 def write_plan(site: SiteConfig, path: str, plan: NodePlan) -> str:
     """Write the plan, complete and on the disk, and return the sha256 of its bytes. Raises UpstreamFailed."""
+    from udiroot.digest import sha256
+
     raw = plan.text().encode("ascii")
     try:
         with FileRights(*store_owner(site.store.account)):

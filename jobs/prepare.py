@@ -31,7 +31,7 @@ from udi.nodes import Node, in_brief
 from udi.planning import make_plan
 from udi.platform import Allocation, Host, Machine
 from udi.request import JobRequest
-from udi.values import frozen, replace
+from udi.values import Frozen, replace
 from udiroot.errors import SetupFailed, UdiError, UpstreamFailed, counted
 from udiroot.plan import NodePlan
 
@@ -45,8 +45,7 @@ _UNDO_SECONDS = 30
 _REMEDY = f"{LEFT_IN_SERVICE}see udi-admin status, and run udi-admin recover before the job is released"
 
 
-@frozen
-class Prepared:
+class Prepared(Frozen):
     """What was set up: on these nodes; `notice` is what the user should know."""
 
     nodes: tuple[Node, ...] = ()

@@ -20,7 +20,7 @@ from udi.jobid import is_job_id, job_id
 from udi.nodes import Node
 from udi.oserrors import reason
 from udi.records import read_record, remove_record
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import TimedOut, UpstreamFailed
 
 PLANNED = "planned"
@@ -31,8 +31,7 @@ TAKING_DOWN = "taking down"
 _PHASES = (PLANNED, SETTING_UP, READY, TAKING_DOWN)
 
 
-@frozen
-class JobState:
+class JobState(Frozen):
     """A job as it stands. `plan` is the plan's path as the job host sees it; `since` in epoch seconds.
 
     `allocation` is what the machine calls the job's nodes, where it has such a name. `teardown` is the command line by

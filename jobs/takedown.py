@@ -25,7 +25,7 @@ from udi.logformat import event
 from udi.nodecommand import teardown_command, with_nonce
 from udi.nodes import Node, in_brief
 from udi.platform import Machine
-from udi.values import field, frozen, replace
+from udi.values import Frozen, field, replace
 from udiroot.errors import UdiError, UpstreamFailed
 from udiroot.report import UNREAD
 
@@ -36,8 +36,7 @@ _AIMS = {False: "taken out of service", True: "recorded"}
 """What is to become of dirty nodes, by whether they are spared."""
 
 
-@frozen
-class Takedown:
+class Takedown(Frozen):
     """What a takedown left: nodes that stay dirty, and why. `error` is why they could not be taken out of service, or
     the reasons not be kept; `spared` is why they were left in service on purpose. `unread` is the image of which no
     node has read anything."""

@@ -23,7 +23,7 @@ from udi.jobid import is_job_id, job_id
 from udi.log import plain
 from udi.oserrors import reason
 from udi.records import modified, read_record, remove_record
-from udi.values import as_dict, frozen, replace
+from udi.values import Frozen, as_dict, replace
 from udiroot.errors import SetupFailed, UdiError, UpstreamFailed, counted
 
 _KEPT_SECONDS = 30 * 24 * 3600
@@ -41,8 +41,7 @@ class WorkloadManager(Protocol):
         """Keep the job from starting until a person releases it. Raises UpstreamFailed, TimedOut."""
 
 
-@frozen
-class Hold:
+class Hold(Frozen):
     """A job that we held, why, and when (epoch seconds)."""
 
     job: str
@@ -50,8 +49,7 @@ class Hold:
     since: int
 
 
-@frozen
-class FailedStarts:
+class FailedStarts(Frozen):
     """So many starts of a job have failed since it was submitted or released, the last one for this reason and then
     (epoch seconds); whether it was held for that."""
 
@@ -61,16 +59,14 @@ class FailedStarts:
     since: int
 
 
-@frozen
-class Verdict:
+class Verdict(Frozen):
     """What became of a job after a start that failed: so many have failed since it was submitted or released."""
 
     failures: int
     held: bool
 
 
-@frozen
-class _Tries:
+class _Tries(Frozen):
     """The file of one job. `since` is when it last failed."""
 
     job: str

@@ -17,15 +17,14 @@ from udi import durable, oserrors
 from udi.config import SiteConfig
 from udi.nodes import Node, named
 from udi.records import modified, read_record, remove_record
-from udi.values import as_dict, frozen, replace
+from udi.values import Frozen, as_dict, replace
 from udiroot.errors import UdiError, UpstreamFailed, UsageError, printable
 
 _HEAD_BYTES = 4096
 """Where the key `in_service` is: keys are sorted, and it is the first."""
 
 
-@frozen
-class DirtyNode:
+class DirtyNode(Frozen):
     """A node that stayed dirty: of which jobs (each may have left something), why, and since when (epoch seconds).
 
     `in_service` where we left it in service, since too many failed at once."""

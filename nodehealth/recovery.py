@@ -13,13 +13,12 @@ from udi.logformat import event
 from udi.nodecommand import check_command, teardown_command
 from udi.nodes import Node, in_brief
 from udi.platform import OUT_OF_SERVICE, Machine
-from udi.values import frozen
+from udi.values import Frozen
 
 _log = logging.getLogger("udi.nodes")
 
 
-@frozen
-class Recovery:
+class Recovery(Frozen):
     """What became of one node; `problem` is empty for one that is up again."""
 
     node: Node

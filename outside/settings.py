@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from udi.settings import FEW, PATH, WORD, Bounds, setting
-from udi.values import frozen
+from udi.values import Frozen
 
 
-@frozen(kw_only=True)
-class SessionsConfig:
+class SessionsConfig(Frozen, kw_only=True):
     """Sessions of `udi shell`. Nobody may open one before the site says so."""
 
     NAME: ClassVar[str] = "sessions"

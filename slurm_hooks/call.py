@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from slurm_hooks.jobid import job_id
 from udi.config import DEFAULT_PATH
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import UpstreamFailed, UsageError, printable
 from udiroot.fields import number
 
@@ -19,8 +19,7 @@ RESERVATION = "BASIL_RESERVATION_ID"
 _CALLER = "slurmd runs this program"
 
 
-@frozen
-class HookCall:
+class HookCall(Frozen):
     """A job on a node, as slurmd describes it. `start` is how often the job was started before; `nodes` and `cpus` are
     Slurm's lists, and `node_count` is how many nodes the job has, 0 where that is not said; `conf` is slurmd's
     slurm.conf."""
@@ -68,8 +67,7 @@ def hook_call(environment: Mapping[str, str]) -> HookCall:
     )
 
 
-@frozen
-class Arguments:
+class Arguments(Frozen):
     """What the installed wrappers pass: the configuration, and the directory of notes for when that cannot be read."""
 
     config: str = DEFAULT_PATH

@@ -9,7 +9,7 @@ import re
 from slurm_hooks.settings import SlurmConfig
 from udi.command import Deadline, Finished, run
 from udi.log import plain
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import UpstreamFailed, printable
 from udiroot.fields import number
 
@@ -33,8 +33,7 @@ _WIDTH = 4096
 """Characters that squeue prints of a comment."""
 
 
-@frozen
-class QueuedJob:
+class QueuedJob(Frozen):
     """A job as slurmctld has it. `name` is what commands take for it: of an array, `ARRAY_INDEX`, since the id of one
     of its jobs is that of the array; of a heterogeneous job, the id of its first component, by which all are queued
     again: Slurm refuses that of any other one alone. `is_component` is true for those others.
@@ -48,8 +47,7 @@ class QueuedJob:
     is_component: bool = False
 
 
-@frozen
-class NodeState:
+class NodeState(Frozen):
     """A node as slurmctld has it: `flags` are such as IDLE and DRAIN; `since` is when the reason was given, in seconds
     since 1970, 0 where there is none; `host` is what the node calls itself."""
 

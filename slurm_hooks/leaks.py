@@ -17,7 +17,7 @@ from slurm_hooks.native import is_on
 from slurm_hooks.settings import SlurmConfig
 from udi.command import Deadline
 from udi.config import SiteConfig
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import UdiError, UsageError
 
 _log = logging.getLogger("udi.slurm")
@@ -25,8 +25,7 @@ _RUNNING = ("RUNNING", "CONFIGURING", "SUSPENDED", "RESIZING", "SIGNALING", "STO
 _ENDING = "COMPLETING"
 
 
-@frozen
-class Examined:
+class Examined(Frozen):
     """A node's jobs with images: those that run or end, those that left something, and what prevented an answer."""
 
     busy: frozenset[str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from udi.settings import FEW, OPTIONAL_PATH, PATH, SECONDS, Bounds, OneOf, setting
-from udi.values import frozen
+from udi.values import Frozen
 
 HEALTH_LIMIT = 60
 """Seconds after which Slurm kills a HealthCheckProgram (slurm.conf(5))."""
@@ -15,8 +15,7 @@ TELL_SECONDS = 20.0
 """What telling slurmctld has, where a hook's deadline leaves less."""
 
 
-@frozen(kw_only=True)
-class SlurmConfig:
+class SlurmConfig(Frozen, kw_only=True):
     """Slurm's commands and limits."""
 
     NAME: ClassVar[str] = "slurm"

@@ -22,7 +22,7 @@ from jobs.tries import AnotherStartWouldHarm
 from slurm_hooks.commands import REASON, QueuedJob, Slurm
 from udi.command import Deadline
 from udi.log import plain
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import UdiError, counted
 from udiroot.fields import number
 
@@ -31,8 +31,7 @@ _COMMENT = re.compile(rf"(?:; )?{REASON}start ([0-9]+) failed \(([0-9]+) in a ro
 _STARTED = ("RUNNING", "CONFIGURING", "SUSPENDED")
 
 
-@frozen
-class Failures:
+class Failures(Frozen):
     """So many starts failed in a row, the last of them `start`."""
 
     start: int

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torque_hooks.jobid import job_id
 from udi.config import DEFAULT_PATH
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import UsageError
 
 _CALLER = "pbs_mom runs this program"
@@ -25,8 +25,7 @@ def config_and_rest(arguments: Sequence[str]) -> tuple[str, list[str]]:
     return DEFAULT_PATH, list(arguments)
 
 
-@frozen
-class PrologueCall:
+class PrologueCall(Frozen):
     """A prologue's arguments; `script` is empty where Torque names none."""
 
     job: str
@@ -39,8 +38,7 @@ class PrologueCall:
     script: str = ""
 
 
-@frozen
-class EpilogueCall:
+class EpilogueCall(Frozen):
     """An epilogue's arguments; `script` is empty where Torque names none."""
 
     job: str

@@ -10,7 +10,7 @@ from __future__ import annotations
 import getopt
 from collections.abc import Mapping, Sequence
 
-from udi.values import field, frozen, replace
+from udi.values import Frozen, field, replace
 
 OPTIONS = "a:A:b:c:C:d:D:e:fF:hIj:J:k:K:l:L:m:M:nN:o:p:P:q:r:S:t:T:u:v:Vw:W:xXzZ:"
 """qsub's options, as getopt takes them."""
@@ -22,8 +22,7 @@ _SETTINGS = ("-W", "-l")
 """Options by which sites and schedulers pass settings."""
 
 
-@frozen
-class Item:
+class Item(Frozen):
     """One item of a `-v` list: `NAME=value`, or a name alone, which takes its value from qsub's environment.
 
     `text` is the item as it was written, and `value` what the job gets of it.
@@ -39,8 +38,7 @@ class Item:
         return not self.text.strip().endswith("=") and "=" in self.text
 
 
-@frozen
-class VariableList:
+class VariableList(Frozen):
     """A `-v` list, by its line in the script (0: on the command line). `counts` is whether qsub goes by it: of several
     lists, it goes by one."""
 
@@ -54,8 +52,7 @@ class VariableList:
         return f"line {self.line} of the script" if self.line else "the command line"
 
 
-@frozen
-class Submission:
+class Submission(Frozen):
     """What matters of a submission here. `lists` are all that were written; `variables` are what the job gets.
 
     `late` are the lists of directives after the first command, which qsub does not read, and `others` is what was
@@ -168,8 +165,7 @@ def _first_command(lines: Sequence[str], prefix: str) -> int:
     return len(lines)
 
 
-@frozen
-class _Directive:
+class _Directive(Frozen):
     """A line of the script that qsub reads, with those in which it goes on, up to `end`."""
 
     line: int

@@ -49,8 +49,6 @@ _BACKSTOP_SECONDS = 35
 last moment may be undone in that time."""
 REQUEUE_PAUSE = 3.0
 """Before a requeue where starts cannot be counted: Torque would start the job again within a quarter of a second."""
-_DEFAULTS = SiteConfig(store=StoreConfig(path="/"))
-"""Where starts are counted while the site's configuration cannot be read."""
 
 
 def main(machine_of: Callable[[SiteConfig], Machine], argv: Sequence[str] | None = None) -> int:
@@ -64,13 +62,13 @@ def main(machine_of: Callable[[SiteConfig], Machine], argv: Sequence[str] | None
         return _run(machine_of, arguments, answer, int(caller) if caller.isdigit() else 0)
     except BaseException as error:  # noqa: BLE001 - a signal can come at any moment, also while an error is handled
         ignore_signals()
-        return _not_begun(_DEFAULTS, arguments, answer, _as_error(error))
+        return _not_begun(None, arguments, answer, _as_error(error))
 
 
 def _run(machine_of: Callable[[SiteConfig], Machine], arguments: Sequence[str], answer: bytes, caller: int) -> int:
     clean_process()
     catch_signals()
-    site = _DEFAULTS
+    site: SiteConfig | None = None
     try:
         if caller:
             end_with(caller)
@@ -87,7 +85,8 @@ def _run(machine_of: Callable[[SiteConfig], Machine], arguments: Sequence[str], 
         code = _not_begun(site, arguments, answer, _as_error(error))
     else:
         code = _Start(site, torque, machine, call, answer).run()
-    metrics.publish(site)
+    if site:
+        metrics.publish(site)
     return code
 
 
@@ -109,7 +108,7 @@ def _internal(error: BaseException) -> UdiError:
     return UpstreamFailed("internal error; details are in the site's log of the hooks")
 
 
-def _not_begun(site: SiteConfig, arguments: Sequence[str], answer: bytes, error: UdiError) -> int:
+def _not_begun(site: SiteConfig | None, arguments: Sequence[str], answer: bytes, error: UdiError) -> int:
     """The prologue cannot do its work: a job that shows no image is none of its business, any other is sent back, and
     held in the end, also where the configuration cannot be read and its defaults must do."""
     ignore_signals()
@@ -126,8 +125,9 @@ def _not_begun(site: SiteConfig, arguments: Sequence[str], answer: bytes, error:
     return REQUEUE
 
 
-def _held_unread(site: SiteConfig, arguments: Sequence[str], error: UdiError) -> bool:
+def _held_unread(site: SiteConfig | None, arguments: Sequence[str], error: UdiError) -> bool:
     """Count the failure and hold the job after the last, where there is a place to count and a job."""
+    site = site or SiteConfig(store=StoreConfig(path="/"))  # its defaults say where starts are counted
     try:
         torque = site.table(TorqueConfig)
     except UdiError:

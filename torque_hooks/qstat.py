@@ -14,15 +14,14 @@ from torque_hooks.qstatxml import jobs_in
 from torque_hooks.settings import TorqueConfig
 from udi.command import Deadline
 from udi.platform import Host
-from udi.values import field, frozen
+from udi.values import Frozen, field
 from udiroot.errors import UpstreamFailed, printable
 
 _log = logging.getLogger("udi.torque")
 _SLOTS = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?")
 
 
-@frozen
-class TorqueJob:
+class TorqueJob(Frozen):
     """What the hooks need of a job. Texts are as Torque has them: user text, where the user chose them."""
 
     id: str

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from torque_hooks.variables import IMAGE, MODULES, ROOT, VOLUMES
-from udi.values import frozen
+from udi.values import Frozen
 
 _NAMES = f"({IMAGE}|{VOLUMES}|{MODULES}|{ROOT})"
 _BEFORE = "export|env|declare|typeset|readonly|local|then|do|else|exec|time|command|builtin|eval|set|@"
@@ -19,8 +19,7 @@ _SUBMITS = re.compile(r"\b(?:qsub|msub|sbatch)\b")
 _MAX_LINE = 4096
 
 
-@frozen
-class Setting:
+class Setting(Frozen):
     """An assignment in a script, by its line; a variable that is unset has an empty value."""
 
     name: str

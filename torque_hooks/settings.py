@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from udi.settings import FEW, OPTIONAL_PATH, PATH, PAUSE, SECONDS, Matching, setting
-from udi.values import frozen
+from udi.values import Frozen
 
 DEFAULT_PROLOGALARM = 300
 """Seconds that Torque gives a hook where its MOM's configuration does not say (torque-reference a)."""
@@ -17,8 +17,7 @@ _TO_CHAIN = 15
 """The same for what a chain itself takes, and for the end of the last program that was late."""
 
 
-@frozen(kw_only=True)
-class TorqueConfig:
+class TorqueConfig(Frozen, kw_only=True):
     """Torque's commands and limits."""
 
     NAME: ClassVar[str] = "torque"

@@ -6,15 +6,14 @@ import grp
 import os
 import pwd
 
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import ConfigError, NotFound, printable
 
 _NO_ID = 2**32 - 1
 """Ids are unsigned 32 bit, and the largest number stands for none (chown(2), setfsuid(2))."""
 
 
-@frozen
-class Account:
+class Account(Frozen):
     """An account. `groups` holds every group, the primary one first."""
 
     name: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import UsageError, printable
 
 ARCHITECTURES = ("386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x")
@@ -28,8 +28,7 @@ _BASE = {"amd64": (1, 0), "arm": (7, 0), "arm64": (8, 0)}
 _LEVEL = r"v?([0-9]{1,2})(?:\.([0-9]{1,2}))?"
 
 
-@frozen
-class Architecture:
+class Architecture(Frozen):
     """An architecture in its one spelling; `variant` is empty where it is the base of the architecture."""
 
     name: str

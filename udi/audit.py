@@ -10,7 +10,7 @@ from typing import Literal
 
 from udi.audit_report import SEVERITIES, Summary
 from udi.settings import PATH, SECONDS, Bounds, OneOf, setting
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import ConfigError, NotPermitted, printable
 
 Level = Literal["", "clean", "note", "warn", "refuse"]
@@ -18,8 +18,7 @@ Level = Literal["", "clean", "note", "warn", "refuse"]
 _SEVERITY = OneOf(*SEVERITIES, "never")
 
 
-@frozen(kw_only=True)
-class AuditConfig:
+class AuditConfig(Frozen, kw_only=True):
     """The scanner that looks at images before they are published, and what its findings do to jobs."""
 
     command: tuple[str, ...] = setting([], "the scanner's words; it gets the inventory of an image; empty: no audit")
@@ -44,8 +43,7 @@ class AuditConfig:
             raise ConfigError("command must begin with the absolute path of a program, and have no empty word")
 
 
-@frozen
-class Verdict:
+class Verdict(Frozen):
     """What an image counts as, and why: words that follow its name."""
 
     level: Level = ""

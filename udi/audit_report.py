@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from udi.values import as_dict, field, fields, frozen, replace
+from udi.values import Frozen, as_dict, field, fields, replace
 from udiroot.errors import ImageInvalid, printable
 
 SEVERITIES = ("unknown", "negligible", "low", "medium", "high", "critical")
@@ -24,8 +24,7 @@ MAX_TEXT = 1000
 """Characters of one text."""
 
 
-@frozen(kw_only=True)
-class Finding:
+class Finding(Frozen, kw_only=True):
     """What is wrong with one package. `fixed` is the version that is not affected, where there is one."""
 
     id: str
@@ -37,8 +36,7 @@ class Finding:
     url: str = ""
 
 
-@frozen(kw_only=True)
-class Counts:
+class Counts(Frozen, kw_only=True):
     """How many findings there are of each severity."""
 
     critical: int = 0
@@ -49,8 +47,7 @@ class Counts:
     unknown: int = 0
 
 
-@frozen(kw_only=True)
-class Summary:
+class Summary(Frozen, kw_only=True):
     """What a report comes to.
 
     `time` is when it was made, in seconds since the epoch. `error` is why there could be no scan. `basis` is the digest
@@ -75,8 +72,7 @@ class Summary:
         return not self.error
 
 
-@frozen(kw_only=True)
-class Report:
+class Report(Frozen, kw_only=True):
     """A summary, and the findings, the worst first."""
 
     summary: Summary

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from udi.environment import Listed, Variable
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import UsageError, printable
 
 MARK = "@"
@@ -28,8 +28,7 @@ _MAX_PATH = 1024
 Record = tuple[str, str]
 
 
-@frozen
-class RunChanges:
+class RunChanges(Frozen):
     """What replaces an image's own working directory, entry point and arguments, and the changes to its environment:
     `unset NAME`, `set`, `prepend` and `append` NAME=VALUE. Empty, or None, leaves it as the image has it."""
 
@@ -63,8 +62,7 @@ class RunChanges:
 UNCHANGED = RunChanges()
 
 
-@frozen
-class Carried:
+class Carried(Frozen):
     """What an environment file says, as it would have been typed: `image` as `UDI=` takes it, `volumes` and `modules`
     as lists separated by `;`. `file` is how the user named it."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from udi.environment import Variable
 from udi.settings import PATH, Matching, required, setting
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import ConfigError, printable
 from udiroot.rules import hides_ours
 
@@ -27,16 +27,14 @@ _GROUP = Matching(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*\$?", "the name of a group")
 _WORDS = "/SOURCE, /SOURCE:/TARGET or either with :ro"
 
 
-@frozen(kw_only=True)
-class ChosConfig:
+class ChosConfig(Frozen, kw_only=True):
     """Environments that the site's staff make (docs/images.md)."""
 
     map: str = setting("/etc/udi/chos.d", "directory of *.toml files that name them; it need not exist", PATH)
     home_file: bool = setting(False, "whether a job that names no image runs in the one that ~/.chos of its user names")
 
 
-@frozen
-class Bind:
+class Bind(Frozen):
     """A directory or file of a node that every job in an environment has at `target`."""
 
     source: str
@@ -71,8 +69,7 @@ class _Binds:
         return _WORDS
 
 
-@frozen(kw_only=True)
-class Environment:
+class Environment(Frozen, kw_only=True):
     """What the site says of one environment."""
 
     path: str = required("a directory, or a file with a squashfs or ext4 file system, as the gateway sees it", PATH)

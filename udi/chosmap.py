@@ -23,7 +23,7 @@ from udi.oserrors import reason
 from udi.reference import ImageReference
 from udi.tables import read_table, table_errors
 from udi.trusted import is_roots, trusted_text
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import ConfigError, NotFound, NotPermitted, UpstreamFailed, printable
 from udiroot.rules import is_within
 
@@ -31,8 +31,7 @@ _HINT = "chos.map names the directory"
 _NOT_OURS = "ask the site for it, or choose another image"
 
 
-@frozen
-class SiteMap:
+class SiteMap(Frozen):
     """Environments by their names; `files` tells in which file each is."""
 
     environments: Mapping[str, Environment]

@@ -36,7 +36,7 @@ from udi.signatures import SignaturesConfig, unknown_registries
 from udi.sitemodules import ModuleConfig, ModuleName, is_allowed_device
 from udi.tables import read_table, table_errors, unknown
 from udi.trusted import trusted_text
-from udi.values import field, fields, frozen, replace
+from udi.values import Frozen, field, fields, replace
 from udiroot.errors import ConfigError, printable
 from udiroot.rules import is_within
 
@@ -44,8 +44,7 @@ DEFAULT_PATH = "/etc/udi/udi.toml"
 """Where a site keeps its configuration."""
 
 
-@frozen(kw_only=True)
-class StoreConfig:
+class StoreConfig(Frozen, kw_only=True):
     """The image store on the parallel file system."""
 
     path: str = required("the store, as the gateway and the job hosts see it", PATH)
@@ -53,8 +52,7 @@ class StoreConfig:
     account: str = setting("udi", "account that owns and writes the store: a user name or a uid")
 
 
-@frozen(kw_only=True)
-class VolumesConfig:
+class VolumesConfig(Frozen, kw_only=True):
     """What users may have mounted."""
 
     allowed: tuple[str, ...] = setting([], "directories, as nodes see them, that may contain volume sources", PATH)
@@ -62,8 +60,7 @@ class VolumesConfig:
     max_per_node_bytes: int = setting(1 << 40, "limit on the size of a per-node cache; 0: none may be made", COUNT)
 
 
-@frozen(kw_only=True)
-class EtcConfig:
+class EtcConfig(Frozen, kw_only=True):
     """What the files of /etc in a root are made from."""
 
     templates: str = setting("", "directory of *.j2 files that replace or join our own files of /etc", OPTIONAL_PATH)
@@ -72,8 +69,7 @@ class EtcConfig:
     hosts: tuple[str, ...] = setting([], "additional lines of /etc/hosts", IpAddress(with_names=True))
 
 
-@frozen(kw_only=True)
-class JobsConfig:
+class JobsConfig(Frozen, kw_only=True):
     """What a job host (on a Cray, the MOM node) keeps."""
 
     state: str = setting("/var/spool/udi/jobs", "state of running jobs, for root only", PATH)
@@ -93,16 +89,14 @@ FACILITIES = {"user": 1, "daemon": 3, "auth": 4, "cron": 9} | {f"local{number}":
 """The facilities of syslog that a site may choose, by their numbers (RFC 3164)."""
 
 
-@frozen(kw_only=True)
-class LogConfig:
+class LogConfig(Frozen, kw_only=True):
     """How the hooks, udi-admin and the gateway write their logs."""
 
     format: str = setting("text", "form of an event: text, or json (one JSON object a line)", OneOf("text", "json"))
     facility: str = setting("daemon", "facility of what goes to syslog", OneOf(*FACILITIES))
 
 
-@frozen(kw_only=True)
-class InstallConfig:
+class InstallConfig(Frozen, kw_only=True):
     """Where rendered files go, and what they start."""
 
     bin: str = setting("/opt/udi/bin", "directory of the installed programs", PATH)
@@ -129,8 +123,7 @@ class Table(Protocol):
 T = TypeVar("T", bound=Table)
 
 
-@frozen(kw_only=True)
-class SiteConfig:
+class SiteConfig(Frozen, kw_only=True):
     """All shared settings of a site, and a way to the tables of others."""
 
     store: StoreConfig

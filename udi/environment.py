@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from udi.settings import setting
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import ConfigError, printable
 from udiroot.sitemodules import USED
 
@@ -38,8 +38,7 @@ class Listed(Variable):
         return super().broken_by(value)
 
 
-@frozen(kw_only=True)
-class EnvironmentConfig:
+class EnvironmentConfig(Frozen, kw_only=True):
     """What udi-run changes in each job, over the environment of the image and under the user's own options."""
 
     unset: tuple[str, ...] = setting([], "variables to remove", Variable())

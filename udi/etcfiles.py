@@ -16,7 +16,7 @@ from udi.nodeconfig import SshConfig
 from udi.nodes import Node
 from udi.oserrors import reason
 from udi.trusted import is_roots
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import ConfigError, ImageInvalid, printable
 from udiroot.rules import check_name
 
@@ -39,8 +39,7 @@ exec /opt/udi/ssh/ssh -p {port} -i /opt/udi/etc/ssh_key "$@"
 """
 
 
-@frozen
-class Context:
+class Context(Frozen):
     """What the files are made of, and what a site's template has by these names. `groups` are gids with their names;
     `nodes` are addresses with the names of nodes, and empty without a private sshd, where `ssh` is None."""
 

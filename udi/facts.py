@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Self
 
 from udi.reference import ImageReference
-from udi.values import as_dict, field, fields, frozen
+from udi.values import Frozen, as_dict, field, fields
 from udiroot.errors import ImageInvalid, UsageError, printable
 
 _ID = re.compile(r"[0-9a-f]{64}")
@@ -20,8 +20,7 @@ FORMATS = ("squashfs", "ext4", "directory")
 _KIND = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
-@frozen(kw_only=True)
-class Facts:
+class Facts(Frozen, kw_only=True):
     """Facts of one image's content.
 
     `id` is the sha256 of the image's configuration; every layer's uncompressed sha256 was checked against it.
@@ -62,8 +61,7 @@ class Facts:
         return facts
 
 
-@frozen(kw_only=True)
-class Ref:
+class Ref(Frozen, kw_only=True):
     """A reference of the store: what a name and tag stand for now, and for whom.
 
     `owners` are uids; none at all means public. Members of `groups` may use it too. `created` and `used` are seconds

@@ -17,7 +17,7 @@ from typing import Self
 
 from udi.nodecommand import EXIT_MARK, NOT_STARTED, START_SIGN, STARTED
 from udi.nodes import Node
-from udi.values import field, frozen
+from udi.values import Frozen, field
 from udiroot import says
 from udiroot.errors import printable
 from udiroot.report import UNKNOWN_NODE, NodeReport
@@ -28,8 +28,7 @@ _MAX_WORDS = 300
 _UNKNOWN = ("-", UNKNOWN_NODE)
 
 
-@frozen
-class FanOutResult:
+class FanOutResult(Frozen):
     """What became of a fan-out. Every node that was asked is in `reports`, in `not_started` or in `silent`."""
 
     asked: tuple[Node, ...]
@@ -67,8 +66,7 @@ class FanOutResult:
         return silence | refusal | failure
 
 
-@frozen
-class _Exit:
+class _Exit(Frozen):
     """What a node's shell reported of the end of our command there."""
 
     node: str

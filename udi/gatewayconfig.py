@@ -19,7 +19,7 @@ from udi.settings import (
     required,
     setting,
 )
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot import fields
 from udiroot.errors import ConfigError, printable
 
@@ -27,8 +27,7 @@ _PLAIN = r"[A-Za-z0-9_.:@%+=,/][A-Za-z0-9_.:@%+=,/-]*"
 """Words that ssh's remote shell and rsync's own parser leave unchanged."""
 
 
-@frozen(kw_only=True)
-class GatewayConfig:
+class GatewayConfig(Frozen, kw_only=True):
     """The image gateway."""
 
     socket: str = setting("/run/udi-gateway/gateway.sock", "UNIX socket of the service", PATH)
@@ -114,8 +113,7 @@ class GatewayConfig:
             raise ConfigError(f"address must be host:port, not '{printable(self.address)}'")
 
 
-@frozen(kw_only=True)
-class SystemConfig:
+class SystemConfig(Frozen, kw_only=True):
     """An additional (replica) system with an image store of its own, which gets what this store has."""
 
     name: str = required("name of the system")

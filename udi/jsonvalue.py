@@ -33,7 +33,8 @@ def read_json(text: bytes | str, *, lenient: bool = False, most: int | None = No
     and for more than MAX_DEPTH values within values, or more than `most` values in all.
     """
     plain = text.decode("utf-8", "replace" if lenient else "strict") if isinstance(text, bytes) else text
-    plain = re.sub(_SURROGATES, lambda match: _replaced(match, lenient), plain)
+    if "\\" in plain or not plain.isascii():
+        plain = re.sub(_SURROGATES, lambda match: _replaced(match, lenient), plain)
     try:
         value = json.loads(
             plain, object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant

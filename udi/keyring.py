@@ -16,7 +16,7 @@ from collections.abc import Container, Iterable
 from udi.oserrors import reason
 from udi.signatures import SignatureRule
 from udi.trusted import is_roots, trusted_text
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import ConfigError
 
 _KEY = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----\s+([A-Za-z0-9+/=\s]+?)\s*-----END \1-----")
@@ -24,8 +24,7 @@ _ENDINGS = (".pem", ".pub")
 _MAX_KEYS = 256
 
 
-@frozen
-class PublicKey:
+class PublicKey(Frozen):
     """A key in DER (SubjectPublicKeyInfo, RFC 5280), and the file that it is in."""
 
     der: bytes

@@ -9,7 +9,7 @@ import shlex
 from typing import Protocol
 
 from udi.carried import MARK, is_file
-from udi.values import frozen
+from udi.values import Frozen
 
 RUN = "/opt/udi/bin/udi-run"
 """Where udi-run is in every root."""
@@ -17,8 +17,7 @@ _NAME_LENGTH = 15
 """Characters of a job's name that every version of Torque takes."""
 
 
-@frozen
-class Launch:
+class Launch(Frozen):
     """What is to run. `words` follow udi-run's name: its options, then the command; none at all is the entry point."""
 
     image: str
@@ -40,8 +39,7 @@ class Launch:
         return plain if plain[:1].isalpha() else f"udi-{plain}"[:_NAME_LENGTH]
 
 
-@frozen
-class Submission:
+class Submission(Frozen):
     """A program to run as the user, with the job's script on its standard input. It prints the job's id."""
 
     argv: tuple[str, ...]

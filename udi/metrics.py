@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal
 
 from udi.settings import OPTIONAL_PATH, setting
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import (
     ConfigError,
     ImageInvalid,
@@ -32,8 +32,7 @@ Labels = tuple[str, ...]
 """The values of a sample's labels, in the order of its family's names."""
 
 
-@frozen(kw_only=True)
-class MetricsConfig:
+class MetricsConfig(Frozen, kw_only=True):
     """Metrics for Prometheus, through the textfile collector of its node_exporter."""
 
     directory: str = setting(
@@ -41,8 +40,7 @@ class MetricsConfig:
     )
 
 
-@frozen
-class Family:
+class Family(Frozen):
     """One metric. `series` are the label values of all its samples; `buckets` are a histogram's upper bounds."""
 
     name: str

@@ -23,8 +23,7 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from udi.config import SiteConfig
 from udi.jobid import job_id
@@ -32,11 +31,11 @@ from udi.nodestart import start_line
 from udi.software import current
 from udiroot.errors import ConfigError, printable
 
-_NONCE = re.compile(r"[0-9a-f]{16,64}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_IDS = re.compile(r"[0-9]{1,10}(?:,[0-9]{1,10})+")
-_HEX = re.compile(r"[0-9a-f]{4,16384}")
-_PLAIN_WORD = re.compile(r"[A-Za-z0-9/._:@+=,~-]+")
+_NONCE = r"[0-9a-f]{16,64}"
+_SHA256 = r"[0-9a-f]{64}"
+_IDS = r"[0-9]{1,10}(?:,[0-9]{1,10})+"
+_HEX = r"[0-9a-f]{4,16384}"
+_PLAIN_WORD = r"[A-Za-z0-9/._:@+=,~-]+"
 _COMMANDS = "udiroot.commands"
 _PROBE = "nodehealth.probe"
 _NO_NONCE = "0" * 32
@@ -110,7 +109,7 @@ def check_command(site: SiteConfig, identity_file: str, nonce: str = "") -> str:
     """
     words = ("check", *_paths(site, identity_file))
     if not nonce:
-        return shlex.join(_python_of(site, site.node.zip, "nodehealth.check", *words))
+        return _quoted(_python_of(site, site.node.zip, "nodehealth.check", *words))
     return _watched(site, identity_file, nonce, *words, "--nonce", nonce, module="nodehealth.check")
 
 
@@ -162,9 +161,16 @@ def _paths(site: SiteConfig, identity_file: str) -> tuple[str, ...]:
 def _watched(site: SiteConfig, identity_file: str, nonce: str, *words: str, module: str = _COMMANDS) -> str:
     """The line for a fan-out: `/bin/sh` runs Python, so that any login shell of a node can start it."""
     _require(_NONCE, nonce, "nonce")
-    identity = shlex.quote(identity_file or "/dev/null")
+    identity = _quoted([identity_file or "/dev/null"])
     script = _WATCH.format(identity=identity, sign=START_SIGN, mark=EXIT_MARK, nonce=nonce)
-    return shlex.join(("/bin/sh", "-c", script, "udi", *_python(site, module, *words, sign=START_SIGN)))
+    return _quoted(("/bin/sh", "-c", script, "udi", *_python(site, module, *words, sign=START_SIGN)))
+
+
+def _quoted(words: Sequence[str]) -> str:
+    """The words as a shell takes them."""
+    import shlex  # an epilogue has its line from the set-up
+
+    return shlex.join(words)
 
 
 def _python(site: SiteConfig, module: str, *words: str, sign: str = "") -> tuple[str, ...]:
@@ -176,6 +182,6 @@ def _python_of(site: SiteConfig, archive: str, module: str, *words: str, sign: s
     return (*site.node.python, "-I", "-S", "-c", start_line(archive, module, sign), *words)
 
 
-def _require(grammar: re.Pattern[str], word: str, what: str) -> None:
-    if not grammar.fullmatch(word):
+def _require(grammar: str, word: str, what: str) -> None:
+    if not re.fullmatch(grammar, word):
         raise ConfigError(f"{what} '{printable(word)}' cannot be part of a node's command line")

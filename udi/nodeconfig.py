@@ -6,7 +6,7 @@ import sys
 
 from udi.settings import FILE, IPV4, OPTIONAL_PATH, PATH, POSITIVE, SECONDS, Bounds, OneOf, required, setting
 from udi.sitemodules import DEVICES
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import ConfigError
 from udiroot.plan import STEPS
 from udiroot.rules import hides_ours, is_within
@@ -15,8 +15,7 @@ _MULTIARCH: str = getattr(sys.implementation, "_multiarch", "") or "x86_64-linux
 """Debian's name of the architecture, where sysconfig has it from, whose import every hook would wait for."""
 
 
-@frozen(kw_only=True)
-class FilesystemConfig:
+class FilesystemConfig(Frozen, kw_only=True):
     """A site file system that every root gets."""
 
     source: str = required("directory on the node", PATH)
@@ -24,8 +23,7 @@ class FilesystemConfig:
     read_only: bool = setting(False, "whether jobs may only read it")
 
 
-@frozen(kw_only=True)
-class StepConfig:
+class StepConfig(Frozen, kw_only=True):
     """A directory, symbolic link or read-only bind that the site adds to every root."""
 
     kind: str = required("what to make", OneOf(*STEPS["kind"]))
@@ -41,8 +39,7 @@ class StepConfig:
             raise ConfigError(f"source {words}")
 
 
-@frozen(kw_only=True)
-class NodeConfig:
+class NodeConfig(Frozen, kw_only=True):
     """Compute nodes, and how the node software starts there."""
 
     root: str = setting("/var/udi", "path of the image root on a node", PATH)
@@ -91,8 +88,7 @@ class NodeConfig:
         return found + [(f"steps[{n}]", step.target, step.kind) for n, step in enumerate(self.steps)]
 
 
-@frozen(kw_only=True)
-class SshConfig:
+class SshConfig(Frozen, kw_only=True):
     """The private sshd of each job, by which its programs start others on its nodes, inside the image."""
 
     enabled: bool = setting(False, "whether jobs get one")

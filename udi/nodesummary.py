@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 
 from udi.nodes import Node, in_brief
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import counted
 
 MOST_CAUSES = 3
@@ -24,8 +24,7 @@ _SLOW = 2.0
 _NUMBER = re.compile(r"[0-9a-fA-F]*[0-9][0-9a-fA-F]*")
 
 
-@frozen
-class Cause:
+class Cause(Frozen):
     """What some nodes have in common. `kinds` is how many different texts that are, of which `words` is the first."""
 
     nodes: tuple[Node, ...]
@@ -76,8 +75,7 @@ def _alike(groups: Mapping[str, list[Node]]) -> list[Cause]:
     ]
 
 
-@frozen
-class Times:
+class Times(Frozen):
     """How long nodes took, in milliseconds. `slow` are the slowest, by name, and only those that took much longer than
     the others; of the rest only the slowest."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from udi.command import Deadline
 from udi.nodes import Node, NodeSlots
 from udi.slotted import Slotted, put
-from udi.values import frozen
+from udi.values import Frozen
 
 if TYPE_CHECKING:
     from udi.fanout import FanOutResult
@@ -35,8 +35,7 @@ class Host(Slotted):
         put(self, "slots", slots)
 
 
-@frozen
-class Allocation:
+class Allocation(Frozen):
     """A job's nodes in order, each once. `id` is what the machine itself calls the allocation, where it has such a
     name (of ALPS, the reservation's id)."""
 

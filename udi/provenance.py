@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 
 from udi.jsonvalue import JsonValue
-from udi.values import as_dict, frozen
+from udi.values import Frozen, as_dict
 from udiroot.errors import ImageInvalid
 
 SUFFIX = ".provenance.json"
@@ -22,8 +22,7 @@ _MOST = 64
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
-@frozen(kw_only=True)
-class Provenance:
+class Provenance(Frozen, kw_only=True):
     """One way by which an image came. `repository` is spelled with its registry (`docker.io/library/debian`), and empty
     for an image that came from none; then `publisher` says whether a publisher of the site brought it.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import UsageError, printable
 
 MAX_LENGTH = 400
@@ -25,9 +25,7 @@ _ID = r"id:(?P<id>[0-9a-f]{64})"
 _GRAMMAR = "an image is NAME[:TAG][@sha256:...] in lower case, vm:NAME[:TAG], chos:NAME, or id: and 64 hex digits"
 SCHEMES = ("vm", "chos")
 """Kinds of images with names of their own, each written before a colon."""
-_OF_SCHEME = (
-    rf"(?P<scheme>vm):(?P<name>{_COMPONENT}(?:/{_COMPONENT})*)(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}))?"
-)
+_DISK = rf"vm:(?P<name>{_COMPONENT}(?:/{_COMPONENT})*)(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}))?"
 _ENVIRONMENT = rf"chos:(?P<name>{_COMPONENT})"
 
 _SCHEME = "docker:"
@@ -41,6 +39,8 @@ def as_taught(text: str) -> str:
     be a tag of the image `docker`, unless it is one: `docker:debian` is `debian`, and `docker:dind` stays. So does an
     image that is called as a scheme is: `docker:chos:1`."""
     rest = _without_scheme(text.strip())
+    if rest == text:
+        return text
     is_dockers = re.fullmatch(_TAGS, rest) or "/" in rest or rest.partition(":")[0] in SCHEMES
     return text if is_dockers else rest
 
@@ -49,8 +49,7 @@ def _without_scheme(text: str) -> str:
     return text.removeprefix(_SCHEME).removeprefix("//") if text.startswith(_SCHEME) else text
 
 
-@frozen
-class ImageReference:
+class ImageReference(Frozen):
     """A parsed reference. Either `id` is set and nothing else, or `name` is; `scheme` is one of SCHEMES, or empty."""
 
     registry: str = ""
@@ -68,12 +67,13 @@ class ImageReference:
         """
         if len(text) > MAX_LENGTH:
             raise UsageError(f"image name of {len(text)} characters: {printable(text, 40)}", _GRAMMAR)
-        if by_id := re.fullmatch(_ID, text):
+        kind = text.partition(":")[0]
+        if kind == "id" and (by_id := re.fullmatch(_ID, text)):
             return cls(id=by_id["id"])
-        if of_scheme := re.fullmatch(_OF_SCHEME, text):
-            return cls(name=of_scheme["name"], tag=of_scheme["tag"] or "latest", scheme=of_scheme["scheme"])
-        if environment := re.fullmatch(_ENVIRONMENT, text):
-            return cls(name=environment["name"], scheme="chos")
+        if kind == "vm" and (disk := re.fullmatch(_DISK, text)):
+            return cls(name=disk["name"], tag=disk["tag"] or "latest", scheme=kind)
+        if kind == "chos" and (environment := re.fullmatch(_ENVIRONMENT, text)):
+            return cls(name=environment["name"], scheme=kind)
         if text.startswith("chos:") and "/" not in text:
             raise UsageError(f"not the name of an environment: '{printable(text)}'", "chos:NAME, in lower case; no tag")
         match = re.fullmatch(_REFERENCE, text) or re.fullmatch(_REFERENCE, _without_scheme(text))

@@ -6,7 +6,7 @@ import re
 
 from udi.reference import ImageReference
 from udi.settings import COUNT, FEW, PATH, SECONDS, required, setting
-from udi.values import frozen, replace
+from udi.values import Frozen, replace
 from udiroot.errors import ConfigError, printable
 
 HUB = "docker.io"
@@ -14,8 +14,7 @@ _HUB_ALIAS = "index.docker.io"
 _HOST = r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?"
 
 
-@frozen(kw_only=True)
-class RegistryHostConfig:
+class RegistryHostConfig(Frozen, kw_only=True):
     """A registry that images may come from, and where it may redirect the gateway."""
 
     name: str = required("the registry as references spell it: a host, with its port where that is not 443")
@@ -47,8 +46,7 @@ DOCKER_HUB = RegistryHostConfig(
 )
 
 
-@frozen(kw_only=True)
-class RegistryConfig:
+class RegistryConfig(Frozen, kw_only=True):
     """Registries: those that are listed, and no others."""
 
     default: str = setting(HUB, "the registry of references that name none")

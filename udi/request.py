@@ -20,7 +20,7 @@ from udi.jobid import job_id
 from udi.oserrors import reason
 from udi.reference import ImageReference, as_taught
 from udi.sitemodules import ChosenModule, choose_modules
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import NotPermitted, UsageError, printable
 from udiroot.rules import is_forbidden, is_within
 
@@ -34,8 +34,7 @@ _LEAST_CACHE = 16 << 20
 """Bytes: an empty file system has to fit."""
 
 
-@frozen
-class Volume:
+class Volume(Frozen):
     """A directory or file that the user wants in the root; both paths are absolute and normal.
 
     Where `per_node` is not 0, it is a file system of that many bytes which each node makes for itself in the directory
@@ -61,16 +60,14 @@ class Volume:
         return f"{self.source}:{self.target}{option}"
 
 
-@frozen
-class Pin:
+class Pin(Frozen):
     """What a submission fixed: the reference that the user gave, and the image id that it stood for then."""
 
     reference: ImageReference
     id: str
 
 
-@frozen
-class JobRequest:
+class JobRequest(Frozen):
     """A job's request, complete and checked. `pin` is None where its submission fixed nothing for this reference."""
 
     job: str

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from udi.carried import Record, has_control
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import printable
 
 _MOST = 512
@@ -18,8 +18,7 @@ _VARIABLE = re.compile(r"\$\$\{|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<defau
 _TYPES = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "a table", str: "text"}
 
 
-@frozen
-class Parts:
+class Parts(Frozen):
     """A file's values by our own keys. `volumes_key` is what the file calls its volumes."""
 
     image: str = ""

@@ -14,7 +14,7 @@ from udi.provenance import Provenance
 from udi.reference import ImageReference
 from udi.registries import HUB, full_name
 from udi.settings import PATH, Bounds, Matching, OneOf, required, setting
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import ConfigError, UsageError, printable
 
 ACCEPT, PUBLISHERS, REFUSE = "accept", "publishers", "refuse"
@@ -27,8 +27,7 @@ _REPOSITORY = Matching(rf"{_HOST}/{_COMPONENT}(?:/{_COMPONENT})*", "REGISTRY/REP
 _MAX_NEEDED = 100
 
 
-@frozen(kw_only=True)
-class SignatureRule:
+class SignatureRule(Frozen, kw_only=True):
     """Which images must be signed, and by which keys. The first rule that names an image decides."""
 
     images: tuple[str, ...] = required(
@@ -62,8 +61,7 @@ class SignatureRule:
         return frozenset([repository, *map(_canonical, self.repositories)])
 
 
-@frozen(kw_only=True)
-class SignaturesConfig:
+class SignaturesConfig(Frozen, kw_only=True):
     """Signatures of images, in cosign's format, by keys of the site. Without this table, nothing is asked for."""
 
     rules: tuple[SignatureRule, ...] = setting([], "which images must be signed, and by which keys")

@@ -17,7 +17,7 @@ from typing import Literal
 import jinja2
 
 from udi.config import SiteConfig
-from udi.values import frozen
+from udi.values import Frozen
 from udi.version import VERSION
 from udiroot.errors import ConfigError, printable
 
@@ -31,8 +31,7 @@ _MARKED_WITHIN = 3
 """Lines of a file among which its mark is."""
 
 
-@frozen
-class SiteFile:
+class SiteFile(Frozen):
     """A file, and how it goes in: complete, as a marked block of a file, or as the one line that begins with `key`.
     A key of several words names a file of ours: whatever else its line says, it is ours.
 

@@ -16,7 +16,7 @@ from udi.accounts import Account, group_id
 from udi.environment import EnvironmentConfig
 from udi.nearest import nearest
 from udi.settings import FILE, PATH, WORD, Matching, setting
-from udi.values import field, frozen
+from udi.values import Frozen, field
 from udiroot.errors import ConfigError, NotFound, NotPermitted, UsageError, printable
 from udiroot.rules import is_within
 
@@ -43,8 +43,7 @@ class ModuleName:
         return "names of letters, digits, '-', '_' and '.'"
 
 
-@frozen
-class ModuleMount:
+class ModuleMount(Frozen):
     """A directory, file or socket of the node, and where it is in the root."""
 
     source: str
@@ -82,8 +81,7 @@ class LinkPair:
         return "a link's path and its target"
 
 
-@frozen(kw_only=True)
-class ModuleConfig:
+class ModuleConfig(Frozen, kw_only=True):
     """What goes with an image where a job has the module NAME: by default, or because its user asks for it."""
 
     description: str = setting("", "what users read in `udi modules`")
@@ -120,8 +118,7 @@ class ModuleConfig:
             raise ConfigError("mounts is empty, and so is all else that a module brings", "add some, or remove it")
 
 
-@frozen
-class ChosenModule:
+class ChosenModule(Frozen):
     """A module of a job. One that was not asked for is passed over on nodes that lack what it needs."""
 
     name: str

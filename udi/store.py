@@ -32,7 +32,7 @@ from udi.facts import Facts, Ref
 from udi.nearest import nearest
 from udi.oserrors import reason
 from udi.reference import ImageReference
-from udi.values import frozen
+from udi.values import Frozen
 from udiroot.errors import ImageInvalid, NotFound, UpstreamFailed, printable
 
 TREE = "tree"
@@ -44,8 +44,7 @@ BESIDE = ("json", provenance.SUFFIX.removeprefix("."), REPORT, INVENTORY)
 """How the names of files end that are of an image and are not the image."""
 
 
-@frozen
-class StoreLayout:
+class StoreLayout(Frozen):
     """Where things are under the store's path, as one party sees it."""
 
     path: str

@@ -16,15 +16,14 @@ from udi import durable
 from udi.oserrors import reason
 from udi.records import read_record
 from udi.sitefiles import SiteFile
-from udi.values import as_dict, frozen
+from udi.values import Frozen, as_dict
 from udi.version import VERSION
 from udiroot.errors import UpstreamFailed
 
 RECORD = "/var/lib/udi/installed.json"
 
 
-@frozen
-class Record:
+class Record(Frozen):
     """All paths are those below the root directory. `complete` are files with our mark, `programs` are files without,
     `sha256 path`; `links` lead to the node software of now. `lines` are `path`, key and line of shared files, `blocks`
     are shared files with our block. Of shared files, `made` did not exist before, `unended` had no end of their last

@@ -127,6 +127,19 @@ def test_without_a_place_for_the_note_slurmd_drains(wrappers: Wrappers, tmp_path
     assert wrappers.run("prolog", SPANK_UDI_IMAGE="debian", SLURM_JOB_UID="x")[0] == 1
 
 
+@pytest.mark.parametrize(("name", "code"), [("prolog", 1), ("epilog", 6)])
+def test_what_a_program_says_arrives_although_it_ends_at_once(
+    wrappers: Wrappers, tmp_path: Path, name: str, code: int
+) -> None:
+    wrappers.without_python(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    wrappers.leave("run/7")
+    argv = [str(tmp_path / f"bin/udi-slurm-{name}")]
+    done = subprocess.run(argv, env=_JOB | {"SLURM_JOB_UID": "x"}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith(f"udi-slurm-{name}: not a uid in SLURM_JOB_UID: 'x'")
+    assert done.stderr.count("\n") == 1
+
+
 def test_slurm_conf(wrappers: Wrappers) -> None:
     values = slurm_conf(wrappers.site)
     assert values["PrologFlags"] == "Alloc" and values["Prolog"].endswith("/udi-slurm-prolog")

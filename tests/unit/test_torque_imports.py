@@ -17,7 +17,10 @@ _STANDARD = {
     "importlib.metadata", "inspect", "ipaddress", "lzma", "pathlib", "random", "secrets", "shutil", "ssl", "sysconfig",
     "tempfile", "urllib", "uuid", "xml.etree", "zipfile",
 }  # fmt: skip
-_OF_A_SETUP = {"hashlib", "jobs.image", "jobs.prepare", "udi.chosmap", "udi.planning", "udi.request", "xml"}
+_OF_A_SETUP = {
+    "hashlib", "jobs.image", "jobs.prepare", "shlex", "udi.chosmap", "udi.facts", "udi.planning", "udi.request",
+    "udi.store", "udiroot.digest", "xml",
+}  # fmt: skip
 _RARE = {"udi.cachefs", "udi.sitefiles", "udi.sshkeys"}
 if sys.version_info < (3, 12):  # later ones have no module of their own for `udiroot.digest` alone
     _STANDARD.add("hashlib")

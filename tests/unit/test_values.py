@@ -1,4 +1,4 @@
-"""`udi.values.frozen` against the dataclasses that it stands in for."""
+"""`udi.values.Frozen` against the dataclasses that it stands in for."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from udi import values
-from udi.values import field, frozen
+from udi.values import Frozen, field
 
 
-@frozen
-class Pair:
+class Pair(Frozen):
     """Ours."""
 
     first: int
@@ -32,8 +31,7 @@ class Usual:
     rest: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
-@frozen(kw_only=True)
-class Named:
+class Named(Frozen, kw_only=True):
     """Keywords only, with text and order of its own."""
 
     size: int
@@ -100,8 +98,7 @@ def test_pickled() -> None:
     assert pickle.loads(pickle.dumps(Pair(1, "c", {"x": 1}))) == Pair(1, "c", {"x": 1})
 
 
-@frozen
-class Holder:
+class Holder(Frozen):
     """Values within values."""
 
     pair: Pair
@@ -119,18 +116,21 @@ def test_what_dataclasses_says_of_one_is_what_is_said_here() -> None:
         each.default is each.default_factory is dataclasses.MISSING for each in theirs
     ]
     assert dataclasses.is_dataclass(Pair) and values.is_frozen(Pair) and not values.is_frozen(Usual)
+    assert not dataclasses.is_dataclass(Frozen)
 
 
 def test_what_would_not_be_as_it_reads_is_refused() -> None:
-    class Based(Pair):
-        other: int = 1
+    with pytest.raises(TypeError):
 
-    class Listed:
-        items: list[int] = []  # noqa: RUF012 - that is what is refused
+        class Based(Pair):
+            other: int = 1
 
-    class Foreign:
-        items: list[int] = dataclasses.field(default_factory=list)
+    with pytest.raises(TypeError):
 
-    for kind in (Based, Listed, Foreign):
-        with pytest.raises(TypeError):
-            frozen(kind)
+        class Listed(Frozen):
+            items: list[int] = []  # noqa: RUF012 - that is what is refused
+
+    with pytest.raises(TypeError):
+
+        class Foreign(Frozen):
+            items: list[int] = dataclasses.field(default_factory=list)
