@@ -173,7 +173,7 @@ $(SSHD)/bin: sshd/build.sh sshd/fetch.sh sshd/job-only.patch sshd/localoptions.h
 $(MPICH)/lib/libmpich.so.12: tests/mpich/build.sh | $(CACHE)/packages
 	tests/mpich/build.sh $(MPICH)
 
-$(UDI_RUN)/udi-run: udirun/build.sh $(wildcard udirun/*.[ch]) setup.cfg
+$(UDI_RUN)/udi-run: udirun/build.sh $(wildcard udirun/*.[ch]) udi/version.py
 	@command -v musl-gcc >/dev/null || { echo "make: udi-run needs musl-gcc; on Debian install musl-tools" >&2; exit 1; }
 	udirun/build.sh $(UDI_RUN)
 

@@ -3,7 +3,7 @@
 # Usage: build.sh DIRECTORY; the program is then DIRECTORY/udi-run. CPPFLAGS is passed on.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-version=$(sed -n 's/^version = //p' "$here/../setup.cfg")
+version=$(sed -n 's/^VERSION = "\(.*\)"$/\1/p' "$here/../udi/version.py")
 mkdir -p "$1"
 # CPPFLAGS is a list of options.
 # shellcheck disable=SC2086
