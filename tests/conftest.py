@@ -21,7 +21,11 @@ _TOGETHER = {
     "xcsim": ("tests/system/",),
     "gateway": ("tests/gateway/", "tests/disks/"),
     "slurm": ("tests/slurm/",),
+    "soak": ("tests/soak/",),
 }
+_FIRST = ("gateway", "xcsim", "nodes", "soak", "slurm", "test_torque_prologue", "test_damaged_records", "test_checks")
+"""Begun in this order, the longest first; small files fill the gaps at the end. A process with two tests or fewer gets
+its next group at once: behind the soak, which is one test of five minutes, must not be one of the longest."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # programs inherit it, and some tests interrupt them
     have_own_mounts()
     make_checkout_reachable()
-    config.option.loadscopereorder = False  # the long ones come first by name, and small files fill the gap at the end
+    config.option.loadscopereorder = False  # by how many tests there are; what counts is how long they take
 
 
 class Rooms(LoadScopeScheduling):  # type: ignore[misc]
@@ -42,12 +46,24 @@ class Rooms(LoadScopeScheduling):  # type: ignore[misc]
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.split("::", 1)[0]
-        return next((name for name, directories in _TOGETHER.items() if path.startswith(directories)), path)
+        return _together(nodeid)
+
+
+def _together(nodeid: str) -> str:
+    """What a test stays together with: a name of _TOGETHER, or its file."""
+    path = nodeid.split("::", 1)[0]
+    return next((name for name, directories in _TOGETHER.items() if path.startswith(directories)), path)
+
+
+def _turn(item: pytest.Item) -> int:
+    """When the test comes, by _FIRST."""
+    together = _together(item.nodeid).removeprefix("tests/unit/").removesuffix(".py")
+    return _FIRST.index(together) if together in _FIRST else len(_FIRST)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests marked `long`, but in `make test-faults`."""
+    """The long ones first; leave out the tests marked `long`, but in `make test-faults`."""
+    items.sort(key=_turn)
     if os.environ.get("UDI_ALL_FAULTS"):
         return
     out = [item for item in items if item.get_closest_marker("long")]
