@@ -23,7 +23,8 @@ BROWSER := chromium chromium-driver
 WORKFLOWS := snakemake
 
 .PHONY: help venv check test-fast format setup packages programs sshd udi-run spank mpich demo demo-slurm bundle rpm docs soak \
-        test nightly test-docs test-faults test-install test-metrics test-recipes test-upgrade bench pynamic constraints clean root
+        test nightly test-docs test-faults test-install test-metrics test-recipes test-upgrade bench pynamic compiled constraints \
+        clean root
 .NOTPARALLEL:
 
 help: ## show what can be made
@@ -74,7 +75,7 @@ demo-slurm: root setup ## bring up a real Slurm of two nodes and run jobs inside
 demo: root setup ## bring up a one-machine Cray XC and run jobs inside a Debian image on it (root)
 	$(BIN)/python -m xcsim.demo
 
-test: root setup mpich ## run every test, in four processes (root)
+test: root setup mpich compiled ## run every test, in four processes (root)
 	$(BIN)/python -m pytest -n 4
 
 test-faults: root setup mpich ## kill and fail everything at every point, not only at the seeded ones, and run the long tests (root)
@@ -122,6 +123,13 @@ bench: root setup $(CACHE)/pynamic-packages ## print the figures that the README
 
 pynamic: root setup $(CACHE)/pynamic-packages ## measure how fast very many libraries start, by where they are (root); SIZE=paper
 	$(BIN)/python -m benchmarks.pynamic --size $(or $(SIZE),default) --output $(CACHE)/pynamic
+
+# Tests start thousands of our programs, as accounts that may not write beside the sources or where PYTHONDONTWRITEBYTECODE
+# is set, and each would compile anew what it imports; each process of tests would rewrite the assertions of all tests.
+compiled: venv ## compile our packages and the tests, as pip does for an installation; needs no root
+	find . -path './.*' -prune -o -path ./build -prune -o -name '*.py' -print | $(BIN)/python -m compileall -q -i -
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --collect-only -q tests/unit >/dev/null & \
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --collect-only -q --ignore=tests/unit >/dev/null; wait
 
 constraints: ## renew constraints.txt with the newest versions that setup.cfg allows; make test must pass afterwards
 	rm -rf $(CACHE)/constraints

@@ -4,6 +4,7 @@ Everything is written from outside through `/proc/<pid>/root`, at the paths of C
 (cray-reference sections 1 to 5), so a hook finds its tools where a site's configuration says.
 """
 
+import compileall
 import os
 import shutil
 import stat
@@ -161,9 +162,11 @@ def _link(target: str, path: Path) -> None:
 
 
 def copy_package(source: str, library: Path) -> None:
-    """Copy one Python package (sources and data, no caches), readable by all."""
+    """Copy one Python package, readable by all and compiled, as pip would install it: users cannot write there, so each
+    program that they start would compile it anew."""
     target = library / os.path.basename(source)
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"), dirs_exist_ok=True)
+    shutil.copytree(source, target, dirs_exist_ok=True)
+    compileall.compile_dir(target, quiet=2)  # only what has changed since its copy in the checkout was compiled
     for directory, _, names in os.walk(target):
         os.chmod(directory, 0o755)  # noqa: S103
         for name in names:

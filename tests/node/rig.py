@@ -101,7 +101,8 @@ class Rig:
         self.node.stop()
 
     def make_image(self, kind: str, name: str = IMAGE_ID, tree: Path | None = None) -> Path:
-        """An image file of the store, owned by its account and not writable."""
+        """An image file of the store, owned by its account and not writable. One of a `tree` is not compressed: a test
+        looks at what it adds, and the image that all tests share is."""
         path = self.directory / f"store/images/{name}.{kind}"
         source = tree or self.directory / "tree"
         if kind == "directory":
@@ -109,8 +110,11 @@ class Rig:
             subprocess.run(["chown", "-R", str(STORE_UID), path], check=True)
             return path
         if kind == "squashfs":
+            plain = ["-noI", "-noD", "-noF", "-noX"] if tree else []
             subprocess.run(
-                ["mksquashfs", source, path, "-noappend", "-quiet", "-no-progress"], check=True, capture_output=True
+                ["mksquashfs", source, path, "-noappend", "-quiet", "-no-progress", *plain],
+                check=True,
+                capture_output=True,
             )
         else:
             with path.open("wb") as stream:
