@@ -12,6 +12,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
+from functools import cache
 from typing import Literal
 
 import jinja2
@@ -69,6 +70,19 @@ def is_ours(text: str) -> bool:
     return any(_MARK_LINE.fullmatch(line) for line in text.split("\n", _MARKED_WITHIN)[:_MARKED_WITHIN])
 
 
+@cache
+def _environment(package: str) -> jinja2.Environment:
+    """Where the templates of a package are; it compiles each of them once, though many files are made of some."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(package, "site" if package == "templates" else "templates"),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - shell scripts and plain text; what a shell reads goes through `shell`
+    )
+    environment.filters["shell"] = lambda value: shlex.quote(str(value))
+    return environment
+
+
 class Renderer:
     """Renders templates with the values that all of them share."""
 
@@ -88,15 +102,8 @@ class Renderer:
 
         Raises ConfigError where it cannot be rendered.
         """
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader(package, "site" if package == "templates" else "templates"),
-            undefined=jinja2.StrictUndefined,
-            keep_trailing_newline=True,
-            autoescape=False,  # noqa: S701 - shell scripts and plain text; what a shell reads goes through `shell`
-        )
-        environment.filters["shell"] = lambda value: shlex.quote(str(value))
         try:
-            return environment.get_template(f"{template}.j2").render({**self.common, **values})
+            return _environment(package).get_template(f"{template}.j2").render({**self.common, **values})
         except jinja2.TemplateError as error:
             raise ConfigError(f"template {package}/{template}.j2 cannot be rendered: {printable(error)}") from error
 

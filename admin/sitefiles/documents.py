@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 
 import click
@@ -87,11 +88,13 @@ def completions() -> Mapping[str, str]:
 
 def document_files(site: SiteConfig) -> list[SiteFile]:
     """Man pages and completion where the site has its shared data."""
-    share = site.install.share
-    return [
-        *(SiteFile(f"{share}/man/{page.file}", 0o644, roff_of(page)) for page in pages()),
-        *(SiteFile(f"{share}/{path}", 0o644, text) for path, text in completions().items()),
-    ]
+    return [SiteFile(f"{site.install.share}/{path}", 0o644, text) for path, text in _documents().items()]
+
+
+@cache
+def _documents() -> Mapping[str, str]:
+    """The text of each document by its path below the directory of shared data; no site has its own."""
+    return {**{f"man/{page.file}": roff_of(page) for page in pages()}, **completions()}
 
 
 def _program_page(name: str, command: click.Command) -> Page:
