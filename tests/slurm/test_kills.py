@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -71,6 +72,16 @@ def _await(condition: Callable[[], object], what: str) -> None:
     assert wait_until(lambda: bool(condition()), _SECONDS, 0.0005), what
 
 
+def _is_caught(look: Callable[[], bool], slurm: Slurm, job: str) -> bool:
+    """Whether `look` sees something before the job is completed, which Slurm takes long to tell: it is asked seldom."""
+    end = time.monotonic() + _SECONDS
+    while not wait_until(look, 0.5, 0.0005):
+        if slurm.state(job).startswith("COMPL"):
+            return False
+        assert time.monotonic() < end, "the job is not completed"
+    return True
+
+
 def outputs(slurm: Slurm) -> str:
     """All that jobs wrote."""
     return "".join(path.read_text() for user in ("alice", "bob") for path in slurm.scratch(user).glob("*.out"))
@@ -124,8 +135,8 @@ def test_killed_prolog(slurm: Slurm, moment: Moment, part: str) -> None:
     Epilog waits for it, and removes what it made."""
     for _ in range(_TRIES):
         job = slurm.submit("alice", LOOK, *_ON_N1)
-        _await(partial(_so_far_or_completed, moment, slurm, job), "Prolog did not come so far")
-        is_hit = _kill(slurm, _hook("prolog", part))
+        is_caught = _is_caught(partial(moment, slurm, job), slurm, job)
+        is_hit = _kill(slurm, _hook("prolog", part)) and is_caught
         state = slurm.await_state(job, "COMPLETED", "PENDING")
         slurm.run("alice", "scancel", job)
         states = settle(slurm)
@@ -137,19 +148,11 @@ def test_killed_prolog(slurm: Slurm, moment: Moment, part: str) -> None:
     raise AssertionError("Prolog always ended before it was killed")
 
 
-def _ended_or_killed(slurm: Slurm, job: str) -> bool:
-    return _kill(slurm, _hook("epilog", "program")) or slurm.state(job).startswith("COMPLETED")
-
-
-def _so_far_or_completed(moment: Moment, slurm: Slurm, job: str) -> bool:
-    return moment(slurm, job) or slurm.state(job).startswith("COMPL")
-
-
 def test_killed_epilog(slurm: Slurm) -> None:
     """slurmd drains its node."""
     for _ in range(_TRIES):
         job = slurm.submit("alice", LOOK, *_ON_N1)
-        _await(partial(_ended_or_killed, slurm, job), "no Epilog")
+        _is_caught(partial(_kill, slurm, _hook("epilog", "program")), slurm, job)
         slurm.await_state(job, "COMPLETED")
         if settle(slurm)["n1"] == "drained":
             return
