@@ -113,7 +113,7 @@ def other_version(work: Path) -> list[Path]:
     for name, path in listed.items():
         (work / "lists" / name).write_text(f'"/opt/udi/{path}"\n')
     stage = work / "stage"
-    trees = {"venv": "venv-9.0-b", "python": "python-b"}
+    trees = {"venv": "venv-9.0-other", "python": "python-other"}
     for path in (*listed.values(), *(f"{tree}/lib/python3.12/one.py" for tree in trees.values())):
         file = stage / "opt/udi" / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ def test_another_version_leaves_nothing_of_the_one_before(root: Path, tmp_path: 
     assert [path for path in left(root) if "python3.11" in path or "-0." in path or "pycache" in path] == []
 
     rpm_below(root, "-U", "--nodeps", "--oldpackage", *map(package, _NAMES))
-    assert [path for path in left(root) if "9.0" in path or "python-b" in path] == []
+    assert [path for path in left(root) if "9.0" in path or "python-other" in path] == []
     rpm_below(root, "-i", "--nodeps", "--replacepkgs", *map(package, _NAMES))
     subprocess.run(["chroot", root, "/opt/udi/bin/udi-admin", "--version"], check=True)
     compiled_by_hand(root)
