@@ -33,6 +33,8 @@ _PROGRAM = re.compile(
 _DOTTED = re.compile(r"([a-z_]+(?:\.\w+)*)\.(\w+)(?: = .*|\(.*\))?")
 _PATH = re.compile(r"(?:\.venv/bin/)?([\w.-]+(?:/[\w.*-]+)+/?)(?:::\w+)?")
 _OF_SLURM = {"slurm/spank.h"}
+_MADE = {"build", "dist"}
+"""What make bundle and make docs may have made, or not."""
 _HOSTS = ("registry.centre:5000", "docker.io", "quay.io")
 _OTHERS_FILES = set(re.findall(r"\w+", "c cfg conf csh json log md prom py sh so sock socket toml txt yml zip"))
 """Ends of the names of files, which may begin as a table is called."""
@@ -179,7 +181,8 @@ def _exists(path: str) -> bool:
 def wrong_files(code: Code) -> Iterator[str]:
     for span in code.spans:
         found = _PATH.fullmatch(span)
-        if found and (ROOT / found[1].partition("/")[0]).is_dir() and not (span in _OF_SLURM or _exists(found[1])):
+        first = found[1].partition("/")[0] if found else ""
+        if found and first not in _MADE and (ROOT / first).is_dir() and not (span in _OF_SLURM or _exists(found[1])):
             yield span
     text = "\n".join(code.lines)
     for module in re.findall(r"python3? -m ([\w.]+)", text):
