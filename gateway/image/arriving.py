@@ -95,5 +95,5 @@ class ArrivingBlob(Blob):
         return piece
 
     def wait_for_the_end(self) -> None:
-        """Until the receiver has verified the file. Raises BegunAnew and NeverArrived."""
+        """Until the receiver has ended: whether the file is right is known then. Raises BegunAnew and NeverArrived."""
         self.arrival.wait_for_the_end(self.beginning)

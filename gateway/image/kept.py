@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _MOST_THREADS = 4
 """Layers that are expanded at a time."""
-_Place = tuple[int, int]
-"""Descriptor and offset of a layer: one that an image has twice is expanded once."""
+_Place = tuple[int, int, int]
+"""Descriptor, offset and size of a layer: one that an image has twice is expanded once."""
 
 
 class KeptLayers:
@@ -66,29 +66,28 @@ class KeptLayers:
     def arriving(self, number: int, arrival: Arrival) -> None:
         """Start to expand the layer of that number while it arrives."""
         self._arrivals.append(arrival)
-        blob = arrival.blob()
-        self._begun[blob.descriptor, blob.offset] = self._threads.submit(self._expand_arriving, number, arrival)
+        self._begun[_place(arrival.blob())] = self._threads.submit(self._expand_arriving, number, arrival)
 
     def begin(self, layers: Sequence[Layer], progress: Callable[[int], None]) -> None:
         """Start to expand those of the layers that are compressed, the lowest first. `progress`, which several threads
         call, one at a time, gets also the bytes of those that were begun before."""
         self._produced.tell(progress)
         for layer in layers:
-            if _place(layer) not in self._begun and not layer.is_plain():
-                self._begun[_place(layer)] = self._threads.submit(self._expand, layer)
+            if _place(layer.blob) not in self._begun and not layer.is_plain():
+                self._begun[_place(layer.blob)] = self._threads.submit(self._expand, layer)
 
     def expanded(self, layer: Layer) -> Layer:
         """The layer as it is to be read, and checked, from now on: the kept one, if there was room for all of it.
 
         Waits for it. Raises ImageInvalid: a damaged layer, or more bytes than the budget has.
         """
-        begun = self._begun.get(_place(layer))
+        begun = self._begun.get(_place(layer.blob))
         blob = begun.result() if begun else None
         if not blob:
             return layer
-        if _place(layer) in self._used:
+        if _place(layer.blob) in self._used:
             self.budget.spend(blob.size)  # the image has all of it once more
-        self._used.add(_place(layer))
+        self._used.add(_place(layer.blob))
         return dataclasses.replace(layer, blob=blob, is_expanded=True)
 
     def _expand_arriving(self, number: int, arrival: Arrival) -> Blob | None:
@@ -126,8 +125,8 @@ class KeptLayers:
         return blob
 
 
-def _place(layer: Layer) -> _Place:
-    return layer.blob.descriptor, layer.blob.offset
+def _place(blob: Blob) -> _Place:
+    return blob.descriptor, blob.offset, blob.size
 
 
 class _Produced:

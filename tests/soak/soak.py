@@ -188,6 +188,7 @@ class Soak:
     def _quiet(self) -> list[str]:
         """End all jobs; what is dirty then must be named, and an operator must be able to clean it."""
         self._machine.calm()
+        signal_all(children(os.getpid()), signal.SIGCONT)  # an nsenter that stopped after what it started went on
         if not self._machine.gateway(serving=True):
             self._machine.start_gateway()
         if not wait_until(self._all_over, _QUIET_SECONDS, 0.5):
