@@ -1,9 +1,12 @@
-"""Processes that must have ended."""
+"""What must be gone: processes, and what this process has opened and started."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 _SECONDS = 30
@@ -16,3 +19,24 @@ def require_gone(pids: Path) -> None:
         while os.path.exists(f"/proc/{pid}") and b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes():
             assert time.monotonic() < deadline, f"process {pid} still exists"
             time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def nothing_left() -> Iterator[None]:
+    """What is done within leaves no file open, and no thread.
+
+    What there was before may go meanwhile: what other tests have left is closed when the interpreter collects it.
+    """
+    files, threads = _open_files(), set(threading.enumerate())
+    yield
+    assert _open_files() - files == set()
+    assert set(threading.enumerate()) - threads == set()
+
+
+def _open_files() -> set[tuple[str, str]]:
+    """Their numbers, and what they are."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            found.add((number, os.readlink(f"/proc/self/fd/{number}")))
+    return found

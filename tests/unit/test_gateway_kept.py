@@ -6,7 +6,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,6 +23,7 @@ from gateway.image.layers import Layer
 from gateway.image.limits import Limits
 from gateway.image.squashfs.writer import write_squashfs
 from tests.gateway.archives import BASE, compressed, directory, file, layer_tar, whiteout
+from tests.gone import nothing_left
 from udiroot.errors import ImageInvalid
 from xcsim.processes import wait_until
 
@@ -69,10 +69,6 @@ def _image(flattened: Flattened, path: Path) -> bytes:
     return data
 
 
-def _open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 @pytest.mark.parametrize(
     ("most", "plain"),
     [
@@ -87,8 +83,7 @@ def _open_files() -> int:
 )
 def test_as_many_layers_are_kept_as_fit(layers: list[Layer], tmp_path: Path, most: int, plain: set[int]) -> None:
     """And the image is the same, however many those are; afterwards the memory is free."""
-    before = _open_files()
-    with _kept(most) as kept:
+    with nothing_left(), _kept(most) as kept:
         flattened = _flattened(layers, kept)
         expanded = [layer for layer in flattened.layers if layer.is_plain()]
         assert len(expanded) in plain
@@ -97,7 +92,6 @@ def test_as_many_layers_are_kept_as_fit(layers: list[Layer], tmp_path: Path, mos
         assert in_memory <= most + len(expanded) * os.sysconf("SC_PAGESIZE")
         found = _image(flattened, tmp_path / "kept")
     assert found == _image(_flattened(layers, None), tmp_path / "reference")
-    assert _open_files() == before
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.ENOMEM, errno.EFBIG])
@@ -142,11 +136,9 @@ def test_the_limit_on_all_layers_holds_however_they_are_read(layers: list[Layer]
 @pytest.mark.parametrize("damaged", range(3))
 def test_a_layer_that_is_wrong_ends_all(layers: list[Layer], damaged: int) -> None:
     """With the error of the lowest one, and nothing left running or open."""
-    before, threads = _open_files(), threading.active_count()
     wrong = [replace(layer, diff_id=f"sha256:{'0' * 64}") if layer.number > damaged else layer for layer in layers]
-    with pytest.raises(ImageInvalid, match=f"layer {damaged + 1} does not match"), _kept() as kept:
+    with nothing_left(), pytest.raises(ImageInvalid, match=f"layer {damaged + 1} does not match"), _kept() as kept:
         _flattened(wrong, kept)
-    assert (_open_files(), threading.active_count()) == (before, threads)
 
 
 @pytest.mark.parametrize("most", [0, _SIZES[0], 1 << 30])
@@ -162,16 +154,15 @@ def test_what_is_kept_is_checked_beside_the_work_on_it(layers: list[Layer], tmp_
 @pytest.mark.parametrize("damaged", range(3))
 def test_a_kept_layer_that_is_wrong_is_found_in_the_end(layers: list[Layer], most: int, damaged: int) -> None:
     """At the latest, and with nothing left running or open."""
-    before, threads = _open_files(), threading.active_count()
     layers[damaged] = replace(layers[damaged], diff_id=f"sha256:{'0' * 64}")
     with (
+        nothing_left(),
         pytest.raises(ImageInvalid, match=f"layer {damaged + 1} does not match"),
         _kept(most) as kept,
         Checks() as checks,
     ):
         _flattened(layers, kept, checks=checks)
         checks.finish()
-    assert (_open_files(), threading.active_count()) == (before, threads)
 
 
 # Layers that arrive meanwhile
@@ -246,22 +237,18 @@ def test_a_layer_that_begins_to_arrive_again(
 
 
 def test_a_conversion_that_ends_waits_for_no_layer(receivers: list[_Receiver]) -> None:
-    before, threads = _open_files(), threading.active_count()
-    with _kept() as kept:
+    with nothing_left(), _kept() as kept:
         for receiver in receivers:
             kept.arriving(receiver.layer.number, receiver.arrival)
-    assert (_open_files(), threading.active_count()) == (before, threads)
 
 
 def test_a_layer_that_never_arrives_leaves_nothing(receivers: list[_Receiver]) -> None:
-    before, threads = _open_files(), threading.active_count()
-    with _kept() as kept:
+    with nothing_left(), _kept() as kept:
         for receiver, share in zip(receivers, (0, 5, 1000), strict=True):
             kept.arriving(receiver.layer.number, receiver.arrival)
             receiver.receive(0, share)
             receiver.arrival.ends()
         assert [kept.expanded(receiver.layer) for receiver in receivers] == [each.layer for each in receivers]
-    assert (_open_files(), threading.active_count()) == (before, threads)
 
 
 @pytest.mark.parametrize("most", [0, _SIZES[0], 1 << 30])
