@@ -2,7 +2,8 @@
 
     python -m benchmarks.convert [--archive FILE] [--rounds 3] [--peer-rounds 1]
 
-What all others are compared to is mksquashfs on the tree already unpacked, with zstd level 3. Every round measures each
+Ours is installed as a site would, not editable. What all others are compared to is mksquashfs on the tree already
+unpacked, with zstd level 3. Every round measures each
 way once, so that all are subject to the same load of the machine; a ratio is the median of the rounds' ratios. What
 others do takes many times as long, so only the first rounds measure it.
 
@@ -29,6 +30,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.submit import install
 from tests.gateway.archives import BASE, layer_tar, make_archive
 from tests.gateway.dockerd import Dockerd
 from tests.gateway.registries import DebianRegistry
@@ -72,13 +74,18 @@ def _layer(directories: tuple[str, ...], limit: int) -> bytes:
         return stream.read()
 
 
-def convert(
-    source: str, work: str, image_format: str = "squashfs", compression: str = "zstd:3", config: str = ""
-) -> None:
-    program = [sys.executable, "-c", "from gateway.service.cli import main; main()"]
-    program += ["--config", config] if config else []
-    options = ["--json", "--format", image_format, "--compression", compression]
-    _run([*program, "convert", *options, source, f"{work}/ours"])
+def installed(work: Path) -> str:
+    """Our `udi-gateway`, in a virtual environment that finds what it needs in this one."""
+    python = install(sys.executable, work)
+    [packages] = python.parents[1].glob("lib/python*/site-packages")
+    (packages / "needed.pth").write_text(f"{Path(click.__file__).parents[1]}\n")
+    return str(python.parent / "udi-gateway")
+
+
+def convert(program: str, source: str, work: str, compression: str = "zstd:3", config: str = "") -> None:
+    """By our `udi-gateway`."""
+    options = ["--config", config] if config else []
+    _run([program, *options, "convert", "--json", "--compression", compression, source, f"{work}/ours"])
 
 
 def packer_alone(tree: str, work: str) -> None:
@@ -161,7 +168,8 @@ def main(archive: str | None, how: str, rounds: int, megabytes: int, peer_rounds
         os.mkdir(f"{work}/tree")
         usual_way(archive, f"{work}/tree")
         tree = f"{work}/tree/bundle/rootfs"
-        ways = _ways(archive, tree, registry.name, _configuration(work, registry.name))
+        ours = installed(Path(work))
+        ways = _ways(ours, archive, tree, registry.name, _configuration(work, registry.name))
         peers = _peers(archive, stack, Path(work)) if peer_rounds else {}
         measured: dict[str, list[tuple[float, int]]] = {name: [] for name in [*ways, *peers]}
         for number in range(rounds):
@@ -170,22 +178,22 @@ def main(archive: str | None, how: str, rounds: int, megabytes: int, peer_rounds
                 measured[name].append(_measured(way, work))
             shown = ", ".join(f"{name}: {measured[name][-1][0]:.2f} s" for name in now)
             print(f"round {number + 1} of {rounds}: {shown}", file=sys.stderr)
-        sizes = _sizes(archive, tree, work)
+        sizes = _sizes(ours, archive, tree, work)
         size = os.path.getsize(archive) / (1 << 20)
     _show(measured, f"archive of {size:.0f} MiB, {rounds} rounds")
     print(f"bytes of the default image, times those of mksquashfs with gzip:1: {sizes[0] / sizes[1]:.3f}")
 
 
-def _ways(archive: str, tree: str, registry: str, config: str) -> dict[str, Callable[[str], None]]:
+def _ways(ours: str, archive: str, tree: str, registry: str, config: str) -> dict[str, Callable[[str], None]]:
     saved, pulled = f"docker-archive:{archive}", f"docker://{registry}/{_NAME}"
     return {
         _LIMIT: lambda at: packer_alone(tree, at),
-        _DEFAULT: lambda at: convert(saved, at, compression="gzip:1"),
-        "ours, from an archive, zstd:3": lambda at: convert(saved, at),
+        _DEFAULT: lambda at: convert(ours, saved, at, compression="gzip:1"),
+        "ours, from an archive, zstd:3": lambda at: convert(ours, saved, at),
         "ours, from a registry with gzip layers (the default)": lambda at: convert(
-            pulled, at, compression="gzip:1", config=config
+            ours, pulled, at, compression="gzip:1", config=config
         ),
-        "ours, from a registry with gzip layers, zstd:3": lambda at: convert(pulled, at, config=config),
+        "ours, from a registry with gzip layers, zstd:3": lambda at: convert(ours, pulled, at, config=config),
     }
 
 
@@ -205,9 +213,9 @@ def _peers(archive: str, stack: ExitStack, work: Path) -> dict[str, Callable[[st
     return found
 
 
-def _sizes(archive: str, tree: str, work: str) -> tuple[int, int]:
+def _sizes(ours: str, archive: str, tree: str, work: str) -> tuple[int, int]:
     """Bytes of our default image, and of that of mksquashfs with gzip:1."""
-    convert(f"docker-archive:{archive}", work, compression="gzip:1")
+    convert(ours, f"docker-archive:{archive}", work, compression="gzip:1")
     options = ["-noappend", "-no-progress", "-comp", "gzip", "-Xcompression-level", "1"]
     _run(["mksquashfs", tree, f"{work}/gzip", *options])
     return os.path.getsize(f"{work}/ours"), os.path.getsize(f"{work}/gzip")

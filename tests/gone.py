@@ -29,8 +29,8 @@ def nothing_left() -> Iterator[None]:
     """
     files, threads = _open_files(), set(threading.enumerate())
     yield
-    assert _open_files() - files == set()
-    assert set(threading.enumerate()) - threads == set()
+    opened, started = _open_files() - files, set(threading.enumerate()) - threads
+    assert not opened and not started, (opened, started)
 
 
 def _open_files() -> set[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Checking layers against their diff_ids while they are processed, on a thread of its own.
+"""Checking layers against their diff_ids while they are processed, beside all else.
 
 Layers whose headers can be read without their data are checked this way: those that are not compressed, and those that
 are kept expanded. So the index pass and the packing need not wait for the sha256 of all bytes. The result must not be
@@ -7,17 +7,23 @@ used before `finish` returns.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
 import queue
 import threading
 from typing import Self
 
+from gateway.image import digesting
+from gateway.image.companions import companion
+from gateway.image.digesting import Digest, DigestBeside
 from gateway.image.layers import Layer, check_diff_id
 from udiroot.errors import ImageInvalid, UdiError
 
-_PIECE = 4 << 20
-"""Large, since this thread takes the interpreter lock between two pieces, and the others then wait for it."""
+_PIECE = 32 << 20
+"""Bytes that are digested at a time; whether there is a use for more is looked at in between."""
+_OF_NOTHING = hashlib.sha256().digest()
+_WORTH = 8 << 20
+"""Bytes of a layer from which on a companion is worth its start."""
 _FOR_THE_END = 3
 """One third of the bytes is left until all files are packed. Packing keeps all processors busy; what follows it,
 directories and the digest of the image, uses one."""
@@ -33,6 +39,9 @@ class Checks:
         self._packed = threading.Event()
         self._failure: UdiError | MemoryError | None = None
         self._given_up = False
+        self._here = Digest()
+        self._beside: DigestBeside | None = None
+        self._companion = contextlib.ExitStack()
         self._thread = threading.Thread(target=self._run, name="checks", daemon=True)
 
     def __enter__(self) -> Self:
@@ -41,10 +50,13 @@ class Checks:
 
     def __exit__(self, *_: object) -> None:
         self._given_up = True
+        self._companion.close()
         self._end()
 
     def add(self, layer: Layer) -> None:
-        """Check this layer, whose positions are positions in its file."""
+        """Check this layer, whose positions are positions in its file. Raises UpstreamFailed, OSError."""
+        if layer.blob.size >= _WORTH and not self._beside:
+            self._beside = DigestBeside(self._companion.enter_context(companion(digesting.__name__, [])))
         self._added += layer.blob.size
         self._layers.put(layer)
 
@@ -81,19 +93,17 @@ class Checks:
             self._failure = ImageInvalid(f"the layers cannot be read: {error}")
 
     def _check(self, layer: Layer) -> None:
-        digest, blob = hashlib.sha256(), layer.blob
-        buffer = bytearray(_PIECE)
-        view = memoryview(buffer)
-        position = 0
+        blob, position, found = layer.blob, 0, _OF_NOTHING
+        digest = self._beside if self._beside and blob.size >= _WORTH else self._here
         while position < blob.size and self._goes_on():
-            count = os.preadv(blob.descriptor, [view[: blob.size - position]], blob.offset + position)
-            if not count:
-                raise ImageInvalid(f"{layer.label} ends after {position} of {blob.size} bytes")
-            digest.update(view[:count])
+            size = min(_PIECE, blob.size - position)
+            count, found = digest.add(blob.descriptor, blob.offset + position, size, is_first=not position)
             position += count
             self._done += count
+            if count < size:
+                raise ImageInvalid(f"{layer.label} ends after {position} of {blob.size} bytes")
         if not self._given_up:
-            check_diff_id(layer, digest.hexdigest())
+            check_diff_id(layer, found.hex())
 
     def _goes_on(self) -> bool:
         """Whether there is a use for more, once it is time for that."""

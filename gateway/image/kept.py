@@ -1,7 +1,7 @@
 """What compressed layers expand to, kept in memory for the two passes over them.
 
-Each pass would decompress a layer again. Here threads decompress several layers at the same time, into files of memory
-(memfd_create(2)), which are then read, and checked, like layers that were never compressed. A layer that is still being
+Each pass would decompress a layer again. Here threads decompress several layers at the same time, into files that are
+in memory only, which are then read, and checked, like layers that were never compressed. A layer that is still being
 fetched is expanded as it arrives. What all of them may take together is bounded; which ones find room may differ from
 run to run, and the image does not depend on it.
 """
@@ -19,6 +19,7 @@ from gateway.image.arriving import Arrival, BegunAnew, NeverArrived
 from gateway.image.blob import Blob
 from gateway.image.layers import Layer, chunks
 from gateway.image.limits import Limits
+from gateway.image.memory import memory_file
 
 if TYPE_CHECKING:
     from udi.gatewayconfig import GatewayConfig
@@ -107,7 +108,7 @@ class KeptLayers:
     def _expand(self, layer: Layer) -> Blob | None:
         if not self._room.has(layer.blob.size):
             return None
-        keeping = Keeping(os.memfd_create(f"udi-{layer.number}", os.MFD_CLOEXEC), self._room)
+        keeping = Keeping(memory_file(f"udi-{layer.number}"), self._room)
         self._descriptors.append(keeping.descriptor)
         produced, blob = 0, None
         try:

@@ -23,14 +23,14 @@ _TABLE = b"".join(struct.pack("<QII", at, size, 0) for at, size in ((96, 647), (
 @given(st.one_of(st.binary(max_size=40), st.text("\0a", max_size=700).map(str.encode), st.binary(max_size=2000)))
 def test_zlib_reads_what_the_default_compresses(data: bytes) -> None:
     reader = zlib.decompressobj(zlib.MAX_WBITS)
-    assert reader.decompress(compressor("gzip", 1, _BLOCK_SIZE)(data)) == data
+    assert reader.decompress(compressor(("gzip", 1), _BLOCK_SIZE)(data)) == data
     assert reader.eof
     assert not reader.unused_data
 
 
 @pytest.mark.parametrize(("name", "level"), [("gzip", 1), ("gzip", 6), ("zstd", 3), ("xz", None)])
 def test_the_same_bytes_wherever_the_compressor_is(name: str, level: int | None) -> None:
-    compress = compressor(name, level, _BLOCK_SIZE)
+    compress = compressor((name, level), _BLOCK_SIZE)
     found: Counter[bytes] = Counter()
     ended = threading.Event()
 

@@ -371,7 +371,7 @@ def test_a_third_is_checked_when_all_is_packed(tmp_path: Path, how: str, monkeyp
         return read[-1]
 
     monkeypatch.setattr("gateway.image.checking._PIECE", 1000)
-    monkeypatch.setattr("gateway.image.checking.os.preadv", counted)
+    monkeypatch.setattr("gateway.image.digesting.os.preadv", counted)
     checks = Checks()
     with (tmp_path / "layer").open("rb") as stream:
         checks.add(Layer(Blob.of_file(stream.fileno()), f"sha256:{hashlib.sha256(data).hexdigest()}", 1))

@@ -22,7 +22,7 @@ _MOST_IN_GROUP = 256
 def _written(entries: list[Entry], before: int = 0) -> tuple[Listing, bytes, list[int]]:
     """The listing, its table's whole stream, and where that stream's blocks begin in the table."""
     table = bytearray()
-    writer = MetadataWriter(compressor("gzip", 1, 128 << 10), table.extend)
+    writer = MetadataWriter(compressor(("gzip", 1), 128 << 10), table.extend)
     writer.add(bytes(before))
     listing = write_listing(writer, entries)
     writer.finish()
@@ -119,6 +119,6 @@ def test_the_table_of_equal_files_grows() -> None:
 def test_a_block_is_compressed_to_the_same_bytes_each_time(name: str) -> None:
     """Also by a compressor that compressed others before."""
     block = bytes(range(256)) * 512
-    used = compressor(name, None, len(block))
+    used = compressor((name, None), len(block))
     used(b"another" * 9000)
-    assert used(block) == used(block) == compressor(name, None, len(block))(block)
+    assert used(block) == used(block) == compressor((name, None), len(block))(block)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
 Compress = Callable[["Buffer"], bytes]
+Compression = tuple[str, int | None]
+"""A name of `NUMBERS`, and a level."""
 
 NUMBERS = {"gzip": 1, "xz": 4, "zstd": 6}
 """What can be written here, with the superblock's number of each."""
@@ -30,8 +32,9 @@ _ISAL_START = 8
 """Bytes of a block that ISA-L gets first, and flushes: from 4 to 16, which are too few for its fast loop."""
 
 
-def compressor(name: str, level: int | None, block_size: int) -> Compress:
-    """A function that compresses one block by this compression of squashfs."""
+def compressor(compression: Compression, block_size: int) -> Compress:
+    """A function that compresses one block."""
+    name, level = compression
     if name == "gzip":
         return _isal if level == 1 else _zlib(level or _GZIP_DEFAULT)
     if name == "zstd":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 from gateway.image.squashfs.inodes import NONE
 
@@ -37,7 +38,7 @@ class Contents:
         self.starts[row] = start
         self._places[row] = len(self._words), 0
 
-    def extend(self, row: int, words: list[int]) -> None:
+    def extend(self, row: int, words: Sequence[int]) -> None:
         """More words of the file that was begun last."""
         self._words.extend(words)
         first, _ = self._places[row]

@@ -6,7 +6,7 @@ it does not decompress the contents of others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 
@@ -16,10 +16,11 @@ from gateway.image.layers import Layer
 from gateway.image.squashfs.contents import Contents
 from gateway.image.squashfs.duplicates import LargeFiles, SharedSizes, SmallFiles
 from gateway.image.squashfs.fragments import Fragments
-from gateway.image.squashfs.holes import Run, runs_of
+from gateway.image.squashfs.holes import runs_of
 from gateway.image.squashfs.output import Output
-from gateway.image.squashfs.pipeline import Pipeline, Work
-from gateway.image.squashfs.sources import PlainSource, Source, StreamSource, blocks_of, zeros_of
+from gateway.image.squashfs.pieces import Piece
+from gateway.image.squashfs.pipeline import Pipeline
+from gateway.image.squashfs.sources import PlainSource, Source, StreamSource
 
 _SETTLED_TOGETHER = 64
 """Files after which it is said that those before them are settled."""
@@ -90,12 +91,12 @@ class DataPass:
         elif size < self._block_size:
             self._fragment(row, source.read(position, size))
         else:
-            ends = range(0, size, self._pipeline.run)
-            self._blocks(row, (source.blocks(position + at, min(self._pipeline.run, size - at)) for at in ends))
+            ends = range(0, size, self._pipeline.largest)
+            self._blocks(row, (source.data(position + at, min(self._pipeline.largest, size - at)) for at in ends))
 
     def _rare(self, row: int, source: Source) -> None:
         """A file with holes, or one that is judged or kept."""
-        final, most = self._final, self._pipeline.run
+        final, most = self._final, self._pipeline.largest
         runs = runs_of(source, final.data[row], final.sizes[row], final.sparse.get(row), most)
         if row in self._accounts or row in self._watched:
             text = b"".join(map(bytes, runs))  # whose size was bounded
@@ -107,10 +108,7 @@ class DataPass:
         if final.sizes[row] < self._block_size:
             self._fragment(row, b"".join(map(bytes, runs)))
         else:
-            self._blocks(row, (self._work(run) for run in runs))
-
-    def _work(self, run: Run) -> Work:
-        return zeros_of(-(-run // self._block_size)) if isinstance(run, int) else blocks_of(run)
+            self._blocks(row, runs)
 
     def _fragment(self, row: int, data: bytes) -> None:
         size = len(data)
@@ -120,13 +118,13 @@ class DataPass:
         else:
             self._contents.share_fragment(row, same)
 
-    def _blocks(self, row: int, runs: Iterator[Work]) -> None:
-        """Give the blocks of a large file to the threads, a run at a time."""
+    def _blocks(self, row: int, pieces: Iterable[Piece]) -> None:
+        """Have a large file packed."""
         size = self._final.sizes[row]
         is_shared = self._sizes.is_shared(size)
         self._pipeline.then(partial(self._begun, row))
-        for work in runs:
-            self._pipeline.give(work, partial(self._written, row, is_shared))
+        for piece in pieces:
+            self._pipeline.give(piece, partial(self._written, row, is_shared))
         if is_shared:
             self._pipeline.then(partial(self._large.finish, row, size))
 
@@ -134,7 +132,7 @@ class DataPass:
         self._contents.begin(row, self._output.position)
         self._large.begin()
 
-    def _written(self, row: int, is_shared: bool, data: bytes, words: list[int]) -> None:
+    def _written(self, row: int, is_shared: bool, data: memoryview, words: Sequence[int]) -> None:
         self._output.add(data)
         if is_shared:
             self._large.add(data)

@@ -90,7 +90,7 @@ class LargeFiles:
         """The blocks of the next file follow."""
         self._checksum = 0
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: memoryview) -> None:
         """Blocks that were written."""
         self._checksum = zlib.crc32(data, self._checksum)
 

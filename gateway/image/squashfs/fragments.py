@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gateway.image.squashfs.output import Output
-from gateway.image.squashfs.pipeline import Packed, Packer, Pipeline
+from gateway.image.squashfs.pipeline import Pipeline
 from gateway.image.squashfs.superblock import FragmentTable
 
 
@@ -32,12 +34,8 @@ class Fragments:
             return
         block, self._open = self._open, bytearray()
         self._number += 1
+        self._pipeline.give(block, self._written, is_whole=True)
 
-        def pack(packer: Packer) -> Packed:
-            return packer.whole(memoryview(block))
-
-        self._pipeline.give(pack, self._written)
-
-    def _written(self, data: bytes, words: list[int]) -> None:
+    def _written(self, data: memoryview, words: Sequence[int]) -> None:
         self.table.add(self._output.position, words[0])
         self._output.add(data)

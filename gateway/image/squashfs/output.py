@@ -27,7 +27,7 @@ class Output:
     ) -> None:
         os.close(self._descriptor)
 
-    def add(self, data: bytes | bytearray) -> None:
+    def add(self, data: bytes | bytearray | memoryview) -> None:
         """Append."""
         self._write(data, self.position)
         self.position += len(data)
@@ -50,7 +50,7 @@ class Output:
         os.ftruncate(self._descriptor, -(-self.position // _PADDING) * _PADDING)
         self._write(start, 0)
 
-    def _write(self, data: bytes | bytearray, position: int) -> None:
+    def _write(self, data: bytes | bytearray | memoryview, position: int) -> None:
         done = 0
         with memoryview(data) as view:
             while done < len(view):

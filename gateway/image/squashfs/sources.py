@@ -1,7 +1,7 @@
 """Reading files' contents from layers, in the order in which they are there.
 
-Of a layer that is not compressed (or of which what it expands to was kept) any part can be read, by any thread. A
-compressed one is decompressed from its start, ahead of who reads it.
+Of a layer that is not compressed (or of which what it expands to was kept) any part can be read, by any process that
+has its descriptor. A compressed one is decompressed from its start, ahead of who reads it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from typing import Protocol
 
 from gateway.image.blob import Blob
 from gateway.image.layers import Budget, Layer, LayerStream, chunks
-from gateway.image.squashfs.pipeline import Packed, Packer, Work
-from udiroot.errors import ImageInvalid
+from gateway.image.squashfs.pieces import Data, Range, TooShort
 
 _WINDOW = 1 << 18
 """Bytes that are read at once where files are small."""
@@ -28,8 +27,8 @@ class Source(Protocol):
     def read(self, position: int, count: int) -> bytes:
         """`count` bytes from a position of the uncompressed layer. Raises ImageInvalid."""
 
-    def blocks(self, position: int, count: int) -> Work:
-        """What makes whole blocks of these bytes, in any thread."""
+    def data(self, position: int, count: int) -> Data:
+        """These bytes, or where they are. Raises ImageInvalid."""
 
 
 class PlainSource:
@@ -45,16 +44,11 @@ class PlainSource:
         if at < 0 or at + count > len(self._window):
             self._window, self._start, at = self._blob.read_at(position, max(count, _WINDOW)), position, 0
             if len(self._window) < count:
-                raise ImageInvalid("a layer became shorter while it was read")
+                raise TooShort
         return self._window[at : at + count]
 
-    def blocks(self, position: int, count: int) -> Work:
-        blob = self._blob
-
-        def pack(packer: Packer) -> Packed:
-            return packer.blocks(packer.read(blob, position, count))
-
-        return pack
+    def data(self, position: int, count: int) -> Data:
+        return Range(self._blob.descriptor, self._blob.offset + position, count)
 
 
 class StreamSource:
@@ -68,22 +62,8 @@ class StreamSource:
         pieces = list(self._stream.pieces(count))
         return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
 
-    def blocks(self, position: int, count: int) -> Work:
-        return blocks_of(self.read(position, count))
-
-
-def zeros_of(count: int) -> Work:
-    """So many blocks of zeros."""
-    return lambda packer: (b"", [0] * count)
-
-
-def blocks_of(data: bytes | bytearray) -> Work:
-    """What makes blocks of these bytes."""
-
-    def pack(packer: Packer) -> Packed:
-        return packer.blocks(memoryview(data))
-
-    return pack
+    def data(self, position: int, count: int) -> Data:
+        return self.read(position, count)
 
 
 def _ahead(source: Iterator[bytes], threads: Executor) -> Iterator[bytes]:

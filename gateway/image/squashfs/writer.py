@@ -7,14 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 from gateway.image.flatten import Flattened
 from gateway.image.squashfs import superblock
-from gateway.image.squashfs.compressors import NUMBERS, Compress, compressor
+from gateway.image.squashfs.compressors import NUMBERS, Compress, Compression, compressor
 from gateway.image.squashfs.contents import Contents
 from gateway.image.squashfs.data import DataPass
 from gateway.image.squashfs.files import FileInodes
 from gateway.image.squashfs.metadata import MetadataWriter
 from gateway.image.squashfs.names import TreePass
 from gateway.image.squashfs.output import Output
-from gateway.image.squashfs.pipeline import Pipeline
+from gateway.image.squashfs.packers import packers_for
+from gateway.image.squashfs.pipeline import Pipeline, largest_piece
 from gateway.image.squashfs.places import InodeTable
 from gateway.image.squashfs.superblock import IdTable, Superblock
 from gateway.image.squashfs.xattrs import XattrTable
@@ -23,18 +24,17 @@ from gateway.image.squashfs.xattrs import XattrTable
 def write_squashfs(
     flattened: Flattened,
     path: str,
-    compression: tuple[str, int | None],
+    compression: Compression,
     block_size: int,
     advance: Callable[[int], None],
 ) -> None:
-    """Write the tree to `path`, which must not exist. `compression` is a name of `compressors.NUMBERS`, and a level.
+    """Write the tree to `path`, which must not exist.
 
-    Raises ImageInvalid, and OSError where the file cannot be written.
+    Raises ImageInvalid, UpstreamFailed, MemoryError, and OSError where the file cannot be written.
     """
-    name, level = compression
 
     def new() -> Compress:
-        return compressor(name, level, block_size)
+        return compressor(compression, block_size)
 
     final = flattened.final
     contents = Contents(len(final))
@@ -44,7 +44,12 @@ def write_squashfs(
     table = InodeTable(final, ids, xattrs, written)
     files = FileInodes(final, flattened.reached, contents, block_size, table)
     with Output(path, superblock.SIZE) as output:
-        with ThreadPoolExecutor(1, "reading") as reader, Pipeline(new, block_size) as pipeline:
+        largest = largest_piece(block_size)
+        with (
+            ThreadPoolExecutor(1, "reading") as reader,
+            packers_for(flattened.data_bytes, compression, block_size, largest, _descriptors(flattened)) as packers,
+        ):
+            pipeline = Pipeline(packers, block_size)
             data = DataPass(flattened, output, pipeline, contents, block_size, reader)
             data.run(advance, files.write_before)
         block, offset = TreePass(final, table, listed).run()
@@ -60,7 +65,7 @@ def write_squashfs(
         start = Superblock(
             inodes=table.count,
             block_size=block_size,
-            compression=NUMBERS[name],
+            compression=NUMBERS[compression[0]],
             fragments=len(data.fragment_table),
             ids=len(ids),
             root=block << 16 | offset,
@@ -72,3 +77,8 @@ def write_squashfs(
             fragment_table=fragment_table,
         )
         output.finish(start.pack())
+
+
+def _descriptors(flattened: Flattened) -> set[int]:
+    """Of the layers that can be read at any position."""
+    return {layer.blob.descriptor for layer in flattened.layers if layer.is_plain()}
