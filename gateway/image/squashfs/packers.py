@@ -28,8 +28,8 @@ class Packers(Protocol):
     waiting: int
     """Bytes that were given, and their blocks not taken."""
 
-    def has_room(self) -> bool:
-        """Whether more can be given."""
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes can be given."""
 
     def give(self, data: Data, is_whole: bool) -> None:
         """Have it packed, as one block if `is_whole`. Raises ImageInvalid, UpstreamFailed, OSError."""
@@ -62,7 +62,7 @@ class _Here:
         self._packed: Packed | None = None
         self.waiting = 0
 
-    def has_room(self) -> bool:
+    def has_room(self, size: int) -> bool:
         return self._packed is None
 
     def give(self, data: Data, is_whole: bool) -> None:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from gateway.image.squashfs.packers import Packers
-from gateway.image.squashfs.pieces import Piece
+from gateway.image.squashfs.pieces import Piece, size_of
 
 _LARGEST = 1 << 20
 _NOTHING = memoryview(b"")
@@ -39,7 +39,8 @@ class Pipeline:
             words = [0] * -(-piece // self._block_size)
             self._given.append(lambda: done(_NOTHING, words))
             return
-        while not (ready := [each for each in self._packers if each.has_room()]):
+        size = size_of(piece)
+        while not (ready := [each for each in self._packers if each.has_room(size)]):
             self._take()
         packer = min(ready, key=lambda each: each.waiting)
         packer.give(piece, is_whole)

@@ -12,12 +12,15 @@ from collections.abc import Collection, Iterator, Sequence
 from gateway.image.companions import Companion, companion
 from gateway.image.memory import memory_file
 from gateway.image.squashfs.compressors import Compression
-from gateway.image.squashfs.packing import DONE, IN_SLOT, NO_MEMORY, ORDER, TOO_SHORT, WORD
+from gateway.image.squashfs.packing import DONE, IN_PLACE, NO_MEMORY, ORDER, TOO_SHORT, WORD
 from gateway.image.squashfs.pieces import Data, Range, TooShort, size_of
+from gateway.image.squashfs.ring import Ring
 
-_SLOTS = 32
-"""Pieces that wait for one process, or for being written: enough for a moment in which no more are given, also where
-each is a block of small files."""
+_ROOM = 8 << 20
+_WAITING = 32
+"""Bytes and pieces that wait for one process, or for being written: enough for a moment in which no more are given,
+also where each piece is a block of small files; and few enough messages for a socket's buffers, since both ends would
+wait forever if both were full."""
 _PROGRAM = "gateway.image.squashfs.packing"
 
 Packed = tuple[memoryview, Sequence[int]]
@@ -27,44 +30,39 @@ Packed = tuple[memoryview, Sequence[int]]
 class PackingProcess:
     """One of `gateway.image.squashfs.packers.Packers`."""
 
-    def __init__(self, process: Companion, slots: memoryview) -> None:
+    def __init__(self, process: Companion, memory: memoryview) -> None:
         self.waiting = 0
         self._process = process
-        self._slots = slots
-        self._size = len(slots) // _SLOTS
+        self._memory = memory
+        self._ring = Ring(len(memory), _WAITING)
         self._sizes: deque[int] = deque()
-        self._given = 0
 
-    def has_room(self) -> bool:
-        return len(self._sizes) < _SLOTS
+    def has_room(self, size: int) -> bool:
+        return self._ring.room(size) is not None
 
     def give(self, data: Data, is_whole: bool) -> None:
-        size, number = size_of(data), self._given % _SLOTS
+        size = size_of(data)
+        place = self._ring.take(size)
         if isinstance(data, Range):
             source, position = data.descriptor, data.position
         else:
-            source, position = IN_SLOT, 0
-            self._slot(number, size)[:] = data
-        self._process.send(ORDER.pack(source, position, size, number, is_whole))
-        self._given += 1
+            source, position = IN_PLACE, 0
+            self._memory[place : place + size] = data
+        self._process.send(ORDER.pack(source, position, size, place, is_whole))
         self._sizes.append(size)
         self.waiting += size
 
     def take(self) -> Packed:
-        number = (self._given - len(self._sizes)) % _SLOTS
         kind, *rest = array(WORD, self._process.answer())
+        place = self._ring.free()
+        self.waiting -= self._sizes.popleft()
         if kind == TOO_SHORT:
             raise TooShort
         if kind == NO_MEMORY:
             raise MemoryError
         if kind != DONE:
             raise OSError(rest[0], os.strerror(rest[0]))
-        self.waiting -= self._sizes.popleft()
-        return self._slot(number, rest[0]), rest[1:]
-
-    def _slot(self, number: int, size: int) -> memoryview:
-        start = number * self._size
-        return self._slots[start : start + size]
+        return self._memory[place : place + rest[0]], rest[1:]
 
 
 @contextlib.contextmanager
@@ -75,13 +73,13 @@ def packing_process(
     ended. Raises UpstreamFailed, OSError."""
     memory = memory_file("udi-packing")
     try:
-        os.ftruncate(memory, _SLOTS * largest)
+        os.ftruncate(memory, max(_ROOM, 2 * largest))
         name, level = compression
-        words = [*map(str, (memory, largest, name, level or 0, block_size))]
+        words = [*map(str, (memory, name, level or 0, block_size))]
         with (
-            memoryview(mmap.mmap(memory, 0)) as slots,  # unmapped with the last view of it
+            memoryview(mmap.mmap(memory, 0)) as mapped,  # unmapped with the last view of it
             companion(_PROGRAM, words, {memory, *layers}) as process,
         ):
-            yield PackingProcess(process, slots)
+            yield PackingProcess(process, mapped)
     finally:
         os.close(memory)
