@@ -61,6 +61,7 @@ class Fetcher:
         self.cache = LayerCache(f"{settings.work_directory}/layers", image.registry, registries.cache_bytes)
         self._locks = Locks(settings.work_directory)
         self._kept = KeptLayers.of(settings)
+        self._resources = contextlib.ExitStack()
         self._open: list[int] = []
         self.fetched: list[int] = []
         """The sizes of layers that the registry sent."""
@@ -68,10 +69,14 @@ class Fetcher:
         """The same of those that were here already."""
 
     def __enter__(self) -> Fetcher:
+        self._resources.callback(self._close)
+        self._resources.enter_context(self._kept)  # left first: its threads read the files
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._kept.__exit__(*error)  # its threads read the files
+    def __exit__(self, *_: object) -> None:
+        self._resources.close()
+
+    def _close(self) -> None:
         for descriptor in self._open:
             os.close(descriptor)
 
