@@ -11,6 +11,8 @@ import contextlib
 import hashlib
 import queue
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Self
 
 from gateway.image import digesting
@@ -34,7 +36,7 @@ class Checks:
     ended."""
 
     def __init__(self) -> None:
-        self._layers: queue.SimpleQueue[Layer | None] = queue.SimpleQueue()
+        self._steps: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._added = self._done = self._for_the_end = 0
         self._packed = threading.Event()
         self._failure: UdiError | MemoryError | None = None
@@ -58,7 +60,11 @@ class Checks:
         if layer.blob.size >= _WORTH and not self._beside:
             self._beside = DigestBeside(self._companion.enter_context(companion(digesting.__name__, [])))
         self._added += layer.blob.size
-        self._layers.put(layer)
+        self._steps.put(partial(self._check, layer))
+
+    def then(self, step: Callable[[], None]) -> None:
+        """Have `step` done beside all else, once what was added is checked."""
+        self._steps.put(step)
 
     def packing(self) -> None:
         """All layers were added, and files are being packed."""
@@ -80,13 +86,13 @@ class Checks:
 
     def _end(self) -> None:
         self._packed.set()
-        self._layers.put(None)
+        self._steps.put(None)
         self._thread.join()
 
     def _run(self) -> None:
         try:
-            while layer := self._layers.get():
-                self._check(layer)
+            while step := self._steps.get():
+                step()
         except (UdiError, MemoryError) as error:
             self._failure = error
         except Exception as error:  # noqa: BLE001 - raised by `finish`, on the thread that waits

@@ -83,6 +83,7 @@ def convert(
                 flattened.contents = contents_of(flattened, flattened.watched)
             else:
                 FORMATS[settings.format](flattened, output, settings, progress.advance)
+            checks.then(kept.free)  # takes long enough to be done beside the digest of the image
             size, digest = digest_of(output) if settings.format == "directory" else _settle(output)
             checks.finish()
             if onlooker:

@@ -64,6 +64,11 @@ class KeptLayers:
         for descriptor in self._descriptors:
             os.close(descriptor)
 
+    def free(self) -> None:
+        """Free the memory of all layers: nobody reads them any more, though others may have them open."""
+        for descriptor in self._descriptors:
+            os.ftruncate(descriptor, 0)
+
     def arriving(self, number: int, arrival: Arrival) -> None:
         """Start to expand the layer of that number while it arrives."""
         self._arrivals.append(arrival)

@@ -143,10 +143,12 @@ def test_a_layer_that_is_wrong_ends_all(layers: list[Layer], damaged: int) -> No
 
 @pytest.mark.parametrize("most", [0, _SIZES[0], 1 << 30])
 def test_what_is_kept_is_checked_beside_the_work_on_it(layers: list[Layer], tmp_path: Path, most: int) -> None:
-    """And the image is the same."""
+    """And the image is the same. The memory is free when the last one is checked, and not before."""
     with _kept(most) as kept, Checks() as checks:
         found = _image(_flattened(layers, kept, checks=checks), tmp_path / "kept")
+        checks.then(kept.free)
         checks.finish()
+        assert _in_memory(kept) == 0
     assert found == _image(_flattened(layers, None), tmp_path / "reference")
 
 
