@@ -47,8 +47,8 @@ _WORD_COST = 12
 """Bytes that each of them takes beyond its text: a keyword and NUL there, a pointer and NUL in the kernel."""
 _MAX_PATH = 4095
 _SWITCH_SECONDS = 0.0005
-"""How long a thread that reads headers keeps the interpreter from those that compress, where Python's own 5 ms are more
-than one of them takes for its piece."""
+"""How long a thread that reads headers keeps the interpreter from those that expand layers, where Python's own 5 ms are
+more than one of them takes for its piece."""
 
 
 def convert(
