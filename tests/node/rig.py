@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import subprocess
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +199,4 @@ class Rig:
         )
 
     def picture(self) -> NodePicture:
-        """The node's picture, with only the loop devices of this rig's files: other programs may use some meanwhile."""
-        taken = self.node.snapshot()
-        return replace(taken, loops=tuple(line for line in taken.loops if str(self.directory) in line))
+        return self.node.snapshot()

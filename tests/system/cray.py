@@ -213,8 +213,7 @@ class Cray:
         return {nid: self.picture(nid) for nid in self.machine.settings.nids}
 
     def picture(self, nid: int) -> NodePicture:
-        """A picture of the node, with the loop devices of this machine's images alone: others may use some."""
-        return self.machine.node(nid).snapshot().with_loops_of(set(self.ids.values()))
+        return self.machine.node(nid).snapshot()
 
     def differences(self, *nids: int) -> dict[int, list[str]]:
         """What is not as it was before the first job, by node."""
