@@ -98,7 +98,10 @@ class Rig:
         self.node = ComputeNode(self.nid, files).start()
 
     def close(self) -> None:
+        """Stop the node, on which no test may have left a loop device: its end would take that with it unseen."""
+        bound = self.picture().loops
         self.node.stop()
+        assert bound == ()
 
     def make_image(self, kind: str, name: str = IMAGE_ID, tree: Path | None = None) -> Path:
         """An image file of the store, owned by its account and not writable. One of a `tree` is not compressed: a test
