@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from tests.gateway.munged import free_port
 from tests.soak.actors import Act, Role
 from tests.soak.jobs import ENDED, Expected, look
 from tests.soak.leftovers import Census
@@ -26,6 +25,7 @@ from tests.system.cray import HOOKS_LOG, SITE, STATE, Cray, merged
 from xcsim import site
 from xcsim.loops import NodeLoop, of_node
 from xcsim.machine import Machine
+from xcsim.ports import free_port
 from xcsim.processes import namespace_of, wait_until
 
 _FAULTS = (
