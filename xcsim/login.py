@@ -78,9 +78,9 @@ class LoginNode:
         # The kernel reuses the number of a dead namespace: without its holder it proves nothing.
         certain = holder.alive
         bound = of_node(holder.pid) if certain else []
-        if not wait_until(lambda: not self._kill_members(saved, certain=certain), 10.0, 0.02):
+        if not wait_until(lambda: not self._kill_members(saved, certain=certain), 30.0, 0.02):
             raise SetupFailed("the login node did not stop: some of its processes do not exit")
-        holder.wait_gone(5.0)
+        holder.wait_gone(30.0)
         for one in bound:
             one.end(5.0)
         self._record.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from xcsim.picture import NodePicture, take
 from xcsim.processes import ProcessId, children, members, namespace_of
 
 BARE_ENVIRONMENT = {"PATH": "/bin:/sbin", "HOME": "/root"}
-STOP_SECONDS = 10.0
+STOP_SECONDS = 30.0
 
 
 @dataclass(frozen=True)

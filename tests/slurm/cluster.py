@@ -151,7 +151,7 @@ class Slurm:
         """Wait until every node is idle and has nothing of any job."""
         self.cluster.await_states("idle", seconds=_SECONDS)
         for node in self.cluster.names:
-            assert wait_until(lambda node=node: not self.left(node), 10, 0.05), self.left(node)  # type: ignore[misc]
+            assert wait_until(lambda node=node: not self.left(node), 30, 0.05), self.left(node)  # type: ignore[misc]
 
     def tasks(self, node: str) -> list[str]:
         """The programs of users on a node, each with the root directory that it has."""

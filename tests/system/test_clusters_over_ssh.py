@@ -73,7 +73,7 @@ class Servers:
                 stderr=stream,
                 stdin=subprocess.DEVNULL,
             )
-        end = time.monotonic() + 20
+        end = time.monotonic() + 30
         while b"listening" not in log.read_bytes():
             assert time.monotonic() < end and self._running[nid].poll() is None, log.read_text()
             time.sleep(0.02)
@@ -81,7 +81,7 @@ class Servers:
     def stop(self, nid: int) -> None:
         process = self._running.pop(nid)
         process.terminate()
-        process.wait(10)
+        process.wait(30)
 
     def stop_all(self) -> None:
         for nid in list(self._running):
