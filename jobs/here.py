@@ -29,7 +29,7 @@ def jobs_here(site: SiteConfig) -> set[str]:
 def jobs_of_loops() -> set[str]:
     """The jobs in the names of this host's loop devices of ours."""
     ours = loop.label(read_identity(""), "")
-    return {loop.job_of(name) for name, _ in loop.names().values() if name.startswith(ours)}
+    return {loop.job_of(name) for name, _, _ in loop.bound().values() if name.startswith(ours)}
 
 
 def _is_of_job(name: str) -> bool:

@@ -55,7 +55,7 @@ def _become(
 ) -> None:  # in the child: never returns
     try:
         _enter_namespaces()
-        root, warnings = compose(plan, os.uname().nodename, f"{place}/stage", _LABEL, (place,))
+        root, warnings = compose(plan, os.uname().nodename, f"{place}/stage", _LABEL, (place,), lambda _: None)
         for warning in warnings:
             os.write(2, f"udi: warning: {warning}\n".encode())
         os.chroot(root)

@@ -16,9 +16,11 @@ from typing import Any
 
 from udiroot.errors import SetupFailed
 from xcsim import kernel
+from xcsim.loops import of_node
 from xcsim.processes import children
 
 _START_SECONDS = 20.0
+_STOP_SECONDS = 10.0
 _NAMESPACES = (
     "unshare",
     "--mount",
@@ -108,12 +110,15 @@ class Host:
         """End everything in it; safe to repeat."""
         if self._starter is None:
             return
+        bound = of_node(self.pid) if self.pid else []
         if self.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
         self._starter.kill()
         self._starter.wait()
         self._starter, self.pid = None, 0
+        for one in bound:
+            one.end(_STOP_SECONDS)
 
     def words(self, argv: Sequence[str], *, uid: int = 0, groups: Sequence[int] = (), cwd: str = "/") -> list[str]:
         """What runs a program in the host as an account."""

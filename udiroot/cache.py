@@ -30,8 +30,11 @@ _SHUTDOWN, _WITHOUT_FLUSH = 0x8004587D, 2
 _TRIES = 3
 
 
-def mount_cache(plan: NodePlan, cache: PlanCache, node: str, directory: int, name: str) -> "Callable[[str], None]":
-    """What makes the cache in the open `directory` and mounts it on a path. `name` is for messages.
+def mount_cache(
+    plan: NodePlan, cache: PlanCache, node: str, directory: int, name: str, announce: "Callable[[int], None]"
+) -> "Callable[[str], None]":
+    """What makes the cache in the open `directory` and mounts it on a path. `name` is for messages. `announce` gets the
+    file before a loop device does: no path names it, so that nothing else could tell whose such a device is.
 
     It raises UsageError where the user's directory does not take the file, SetupFailed where the node cannot mount it.
     """
@@ -40,6 +43,7 @@ def mount_cache(plan: NodePlan, cache: PlanCache, node: str, directory: int, nam
         backing = _unnamed_file(plan, f"/proc/self/fd/{directory}", name)
         try:
             _fill(backing, cache, name)
+            announce(backing)
             device, device_path = loop.attach(backing, loop.label(node, plan.job), writable=True)
             try:
                 mount(device_path, path, _FILE_SYSTEM, SAFE, _OPTIONS)

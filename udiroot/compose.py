@@ -27,16 +27,23 @@ from udiroot.targets import ImageTree, Targets, outer_first
 from udiroot.views import BOUND, EMPTY, mount_views
 from udiroot.volumes import Volumes
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _ROOT_BYTES = 64 << 20
 """Size of the root's own tmpfs: directories, links and files of /etc."""
 _NODELIST = "/var/nodelist"
 
 
-def compose(plan: NodePlan, node: str, stage: str, label: str, protected: "tuple[str, ...]") -> "tuple[str, list[str]]":
+def compose(
+    plan: NodePlan, node: str, stage: str, label: str, protected: "tuple[str, ...]", announce: "Callable[[int], None]"
+) -> "tuple[str, list[str]]":
     """Build the plan's root under `stage`; the path of the finished, not yet published root, and a warning for each
     volume that hides what the image has in its place.
 
-    No volume may come from the `protected` paths, which are shifter-xc's own on the node. Raises UdiError for what a
+    No volume may come from the `protected` paths, which are shifter-xc's own on the node. `announce` gets the file of
+    each cache before it is bound to a loop device. Raises UdiError for what a
     person must know, OSError for a system call that failed.
     """
     os.mkdir(stage, 0o700)
@@ -47,7 +54,7 @@ def compose(plan: NodePlan, node: str, stage: str, label: str, protected: "tuple
     mount_image(plan, node, image)
     os.mkdir(skeleton, 0o755)
     mount(label, skeleton, "tmpfs", SAFE, f"mode=0755,size={_ROOT_BYTES}")
-    with Volumes(plan, node, protected) as volumes:
+    with Volumes(plan, node, protected, announce) as volumes:
         fixtures = [*site_fixtures(plan), *volumes.fixtures()]
         files = [*etc.files(plan, node, image), PlanFile(_NODELIST, 0o644, plan.nodelist())]
         layout = _layout(image, files, fixtures)

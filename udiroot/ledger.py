@@ -142,14 +142,15 @@ def _is_ours(mount: Mount, root: str, stage: str, job: str) -> bool:
 
 
 def _loops(node: str, job: str, record: "Record | None") -> "tuple[dict[str, str], bool]":
-    """Our loop devices, path → name, and whether there are some of other jobs. One bound to the record's image that has
-    no name yet is ours too: a kernel that binds and names in two steps was interrupted between them."""
+    """Our loop devices, path → name, and whether there are some of other jobs. One that has no name yet, bound to the
+    record's image or to the file of a cache that it names, is ours too: a kernel that binds and names in two steps was
+    interrupted between them."""
     wanted, of_any = loop.label(node, job), loop.label(node, "")
     found, others = {}, False
-    for path, (name, backing) in loop.names().items():
+    for path, (name, backing, file) in loop.bound().items():
         if name == wanted if job else name.startswith(wanted):
             found[path] = name
-        elif not name and record and backing == record.image and record.is_of_this_boot:
+        elif not name and record and record.is_of_this_boot and (backing == record.image or file == record.cache):
             found[path] = loop.label(node, record.job)
         others = others or (name.startswith(of_any) and path not in found)
     return found, others

@@ -20,7 +20,7 @@ _CONFIGURE, _CTL_GET_FREE = 0x4C0A, 0x4C82
 _READ_ONLY, _AUTOCLEAR = 1, 4
 _INFO = Struct("5Q4I64s64s32s2Q")
 """struct loop_info64: device, inode, rdevice, offset, sizelimit; number, encrypt type, key size, flags; file name, …"""
-_FLAGS_AT, _NAME_AT = 8, 9
+_NAME_AT = 9
 _CONFIG_HEAD = Struct("2I")
 _CONFIG_TAIL = b"\0" * 64
 _MAX_LABEL, _MAX_NODE = 63, 29
@@ -76,8 +76,14 @@ def attach(backing: int, name: str, *, writable: bool = False) -> "tuple[int, st
     raise SetupFailed(f"no free loop device: {last}")
 
 
-def names() -> "dict[str, tuple[str, str]]":
-    """Every bound loop device of this kernel: its path → its name, and the path of its file."""
+def file_id(backing: int) -> str:
+    """What `bound` says of a device that is bound to the open file."""
+    status = os.fstat(backing)
+    return f"{status.st_dev}:{status.st_ino}"
+
+
+def bound() -> "dict[str, tuple[str, str, str]]":
+    """Every bound loop device of this kernel: its path → its name, the path of its file, and which file that is."""
     found = {}
     for entry in os.listdir("/sys/block"):
         if not entry.startswith("loop"):
@@ -85,7 +91,8 @@ def names() -> "dict[str, tuple[str, str]]":
         try:
             backing = os.fsdecode(smallfile.read(f"/sys/block/{entry}/loop/backing_file").rstrip(b"\n"))
             path = f"/dev/{entry}"
-            found[path] = (name_of(path), backing)
+            name, file = _status(path)
+            found[path] = (name, backing, file)
         except OSError as error:
             if error.errno not in _TAKEN:
                 raise
@@ -94,12 +101,7 @@ def names() -> "dict[str, tuple[str, str]]":
 
 def name_of(path: str) -> str:
     """The name of one bound loop device. Raises OSError."""
-    device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        info = _INFO.unpack(fcntl.ioctl(device, _GET_STATUS64, bytes(_INFO.size)))
-        return os.fsdecode(info[_NAME_AT].rstrip(b"\0"))
-    finally:
-        os.close(device)
+    return _status(path)[0]
 
 
 def detach(path: str) -> None:
@@ -112,6 +114,16 @@ def detach(path: str) -> None:
             raise
     finally:
         os.close(device)
+
+
+def _status(path: str) -> "tuple[str, str]":
+    """The name of one bound loop device, and its file as `file_id` names it. Raises OSError."""
+    device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        info = _INFO.unpack(fcntl.ioctl(device, _GET_STATUS64, bytes(_INFO.size)))
+    finally:
+        os.close(device)
+    return os.fsdecode(info[_NAME_AT].rstrip(b"\0")), f"{info[0]}:{info[1]}"
 
 
 def _fitting(text: str, room: int) -> str:

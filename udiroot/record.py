@@ -29,10 +29,12 @@ class Record:
     """The owner of the root on a node. `pid` and `start` identify the set-up process; `since` is in seconds since the
     epoch; `made` is true where set-up created the directory that the root is mounted on. `modules` are files of kernel
     modules that were absent before set-up; `krsip` is the switch that it turns on. `sshd` is pid and start time of the
-    private sshd. `reads` is how much was read from the image when set-up was complete (`udiroot.entered`)."""
+    private sshd. `reads` is how much was read from the image when set-up was complete (`udiroot.entered`). `cache` is
+    the file of a cache that was to be bound to a loop device last (`udiroot.loop.file_id`)."""
 
     __slots__ = (
-        "boot", "image", "job", "krsip", "made", "modules", "pid", "reads", "root", "since", "sshd", "start", "uid",
+        "boot", "cache", "image", "job", "krsip", "made", "modules", "pid", "reads", "root", "since", "sshd", "start",
+        "uid",
     )  # fmt: skip
 
     def __init__(
@@ -51,10 +53,12 @@ class Record:
         krsip: str = "",
         sshd: "tuple[int, int] | None" = None,
         reads: str = "",
+        cache: str = "",
     ) -> None:
         self.job, self.uid, self.root, self.image = job, uid, root, image
         self.pid, self.start, self.since, self.boot = pid, start, since, boot
         self.made, self.modules, self.krsip, self.sshd, self.reads = made, modules, krsip, sshd, reads
+        self.cache = cache
 
     @property
     def is_of_this_boot(self) -> bool:
@@ -68,6 +72,7 @@ class Record:
             ("krsip", self.krsip), ("reads", self.reads),
         ]  # fmt: skip
         rows += [("module", name) for name in self.modules]
+        rows += [("cache", self.cache)] if self.cache else []
         rows += [("sshd", f"{self.sshd[0]}/{self.sshd[1]}")] if self.sshd else []
         return "\n".join((_HEAD, *(f"{name} {escape(str(value))}" for name, value in rows), "end", ""))
 
@@ -92,6 +97,7 @@ class Record:
                 made=values["made"] == "1",
                 krsip=values["krsip"],
                 reads=values["reads"],
+                cache=values.get("cache", ""),
                 sshd=_process(values["sshd"]) if "sshd" in values else None,
                 modules=tuple(unescape(value) for name, value in pairs if name == "module"),
             )

@@ -46,7 +46,12 @@ def set_up(plan: NodePlan, plan_path: str, node: str, deadline: float) -> "tuple
             modules.load(record.modules)
             krsip.switch(plan.krsip, on=True)
             label = Label(plan.job, plan.user.uid, made_root).text()
-            composed, warnings = compose(plan, node, run.stage, label, (root, run.path))
+
+            def announce(backing: int) -> None:
+                record.cache = loop.file_id(backing)
+                run.rewrite(record)
+
+            composed, warnings = compose(plan, node, run.stage, label, (root, run.path), announce)
             publish(composed, root, run.stage)
             if plan.ssh:
                 from udiroot import ssh  # only a site with the private sshd pays for it

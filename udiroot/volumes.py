@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 class Volumes:
     """The volumes of a plan, as fixtures. Their sources stay open until the end of `with`.
 
-    No source may be one of the `protected` paths of the node, which are shifter-xc's own.
+    No source may be one of the `protected` paths of the node, which are shifter-xc's own. `announce` gets the file of
+    each cache before it is bound to a loop device.
     """
 
-    def __init__(self, plan: NodePlan, node: str, protected: "tuple[str, ...]") -> None:
-        self._plan, self._node, self._protected = plan, node, protected
+    def __init__(
+        self, plan: NodePlan, node: str, protected: "tuple[str, ...]", announce: "Callable[[int], None]"
+    ) -> None:
+        self._plan, self._node, self._protected, self._announce = plan, node, protected, announce
         self._sources: list[int] = []
 
     def fixtures(self) -> "list[Fixture]":
@@ -53,7 +56,7 @@ class Volumes:
             opened, kind = self._open(cache.source, name)
             if kind != DIRECTORY:
                 raise UsageError(f"{name}: {printable(cache.source)}: not a directory")
-            make = mount_cache(plan, cache, self._node, opened, name)
+            make = mount_cache(plan, cache, self._node, opened, name, self._announce)
             found.append(self._fixture(cache.target, DIRECTORY, name, make))
         return found
 

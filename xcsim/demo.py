@@ -250,8 +250,7 @@ class Demo:
     # -- nodes ------------------------------------------------------------------------------------------------------
 
     def _pictures(self) -> dict[int, NodePicture]:
-        own = {path.stem for path in self.machine.path("/scratch/udi/images").glob("*.json")}
-        return {nid: node.snapshot().with_loops_of(own) for nid, node in self.machine.nodes().items()}
+        return {nid: node.snapshot() for nid, node in self.machine.nodes().items()}
 
     def _compare(self, before: dict[int, NodePicture]) -> None:
         for nid, later in self._pictures().items():

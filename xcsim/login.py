@@ -16,6 +16,7 @@ from typing import IO, Any
 from udiroot.errors import NotFound, SetupFailed
 from xcsim import initramfs, kernel
 from xcsim.entering import Entry, entered
+from xcsim.loops import of_node
 from xcsim.processes import ProcessId, members, namespace_of, wait_until
 from xcsim.settings import STATE_INSIDE
 
@@ -76,9 +77,12 @@ class LoginNode:
         holder = ProcessId(int(saved["pid"]), int(saved["start"]))
         # The kernel reuses the number of a dead namespace: without its holder it proves nothing.
         certain = holder.alive
-        if not wait_until(lambda: not self._kill_members(saved, certain=certain), 10.0, 0.02):
+        bound = of_node(holder.pid) if certain else []
+        if not wait_until(lambda: not self._kill_members(saved, certain=certain), 30.0, 0.02):
             raise SetupFailed("the login node did not stop: some of its processes do not exit")
-        holder.wait_gone(5.0)
+        holder.wait_gone(30.0)
+        for one in bound:
+            one.end(5.0)
         self._record.unlink(missing_ok=True)
 
     def _kill_members(self, saved: Mapping[str, Any], *, certain: bool) -> bool:

@@ -54,7 +54,7 @@ class Network:
         holder = self._holder()
         if holder is not None:
             holder.kill(signal.SIGKILL)
-            if not holder.wait_gone(5.0):
+            if not holder.wait_gone(30.0):
                 raise SetupFailed(f"the network did not go down: its holder {holder.pid} does not exit")
         self._record.unlink(missing_ok=True)
 

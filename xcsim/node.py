@@ -18,12 +18,13 @@ from udiroot.errors import NotFound, SetupFailed
 from xcsim import initramfs, kernel
 from xcsim.entering import Entry, entered
 from xcsim.initramfs import NodeMount as NodeMount
+from xcsim.loops import of_node
 from xcsim.network import Network
 from xcsim.picture import NodePicture, take
 from xcsim.processes import ProcessId, children, members, namespace_of
 
 BARE_ENVIRONMENT = {"PATH": "/bin:/sbin", "HOME": "/root"}
-STOP_SECONDS = 10.0
+STOP_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,15 @@ class ComputeNode:
         return self
 
     def stop(self) -> None:
-        """Stop the node; safe to repeat. Raises SetupFailed."""
+        """Stop the node, and what it has bound to files; safe to repeat. Raises SetupFailed."""
         init = self._saved_init()
         if init is not None:
+            bound = of_node(init.pid) if init.alive else []
             init.kill()
             if not init.wait_gone(self.files.stop_seconds):
                 raise SetupFailed(f"{self.name} did not stop: its init {init.pid} does not exit")
+            for one in bound:
+                one.end(self.files.stop_seconds)
         self._record.unlink(missing_ok=True)
 
     @property

@@ -5,13 +5,13 @@ nothing is left behind and nothing is missing.
 """
 
 import contextlib
-import glob
 import os
 import stat
-from collections.abc import Iterator, Set
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+from xcsim.loops import of_node
 from xcsim.processes import members, namespace_of
 
 WATCHED = ("/var", "/tmp", "/run")
@@ -26,10 +26,6 @@ class NodePicture:
     processes: tuple[str, ...]
     files: tuple[str, ...]
     modules: tuple[str, ...] = ()
-
-    def with_loops_of(self, ids: Set[str]) -> "NodePicture":
-        """The same with the loop devices of these images alone: others on this host may use some."""
-        return replace(self, loops=tuple(line for line in self.loops if any(one in line for one in ids)))
 
     def difference(self, later: "NodePicture") -> list[str]:
         """What `later` has in addition (`+`) and what it lacks (`-`)."""
@@ -56,7 +52,7 @@ def take(pid: int) -> NodePicture:
     """The picture of the node whose init has this pid on the host."""
     return NodePicture(
         mounts=tuple(mounts_of(pid)),
-        loops=tuple(sorted(bound_loops())),
+        loops=tuple(f"{one.name} {one.path}" for one in of_node(pid)),
         processes=tuple(sorted(_processes(namespace_of(pid, "pid")))),
         files=tuple(sorted(line for top in WATCHED for line in _files(f"/proc/{pid}/root", top))),
         modules=tuple(sorted(loaded_modules())),
@@ -70,13 +66,6 @@ def mounts_of(pid: int | str) -> list[str]:
         before, _, after = line.partition(" - ")
         lines.append(" ".join(before.split()[2:6]) + " - " + after)
     return lines
-
-
-def bound_loops() -> Iterator[str]:
-    """Loop devices in use anywhere on this host, with their backing files."""
-    for backing in glob.glob("/sys/block/loop*/loop/backing_file"):
-        with contextlib.suppress(FileNotFoundError, OSError):
-            yield f"{backing.split('/')[3]} {Path(backing).read_text().strip()}"
 
 
 def loaded_modules() -> Iterator[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from udiroot.errors import SetupFailed, UpstreamFailed
 from xcsim import tools
 from xcsim.access import LoginAccess
+from xcsim.ports import free_port
 from xcsim.processes import wait_until
 
 PROGRAM = "/usr/bin/docker-registry"
@@ -25,9 +26,7 @@ def name(machine: LoginAccess) -> str:
     taken any fixed one."""
     record = machine.state / _RECORD
     if not record.exists():
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            record.write_text(json.dumps({"port": probe.getsockname()[1]}))
+        record.write_text(json.dumps({"port": free_port()}))
     return f"localhost:{json.loads(record.read_text())['port']}"
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Protocol
 
 from benchmarks.slowfs import Counts, Mounting, Service, SlowFileSystems
-from tests.gateway.munged import free_port
 from xcsim import kernel, tools
+from xcsim.ports import free_port
 
 Counter = Callable[[], Counts | None]
 """What has reached an opened store so far; None where nobody can tell."""

@@ -60,7 +60,7 @@ class Host:
         config = self.directory / f"{self.name}.sshd"
         config.write_text(_SSHD.format(directory=self.directory, name=self.name))
         self.boot(f"/usr/sbin/sshd -D -e -f {shlex.quote(str(config))}")
-        assert wait_until(self._listens, 20), self.log.read_text()
+        assert wait_until(self._listens, 30), self.log.read_text()
 
     def boot(self, command: str) -> None:
         """Boot it with `command` as its first process."""
@@ -71,7 +71,7 @@ class Host:
                  "--propagation", "private", "/bin/sh", "-c", script],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
-        assert wait_until(lambda: self._process is not None and bool(children(self._process.pid)), 10)
+        assert wait_until(lambda: self._process is not None and bool(children(self._process.pid)), 30)
         self.network.join(self.number, self.pid)
 
     def stop(self) -> None:

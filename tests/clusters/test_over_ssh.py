@@ -47,7 +47,7 @@ def test_a_job_from_start_to_end(stand: Stand) -> None:
     assert {node.name: report.jobs for node, report in found.failed.items()} == {h.name: ("1.c",) for h in hosts}
     assert take_down(stand.site, stand.machine, "1.c", Deadline(60)).is_clean
     assert stand.check(*hosts).ok
-    assert wait_until(lambda: pictures(*hosts) == before, 5)
+    assert wait_until(lambda: pictures(*hosts) == before, 30)
 
 
 def test_the_private_sshd_between_hosts(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def test_the_private_sshd_between_hosts(stand: Stand, monkeypatch: pytest.Monkey
         stand.second.name, str(ALICE.uid), "NAME=tiny",
     ]  # fmt: skip
     assert take_down(site, stand.machine, "3.c", Deadline(60)).is_clean
-    assert wait_until(lambda: pictures(*hosts) == before, 5)
+    assert wait_until(lambda: pictures(*hosts) == before, 30)
 
 
 def test_a_host_that_is_not_running(stand: Stand) -> None:
@@ -80,7 +80,7 @@ def test_a_host_that_is_not_running(stand: Stand) -> None:
     before = pictures(stand.first, stand.second)
     with pytest.raises(SetupFailed, match=rf"setup on {stand.third.name}: no answer: .*(timed out|No route to host)"):
         prepare(stand.site, stand.machine, stand.request("2.c"), everyone, Deadline(60))
-    assert wait_until(lambda: pictures(stand.first, stand.second) == before, 5)
+    assert wait_until(lambda: pictures(stand.first, stand.second) == before, 30)
     assert stand.check(stand.first, stand.second).ok
     listed = json.loads((stand.directory / "spool/out-of-service.json").read_text())
     assert list(listed) == [stand.third.name] and "teardown of job 2.c: no answer" in listed[stand.third.name]["reason"]

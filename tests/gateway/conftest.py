@@ -34,6 +34,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A directory with room for 1 MiB."""
     directory = tmp_path / "small"
     directory.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", directory], check=True, timeout=10)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", directory], check=True, timeout=60)
     yield directory
-    subprocess.run(["umount", directory], check=True, timeout=10)
+    subprocess.run(["umount", directory], check=True, timeout=60)

@@ -36,7 +36,7 @@ class Munged:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 30
         while not _answers(self.socket):
             assert time.monotonic() < deadline
             assert self._process.poll() is None
@@ -44,7 +44,7 @@ class Munged:
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(30)
 
 
 def _answers(path: str) -> bool:
@@ -54,9 +54,3 @@ def _answers(path: str) -> bool:
         except OSError:
             return False
         return True
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -19,17 +19,11 @@ from urllib.parse import urlsplit
 from tests.gateway.archives import Layer, compressed, image_config, layer_tar
 from udi.gatewayconfig import GatewayConfig
 from udi.registries import RegistryConfig, RegistryHostConfig
+from xcsim.ports import free_port
 
 OCI = "application/vnd.oci.image"
 DOCKER = "application/vnd.docker"
 USERS = {"anna": "anna's: word", "bert": "bert's word"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def registry_config(*names: str, **more: Any) -> RegistryConfig:
@@ -72,7 +66,7 @@ class DebianRegistry:
             self._process = subprocess.Popen(
                 ["/usr/bin/docker-registry", "serve", configuration], stdout=log, stderr=log
             )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while True:
             try:
                 socket.create_connection(("127.0.0.1", int(self.name.rpartition(":")[2])), 1).close()
@@ -84,7 +78,7 @@ class DebianRegistry:
     def __exit__(self, *_: object) -> None:
         if self._process:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(30)
         shutil.rmtree(self.directory)
 
     def fetches(self, digest: str) -> int:

@@ -154,7 +154,7 @@ class Service:
                 group=ACCOUNT,
                 extra_groups=[],
             )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 30
         while self.log.read_text().count(ready) == started:
             assert time.monotonic() < deadline, self.log.read_text()
             assert self._process.poll() is None, self.log.read_text()
@@ -163,7 +163,7 @@ class Service:
     def stop(self, number: int = signal.SIGTERM) -> None:
         if self._process:
             self._process.send_signal(number)
-            self._process.wait(10)
+            self._process.wait(30)
             self._process = None
 
     def __enter__(self) -> Self:

@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.gateway.munged import free_port
+from xcsim.ports import free_port
 
 
 class Sshd:
@@ -52,7 +52,7 @@ class Sshd:
             self._process = subprocess.Popen(
                 self.inside("/usr/sbin/sshd", "-D", "-e", "-f", str(config)), stderr=log, stdin=subprocess.DEVNULL
             )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 30
         while not self._answers():
             assert time.monotonic() < deadline, self._log.read_text()
             assert self._process.poll() is None, self._log.read_text()
@@ -69,7 +69,7 @@ class Sshd:
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(30)
 
     def _answers(self) -> bool:
         with socket.socket() as probe:

@@ -10,9 +10,10 @@ import pytest
 
 from admin.checks.check import Level, Row
 from admin.checks.gateway import checks, trials
-from tests.gateway.munged import Munged, free_port
+from tests.gateway.munged import Munged
 from tests.gateway.service import Service, directory_for_all
 from tests.gateway.support import needs_root
+from xcsim.ports import free_port
 
 pytestmark = needs_root
 

@@ -13,12 +13,13 @@ import pytest
 from admin.checks.check import Level
 from admin.checks.gateway import checks, trials
 from tests.gateway.archives import BASE, file
-from tests.gateway.munged import Munged, free_port
+from tests.gateway.munged import Munged
 from tests.gateway.registries import USERS, DebianRegistry
 from tests.gateway.service import ANNA, BERT, Service, directory_for_all
 from tests.gateway.support import needs_root
 from tests.gateway.test_network import archive
 from udi import config
+from xcsim.ports import free_port
 
 pytestmark = [needs_root, pytest.mark.long]
 

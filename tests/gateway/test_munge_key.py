@@ -16,12 +16,13 @@ from admin.checks.gateway import checks, trials
 from gateway.client import client
 from gateway.wire.events import Event, Retrying
 from gateway.wire.messages import PullReference
-from tests.gateway.munged import Munged, free_port
+from tests.gateway.munged import Munged
 from tests.gateway.service import ANNA, Service, directory_for_all
 from tests.gateway.support import needs_root
 from tests.gateway.test_network import archive
 from udi import config
 from udiroot.errors import UpstreamFailed
+from xcsim.ports import free_port
 
 pytestmark = needs_root
 OLD, NEW = os.urandom(128), os.urandom(128)
@@ -130,5 +131,5 @@ def test_a_service_on_this_host_that_ends_at_each_request(tmp_path: Path, monkey
         with pytest.raises(UpstreamFailed) as refused:
             client.pull(site, request)
         server.shutdown(socket.SHUT_RDWR)
-    thread.join(10)
+    thread.join(30)
     assert "MUNGE" not in refused.value.hint

@@ -69,7 +69,7 @@ class SuperServer:
         Path(self._service.site.gateway.socket).unlink()
         for process in self.processes:
             process.kill()
-            process.wait(10)
+            process.wait(30)
 
 
 @pytest.fixture
@@ -307,8 +307,8 @@ def test_a_thousand_connections_that_say_nothing(service: Service) -> None:
         start = time.monotonic()
         assert service.udi(BERT, "images").returncode == 0
         assert time.monotonic() - start < 5
-        assert "too many connections" in str(next_event(silent[-1], 5))
-        assert "no request within 10 s" in str(next_event(silent[0], 20))
+        assert "too many connections" in str(next_event(silent[-1], 30))
+        assert "no request within 10 s" in str(next_event(silent[0], 30))
     finally:
         for connection in silent:
             connection.close()
@@ -348,7 +348,7 @@ def test_handle_wants_a_connection(service: Service) -> None:
             text=True,
             user=ACCOUNT,
             group=ACCOUNT,
-            timeout=20,
+            timeout=60,
             check=False,
         )
         assert done.returncode == code

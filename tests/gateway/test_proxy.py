@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from tests.gateway.registries import DebianRegistry, free_port, registry_config
+from tests.gateway.registries import DebianRegistry, registry_config
 from tests.gateway.registry_pulls import ANNA, LAYERS, pull, refused
 from tests.gateway.support import needs_root
 from tests.gateway.tinyproxy import Tinyproxy
 from udi.registries import RegistryConfig
 from udiroot.errors import UpstreamFailed
+from xcsim.ports import free_port
 
 pytestmark = needs_root
 

@@ -124,12 +124,12 @@ def test_serve_runs_as_the_stores_account_alone(service: Service) -> None:
         str(service.config),
         "serve",
     ]
-    as_root = subprocess.run(program, capture_output=True, text=True, timeout=20, check=False)
+    as_root = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
     assert as_root.returncode == 2
     assert f"must run as the store's account {ACCOUNT}" in as_root.stderr
     assert f"hint: runuser -u {ACCOUNT} -- udi-gateway --config {service.config} serve" in as_root.stderr
     twice = subprocess.run(
-        program, capture_output=True, text=True, timeout=20, user=ACCOUNT, group=ACCOUNT, check=False
+        program, capture_output=True, text=True, timeout=60, user=ACCOUNT, group=ACCOUNT, check=False
     )
     assert twice.returncode == 2
     assert "another gateway is running" in twice.stderr

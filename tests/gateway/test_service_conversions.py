@@ -73,7 +73,7 @@ def test_ctrl_c_says_that_the_pull_goes_on(service: Service) -> None:
     process = subprocess.Popen(command, stderr=subprocess.PIPE)
     until(lambda: packer_runs(service))
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=10)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert b"the pull continues in the background" in said
     service.fault("")

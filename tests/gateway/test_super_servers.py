@@ -15,9 +15,9 @@ from admin.seams.machines import machine_of
 from admin.sitefiles.all_files import site_files
 from tests.gateway.archives import BASE, file, make_archive
 from tests.gateway.munged import Munged
-from tests.gateway.registries import free_port
 from tests.gateway.service import ACCOUNT, ANNA, Service, directory_for_all
 from tests.gateway.support import needs_root
+from xcsim.ports import free_port
 
 pytestmark = needs_root
 
@@ -44,7 +44,7 @@ class Installed(Service):
             self.started.append(
                 subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, user=user, group=user)
             )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not ready():
             assert self.started[-1].poll() is None and time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
@@ -59,7 +59,7 @@ class Installed(Service):
     def close(self) -> None:
         for process in self.started:
             process.terminate()
-            process.wait(10)
+            process.wait(30)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-from tests.gateway.registries import free_port
+from xcsim.ports import free_port
 
 
 class Tinyproxy:
@@ -29,7 +29,7 @@ class Tinyproxy:
         configuration = self._folder / "tinyproxy.conf"
         configuration.write_text("\n".join([*lines, ""]))
         self._process = subprocess.Popen(["/usr/bin/tinyproxy", "-d", "-c", configuration], stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self._port), 1).close()
@@ -41,7 +41,7 @@ class Tinyproxy:
     def __exit__(self, *_: object) -> None:
         assert self._process
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(30)
 
     def log(self) -> str:
         """What it was asked so far."""

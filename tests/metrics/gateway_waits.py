@@ -22,7 +22,7 @@ def test_what_runs_and_what_waits(watched: Watched) -> None:
     service.fault("wait")
     with ThreadPoolExecutor() as pool:
         pulls = [pool.submit(service.ask, ANNA, "pull", f"slow{number}:1") for number in range(2)]
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 30
         while (figures := watched.figures())["udi_gateway_pulls_waiting",] < 1:
             assert time.monotonic() < deadline, figures
         assert figures["udi_gateway_conversions_running",] == figures["udi_gateway_workers",] == WORKERS

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.gateway.registries import free_port
+from xcsim.ports import free_port
 
 PROGRAM, TOOL = "/usr/bin/prometheus", "/usr/bin/promtool"
 _SECONDS = 30.0

@@ -33,6 +33,7 @@ KERNELS = {
     "without overlay": ("overlay",),
     "without O_TMPFILE": ("O_TMPFILE",),
     "with a simple overlay": ("overlay options",),
+    "without LOOP_CONFIGURE": ("LOOP_CONFIGURE",),
     "old": (
         "overlay", "O_TMPFILE", "open_tree", "mount_setattr", "move_mount", "open_in_root", "LOOP_CONFIGURE",
         "loop-control", "pidfd_open",

@@ -51,12 +51,24 @@ def test_it_is_the_user_s_and_bounded_and_gone_with_the_job(clean: Rig, kernel: 
 def test_its_file_has_no_name_and_is_sparse(clean: Rig) -> None:
     assert clean.set_up(clean.plan(**_cache(clean, size=10 << 30))).ok
     assert not any(name.startswith(".udi") for name in os.listdir(clean.directory / "scratch/alice"))
-    backing = [
-        Path(f"/sys/block/{name}/loop/backing_file").read_text()
-        for name in os.listdir("/sys/block")
-        if Path(f"/sys/block/{name}/loop/backing_file").exists()
-    ]
-    assert any("/scratch/alice/" in text and "(deleted)" in text for text in backing), backing
+    bound = clean.picture().loops
+    assert any("/scratch/alice/" in text and text.endswith("(deleted)") for text in bound), bound
+
+
+@pytest.mark.parametrize("kernel", ["without LOOP_CONFIGURE", "old"])
+def test_set_up_is_killed_before_its_device_has_a_name(clean: Rig, kernel: str) -> None:
+    """As of an image's: the device would never be freed by itself, and keep the user's file and quota."""
+    plan = clean.plan(**_cache(clean))
+    calls = faults.set_up(clean, plan, Fault(kernel=kernel)).calls
+    assert clean.tear_down().ok
+    *_, bind, _ = (point for point, call in enumerate(calls, 1) if call == "ioctl")
+    for fault in (Fault(bind, "after", kernel=kernel), Fault(bind + 1, "before", kernel=kernel)):
+        assert faults.set_up(clean, plan, fault).killed
+        (device,) = (text.split()[0] for text in clean.picture().loops if text.endswith("(deleted)"))
+        code, line = clean.check()
+        assert (code, "2 loop devices (" in line, f"/dev/{device}" in line) == (1, True, True), line
+        report = clean.tear_down()
+        assert (report.ok, clean.picture().loops) == (True, ()), report.words
 
 
 def test_where_the_file_system_cannot_make_one_without_a_name(clean: Rig) -> None:

@@ -90,7 +90,7 @@ def _set_up(rig: Rig, plan: NodePlan, kernel: str) -> Outcome:
         if done.report.ok:
             return done
         assert done.report.words.startswith("no free loop device "), done.report.words
-        subprocess.run(["losetup", "--find"], check=True, timeout=10, stdout=subprocess.DEVNULL)  # which makes one
+        subprocess.run(["losetup", "--find"], check=True, timeout=60, stdout=subprocess.DEVNULL)  # which makes one
     raise AssertionError("other programs took each loop device that was made")
 
 

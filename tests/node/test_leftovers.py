@@ -218,7 +218,7 @@ def test_whose_processes_end_with_the_job(rig: Rig, uids: tuple[int, int, int], 
         assert report.ok, report.words
         assert (report.words != "clean") == ends, report.words
         if ends:
-            process.wait(timeout=5)
+            process.wait(timeout=30)
         else:
             assert process.poll() is None
 
@@ -245,7 +245,7 @@ def test_processes_in_a_user_namespace_of_the_user_s_with_other_uids(rig: Rig) -
         assert process.stdout.readline() == b"became\n"
         report = tear_down(rig, shared=False)
         assert report.ok, report.words
-        process.wait(timeout=5)
+        process.wait(timeout=30)
     assert before.difference(rig.picture()) == []
 
 

@@ -21,6 +21,8 @@ libc.mmap.restype = ctypes.c_void_p
 descriptor = os.open("/var/udi/bin/busybox", os.O_RDONLY)
 assert libc.mmap(None, ctypes.c_size_t(4096), 1, 2, descriptor, ctypes.c_long(0)) not in (None, 2**64 - 1)
 os.close(descriptor)
+with open("/proc/self/comm", "w") as name:
+    name.write("sleep")
 time.sleep(1000)
 """
 
@@ -32,7 +34,7 @@ def test_a_mapping_of_the_image_is_the_only_holder(rig: Rig) -> None:
         report = tear_down(rig, shared=True)
         assert report.ok, report.words
         assert f"uid {ALICE.uid}; mapped file in image)" in report.words
-        process.wait(timeout=5)
+        process.wait(timeout=30)
     assert before.difference(rig.picture()) == []
 
 

@@ -251,5 +251,5 @@ def _openssh(pair: Pair, options: str, name: str) -> tuple[int, str]:
 
     common = "-F none -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=5"
     words = f"/usr/bin/ssh {common} {options} -p {PORT} {name}@10.128.1.158 id"
-    done = subprocess.run(words.split(), capture_output=True, text=True, preexec_fn=enter, timeout=20)
+    done = subprocess.run(words.split(), capture_output=True, text=True, preexec_fn=enter, timeout=60)
     return done.returncode, (done.stdout + done.stderr).strip().splitlines()[-1]

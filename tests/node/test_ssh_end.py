@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import time
 from pathlib import Path
 
 from tests.node import faults
@@ -11,6 +10,7 @@ from tests.node.faults import Fault
 from tests.node.pair import PORT, Pair
 from udiroot.plan import NodePlan
 from xcsim.picture import NodePicture
+from xcsim.processes import wait_until
 
 
 def test_after_the_job_it_is_gone(pair: Pair, ssh_plan: NodePlan, pictures: dict[int, NodePicture]) -> None:
@@ -50,16 +50,22 @@ def test_a_port_that_is_taken(pair: Pair, ssh_plan: NodePlan, pictures: dict[int
     assert second.stdout.count("/") == 1
     pair.tear_down()
     blocker = node.node.popen(["/bin/busybox", "nc", "-l", "-p", str(PORT)])
-    time.sleep(0.2)
     try:
+        assert wait_until(lambda: _is_listened_on(node.node.pid), 30)
         report = node.set_up(ssh_plan)
     finally:
         blocker.kill()
         blocker.wait()
     assert report.code == 7
     assert f"exited at once on 10.128.1.158 port {PORT}" in report.words
-    time.sleep(0.1)
-    assert pair.differences(pictures) == []
+    assert wait_until(lambda: pair.differences(pictures) == [], 30), pair.differences(pictures)
+
+
+def _is_listened_on(pid: int) -> bool:
+    """Whether something listens on the port in the network of that process (proc_net_tcp)."""
+    tables = (Path(f"/proc/{pid}/net/{table}").read_text().splitlines() for table in ("tcp", "tcp6"))
+    rows = [line.split() for table in tables for line in table]
+    return any(row[1].endswith(f":{PORT:04X}") and row[3] == "0A" for row in rows)
 
 
 def test_an_ipv6_address(pair: Pair, ssh_plan: NodePlan, pictures: dict[int, NodePicture]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -14,21 +15,31 @@ from tests.node.test_leftovers import tear_down
 from udiroot.plan import PlanUser
 from xcsim.entering import Entry
 from xcsim.node import kill_program
+from xcsim.processes import wait_until
 
 
 @contextmanager
 def running(
     rig: Rig, argv: list[str], user: PlanUser = ALICE, root: str = "/var/udi", cwd: str = "/"
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that runs while the body does."""
+    """A program that runs while the body does, from when it has become a `sleep`, or started one."""
     entry = Entry(uid=user.uid, gid=user.gid, groups=user.groups, root=root, cwd=cwd)
+    others = set(rig.node.processes())
     process = rig.node.popen(argv, entry=entry, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(0.3)
     try:
+        assert wait_until(lambda: any(map(_sleeps, set(rig.node.processes()) - others)), 30)
         yield process
     finally:
         kill_program(process)
         process.wait()
+
+
+def _sleeps(pid: int) -> bool:
+    """Whether the process is a `sleep`, by its first word, or by the name that it has given itself."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return words[0].rpartition(b"/")[2] == b"sleep" or Path(f"/proc/{pid}/comm").read_bytes() == b"sleep\n"
+    return False
 
 
 HOLDERS = {
@@ -52,7 +63,7 @@ def test_the_user_s_holders_are_terminated_and_named(rig: Rig, kind: str, shared
         number = "2 processes" if kind == "deaf" else "1 process"
         assert f"terminated {number}: pid " in report.words or (shared and kind == "deaf")  # it may start a third one
         assert f"uid {ALICE.uid}" in report.words
-        process.wait(timeout=5)
+        process.wait(timeout=30)
     assert before.difference(rig.picture()) == []
 
 
@@ -65,7 +76,7 @@ def test_a_mount_namespace_of_the_user_s_own(rig: Rig) -> None:
     with running(rig, words, root="/") as process:
         report = rig.tear_down()
         assert report.ok, report.words
-        process.wait(timeout=5)
+        process.wait(timeout=30)
     assert before.difference(rig.picture()) == []
 
 
@@ -212,6 +223,7 @@ grep -c "^{row} $number" $file; rm /tmp/number
         assert rig.node.run(["/bin/sh", "-c", script]).stdout == "1\n"
         report = rig.tear_down()
         assert report.ok, report.words
-        time.sleep(0.2)
+        if not is_another:
+            process.wait(timeout=30)
         assert (process.poll() is None) is is_another
     assert before.difference(rig.picture()) == []

@@ -33,7 +33,7 @@ class Stopped:
         return self.result()
 
     def result(self) -> Outcome:
-        out, err = self._process.communicate(timeout=20)
+        out, err = self._process.communicate(timeout=60)
         done = subprocess.CompletedProcess(self._process.args, self._process.returncode, out, err)
         return faults.outcome(done, self._nonce)
 
@@ -53,7 +53,7 @@ def stopped(rig: Rig, plan: NodePlan, point: int, kernel: str = "new") -> Iterat
 
 
 def _wait_for(look: Callable[[], int]) -> int:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while not (found := look()):
         assert time.monotonic() < end
         time.sleep(0.005)

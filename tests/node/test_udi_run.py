@@ -47,7 +47,7 @@ class Image:
         process = self.rig.node.popen(
             [UDI_RUN, *words], entry=entry, env=env or {}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
         return process.returncode, out, err
 
 

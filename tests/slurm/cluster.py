@@ -15,7 +15,7 @@ from typing import Any
 from slurmsim import site
 from slurmsim.cluster import LOGIN, Cluster
 from tests.system import images
-from xcsim import shared_root
+from xcsim import loops, shared_root
 from xcsim.processes import wait_until
 from xcsim.site import Tables
 
@@ -145,14 +145,13 @@ class Slurm:
         found = [line for line in mounts if " udi:" in line or "/var/udi/" in line or "/run/udi/" in line]
         files = self.cluster.root(node, "sh", "-c", "ls -A /var/udi /run/udi /run/udi-slurm 2>/dev/null", check=False)
         found += [line for line in files.stdout.splitlines() if line and not line.endswith(":")]
-        loops = self.cluster.root(node, "losetup", "--list", "--noheadings", "--output", "BACK-FILE,NAME").stdout
-        return found + [line for line in loops.splitlines() if str(self.cluster.directory) in line]
+        return found + [f"{one.name} {one.path}" for one in loops.of_node(self.cluster.host(node).pid)]
 
     def await_clean(self) -> None:
         """Wait until every node is idle and has nothing of any job."""
         self.cluster.await_states("idle", seconds=_SECONDS)
         for node in self.cluster.names:
-            assert wait_until(lambda node=node: not self.left(node), 10, 0.05), self.left(node)  # type: ignore[misc]
+            assert wait_until(lambda node=node: not self.left(node), 30, 0.05), self.left(node)  # type: ignore[misc]
 
     def tasks(self, node: str) -> list[str]:
         """The programs of users on a node, each with the root directory that it has."""

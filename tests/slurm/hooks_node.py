@@ -296,7 +296,7 @@ class HooksNode:
         names = {name: self.directory / name for name in ("run", "root", "notes")}
         found = {name: sorted(os.listdir(path)) for name, path in names.items() if path.exists()}
         found["mounts"] = [mount.point for mount in self.mounts()]
-        found["loops"] = [name for name, _ in loop.names().values() if name.startswith(f"udi:{HOST}:")]
+        found["loops"] = [name for name, _, _ in loop.bound().values() if name.startswith(f"udi:{HOST}:")]
         return {name: what for name, what in found.items() if what}
 
     def inside(self, script: str, job: str = "7") -> str:

@@ -205,7 +205,7 @@ def test_an_image_on_this_node_without_a_job(slurm: Slurm) -> None:
 def test_the_story_of_a_job_on_its_node(slurm: Slurm) -> None:
     job = slurm.submit("alice", "true", "-w", "n1", "--image=tiny:1")
     slurm.await_state(job, "COMPLETED")
-    assert wait_until(lambda: slurm.left("n1") == [], 20, 0.1)
+    assert wait_until(lambda: slurm.left("n1") == [], 30, 0.1)
     code, out, err = admin(slurm, "n1", "job", "--json", job)
     found = json.loads(out)
     assert (code, found["user"], found["manager"]["fate"]) == (0, "alice", "ended"), err

@@ -119,7 +119,7 @@ def test_a_node_that_cannot_be_cleaned_is_drained_and_comes_back(slurm: Slurm) -
     try:
         inside = f"/var/udi/{job}/usr"
         look = ["sh", "-c", "for p in /proc/[0-9]*; do readlink $p/cwd; done"]
-        assert wait_until(lambda: inside in slurm.cluster.root("n1", *look, check=False).stdout, 10, 0.02)
+        assert wait_until(lambda: inside in slurm.cluster.root("n1", *look, check=False).stdout, 30, 0.02)
         end(slurm, job)
         reason = await_drained(slurm, "n1")
         assert reason.startswith(f"shifter-xc: job {job}: "), reason

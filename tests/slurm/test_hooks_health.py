@@ -143,7 +143,7 @@ def test_a_reason_of_slurms_own(node: HooksNode, reason: str, said: str) -> None
             import time
             from slurm_hooks.recovery import resume
             from slurm_hooks.steps import jobs_with_steps
-            ends = time.monotonic() + 10
+            ends = time.monotonic() + 30
             while not jobs_with_steps() >= {{"70000001", "70000002"}} and time.monotonic() < ends:
                 time.sleep(0.02)
             found = resume(site, "{NODE}", Deadline(30))

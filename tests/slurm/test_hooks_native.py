@@ -346,7 +346,7 @@ def test_killed_at_any_call_leaves_what_epilog_removes(node: HooksNode, hook: st
             assert node.run("prolog") == 0
         code = node.end(node.start(hook, before=_KILLED.format(point=point, after=after)))
         killed += code == -signal.SIGKILL
-        wait_until(lambda: not _children(node), 20, 0.02)
+        assert wait_until(lambda: not _children(node), 30, 0.02), _children(node)
         note = node.note()
         assert note is None or note.state != "ready" or node.mounts("7") or hook == "epilog"
         assert node.run("epilog") == 0

@@ -79,6 +79,8 @@ def test_two_users_on_one_node_at_once(slurm: Slurm) -> None:
     for user in jobs:
         slurm.await_file(slurm.scratch(user) / "up")
     assert slurm.roots("n1") == set(jobs.values())
+    images = {line.partition(" ")[2] for line in slurm.left("n1") if line.startswith("loop")}
+    assert images == {f"/scratch/udi/images/{slurm.ids[name]}.squashfs" for name in ("tiny:1", "secret:1")}
     assert {line.split(" ")[0] for line in slurm.tasks("n1")} == {f"/var/udi/{job}" for job in jobs.values()}
     (slurm.scratch("alice") / "go").touch()
     slurm.await_state(jobs["alice"], "COMPLETED")

@@ -46,7 +46,7 @@ def registry(standing: Slurm) -> Iterator[None]:
     site.configure(cluster, tables)
     site.start_gateway(cluster)
     try:
-        assert wait_until(lambda: _answers(standing), 20, 0.05)
+        assert wait_until(lambda: _answers(standing), 30, 0.05)
         yield
     finally:
         process.kill()

@@ -2,11 +2,12 @@
 
     python -m tests.soak [--minutes 60] [--round 180] [--machine torque|slurm] [--seed TEXT] [--ease 1] [--keep DIR]
 
-Each machine is one process; both run at the same time. After each round all is quiet, and what must hold is looked at:
-every dirty node is named, an operator can clean it, and a job of all nodes runs then; each task ran in its job's image,
-with its volumes and as its user; no file is left in any directory of state, no daemon has grown, no log of ours has a
-traceback, the image store is consistent. The first thing that does not hold ends the run with exit code 1, and logs are
-kept. The seed, which is printed, gives the same dice again, though not the same order of what happens at the same time.
+Each machine is one process; both run at the same time. After each round all is quiet, and what must hold is looked
+at: every dirty node is named, an operator can clean it, and a job of all nodes runs then; each task ran in its job's
+image, with its volumes and as its user; no file is left in any directory of state, no daemon has grown, no log of
+ours has a traceback, the image store is consistent; in the end, no loop device of it is left on this host. The first
+thing that does not hold ends the run with exit code 1, and logs are kept. The seed, which is printed, gives the same
+dice again, though not the same order of what happens at the same time.
 """
 
 from __future__ import annotations
@@ -52,6 +53,11 @@ def _soak(machine: str, minutes: float, seconds: float, seed: str, ease: float, 
                 soak.keep(place)
                 click.echo(f"{machine}: seed {seed}; logs are in {place}", err=True)
                 return 1
+        left = soak.end()
+    for line in left:
+        click.echo(f"{machine} at its end: {line}", err=True)
+    if left:
+        return 1
     click.echo(f"{machine}: {number} rounds, all held")
     return 0
 

@@ -15,6 +15,7 @@ from tests.soak.actors import Act, Role
 from tests.soak.jobs import Expected
 from tests.soak.leftovers import Census
 from tests.soak.wishes import Wish
+from xcsim.loops import NodeLoop
 from xcsim.site import Tables
 
 UIDS = {"alice": 1001, "bob": 1002}
@@ -116,6 +117,10 @@ class Soaked(abc.ABC):
     @abc.abstractmethod
     def daemons(self) -> dict[str, list[int]]:
         """Processes that never end, by what they are and by their numbers on this host."""
+
+    @abc.abstractmethod
+    def loops(self) -> list[NodeLoop]:
+        """The loop devices of all its hosts."""
 
     @abc.abstractmethod
     def logs(self) -> list[Path]:

@@ -22,6 +22,7 @@ from tests.soak.machine import GATEWAY_STATE, KEPT, STORE, UIDS, Soaked, without
 from tests.soak.wishes import Wish
 from tests.system.cray import merged
 from udiroot.errors import SetupFailed
+from xcsim.loops import NodeLoop, of_node
 from xcsim.processes import members, namespace_of, wait_until
 
 _LOGIN_STATES = ("/run", "/tmp", "/var/tmp", "/scratch", "/home", "/var/lib/udi-gateway", "/var/spool/udi")
@@ -206,6 +207,9 @@ class SoakedSlurm(Soaked):
                 if numbers[-1] in inside:
                     found.append(pid)
         return found
+
+    def loops(self) -> list[NodeLoop]:
+        return [one for host in self._cluster.hosts() for one in of_node(host.pid)]
 
     def logs(self) -> list[Path]:
         slurmd = [self._cluster.host(node).path("/var/log/slurmd.log") for node in self._cluster.names]

@@ -42,6 +42,7 @@ class Soak:
         self._seed = seed
         self._say = say
         self._ease = ease
+        self._is_down = False
         self._submitted = Submitted()
         self._memory = Memory()
         self._tags = {name: Tag(machine.marker(name)) for name in _MOVING}
@@ -69,7 +70,15 @@ class Soak:
         self._censuses = self._machine.censuses()
 
     def __exit__(self, *_: object) -> None:
+        if not self._is_down:
+            self._machine.down()
+
+    def end(self) -> list[str]:
+        """Take the machine down; whatever of it is left on this host."""
+        bound = self._machine.loops()
         self._machine.down()
+        self._is_down = True
+        return [f"{one.name} is still bound to {one.path}" for one in bound if one.is_bound]
 
     def round(self, number: int, seconds: float) -> list[str]:
         """Let all act for so long, then quiet; whatever does not hold."""

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from tests.gateway.munged import free_port
 from tests.soak.actors import Act, Role
 from tests.soak.jobs import ENDED, Expected, look
 from tests.soak.leftovers import Census
@@ -24,7 +23,9 @@ from tests.soak.memory import named
 from tests.soak.wishes import Wish
 from tests.system.cray import HOOKS_LOG, SITE, STATE, Cray, merged
 from xcsim import site
+from xcsim.loops import NodeLoop, of_node
 from xcsim.machine import Machine
+from xcsim.ports import free_port
 from xcsim.processes import namespace_of, wait_until
 
 _FAULTS = (
@@ -207,14 +208,10 @@ class SoakedCray(Soaked):
 
     def unnamed(self) -> list[str]:
         told = json.dumps(self._status())
-        dirty = {
-            nid: [line for line in lines if " loops: " not in line]  # those are the whole host's
-            for nid, lines in self._cray.differences().items()
-        }
         return [
             f"node {nid} is dirty, and udi-admin status does not say so: {lines}"
-            for nid, lines in dirty.items()
-            if lines and f"nid{nid:05d}" not in told
+            for nid, lines in self._cray.differences().items()
+            if f"nid{nid:05d}" not in told
         ]
 
     def cleaned(self) -> list[str]:
@@ -234,6 +231,11 @@ class SoakedCray(Soaked):
 
     def daemons(self) -> dict[str, list[int]]:
         return {"xcsimd": [daemon.pid] if (daemon := self._cray.machine.daemon) else []}
+
+    def loops(self) -> list[NodeLoop]:
+        machine = self._cray.machine
+        pids = [machine.login.pid, *(node.pid for node in machine.nodes().values())]
+        return [one for pid in pids for one in of_node(pid)]
 
     def logs(self) -> list[Path]:
         return [self._cray.machine.state / "log/gateway.log", self._cray.machine.path(HOOKS_LOG)]

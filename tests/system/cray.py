@@ -168,7 +168,7 @@ class Cray:
         text = script or ranks(more.get("nodes", 2))
         return self.ended(self.qsub(user, text, *options, **more))
 
-    def ended(self, job: str, states: str = "CH", timeout: float = 40.0) -> Ended:
+    def ended(self, job: str, states: str = "CH", timeout: float = 60.0) -> Ended:
         """Wait for the end of a job, or until it is held."""
         seen = wait_until(lambda: self._saved(job)["state"] in states, timeout, 0.02)
         told = self.machine.job(job)
@@ -203,7 +203,7 @@ class Cray:
     def running(self, job: str, sign: str = "") -> None:
         """Wait until the job's script runs, and has made the file `sign` where one is named."""
         there = self.machine.path(sign or "/")
-        found = wait_until(lambda: self._saved(job)["substate"] == RUNNING and there.exists(), 20, 0.02)
+        found = wait_until(lambda: self._saved(job)["substate"] == RUNNING and there.exists(), 30, 0.02)
         assert found, f"{self.machine.job(job)} {self.log(job)}"
 
     # -- nodes -------------------------------------------------------------------------------------------------
@@ -213,8 +213,7 @@ class Cray:
         return {nid: self.picture(nid) for nid in self.machine.settings.nids}
 
     def picture(self, nid: int) -> NodePicture:
-        """A picture of the node, with the loop devices of this machine's images alone: others may use some."""
-        return self.machine.node(nid).snapshot().with_loops_of(set(self.ids.values()))
+        return self.machine.node(nid).snapshot()
 
     def differences(self, *nids: int) -> dict[int, list[str]]:
         """What is not as it was before the first job, by node."""
@@ -236,7 +235,7 @@ class Cray:
             found.update(self.differences(*nids))
             return not found
 
-        wait_until(gone, 10, 0.05)
+        wait_until(gone, 30, 0.05)
         assert found == {}
         assert self.plans() == []
 

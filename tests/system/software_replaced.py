@@ -99,7 +99,7 @@ def test_uninstalling_leaves_nothing_and_waits_for_jobs(cray: Cray) -> None:
         assert cray.ended(job).status == "0"
     finally:
         go.unlink()
-    assert wait_until(lambda: not cray.states(), 20, 0.05)
+    assert wait_until(lambda: not cray.states(), 30, 0.05)
     python = cray.machine.path("/opt/udi/bin/udi-admin").read_text().split("exec ")[1].split()[0]
     told = cray.admin("uninstall")
     try:

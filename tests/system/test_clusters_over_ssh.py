@@ -73,7 +73,7 @@ class Servers:
                 stderr=stream,
                 stdin=subprocess.DEVNULL,
             )
-        end = time.monotonic() + 20
+        end = time.monotonic() + 30
         while b"listening" not in log.read_bytes():
             assert time.monotonic() < end and self._running[nid].poll() is None, log.read_text()
             time.sleep(0.02)
@@ -81,7 +81,7 @@ class Servers:
     def stop(self, nid: int) -> None:
         process = self._running.pop(nid)
         process.terminate()
-        process.wait(10)
+        process.wait(30)
 
     def stop_all(self) -> None:
         for nid in list(self._running):
@@ -133,7 +133,7 @@ def test_a_job_on_two_hosts(cray: Cray, site: SiteConfig, tmp_path: Path) -> Non
     for nid in (A, B):
         inside = cray.machine.node(nid).run(["/bin/sh", "-c", "cat /var/udi/var/nodelist /var/udi/etc/marker"]).stdout
         assert inside.split() == [names[0], names[0], names[1], names[1], cray.marker("tiny:1")]
-        assert f"udi:{numbered(nid).name}:{JOB}" in [name for name, _ in loop.names().values()]
+        assert f"udi:{numbered(nid).name}:{JOB}" in [name for name, _, _ in loop.bound().values()]
     assert take_down(site, machine, JOB, Deadline(20)).is_clean
     assert cray.roots() == []
     assert not (tmp_path / "out.json").exists()

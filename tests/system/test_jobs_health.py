@@ -64,7 +64,7 @@ def test_nodes_that_no_epilogue_cleaned_go_out_of_service(cray: Cray) -> None:
     shutil.rmtree(directory)
     cray.machine.path("/scratch/alice/go").touch()
     assert cray.ended(job).status == "0"
-    assert wait_until(lambda: {cray.statuses()[nid] for nid in (A, B)} == {"admindown"}, 10, 0.1)
+    assert wait_until(lambda: {cray.statuses()[nid] for nid in (A, B)} == {"admindown"}, 30, 0.1)
     assert cray.statuses()[C] == "up" and cray.roots() == [A, B]
     told = [line for line in health_log(cray) if f": left by {job} (set up 20" in line]
     assert len(told) == 2 and all(": plugin: udi: " in line for line in told)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.system.cray import B, Cray
@@ -31,12 +33,13 @@ def test_no_aprun_outside_the_image(cray: Cray, delay: str) -> None:
     assert set(cray.statuses().values()) == {"up"}
 
 
-@pytest.mark.parametrize("slow", ["0.5", "1.2"])
-def test_a_set_up_that_is_still_on_its_way_when_the_prologue_dies(cray: Cray, slow: str) -> None:
+@pytest.mark.parametrize(("slow", "rest"), [("1.5", "sleep 3\n"), ("3", "")])
+def test_a_set_up_that_is_still_on_its_way_when_the_prologue_dies(cray: Cray, slow: str, rest: str) -> None:
     """The command reaches a node after the job's aprun has failed, or after its epilogue: nothing stays there."""
     cray.machine.set_fault("slow-node", node=B, value=slow, count=1)
     cray.machine.set_fault("kill-prologue", value="0.4")
-    ended = cray.run("alice", ranks(2, LOOK))
+    ended = cray.run("alice", ranks(2, LOOK) + rest)
     assert ended.output == "code 1\n"
     assert "OUTSIDE" not in ended.output + ended.error
+    time.sleep(0 if rest else float(slow))
     cray.assert_clean()

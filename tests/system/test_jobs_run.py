@@ -11,6 +11,7 @@ from xcsim.processes import wait_until
 
 ALICE = 1001
 SLEEP = "touch /scratch/alice/up; exec sleep 60"
+UP = "until [ -e /scratch/alice/up ]; do sleep 0.05; done\n"
 
 
 def started(cray: Cray, script: str, *, nodes: int = 2, sign: str = "/scratch/alice/up") -> str:
@@ -86,7 +87,7 @@ def test_a_job_that_passes_its_walltime_leaves_nothing(cray: Cray) -> None:
 
 
 def test_an_aprun_that_is_killed_leaves_nothing(cray: Cray) -> None:
-    job = started(cray, "aprun -n 4 -N 2 -b sh -c '" + SLEEP + "' &\nsleep 1; kill -9 $!; wait; exit 7\n")
+    job = started(cray, "aprun -n 4 -N 2 -b sh -c '" + SLEEP + "' &\n" + UP + "sleep 2; kill -9 $!; wait; exit 7\n")
     assert cray.ended(job).status == "7"
     cray.assert_clean()
 
@@ -133,7 +134,7 @@ def test_a_mom_that_restarts_in_the_middle_of_a_job_takes_it_down(cray: Cray) ->
     daemon = cray.machine.daemon
     assert daemon is not None
     daemon.kill()
-    assert daemon.wait_gone(5)
+    assert daemon.wait_gone(30)
     cray.machine.start_daemon()
     assert cray.ended(job).state == "C"
     cray.assert_clean()
@@ -166,7 +167,7 @@ def test_a_job_on_the_login_node_alone_needs_no_root(cray: Cray) -> None:
     job = cray.machine.qsub("alice", ["-v", "UDI=tiny:1", "-l", "nodes=0"], "#!/bin/bash\necho ran\n")
     ended = cray.ended(job)
     assert (ended.status, ended.output) == ("0", "ran\n")
-    assert wait_until(lambda: cray.states() == [], 2)
+    assert wait_until(lambda: cray.states() == [], 30)
 
 
 def test_volumes_anywhere_and_a_cache_of_each_node(cray: Cray) -> None:

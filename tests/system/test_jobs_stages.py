@@ -171,7 +171,7 @@ def test_the_node_software_disappears_during_a_job(cray: Cray) -> None:
     assert any(" ERROR " in line and "left in service" in line for line in ended.log)
     assert not any("taken out of service" in line for line in ended.log)
     assert cray.roots() == [A, B]
-    assert wait_until(lambda: [nid for nid, state in cray.statuses().items() if state != "up"] == [A, B], 10, 0.05)
+    assert wait_until(lambda: [nid for nid, state in cray.statuses().items() if state != "up"] == [A, B], 30, 0.05)
     assert f"nid[{A:05d}-{B:05d}]: admindown, dirty since" in cray.admin("status")
     assert cray.admin("recover", f"{A}-{B}").count(": clean and up") == 2
     cray.assert_clean()
@@ -225,7 +225,7 @@ def test_no_configuration(cray: Cray) -> None:
         with cray.without_filter():
             job = cray.qsub("alice", "true\n")
             assert wait_until(
-                lambda: "unknown key etc.nameserver (did you mean etc.nameservers?)" in cray.text(job, "Error"), 10, 0.1
+                lambda: "unknown key etc.nameserver (did you mean etc.nameservers?)" in cray.text(job, "Error"), 30, 0.1
             )
             seen = cray.machine.job(job)
         assert "unknown key etc.nameserver" in cray.admin("check-config", code=2)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.system.cray import Cray
+from xcsim.loops import of_node
 from xcsim.processes import wait_until
 
 RUN, ROOTS = "/run/udi-sessions", "/var/udi-sessions"
@@ -41,8 +42,7 @@ def sessions(cray: Cray, **settings: object) -> Iterator[None]:
 def left(cray: Cray) -> list[str]:
     """Records, roots, mounts, loop devices and processes of sessions on the login node."""
     found = [*os.listdir(cray.machine.path(RUN)), *os.listdir(cray.machine.path(ROOTS))]
-    loops = subprocess.run(["losetup", "--list", "--noheadings", "--output", "REF"], capture_output=True, text=True)
-    found += [line for line in loops.stdout.splitlines() if "session." in line]
+    found += [f"{one.name} {one.path}" for one in of_node(cray.machine.login.pid)]
     found += [line for line in open("/proc/self/mountinfo") if "session." in line]
     return [name for name in found if name != ".count"]
 
@@ -119,13 +119,13 @@ def test_a_configuration_of_the_user_s_is_not_read(login: Cray) -> None:
 def test_no_more_than_the_site_allows(login: Cray) -> None:
     holding = [_background(login, "sleep 30") for _ in range(2)]
     try:
-        assert wait_until(lambda: len(_open(login)) == 2, 10, 0.05)
+        assert wait_until(lambda: len(_open(login)) == 2, 30, 0.05)
         done = login.udi("alice", "shell", "tiny:1", code=4)
         assert done.stderr == "udi: you have 2 sessions on this host, and the site allows 2\n"
     finally:
         for each in holding:
             each.send_signal(signal.SIGTERM)
-    assert [each.wait(20) for each in holding] == [143, 143]
+    assert [each.wait(30) for each in holding] == [143, 143]
 
 
 def test_what_is_left_running_ends_with_the_session(login: Cray) -> None:
@@ -137,10 +137,10 @@ def test_what_is_left_running_ends_with_the_session(login: Cray) -> None:
 def test_a_session_whose_process_is_killed(login: Cray) -> None:
     """The program dies with it; what else it has left is removed when the next session is opened."""
     holding = _background(login, "setsid sleep 985 & sleep 984")
-    assert wait_until(lambda: bool(_open(login)) and _runs("sleep 984"), 10, 0.05)
+    assert wait_until(lambda: bool(_open(login)) and _runs("sleep 984"), 30, 0.05)
     for pid in _supervisors():
         os.kill(pid, signal.SIGKILL)
-    holding.wait(20)
+    holding.wait(30)
     login.udi("alice", "shell", "tiny:1", "--", "id")
     assert not _runs("sleep 98[45]")
 
@@ -149,10 +149,10 @@ def test_the_end_of_its_time(login: Cray) -> None:
     """As the alarm has it after `max_minutes`; a program that heeds no hangup is killed."""
     words = ["/opt/udi/bin/udi", "shell", "tiny:1", "--", "sh", "-c", "trap '' HUP; sleep 981"]
     holding = login.machine.popen_as("alice", words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert wait_until(lambda: _runs("sleep 981"), 10, 0.05)
+    assert wait_until(lambda: _runs("sleep 981"), 30, 0.05)
     for pid in _supervisors():
         os.kill(pid, signal.SIGALRM)
-    _, error = holding.communicate(timeout=20)
+    _, error = holding.communicate(timeout=30)
     assert (holding.returncode, error) == (
         9,
         "udi: the session was ended: this site allows 1 minutes (jobs may run longer)\n",
@@ -182,15 +182,15 @@ def test_on_a_terminal(login: Cray) -> None:
     type_in("echo up-$((40+1))\n")
     until("up-41")
     type_in("sleep 983; echo went on\n")
-    assert wait_until(lambda: _runs("sleep 983"), 10, 0.05)
+    assert wait_until(lambda: _runs("sleep 983"), 30, 0.05)
     type_in("\x03")
-    assert wait_until(lambda: not _runs("sleep 983"), 10, 0.05)
+    assert wait_until(lambda: not _runs("sleep 983"), 30, 0.05)
     type_in("echo still-$((40+2))\n")
     until("still-42")
     assert len(_open(login)) == 1
     shell.kill()
     shell.communicate()
-    assert wait_until(lambda: not _open(login), 10, 0.05)
+    assert wait_until(lambda: not _open(login), 30, 0.05)
 
 
 def test_images_that_the_site_names(cray: Cray) -> None:

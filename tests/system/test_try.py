@@ -91,7 +91,7 @@ class Running:
         inside.unlink(missing_ok=True)
         line = ["try", "--nid", str(A), "--user", "alice", *words, "tools:1", "--", "sh", "-c", script]
         self.process = cray.machine.popen_as("root", [ADMIN, *line], stdout=PIPE, stderr=STDOUT)
-        assert wait_until(inside.exists, 20, 0.02), self.process.communicate()[0]
+        assert wait_until(inside.exists, 30, 0.02), self.process.communicate()[0]
 
     def ended(self) -> tuple[int, str]:
         out, _ = self.process.communicate(timeout=30)

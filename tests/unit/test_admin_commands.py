@@ -255,7 +255,8 @@ def test_status_does_not_wait_for_torque(cray: StandIns, capsys: pytest.CaptureF
     cray.tell("qstat.hang", "")
     began = time.monotonic()
     assert admin(cray, "status") == 0
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 30
+    assert len(cray.calls("qstat")) == 1, "one that is not answered is enough"
     assert capsys.readouterr().out.count("held since") == 3
 
 

@@ -71,11 +71,11 @@ print(json.dumps({"scanner": "s\\x1b 1", "feed": "7", "more": 1, "findings": [
 )
 def test_one_that_fails_is_the_reason(inventory: Path, program: str, reason: str) -> None:
     began = time.monotonic()
-    seconds = 1 if "sleep" in program else 20
+    seconds = 1 if "sleep" in program else 60
     report = scanned(inventory, program, seconds=seconds, memory_bytes=512 << 20)
     assert reason in report.summary.error and not report.findings and not report.summary.is_scanned
     assert report.summary.basis == "" and report.summary.error.isprintable()
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 30
 
 
 def test_a_scanner_that_does_not_exist(inventory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -16,12 +17,14 @@ import pytest
 
 from clusters.machine import Cluster
 from clusters.settings import ClustersConfig
+from tests.gone import require_gone
 from udi.command import Deadline
 from udi.config import SiteConfig, parse
 from udi.fanout import FanOutResult
 from udi.nodes import Node, named
 from udi.platform import Host
 from udiroot.errors import ConfigError, TimedOut, UpstreamFailed
+from xcsim.processes import wait_until
 
 NONCE = "ab" * 16
 COMMAND = f"setupRoot {NONCE}"
@@ -113,20 +116,17 @@ def test_hosts_that_misbehave(stand: Stand) -> None:
 def test_a_hung_host_costs_the_deadline_and_leaves_no_ssh(stand: Stand) -> None:
     stand.host("c003", "exec sleep 60")
     began = time.monotonic()
-    result = stand.run("c[001-008]", 2)
-    assert 1.5 < time.monotonic() - began < 30
-    assert reasons(result) == {"c003": "no answer: not within 2 seconds"}
+    result = stand.run("c[001-008]", 5)
+    assert 4.5 < time.monotonic() - began < 30
+    assert reasons(result) == {"c003": "no answer: not within 5 seconds"}
     assert stand.processes() == []
 
 
 def test_the_deadline_counts_from_the_start(stand: Stand) -> None:
     """ClusterShell's own timeout counts from the latest event."""
     stand.host("c001", f"sleep 3; echo UDI-REPORT {NONCE} c001 ok 1 0 - - slow")
-    stand.host("c002", "exec sleep 60")
-    began = time.monotonic()
-    result = stand.run("c[001-002]", 4)
-    assert time.monotonic() - began < 6.5
-    assert reasons(result) == {"c002": "no answer: not within 4 seconds"}
+    stand.host("c002", f"sleep 8; echo UDI-REPORT {NONCE} c002 ok 1 0 - - within six seconds of the latest event")
+    assert reasons(stand.run("c[001-002]", 6)) == {"c002": "no answer: not within 6 seconds"}
 
 
 def test_an_ssh_that_closes_its_output_and_stays_is_ended(stand: Stand) -> None:
@@ -142,10 +142,9 @@ def test_what_an_ssh_command_has_started_ends_with_it(stand: Stand) -> None:
     pids = stand.directory / "pids"
     for name in ("c001", "c002"):
         stand.host(name, f'sleep 60 & echo $! >>"{pids}"; wait')
-    assert len(stand.run("c[001-002]", 1).silent) == 2
-    assert len(words := pids.read_text().split()) == 2
-    time.sleep(0.2)
-    assert not [pid for pid in words if os.path.exists(f"/proc/{pid}") and _state(int(pid)) != "Z"]
+    assert len(stand.run("c[001-002]", 4).silent) == 2
+    assert len(pids.read_text().split()) == 2
+    require_gone(pids)
 
 
 def test_a_host_may_report_its_name_with_or_without_its_domain(tmp_path: Path) -> None:
@@ -245,13 +244,11 @@ def test_a_caller_that_is_stopped_leaves_no_ssh(tmp_path: Path, number: signal.S
     with caller:
         assert caller.stdout
         assert caller.stdout.readline() == b"ready\n"
-        time.sleep(1.0)
+        assert wait_until(lambda: len(_children(caller.pid)) == 4, 30)
         sleeping = _children(caller.pid)
-        assert len(sleeping) == 4
         caller.send_signal(number)
         assert caller.stdout.read() == (b"interrupted\n" if number == signal.SIGTERM else b"")
-    time.sleep(0.2)
-    assert not [pid for pid in sleeping if os.path.exists(f"/proc/{pid}") and _state(pid) != "Z"]
+    assert wait_until(lambda: not any(map(_runs, sleeping)), 30)
 
 
 _INTERRUPTED = """\
@@ -288,8 +285,10 @@ def _children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def _state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+def _runs(pid: int) -> bool:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.gone import require_gone
 from udi.command import Deadline, Late, run, run_fed
 from udiroot.errors import ImageInvalid, UpstreamFailed
+from xcsim.processes import wait_until
 
 
 def test_output_and_exit_code() -> None:
@@ -33,15 +35,13 @@ def test_no_shell_between() -> None:
 
 
 def test_deadline_ends_the_whole_session_and_keeps_what_was_printed(tmp_path: Path) -> None:
-    mark = tmp_path / "alive"
-    script = f"echo before; (sleep 1; touch {mark}) & sleep 60"
+    script = f"echo before; sleep 60 & echo $! >{tmp_path}/pids; sleep 60"
     began = time.monotonic()
     with pytest.raises(Late) as caught:
-        run(["/bin/sh", "-c", script], seconds=0.3)
+        run(["/bin/sh", "-c", script], seconds=2)
     assert time.monotonic() - began < 30
     assert caught.value.partial == b"before\n"
-    time.sleep(1.2)
-    assert not mark.exists()
+    require_gone(tmp_path / "pids")
 
 
 def test_enough_was_seen() -> None:
@@ -95,14 +95,13 @@ def test_deadline() -> None:
 
 
 def test_a_killed_caller_leaves_no_command_behind(tmp_path: Path) -> None:
-    mark = tmp_path / "alive"
-    code = f"from udi.command import run; run(['/bin/sh', '-c', 'sleep 1; touch {mark}'], seconds=60)"
+    pid = tmp_path / "pid"
+    code = f"from udi.command import run; run(['/bin/sh', '-c', 'echo $$ >{pid}; exec sleep 60'], seconds=60)"
     caller = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
-    time.sleep(0.5)
+    assert wait_until(lambda: pid.exists() and pid.read_text().endswith("\n"), 30)
     caller.kill()
     caller.wait()
-    time.sleep(1.2)
-    assert not mark.exists()
+    require_gone(pid)
 
 
 def test_stdout_in_pieces_is_not_kept_and_the_environment_is_added_to() -> None:

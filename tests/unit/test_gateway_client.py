@@ -74,7 +74,7 @@ def answering(directory: Path, *answers: Event, then_waits: bool = False) -> Ite
                 for event in answers:
                     connection.sendall(events.to_json(event).encode() + b"\n")
                 if then_waits:
-                    over.wait(10)
+                    over.wait(30)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -83,7 +83,7 @@ def answering(directory: Path, *answers: Event, then_waits: bool = False) -> Ite
             yield parse(text, "udi.toml")
         finally:
             over.set()
-            thread.join(10)
+            thread.join(30)
 
 
 QUERY = Progress.of_query("registry.centre")

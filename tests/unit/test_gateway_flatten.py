@@ -377,12 +377,12 @@ def test_a_third_is_checked_when_all_is_packed(tmp_path: Path, how: str, monkeyp
         checks.add(Layer(Blob.of_file(stream.fileno()), f"sha256:{hashlib.sha256(data).hexdigest()}", 1))
         checks.packing()
         with checks:
-            assert wait_until(lambda: sum(read) == 20_000, 10, 0.01)
+            assert wait_until(lambda: sum(read) == 20_000, 30, 0.01)
             time.sleep(0.05)
             assert sum(read) == 20_000
             if how == "packed":
                 checks.packed()
-                assert wait_until(lambda: sum(read) == 30_000, 10, 0.01)
+                assert wait_until(lambda: sum(read) == 30_000, 30, 0.01)
             if how != "given up":
                 checks.finish()
         assert sum(read) == (20_000 if how == "given up" else 30_000)

@@ -120,7 +120,7 @@ def test_layers_are_expanded_at_the_same_time(layers: list[Layer]) -> None:
     done: list[int] = []
     with _kept() as kept:
         kept.begin(layers, done.append)
-        assert wait_until(lambda: sum(done) == sum(_SIZES), 10, 0.01)
+        assert wait_until(lambda: sum(done) == sum(_SIZES), 30, 0.01)
         assert [kept.expanded(layer).blob.size for layer in layers] == _SIZES
 
 
@@ -208,7 +208,7 @@ def test_a_layer_is_expanded_as_it_arrives(tmp_path: Path, how: str) -> None:
         receiver = _Receiver(layer, tmp_path / "received")
         kept.arriving(1, receiver.arrival)
         receiver.receive(0, len(stored) - 1)
-        assert wait_until(lambda: _in_memory(kept) > 1 << 20, 10, 0.01)
+        assert wait_until(lambda: _in_memory(kept) > 1 << 20, 30, 0.01)
         receiver.receive(len(stored) - 1, len(stored))
         receiver.arrival.ends()
         flattened = flatten([receiver.layer], _ROOMY, seen.append, checks, kept)

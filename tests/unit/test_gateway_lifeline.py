@@ -29,7 +29,7 @@ from xcsim.processes import ProcessId, wait_until
 _WORKER = """
 import subprocess, sys, time
 from gateway.service import lifeline
-lifeline.SILENCE, lifeline.BEAT = 1.0, 0.1
+lifeline.SILENCE, lifeline.BEAT = 3.0, 0.1
 child = subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL)
 end = lifeline.WorkerEnd(sys.stdin, lambda: print("beat", flush=True))
 print(child.pid, flush=True)
@@ -58,14 +58,14 @@ def test_a_worker_ends_with_its_input() -> None:
     process, child = _worker("hang")
     assert process.stdin
     process.stdin.close()
-    assert process.wait(10) == -signal.SIGKILL
-    assert wait_until(lambda: not child.alive, 10)
+    assert process.wait(30) == -signal.SIGKILL
+    assert wait_until(lambda: not child.alive, 30)
 
 
 @pytest.mark.parametrize("begun", ["", "\n", '{"parent": 1'])
 def test_a_worker_whose_service_is_killed_before_its_order_ends_without_a_word(begun: str) -> None:
     words = [sys.executable, "-m", "gateway.service.worker"]
-    done = subprocess.run(words, input=begun, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(words, input=begun, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
@@ -79,7 +79,7 @@ def test_a_worker_whose_service_is_killed_before_its_last_word_ends_without_anot
             input=b'{"version": "of another gateway"}\n',
             stdout=output,
             stderr=subprocess.PIPE,
-            timeout=20,
+            timeout=60,
             check=False,
         )
     assert (done.returncode, done.stderr) == (1, b"")
@@ -88,8 +88,8 @@ def test_a_worker_whose_service_is_killed_before_its_last_word_ends_without_anot
 def test_a_worker_ends_when_nothing_comes_any_more() -> None:
     """Nothing tells it that the service's host is dead."""
     process, child = _worker("hang")
-    assert process.wait(10) == -signal.SIGKILL
-    assert wait_until(lambda: not child.alive, 10)
+    assert process.wait(30) == -signal.SIGKILL
+    assert wait_until(lambda: not child.alive, 30)
 
 
 def test_a_service_that_lives_keeps_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,10 +100,10 @@ def test_a_service_that_lives_keeps_its_worker(monkeypatch: pytest.MonkeyPatch) 
     end.send("order")
     lines = [process.stdout.readline() for _ in range(4)]
     assert "got order\n" in lines and lines.count("beat\n") == 3
-    time.sleep(1.5)  # longer than the silence that it bears
+    time.sleep(4)  # longer than the silence that it bears
     assert process.poll() is None and child.alive
     end.close()
-    assert process.wait(10) == -signal.SIGKILL
+    assert process.wait(30) == -signal.SIGKILL
 
 
 def test_a_worker_that_is_done_ends_by_itself() -> None:
@@ -111,7 +111,7 @@ def test_a_worker_that_is_done_ends_by_itself() -> None:
     assert process.stdin and process.stdout
     process.stdin.write("order\n")
     process.stdin.flush()
-    assert process.wait(10) == 0 and "got order" in process.stdout.read()
+    assert process.wait(30) == 0 and "got order" in process.stdout.read()
 
 
 # -- the worker itself, started by a program that passes on streams and nothing else --------------------------------
@@ -166,7 +166,7 @@ def test_a_conversion_elsewhere(elsewhere: Elsewhere) -> None:
             ran = ProcessId.of(elsewhere.pid)
             facts = worker.convert(elsewhere.events.append)
     assert (facts.id, facts.size) == (elsewhere.id, os.path.getsize(elsewhere.output))
-    assert wait_until(lambda: not ran.alive, 10)
+    assert wait_until(lambda: not ran.alive, 30)
     assert elsewhere.spooled() == []
 
 
@@ -177,7 +177,7 @@ def test_a_service_that_does_not_want_it_any_more(elsewhere: Elsewhere) -> None:
     ):
         worker.identified(elsewhere.events.append)
         ran = ProcessId.of(elsewhere.pid)
-    assert wait_until(lambda: not ran.alive, 10)
+    assert wait_until(lambda: not ran.alive, 30)
     assert elsewhere.spooled() == [] and not os.path.exists(elsewhere.output)
 
 

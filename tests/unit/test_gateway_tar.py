@@ -38,7 +38,7 @@ def test_archives_of_gnu_tar(tmp_path: Path, form: str) -> None:
     (tmp_path / "in" / "d" / "file").write_bytes(b"x" * 1000)
     (tmp_path / "in" / "link").symlink_to("d/file")
     os.link(tmp_path / "in" / "d" / "file", tmp_path / "in" / "hard")
-    data = subprocess.check_output(["tar", "-c", f"--format={form}", "-C", tmp_path / "in", "."], timeout=10)
+    data = subprocess.check_output(["tar", "-c", f"--format={form}", "-C", tmp_path / "in", "."], timeout=60)
     found = {os.path.normpath(member.name): member for member in read(data, tmp_path)}
     assert {found[b"d/file"].kind, found[b"hard"].kind} == {b"0", b"1"}
     assert found[b"d"].kind == b"5"
@@ -59,7 +59,7 @@ def test_sparse_files(tmp_path: Path, form: str, parts: int, how: str) -> None:
     options = ["--format=gnu"] if form == "gnu" else ["--format=posix"]
     options += [f"--sparse-version={form}"] if form[0] in "01" else []
     words = ["tar", "-c", "--sparse", *options, "-C", str(tmp_path / "in"), "holes"]
-    layer = subprocess.check_output(words, timeout=10)
+    layer = subprocess.check_output(words, timeout=60)
     assert len(layer) < max(30_000, holes.stat().st_size // 5)
     assert Result([BASE, layer], how).data("holes") == holes.read_bytes()
 
@@ -161,7 +161,7 @@ def test_a_prefix_of_ustar_whatever_the_version_and_where_star_ends_it(
     header[148:156] = b"%06o\0 " % sum(header)
     data = bytes(header) + bytes(2 * BLOCK)
     assert [member.name for member in read(data, tmp_path)] == [prefix + b"/name"]
-    listed = subprocess.run(["tar", "-t"], input=data, capture_output=True, timeout=10, check=True)
+    listed = subprocess.run(["tar", "-t"], input=data, capture_output=True, timeout=60, check=True)
     assert star or listed.stdout == prefix + b"/name\n"
 
 

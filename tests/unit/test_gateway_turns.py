@@ -50,7 +50,7 @@ class Waiting:
             raise _GaveUp
 
     def until(self, condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 30
         while not condition():
             assert time.monotonic() < end, self.order
             time.sleep(0.002)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from xcsim.processes import wait_until
+
 ROOT = Path(__file__).parents[2]
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 pytestmark = pytest.mark.skipif(
@@ -51,6 +53,9 @@ class Rotation:
         self._configuration.write_text("create\n" + text.replace("{{ log }}", str(self.log)))
         self._configuration.chmod(0o644)
 
+    def is_written(self) -> bool:
+        return self.log.exists() and self.log.stat().st_size > 0
+
     def rotate(self, *wrapper: str) -> None:
         words = [*wrapper, "logrotate", "--force", "--state", str(self._state), str(self._configuration)]
         done = subprocess.run(words, env={"PATH": PATH}, capture_output=True, text=True, check=False)
@@ -76,11 +81,11 @@ def test_hooks_write_while_it_is_rotated(tmp_path: Path) -> None:
         for who in "12"
     ]
     try:
-        while not rotation.log.exists():
-            time.sleep(0.01)
         for wrapper in ((), slowly, (), slowly):
+            assert wait_until(rotation.is_written, 30)
             time.sleep(0.2)
             rotation.rotate(*wrapper)
+        assert wait_until(rotation.is_written, 30)
     finally:
         stop.touch()
         written = {who: int(hook.communicate(timeout=30)[0]) for who, hook in zip("12", hooks, strict=True)}

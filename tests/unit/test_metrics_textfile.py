@@ -180,9 +180,9 @@ def small(site: SiteConfig) -> object:
     if os.geteuid() != 0:
         pytest.skip("mounting needs root")
     directory = Path(site.metrics.directory)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "small", directory], check=True, timeout=10)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "small", directory], check=True, timeout=60)
     yield directory
-    subprocess.run(["umount", directory], check=True, timeout=10)
+    subprocess.run(["umount", directory], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("missing", ["prom", "spool"])

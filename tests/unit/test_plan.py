@@ -204,11 +204,12 @@ def test_a_record_is_read_back_and_a_cut_one_is_none(job: str, uid: int, path: s
         made=made,
         modules=("loop",),
         sshd=(7, 8) if made else None,
+        cache="7:8" if made else "",
     )
     text = record.text()
     again = Record.parse(text.encode())
     assert again is not None
     assert again.text() == text
-    assert again.sshd == record.sshd
+    assert (again.sshd, again.cache) == (record.sshd, record.cache)
     if length < len(text):
         assert Record.parse(text[:length].encode()) is None

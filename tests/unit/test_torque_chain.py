@@ -176,7 +176,7 @@ def test_a_program_that_hangs_is_ended_and_the_job_sent_back(hasty: Host, body: 
     began = time.monotonic()
     code, output = hasty.run("prologue")
     assert code == 124 and f"60-hangs did not finish within {SECONDS} s" in output
-    assert SECONDS - 1 < time.monotonic() - began < SECONDS + 8
+    assert SECONDS - 1 < time.monotonic() - began < SECONDS + 30
 
 
 def test_programs_share_the_time_that_the_site_has(hasty: Host) -> None:
@@ -188,7 +188,7 @@ def test_programs_share_the_time_that_the_site_has(hasty: Host) -> None:
     code, output = hasty.run("epilogue")
     assert code == 124 and hasty.ran == ["10-hangs", "50-udi", "60-hangs", "70-quick"]
     assert output.count("did not finish within 1 s") == 2
-    assert time.monotonic() - began < SECONDS + 8
+    assert time.monotonic() - began < SECONDS + 30
 
 
 def test_a_signal_reaches_the_program_of_a_prologue_and_nothing_runs_after_it(host: Host, shell: str) -> None:

@@ -274,7 +274,7 @@ def test_fault_of_the_site_requeues(cray: StandIns, fault: str) -> None:
     began = time.monotonic()
     code, err = prologue(cray)
     assert code == 2 and "[site error (not your job's fault); job requeued]" in err
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 30
     assert states(cray) == [] and cray.plans() == []
 
 

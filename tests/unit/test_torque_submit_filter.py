@@ -56,7 +56,7 @@ def gateway(cray: StandIns, *answer: object, hold: float = 0.0) -> Iterator[list
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(5)
+        thread.join(30)
 
 
 FOUND = {"event": "done", "id": IMAGE_ID, "reference": "debian:12"}

@@ -53,7 +53,7 @@ class Job:
         self, *words: str | bytes, env: Mapping[bytes, bytes] | None = None, cwd: str | Path = "/"
     ) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            [self.program, *words], env=dict(env or {}), cwd=cwd, capture_output=True, check=False, timeout=20
+            [self.program, *words], env=dict(env or {}), cwd=cwd, capture_output=True, check=False, timeout=60
         )
 
     def environment(self, *words: str | bytes, env: Mapping[bytes, bytes] | None = None) -> dict[bytes, bytes]:

@@ -35,16 +35,16 @@ def _catches(pid: int, number: int) -> bool:
 def test_the_machine_ends_before_it_has_read_all(tmp_path: Path) -> None:
     with _called(tmp_path) as (process, connection):
         connection.close()
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (1, "aprun: the machine closed the connection\n")
 
 
 def test_a_signal_comes_when_the_application_has_ended(tmp_path: Path) -> None:
     with _called(tmp_path) as (process, connection):
-        assert wait_until(lambda: _catches(process.pid, signal.SIGUSR1), 20, 0.01)
+        assert wait_until(lambda: _catches(process.pid, signal.SIGUSR1), 30, 0.01)
         connection.shutdown(socket.SHUT_RD)  # so that nothing more can be sent to it
         process.send_signal(signal.SIGUSR1)
         connection.sendall(b"7\n")
         connection.close()  # and with it the error stream of aprun, which was sent along
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (7, "")
