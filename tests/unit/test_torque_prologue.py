@@ -389,8 +389,8 @@ def test_no_signal_ends_an_epilogue(cray: StandIns) -> None:
 
 @pytest.mark.parametrize("account", [0, 990])
 def test_a_prologue_ends_with_the_process_that_pbs_mom_knows(account: int) -> None:
-    """Torque starts the job when that is killed, and its epilogue must not come before what would be found by it. By then
-    it has read the store, with the rights of the store's account."""
+    """Torque starts the job when that is killed, and its epilogue must not come before what would be found by it. By
+    then it has read the store, with the rights of its account."""
     with directory_for_all("udi-prologue-") as directory:
         cray = StandIns(directory)
         cray.qstat_job("PBS_O_HOME=/root,UDI=debian:12")
