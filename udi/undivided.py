@@ -26,6 +26,7 @@ def undivided() -> Iterator[None]:
         return
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
+    _waiting.clear()  # of those of another step, one was raised
     _is_within = True
     try:
         yield
@@ -39,8 +40,6 @@ def is_postponed(number: int) -> bool:
     """Asked by a handler: whether it is to do nothing, since the signal will be raised again."""
     if _is_within:
         _waiting.add(number)
-    else:
-        _waiting.clear()  # what the handler raises now stands for all of them
     return _is_within
 
 
