@@ -2,7 +2,7 @@
 
 The one place where hooks, node software and conversions start the commands of Cray, Torque and the site. There is never
 a shell in between. Each command leads a session of its own; when its time is over, all of its process group is killed,
-and every byte that it had printed is still available. It is killed, too, when this process ends (`udi.lifeline`), and
+and every byte that it had printed is still available. It is killed, too, when this process ends (`udi.tether`), and
 when a signal interrupts this process while it starts the command (`udi.undivided`).
 
 Hooks use this runner rather than the `sh` library: importing `sh` takes about 100 ms, a call of it 7 to 16 ms, and its
@@ -23,8 +23,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Self
 
-from udi.lifeline import Lifeline
 from udi.oserrors import reason
+from udi.tether import Tether
 from udi.undivided import undivided
 from udi.values import Frozen
 from udiroot.errors import TimedOut, UpstreamFailed, printable
@@ -218,7 +218,7 @@ class _Command:
         self._program = argv[0]
         try:
             with contextlib.ExitStack() as undo:
-                self._lifeline = undo.enter_context(contextlib.closing(Lifeline()))
+                self._tether = undo.enter_context(contextlib.closing(Tether()))
                 with undivided():
                     self._process = subprocess.Popen(
                         argv,
@@ -231,7 +231,7 @@ class _Command:
                         start_new_session=True,
                         umask=umask,
                     )
-                    self._lifeline.hold(self._process.pid)
+                    self._tether.tie(self._process.pid)
                 undo.pop_all()
         except OSError as error:
             raise UpstreamFailed(
@@ -244,7 +244,7 @@ class _Command:
     def __exit__(self, *_: object) -> None:
         self.kill()
         self._process.wait()
-        self._lifeline.close()
+        self._tether.close()
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream:
                 stream.close()

@@ -11,13 +11,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.gone import nothing_left, require_gone
 from udi.command import run
-from udi.lifeline import Lifeline
+from udi.tether import Tether
 
 _ROOT = Path(__file__).parents[2]
 _NOBODY = 65534
@@ -42,6 +43,11 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def sleeps(pid: int) -> bool:
+    """Whether it is alive, and has begun to sleep."""
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] == "S"
 
 
 def script(pids: Path, *lines: str) -> list[str]:
@@ -124,7 +130,7 @@ def test_what_leaves_the_group_lives_on(tmp_path: Path) -> None:
     require_gone(pids)
     wait_for(lambda: len(daemons.read_text().split()) == 2)
     for pid in map(int, daemons.read_text().split()):
-        assert Path(f"/proc/{pid}/stat").read_text().split()[2] == "S"
+        wait_for(partial(sleeps, pid))
         os.kill(pid, signal.SIGKILL)
 
 
@@ -149,27 +155,27 @@ def test_a_command_inherits_nothing_of_it_and_nothing_stays_open() -> None:
 @pytest.mark.parametrize("first", [0, 1])
 def test_either_end_may_be_closed_first(group: subprocess.Popen[bytes], first: int) -> None:
     """Kernels differ in it when a process ends."""
-    lifeline = Lifeline()
-    lifeline.hold(group.pid)
-    lifeline._ends[first].close()
+    tether = Tether()
+    tether.tie(group.pid)
+    tether._ends[first].close()
     assert group.wait(30) == -signal.SIGKILL
-    lifeline.close()
+    tether.close()
 
 
 def test_closing_and_losing_it_kill(group: subprocess.Popen[bytes]) -> None:
-    lifeline = Lifeline()
-    lifeline.close()
-    lifeline = Lifeline()
-    lifeline.hold(group.pid)
+    tether = Tether()
+    tether.close()
+    tether = Tether()
+    tether.tie(group.pid)
     assert group.poll() is None
-    del lifeline
+    del tether
     assert group.wait(30) == -signal.SIGKILL
 
 
 @needs_root
 def test_another_group_with_the_same_number_is_safe(group: subprocess.Popen[bytes]) -> None:
-    lifeline = Lifeline()
-    lifeline.hold(group.pid)
+    tether = Tether()
+    tether.tie(group.pid)
     group.kill()
     group.wait()
     for _ in range(1000):  # another process of this machine may have been faster
@@ -180,7 +186,7 @@ def test_another_group_with_the_same_number_is_safe(group: subprocess.Popen[byte
         other.kill()
         other.wait()
     assert os.getpgid(group.pid) == group.pid
-    lifeline.close()
+    tether.close()
     with pytest.raises(subprocess.TimeoutExpired):
         other.wait(0.3)
     other.kill()

@@ -8,12 +8,12 @@ between kernels, so both are armed.
 For prctl(PR_SET_PDEATHSIG), the usual way, code must run in the child between fork and exec. `subprocess` copies the
 process then, which costs a hook 3 ms for each command; otherwise it can use vfork. This way also reaches children of
 the command, does not end with the thread that started it, and is not lost when the command becomes another user: the
-kernel permits what kill(2) would (sigio_perm in fs/fcntl.c; root may kill anyone). The kernel knows the group as such,
-so that another one that gets its number later is safe.
+kernel permits what kill(2) would (sigio_perm in fs/fcntl.c), and to the host's root everything. The kernel knows the
+group as such, so that another one that gets its number later is safe.
 
-What it does not reach: processes that have left the group; a group whose starter is killed after it has started it and
-before `hold`, less than a millisecond; and while a process that was forked meanwhile and has executed nothing lives on
-with the pipe, the group does, too.
+What it does not reach: processes that have left the group, and a command whose starter is killed before `tie`, usually
+less than a millisecond after the command was started. A process that was forked meanwhile and has executed nothing has
+the pipe, too, and the command lives as long as that one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import os
 import signal
 
 
-class Lifeline:
+class Tether:
     """Ties one process group to this process. When it is closed, or lost, the group is killed as well."""
 
     def __init__(self) -> None:
@@ -34,12 +34,12 @@ class Lifeline:
             fcntl.fcntl(end, fcntl.F_SETSIG, signal.SIGKILL)
             fcntl.fcntl(end, fcntl.F_SETFL, os.O_ASYNC)  # while there is no owner, nobody gets the signal
 
-    def hold(self, group: int) -> None:
+    def tie(self, group: int) -> None:
         """From here on. Its leader must not have been waited for, so that the number is still its own."""
         for end in self._ends:
             fcntl.fcntl(end, fcntl.F_SETOWN, -group)
 
     def close(self) -> None:
-        """Kill what is left of the group, if one is held."""
+        """Kill what is left of the group, if one is tied."""
         for end in self._ends:
             end.close()
