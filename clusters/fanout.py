@@ -27,10 +27,11 @@ from ClusterShell.Worker.fastsubprocess import PIPE, STDOUT, Popen
 from ClusterShell.Worker.Ssh import SshClient, WorkerSsh
 
 from clusters.settings import ClustersConfig
-from udi.command import ENVIRONMENT, Deadline, die_with_caller
+from udi.command import ENVIRONMENT, Deadline
 from udi.fanout import Answers, FanOutResult
 from udi.nodes import Node
 from udi.oserrors import reason
+from udi.parentdeath import die_with_caller
 from udiroot.errors import UpstreamFailed, printable
 
 _MAX_BYTES = 256 << 10

@@ -7,7 +7,8 @@ import signal
 import sys
 import types
 
-from udi.command import ENVIRONMENT, die_with_caller
+from udi.command import ENVIRONMENT
+from udi.undivided import is_postponed
 
 _REQUESTS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 """By which others ask a hook to end."""
@@ -80,6 +81,8 @@ def end_with(caller: int) -> None:
     """
     global _caller
     _caller = caller
+    from udi.parentdeath import die_with_caller  # an epilogue has no such caller
+
     die_with_caller(signal.SIGTERM)
     if os.getppid() != caller:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -103,6 +106,8 @@ def _pass_over(number: int, frame: types.FrameType | None) -> None:
 
 
 def _interrupt(number: int, frame: types.FrameType | None) -> None:
+    if is_postponed(number):
+        return
     signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
     signal.alarm(_AGAIN_SECONDS)
     sys.unraisablehook = _told_again

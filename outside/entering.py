@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from udi.accounts import Account
-from udi.command import die_with_caller
 from udi.launch import RUN
 from udi.oserrors import reason
+from udi.parentdeath import die_with_caller
 from udiroot.privileges import become
 
 _FAILED = 125

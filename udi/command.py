@@ -1,9 +1,9 @@
 """Running an external program: an argument list, a clean environment, a deadline, and bounded output.
 
 The one place where hooks, node software and conversions start the commands of Cray, Torque and the site. There is never
-a shell in between. Each command leads a session of its own; when its time is over, all of the session is killed, and
-every byte that it had printed is still available. It is killed as well when the thread that started it dies: only the
-child itself can ask the kernel for that, so `subprocess` must fork, which costs a hook 3 ms more than a vfork would.
+a shell in between. Each command leads a session of its own; when its time is over, all of its process group is killed,
+and every byte that it had printed is still available. It is killed, too, when this process ends (`udi.tether`), and
+when a signal interrupts this process while it starts the command (`udi.undivided`).
 
 Hooks use this runner rather than the `sh` library: importing `sh` takes about 100 ms, a call of it 7 to 16 ms, and its
 timeout ends the first process only. `sh` is used where its manners fit and nobody waits for milliseconds: the transfers
@@ -13,7 +13,6 @@ of the gateway's service, xcsim, benchmarks.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import enum
 import os
 import selectors
@@ -25,14 +24,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Self
 
 from udi.oserrors import reason
+from udi.tether import Tether
+from udi.undivided import undivided
 from udi.values import Frozen
 from udiroot.errors import TimedOut, UpstreamFailed, printable
 
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C", "LC_ALL": "C"}
 """What a command gets, whoever called us."""
 
-_prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up here, since a forked child of a thread should not
-_PR_SET_PDEATHSIG = 1
 _MAX_OUTPUT = 64 << 20
 """Bytes of output that are kept: a machine-wide inventory has some tens of megabytes."""
 _MAX_LINE = 1 << 16
@@ -218,18 +217,22 @@ class _Command:
     ) -> None:
         self._program = argv[0]
         try:
-            self._process = subprocess.Popen(
-                argv,
-                stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT if merge else subprocess.PIPE,
-                env={**ENVIRONMENT, **(environment or {})},
-                cwd="/",
-                bufsize=0,
-                start_new_session=True,
-                umask=umask,
-                preexec_fn=die_with_caller,
-            )
+            with contextlib.ExitStack() as undo:
+                self._tether = undo.enter_context(contextlib.closing(Tether()))
+                with undivided():
+                    self._process = subprocess.Popen(
+                        argv,
+                        stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
+                        stdout=subprocess.PIPE,
+                        stderr=subprocess.STDOUT if merge else subprocess.PIPE,
+                        env={**ENVIRONMENT, **(environment or {})},
+                        cwd="/",
+                        bufsize=0,
+                        start_new_session=True,
+                        umask=umask,
+                    )
+                    self._tether.tie(self._process.pid)
+                undo.pop_all()
         except OSError as error:
             raise UpstreamFailed(
                 f"cannot run {self._program}: {reason(error)}", "check its path in the site's configuration"
@@ -241,6 +244,7 @@ class _Command:
     def __exit__(self, *_: object) -> None:
         self.kill()
         self._process.wait()
+        self._tether.close()
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream:
                 stream.close()
@@ -377,9 +381,3 @@ def _last_line(stdout: bytes, stderr: bytes) -> str:
     """The command's own explanation, to be added to a message."""
     lines = (stderr.strip() or stdout.strip()).decode("utf-8", "backslashreplace").splitlines()
     return f": {printable(lines[-1])}" if lines else ""
-
-
-def die_with_caller(number: int = signal.SIGKILL) -> None:
-    """In the child: a hook that is killed must not leave, say, a fan-out behind that continues to set up nodes. The
-    signal `number` comes when the thread that started this process ends."""
-    _prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)

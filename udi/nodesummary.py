@@ -21,7 +21,7 @@ _MAX_WORDS = 200
 _MOST_SLOW = 4
 _SLOW = 2.0
 """How many times the median a node must take to be called slow."""
-_NUMBER = re.compile(r"[0-9a-fA-F]*[0-9][0-9a-fA-F]*")
+_NUMBER = r"[0-9a-fA-F]*[0-9][0-9a-fA-F]*"
 
 
 class Cause(Frozen):
@@ -68,7 +68,7 @@ def _alike(groups: Mapping[str, list[Node]]) -> list[Cause]:
     """One cause for all texts that differ in numbers only."""
     kinds: dict[str, list[str]] = {}
     for words in groups:
-        kinds.setdefault(_NUMBER.sub("#", words), []).append(words)
+        kinds.setdefault(re.sub(_NUMBER, "#", words), []).append(words)
     return [
         Cause(tuple(sorted(node for text in texts for node in groups[text])), texts[0], len(texts))
         for texts in kinds.values()

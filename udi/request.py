@@ -29,7 +29,7 @@ NO_JOB_YET = "0"
 """The job of a request that is looked at before there is one."""
 _MAX_PATH = 1024
 _VOLUME_GRAMMAR = "a volume is /source:/target[:ro] or /source:/target:per-node=SIZE; several are separated by ;"
-_SIZE = re.compile(r"([1-9][0-9]{0,15})([KMGT]?)", re.ASCII)
+_SIZE = r"([1-9][0-9]{0,15})([KMGT]?)"
 _LEAST_CACHE = 16 << 20
 """Bytes: an empty file system has to fit."""
 
@@ -196,7 +196,7 @@ def require_room(wanted: Iterable[Volume], environment: Environment) -> None:
 
 def _size(text: str, whole: str) -> int:
     """Bytes, from a number with K, M, G or T, in powers of 1024."""
-    match = _SIZE.fullmatch(text)
+    match = re.fullmatch(_SIZE, text)
     size = int(match[1]) << 10 * " KMGT".index(match[2] or " ") if match else 0
     if not _LEAST_CACHE <= size < 1 << 50:
         raise UsageError(

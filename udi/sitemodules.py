@@ -26,7 +26,7 @@ DEVICES = Matching(
     r"/dev(/(?!\.{1,2}(/|$))[A-Za-z0-9_.:*?-]+)+", "a path in /dev, in which * and ? stand for any characters"
 )
 """What a site allows; `*` and `?` do not match a slash."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 _LIST = "modules are separated by ;"
 
 
@@ -37,7 +37,7 @@ class ModuleName:
         name = value if isinstance(value, str) else value[0]
         if name == NO_DEFAULTS:
             return f"must not have '{NO_DEFAULTS}', by which users leave out those that are there by default"
-        return "" if _NAME.fullmatch(name) else f"must have {self}, not '{printable(name)}'"
+        return "" if re.fullmatch(_NAME, name) else f"must have {self}, not '{printable(name)}'"
 
     def __str__(self) -> str:
         return "names of letters, digits, '-', '_' and '.'"
@@ -129,7 +129,7 @@ def parse_modules(text: str) -> tuple[str, ...]:
     """The names in a list separated by `;`, each once, `none` among them; an empty piece is none. Raises UsageError."""
     names = dict.fromkeys(piece.strip() for piece in text.split(";") if piece.strip())
     for name in names:
-        if not _NAME.fullmatch(name):
+        if not re.fullmatch(_NAME, name):
             raise UsageError(f"not a module's name: '{printable(name)}'", _LIST)
     return tuple(names)
 

@@ -1,7 +1,9 @@
 """Opening files with another account's rights, without giving up the process's own.
 
 The kernel checks file access by the file-system uid and gid and by the supplementary groups. Those three are changed
-for one step and restored; a failure to restore them aborts the process, since nothing after it could be trusted.
+for one step and restored; a failure to restore them aborts the process, since nothing after it could be trusted. When
+they change, the kernel forgets which signal the process has asked for at its parent's end (commit_creds in
+kernel/cred.c), so that is restored as well.
 """
 
 import ctypes
@@ -11,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
+_PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG = 1, 2
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.setfsuid.argtypes = (ctypes.c_uint,)
 _libc.setfsgid.argtypes = (ctypes.c_uint,)
@@ -37,6 +40,7 @@ class FileRights:
             return
         uid, gid, groups = self._wanted
         self._before = (_libc.setfsuid(_NOBODY_CHANGES), _libc.setfsgid(_NOBODY_CHANGES), tuple(os.getgroups()))
+        self._parent, self._signal = os.getppid(), _signal_at_parents_end()
         try:
             os.setgroups(groups)
             self._set(uid, gid)
@@ -62,6 +66,10 @@ class FileRights:
             os.setgroups(groups)
         except OSError:
             os.abort()
+        if self._signal:
+            _libc.prctl(_PR_SET_PDEATHSIG, self._signal, 0, 0, 0)
+            if os.getppid() != self._parent:  # it has ended meanwhile
+                os.kill(os.getpid(), self._signal)
 
     @staticmethod
     def _set(uid: int, gid: int) -> None:
@@ -70,3 +78,9 @@ class FileRights:
         _libc.setfsuid(uid)
         if _libc.setfsuid(_NOBODY_CHANGES) != uid or _libc.setfsgid(_NOBODY_CHANGES) != gid:
             raise PermissionError(f"file rights of uid {uid} and gid {gid} could not be taken")
+
+
+def _signal_at_parents_end() -> int:
+    number = ctypes.c_int()
+    _libc.prctl(_PR_GET_PDEATHSIG, ctypes.byref(number), 0, 0, 0)
+    return number.value

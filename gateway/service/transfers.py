@@ -15,7 +15,8 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from udi.command import ENVIRONMENT, Finished, Late, die_with_caller
+from udi.command import ENVIRONMENT, Finished, Late
+from udi.parentdeath import die_with_caller
 from udiroot.errors import UpstreamFailed
 
 if TYPE_CHECKING:

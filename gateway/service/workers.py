@@ -17,10 +17,10 @@ from gateway.service.lifeline import SILENCE, ServiceEnd
 from gateway.service.order import Order, Verdict
 from gateway.wire import events
 from gateway.wire.events import Converted, Done, Event, EventSink, Failed, Identified, Queued
-from udi.command import die_with_caller
 from udi.facts import Facts
 from udi.gatewayconfig import GatewayConfig
 from udi.oserrors import reason
+from udi.parentdeath import die_with_caller
 from udiroot.errors import TimedOut, UpstreamFailed
 
 _STANDSTILL = 900.0

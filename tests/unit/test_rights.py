@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from gateway.wire.protocol import peer_uid
 from tests.gateway.service import directory_for_all
 from udi.accounts import store_owner
+from udi.parentdeath import die_with_caller
 from udiroot import privileges
 from udiroot.errors import ConfigError
 from udiroot.rights import FileRights
@@ -46,6 +49,42 @@ with FileRights(5, 0):
 assert _libc.setfsuid(_NOBODY_CHANGES) == {number}
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+def test_who_ends_with_its_parent_still_does_so() -> None:
+    """The kernel forgets it when ids change. The parent ends before, within, or after."""
+    for moment in range(3):
+        reader, writer = os.pipe()
+        if not os.fork():
+            _ends_with_its_parent(moment, writer)
+        os.close(writer)
+        with open(reader, "rb") as told:
+            assert told.read() == b"told", moment
+
+
+def _ends_with_its_parent(moment: int, writer: int) -> None:
+    """In the child, which has a child of its own and ends when that one is at the moment."""
+    hold, end = os.pipe()
+    if os.fork():
+        os.read(hold, 1)
+        os._exit(0)
+    parent = os.getppid()
+    signal.signal(signal.SIGTERM, lambda *_: (os.write(writer, b"told"), os._exit(0)))
+
+    def reach(this: int) -> None:
+        if this == moment:
+            os.write(end, b"x")
+            while os.getppid() == parent:
+                time.sleep(0.01)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    die_with_caller(signal.SIGTERM)
+    reach(0)
+    with FileRights(5, 5):
+        reach(1)
+    reach(2)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    os._exit(1)
 
 
 def test_what_a_file_system_keeps_from_root_is_read_as_its_owner() -> None:

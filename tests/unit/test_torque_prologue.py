@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.gateway.service import directory_for_all
 from tests.unit.cray_standins import IMAGE_ID, OTHER_ID, StandIns, wait_for
 from torque_hooks.site_files import site_files
 from udi.provenance import SUFFIX, Provenance, to_json
@@ -386,19 +387,27 @@ def test_no_signal_ends_an_epilogue(cray: StandIns) -> None:
     assert states(cray) == []
 
 
-def test_a_prologue_ends_with_the_process_that_pbs_mom_knows(cray: StandIns) -> None:
-    """Torque starts the job when that is killed, and its epilogue must not come before what would be found by it."""
-    cray.tell("setupRoot.12", "silent")
-    cray.tell("setupRoot.hang", "")
-    files = site_files(cray.site, Renderer(cray.site, str(cray.config_path)))
-    hook = cray.directory / "prologue"
-    hook.write_text(next(file.text for file in files if file.path.endswith("/prologue")))
-    process = subprocess.Popen(
-        ["sh", str(hook), JOB, "root", "root", "run", "", "batch", ""], stderr=subprocess.PIPE, text=True
-    )
-    wait_for(lambda: cray.calls("xtxqtcmd") != [])
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    assert process.communicate()[1] == "", "the job has begun to write there"
-    assert states(cray) == [] and cray.calls("qhold") == []
-    assert [call.split()[0] for call in cray.calls("xtxqtcmd")] == ["setupRoot", "unsetupRoot"]
+@pytest.mark.parametrize("account", [0, 990])
+def test_a_prologue_ends_with_the_process_that_pbs_mom_knows(account: int) -> None:
+    """Torque starts the job when that is killed, and its epilogue must not come before what would be found by it. By
+    then it has read the store, with the rights of its account."""
+    with directory_for_all("udi-prologue-") as directory:
+        cray = StandIns(directory)
+        cray.qstat_job("PBS_O_HOME=/root,UDI=debian:12")
+        cray.config_path.write_text(cray.config_path.read_text().replace('account = "0"', f'account = "{account}"'))
+        for path in (cray.store, *cray.store.rglob("*")):
+            os.chown(path, account, account)
+        cray.tell("setupRoot.12", "silent")
+        cray.tell("setupRoot.hang", "")
+        files = site_files(cray.site, Renderer(cray.site, str(cray.config_path)))
+        hook = cray.directory / "prologue"
+        hook.write_text(next(file.text for file in files if file.path.endswith("/prologue")))
+        process = subprocess.Popen(
+            ["sh", str(hook), JOB, "root", "root", "run", "", "batch", ""], stderr=subprocess.PIPE, text=True
+        )
+        wait_for(lambda: cray.calls("xtxqtcmd") != [])
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert process.communicate()[1] == "", "the job has begun to write there"
+        assert states(cray) == [] and cray.calls("qhold") == []
+        assert [call.split()[0] for call in cray.calls("xtxqtcmd")] == ["setupRoot", "unsetupRoot"]
