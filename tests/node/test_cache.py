@@ -56,12 +56,15 @@ def test_its_file_has_no_name_and_is_sparse(clean: Rig) -> None:
 
 
 @pytest.mark.parametrize("kernel", ["without LOOP_CONFIGURE", "old"])
-def test_set_up_is_killed_before_its_device_has_a_name(clean: Rig, kernel: str) -> None:
+def test_set_up_ends_before_its_device_has_a_name(clean: Rig, kernel: str) -> None:
     """As of an image's: the device would never be freed by itself, and keep the user's file and quota."""
     plan = clean.plan(**_cache(clean))
     calls = faults.set_up(clean, plan, Fault(kernel=kernel)).calls
     assert clean.tear_down().ok
     *_, bind, _ = (point for point, call in enumerate(calls, 1) if call == "ioctl")
+    late = faults.set_up(clean, plan, Fault(bind, "late", kernel=kernel)).report
+    assert late
+    assert (late.code, clean.picture().loops) == (9, ()), late.words
     for fault in (Fault(bind, "after", kernel=kernel), Fault(bind + 1, "before", kernel=kernel)):
         assert faults.set_up(clean, plan, fault).killed
         (device,) = (text.split()[0] for text in clean.picture().loops if text.endswith("(deleted)"))
