@@ -11,9 +11,10 @@ the command, does not end with the thread that started it, and is not lost when 
 kernel permits what kill(2) would (sigio_perm in fs/fcntl.c), and to the host's root everything. The kernel knows the
 group as such, so that another one that gets its number later is safe.
 
-What it does not reach: processes that have left the group, and a command whose starter is killed before `tie`, usually
-less than a millisecond after the command was started. A process that was forked meanwhile and has executed nothing has
-the pipe, too, and the command lives as long as that one.
+What it does not reach: processes that have left the group, and a command whose starter is killed before `tie`, in the
+first one or two milliseconds, longer where other threads keep the interpreter busy. (PR_SET_PDEATHSIG has such a
+moment, too, from fork until the child has asked.) A process that was forked meanwhile and has executed nothing has the
+pipe as well, and the command lives as long as that one.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.gateway.service import directory_for_all
 from tests.gone import nothing_left, require_gone
 from udi.command import run
 from udi.tether import Tether
@@ -25,14 +25,22 @@ _NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
 
 
+_CALLER = """
+import sys, threading
+from udi.command import run
+
+def told(chunk):
+    with open(sys.argv[2], "ab") as pids:
+        pids.write(chunk)
+
+for _ in range(int(sys.argv[1])):
+    threading.Thread(target=run, args=(sys.argv[3:],), kwargs={"seconds": 60, "on_stdout": told}).start()
+"""
+
+
 def kill_caller(argv: list[str], pids: Path, count: int, threads: int = 1) -> None:
-    """A process that runs the command in so many threads at once is killed when there are so many lines of pids."""
-    code = (
-        "import sys, threading\nfrom udi.command import run\n"
-        f"for _ in range({threads}):\n"
-        "    threading.Thread(target=run, args=(sys.argv[1:],), kwargs={'seconds': 60}).start()"
-    )
-    caller = subprocess.Popen([sys.executable, "-c", code, *argv], cwd=_ROOT)
+    """A process that runs the command in so many threads at once is killed when it has been told so many pids."""
+    caller = subprocess.Popen([sys.executable, "-c", _CALLER, str(threads), str(pids), *argv], cwd=_ROOT)
     wait_for(lambda: pids.exists() and len(pids.read_text().splitlines()) == count)
     caller.kill()
     caller.wait()
@@ -50,9 +58,9 @@ def sleeps(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().split()[2] == "S"
 
 
-def script(pids: Path, *lines: str) -> list[str]:
-    """A shell that writes its own pid, runs the lines, and becomes a sleep."""
-    return ["/bin/sh", "-c", "; ".join((f"echo $$ >> {pids}", *lines, "exec sleep 60"))]
+def script(*lines: str) -> list[str]:
+    """A shell that tells its own pid, runs the lines, and becomes a sleep."""
+    return ["/bin/sh", "-c", "; ".join(("echo $$", *lines, "exec sleep 60"))]
 
 
 @pytest.fixture
@@ -66,72 +74,77 @@ def group() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_a_killed_caller_takes_its_command_and_the_command_s_children_along(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    kill_caller(script(pids, f"sleep 60 & echo $! >> {pids}"), pids, count=2)
+    kill_caller(script("sleep 60 & echo $!"), pids, count=2)
     require_gone(pids)
 
 
 def test_a_command_cannot_close_what_it_depends_on(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    code = f"import os; os.closerange(0, 1 << 16); os.execv('/bin/sh', {script(pids)!r})"
+    code = (
+        "import os; print(os.getpid(), flush=True); os.closerange(0, 1 << 16); os.execv('/bin/sleep', ['sleep', '60'])"
+    )
     kill_caller([sys.executable, "-c", code], pids, count=1)
     require_gone(pids)
 
 
 def test_many_at_once(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    kill_caller(script(pids), pids, count=20, threads=20)
+    kill_caller(script(), pids, count=20, threads=20)
     require_gone(pids)
 
 
-@pytest.fixture
-def open_to_all() -> Iterator[Path]:
-    """A directory that every user can reach."""
-    with tempfile.TemporaryDirectory() as directory:
-        os.chmod(directory, 0o777)
-        yield Path(directory)
-
-
 @needs_root
-def test_a_command_that_becomes_another_user(open_to_all: Path) -> None:
-    pids = open_to_all / "pids"
-    code = f"import os; os.setresuid(*3 * ({_NOBODY},)); os.execv('/bin/sh', {script(pids)!r})"
+def test_a_command_that_becomes_another_user(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    code = f"import os; os.setresuid(*3 * ({_NOBODY},)); os.execv('/bin/sh', {script()!r})"
     kill_caller([sys.executable, "-c", code], pids, count=1)
     require_gone(pids)
 
 
 @needs_root
-def test_a_user_s_command_that_gets_root_s_rights(open_to_all: Path) -> None:
+def test_a_user_s_command_that_gets_root_s_rights() -> None:
     """The kernel forgets PR_SET_PDEATHSIG when a program with the set-user-id bit is executed."""
-    sleep, pids = open_to_all / "sleep", open_to_all / "pids"
-    shutil.copy("/bin/sleep", sleep)
-    sleep.chmod(0o4755)
-    caller = os.fork()
-    if not caller:
-        try:
-            os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-            run(["/bin/sh", "-c", f"echo $$ > {pids}; exec {sleep} 60"], seconds=60)
-        finally:
-            os._exit(1)
-    wait_for(lambda: pids.exists() and pids.read_text().endswith("\n"))
-    pid = int(pids.read_text())
-    wait_for(lambda: Path(f"/proc/{pid}/cmdline").read_bytes().startswith(bytes(sleep)))
-    assert f"Uid:\t{_NOBODY}\t0\t0" in Path(f"/proc/{pid}/status").read_text()
-    os.kill(caller, signal.SIGKILL)
-    os.waitpid(caller, 0)
-    require_gone(pids)
+    with directory_for_all("udi-tether-") as directory:
+        sleep, pids = directory / "sleep", directory / "pids"
+        shutil.copy("/bin/sleep", sleep)
+        sleep.chmod(0o4755)
+        pids.touch(0o666)
+        pids.chmod(0o666)
+
+        def told(chunk: bytes) -> None:
+            pids.write_bytes(chunk)
+
+        caller = os.fork()
+        if not caller:
+            try:
+                os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+                argv = ["/bin/sh", "-c", f"echo $$; exec {sleep} 60"]
+                run(argv, seconds=60, on_stdout=told)
+            finally:
+                os._exit(1)
+        wait_for(lambda: pids.read_text().endswith("\n"))
+        pid = int(pids.read_text())
+        wait_for(lambda: Path(f"/proc/{pid}/cmdline").read_bytes().startswith(bytes(sleep)))
+        assert f"Uid:\t{_NOBODY}\t0\t0" in Path(f"/proc/{pid}/status").read_text()
+        os.kill(caller, signal.SIGKILL)
+        os.waitpid(caller, 0)
+        require_gone(pids)
 
 
 def test_what_leaves_the_group_lives_on(tmp_path: Path) -> None:
     """Whether the command ends by itself or with its caller: a daemon that it has started is the site's affair."""
-    daemons, pids = tmp_path / "daemons", tmp_path / "pids"
-    start = f"setsid sh -c 'echo $$ >> {daemons}; exec sleep 60' & while ! [ -s {daemons} ]; do sleep 0.05; done"
-    assert run(["/bin/sh", "-c", start], seconds=30).exit_code == 0
-    kill_caller(["/bin/sh", "-c", f"{start}; echo $$ > {pids}; exec sleep 60"], pids, count=1)
+    first, second, pids = tmp_path / "first", tmp_path / "second", tmp_path / "pids"
+    assert run(["/bin/sh", "-c", _daemon(first)], seconds=30).exit_code == 0
+    kill_caller(["/bin/sh", "-c", f"{_daemon(second)}; echo $$; exec sleep 60"], pids, count=1)
     require_gone(pids)
-    wait_for(lambda: len(daemons.read_text().split()) == 2)
-    for pid in map(int, daemons.read_text().split()):
+    for pid in (int(first.read_text()), int(second.read_text())):
         wait_for(partial(sleeps, pid))
         os.kill(pid, signal.SIGKILL)
+
+
+def _daemon(pid: Path) -> str:
+    """Lines that start one, and wait until it has a session of its own."""
+    return f"setsid sh -c 'echo $$ > {pid}; exec sleep 60' & while ! [ -s {pid} ]; do sleep 0.05; done"
 
 
 def test_what_stays_in_the_group_ends_with_the_command(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ for moment in range(200):
     process.catch_signals()
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.0001 + moment * 0.00003)
-        run(["/bin/sleep", sys.argv[1]], seconds=60)
+        run(["/bin/sleep", sys.argv[1]], seconds=10)  # poll(2) may begin just after a signal
     except process.Interrupted:
         interrupted += 1
     signal.alarm(0)
