@@ -244,8 +244,8 @@ def test_a_caller_that_is_stopped_leaves_no_ssh(tmp_path: Path, number: signal.S
     with caller:
         assert caller.stdout
         assert caller.stdout.readline() == b"ready\n"
-        assert wait_until(lambda: len(_children(caller.pid)) == 4, 30)
-        sleeping = _children(caller.pid)
+        assert wait_until(lambda: len(_sleeping(caller.pid)) == 4, 30)  # each has asked the kernel for its end by then
+        sleeping = _sleeping(caller.pid)
         caller.send_signal(number)
         assert caller.stdout.read() == (b"interrupted\n" if number == signal.SIGTERM else b"")
     assert wait_until(lambda: not any(map(_runs, sleeping)), 30)
@@ -283,6 +283,11 @@ def test_what_a_signal_handler_raises_arrives_whenever_it_comes(tmp_path: Path) 
 
 def _children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _sleeping(pid: int) -> list[int]:
+    """The children that are `sleep` already."""
+    return [child for child in _children(pid) if Path(f"/proc/{child}/comm").read_text() == "sleep\n"]
 
 
 def _runs(pid: int) -> bool:
