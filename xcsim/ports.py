@@ -1,11 +1,15 @@
 """Ports of this host for services of machines and of tests: no two of them get the same."""
 
+from __future__ import annotations
+
 import random
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 _LOWEST, _BLOCK = 10_000, 100
+_LEAST_END = 20_000
+"""Where the kernel may take nearly all ports for connections, those below this are used nevertheless."""
 
 
 def free_port() -> int:
@@ -20,7 +24,7 @@ def free_port() -> int:
 def _of_own_blocks() -> Iterator[int]:
     """The process that has bound a name of the kernel's has the ports that go by it."""
     end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    blocks = list(range(_LOWEST, end - _BLOCK, _BLOCK))
+    blocks = list(range(_LOWEST, max(end, _LEAST_END) - _BLOCK, _BLOCK))
     random.SystemRandom().shuffle(blocks)
     for first in blocks:
         claim = socket.socket(socket.AF_UNIX)
