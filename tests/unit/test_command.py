@@ -96,8 +96,12 @@ def test_deadline() -> None:
 
 def test_a_killed_caller_leaves_no_command_behind(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
-    code = f"from udi.command import run; run(['/bin/sh', '-c', 'echo $$ >{pid}; exec sleep 60'], seconds=60)"
-    caller = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom udi.command import run\n"
+        "told = Path(sys.argv[1]).write_bytes\n"  # by then, the command is tied to its caller
+        "run(['/bin/sh', '-c', 'echo $$; exec sleep 60'], seconds=60, on_stdout=told)"
+    )
+    caller = subprocess.Popen([sys.executable, "-c", code, pid], cwd=Path(__file__).parents[2])
     assert wait_until(lambda: pid.exists() and pid.read_text().endswith("\n"), 30)
     caller.kill()
     caller.wait()
