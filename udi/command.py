@@ -268,7 +268,7 @@ class _Command:
         self._process.stdin.close()
 
     def kill(self) -> None:
-        """Kill all processes of the session."""
+        """Kill all of its process group."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Self
 
 from gateway.image import digesting
-from gateway.image.companions import companion
+from gateway.image.companions import WORTH, companion
 from gateway.image.digesting import Digest, DigestBeside
 from gateway.image.layers import Layer, check_diff_id
 from udiroot.errors import ImageInvalid, UdiError
@@ -24,8 +24,6 @@ from udiroot.errors import ImageInvalid, UdiError
 _PIECE = 32 << 20
 """Bytes that are digested at a time; whether there is a use for more is looked at in between."""
 _OF_NOTHING = hashlib.sha256().digest()
-_WORTH = 8 << 20
-"""Bytes of a layer from which on a companion is worth its start."""
 _FOR_THE_END = 3
 """One third of the bytes is left until all files are packed. Packing keeps all processors busy; what follows it,
 directories and the digest of the image, uses one."""
@@ -57,7 +55,7 @@ class Checks:
 
     def add(self, layer: Layer) -> None:
         """Check this layer, whose positions are positions in its file. Raises UpstreamFailed, OSError."""
-        if layer.blob.size >= _WORTH and not self._beside:
+        if layer.blob.size >= WORTH and not self._beside:
             self._beside = DigestBeside(self._companion.enter_context(companion(digesting.__name__, [])))
         self._added += layer.blob.size
         self._steps.put(partial(self._check, layer))
@@ -100,7 +98,7 @@ class Checks:
 
     def _check(self, layer: Layer) -> None:
         blob, position, found = layer.blob, 0, _OF_NOTHING
-        digest = self._beside if self._beside and blob.size >= _WORTH else self._here
+        digest = self._beside if self._beside and blob.size >= WORTH else self._here
         while position < blob.size and self._goes_on():
             size = min(_PIECE, blob.size - position)
             count, found = digest.add(blob.descriptor, blob.offset + position, size, is_first=not position)

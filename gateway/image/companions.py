@@ -17,8 +17,10 @@ from collections.abc import Collection, Iterator, Sequence
 from udi.oserrors import reason
 from udiroot.errors import UpstreamFailed
 
-MOST = 1 << 16
-"""Bytes of a message at most."""
+WORTH = 8 << 20
+"""Bytes from which on work is worth the start of a companion: one process does about as many meanwhile."""
+_MOST = 1 << 16
+"""Bytes of an answer at most."""
 
 
 class Companion:
@@ -39,7 +41,7 @@ class Companion:
     def answer(self) -> bytes:
         """Wait for its next answer. Raises UpstreamFailed when the process has ended."""
         try:
-            answer = self._messages.recv(MOST)
+            answer = self._messages.recv(_MOST)
         except ConnectionResetError as error:
             raise self._death() from error
         if not answer:
@@ -48,7 +50,7 @@ class Companion:
 
     def _death(self) -> UpstreamFailed:
         status = self._process.wait()
-        how = f"exited with {status}" if status >= 0 else f"was terminated by {signal.Signals(-status).name}"
+        how = f"exited with {status}" if status >= 0 else f"was terminated by signal {-status}"
         return UpstreamFailed(f"a process of the conversion ({self._module}) {how}", "see the gateway's log, and dmesg")
 
 

@@ -20,7 +20,8 @@ def test_places_that_are_taken_do_not_meet(steps: list[int | None]) -> None:
     for count in steps:
         if count is None:
             if taken:
-                assert ring.free() == taken.pop(0)[0]
+                start, end = taken.pop(0)
+                assert ring.free() == (start, end - start)
             continue
         place = ring.room(count)
         if place is None:

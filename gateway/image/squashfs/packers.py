@@ -1,8 +1,4 @@
-"""Who packs data: this process, for a small image, or others beside it.
-
-In threads of one process, those that compress wait for the interpreter lock again and again, for as long as the thread
-that decides what goes where runs Python. Processes wait for nobody.
-"""
+"""Who packs data: this process, for a small image, or companions beside it."""
 
 from __future__ import annotations
 
@@ -11,13 +7,12 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
+from gateway.image.companions import WORTH
 from gateway.image.squashfs.compressors import Compression, compressor
 from gateway.image.squashfs.packer import Packer
 from gateway.image.squashfs.pieces import Data, Range, read, size_of
 from gateway.image.squashfs.processes import Packed, packing_process
 
-_WORTH = 8 << 20
-"""Bytes from which on other processes are worth their start: one packs about as many while they start."""
 _MOST = 8
 """One process gives the work; more than this would wait for it."""
 
@@ -44,7 +39,7 @@ def packers_for(
 ) -> Iterator[Sequence[Packers]]:
     """Those who pack `total` bytes in pieces of at most `largest`, some of which are ranges of the open files `layers`.
     At the end, no process is left. Raises UpstreamFailed, OSError."""
-    if total < _WORTH:
+    if total < WORTH:
         yield [_Here(compression, block_size, largest)]
         return
     with contextlib.ExitStack() as stack:

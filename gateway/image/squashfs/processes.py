@@ -6,11 +6,11 @@ import contextlib
 import mmap
 import os
 from array import array
-from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 
 from gateway.image.companions import Companion, companion
 from gateway.image.memory import memory_file
+from gateway.image.squashfs import packing
 from gateway.image.squashfs.compressors import Compression
 from gateway.image.squashfs.packing import DONE, IN_PLACE, NO_MEMORY, ORDER, TOO_SHORT, WORD
 from gateway.image.squashfs.pieces import Data, Range, TooShort, size_of
@@ -21,7 +21,6 @@ _WAITING = 32
 """Bytes and pieces that wait for one process, or for being written: enough for a moment in which no more are given,
 also where each piece is a block of small files; and few enough messages for a socket's buffers, since both ends would
 wait forever if both were full."""
-_PROGRAM = "gateway.image.squashfs.packing"
 
 Packed = tuple[memoryview, Sequence[int]]
 """Blocks one after the other, and the word of each: its size, with `packer.STORED`. Valid until more is given."""
@@ -35,7 +34,6 @@ class PackingProcess:
         self._process = process
         self._memory = memory
         self._ring = Ring(len(memory), _WAITING)
-        self._sizes: deque[int] = deque()
 
     def has_room(self, size: int) -> bool:
         return self._ring.room(size) is not None
@@ -49,13 +47,12 @@ class PackingProcess:
             source, position = IN_PLACE, 0
             self._memory[place : place + size] = data
         self._process.send(ORDER.pack(source, position, size, place, is_whole))
-        self._sizes.append(size)
         self.waiting += size
 
     def take(self) -> Packed:
         kind, *rest = array(WORD, self._process.answer())
-        place = self._ring.free()
-        self.waiting -= self._sizes.popleft()
+        place, size = self._ring.free()
+        self.waiting -= size
         if kind == TOO_SHORT:
             raise TooShort
         if kind == NO_MEMORY:
@@ -78,7 +75,7 @@ def packing_process(
         words = [*map(str, (memory, name, level or 0, block_size))]
         with (
             memoryview(mmap.mmap(memory, 0)) as mapped,  # unmapped with the last view of it
-            companion(_PROGRAM, words, {memory, *layers}) as process,
+            companion(packing.__name__, words, {memory, *layers}) as process,
         ):
             yield PackingProcess(process, mapped)
     finally:

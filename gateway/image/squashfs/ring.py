@@ -35,6 +35,7 @@ class Ring:
         self._taken.append((place, place + count))
         return place
 
-    def free(self) -> int:
-        """Free the place that was taken first. Returns where it is."""
-        return self._taken.popleft()[0]
+    def free(self) -> tuple[int, int]:
+        """Free the place that was taken first. Returns where it is, and how many bytes it has."""
+        start, end = self._taken.popleft()
+        return start, end - start
