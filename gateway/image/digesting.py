@@ -13,8 +13,10 @@ import os
 import socket
 import struct
 import sys
+from typing import TYPE_CHECKING
 
-from gateway.image.companions import Companion
+if TYPE_CHECKING:
+    from gateway.image.companions import Companion
 
 _ORDER = struct.Struct("=qq?")
 """Position in the file; bytes; whether a layer begins with them."""

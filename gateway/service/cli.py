@@ -173,7 +173,6 @@ def convert(
     import dataclasses
 
     from gateway.client.progress import Shown
-    from gateway.image.convert import convert as convert_image
     from gateway.sources.kinds import parse_source
 
     settings, registries = _settings(config_path)
@@ -186,6 +185,8 @@ def convert(
         Shown(quiet=as_json) as shown,
         parse_source(source).image(settings, registries, directory, shown) as image,
     ):
+        from gateway.image.convert import convert as convert_image  # while layers are being expanded
+
         facts = convert_image(image, partial, settings, shown)
         _publish(partial, output)
     click.echo(facts.to_json() if as_json else facts.id, nl=not as_json)

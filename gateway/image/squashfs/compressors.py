@@ -2,22 +2,17 @@
 
 A block must be what every kernel's decompressor reads: for gzip a zlib stream with a window of at most 32 KiB, for zstd
 one frame with its size, for xz one stream with CRC32 and a dictionary that is no larger than a block.
+
+A process that packs imports little else than this (`gateway.image.squashfs.packing`), so each library is imported where
+it is used.
 """
 
 from __future__ import annotations
 
-import lzma
-import zlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-import zstandard
-from isal import isal_zlib
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer as Buffer
-
-Compress = Callable[["Buffer"], bytes]
+Buffer = bytes | bytearray | memoryview
+Compress = Callable[[Buffer], bytes]
 Compression = tuple[str, int | None]
 """A name of `NUMBERS`, and a level."""
 
@@ -36,30 +31,45 @@ def compressor(compression: Compression, block_size: int) -> Compress:
     """A function that compresses one block."""
     name, level = compression
     if name == "gzip":
-        return _isal if level == 1 else _zlib(level or _GZIP_DEFAULT)
+        return _isal() if level == 1 else _zlib(level or _GZIP_DEFAULT)
     if name == "zstd":
-        zstd = zstandard.ZstdCompressor(level or _ZSTD_DEFAULT)
-        return lambda block: zstd.compress(memoryview(block))
+        return _zstd(level or _ZSTD_DEFAULT)
     return _xz(block_size)
 
 
-def _isal(block: Buffer) -> bytes:
+def _isal() -> Compress:
     """Deflate by ISA-L, six times as fast as zlib's level 1, and the same bytes for the same block.
 
     Where its fast loop begins a stream, it takes the hash of the third byte from a register that still has the address
     of ISA-L's own state (igzip_icf_body_h1_gr_bt.asm, `.write_first_byte`, up to ISA-L 2.32.1). The block decompresses
     to what it was, but the address decides which matches are found. So the loop gets only what follows the first bytes.
     """
-    data = memoryview(block)
-    stream = isal_zlib.compressobj(_ISAL_LEVEL, isal_zlib.DEFLATED, isal_zlib.MAX_WBITS, _ISAL_MEMORY)
-    start = stream.compress(data[:_ISAL_START]) + stream.flush(isal_zlib.Z_SYNC_FLUSH)
-    return start + stream.compress(data[_ISAL_START:]) + stream.flush()
+    from isal import isal_zlib
+
+    def compress(block: Buffer) -> bytes:
+        data = memoryview(block)
+        stream = isal_zlib.compressobj(_ISAL_LEVEL, isal_zlib.DEFLATED, isal_zlib.MAX_WBITS, _ISAL_MEMORY)
+        start = stream.compress(data[:_ISAL_START]) + stream.flush(isal_zlib.Z_SYNC_FLUSH)
+        return start + stream.compress(data[_ISAL_START:]) + stream.flush()
+
+    return compress
 
 
 def _zlib(level: int) -> Compress:
+    import zlib
+
     return lambda block: zlib.compress(block, level)
 
 
+def _zstd(level: int) -> Compress:
+    import zstandard
+
+    zstd = zstandard.ZstdCompressor(level)
+    return lambda block: zstd.compress(memoryview(block))
+
+
 def _xz(block_size: int) -> Compress:
+    import lzma
+
     filters = [{"id": lzma.FILTER_LZMA2, "preset": _XZ_PRESET, "dict_size": block_size}]
     return lambda block: lzma.compress(block, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=filters)

@@ -6,13 +6,15 @@ tell it any more.
 SOCKET and MEMORY are descriptors; its starter has mapped MEMORY as well. Orders and answers are messages, an answer for
 each order and in the same order. What is to be packed has a place in MEMORY: it is there, or is read to it from a
 layer, whose descriptor was inherited. Its blocks then replace it there.
+
+It imports little: a conversion waits for its start.
 """
 
 from __future__ import annotations
 
 import errno
 import mmap
-import socket
+import os
 import struct
 import sys
 from array import array
@@ -35,9 +37,9 @@ def main(argv: Sequence[str]) -> None:
     """Carry out orders."""
     descriptor, memory, name, level, block_size = int(argv[0]), int(argv[1]), argv[2], int(argv[3]), int(argv[4])
     packer = Packer(compressor((name, level or None), block_size), block_size)
-    with socket.socket(fileno=descriptor) as orders, mmap.mmap(memory, 0) as mapped, memoryview(mapped) as places:
-        while order := orders.recv(ORDER.size):
-            orders.send(array(WORD, _carried_out(order, packer, places)))
+    with mmap.mmap(memory, 0) as mapped, memoryview(mapped) as places:
+        while order := os.read(descriptor, ORDER.size):
+            os.write(descriptor, array(WORD, _carried_out(order, packer, places)))
 
 
 def _carried_out(order: bytes, packer: Packer, places: memoryview) -> Sequence[int]:

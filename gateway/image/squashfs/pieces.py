@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from udiroot.errors import ImageInvalid
 
 
-@dataclass(frozen=True, slots=True)
 class Range:
     """`size` bytes of an open file, from `position` on. Does not own the descriptor."""
 
-    descriptor: int
-    position: int
-    size: int
+    __slots__ = ("descriptor", "position", "size")
+
+    def __init__(self, descriptor: int, position: int, size: int) -> None:
+        self.descriptor, self.position, self.size = descriptor, position, size
 
 
 Data = bytes | bytearray | Range
