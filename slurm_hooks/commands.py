@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import re
 
@@ -176,7 +175,11 @@ def _node_state(text: str) -> NodeState | None:
 
 def _since(reason: re.Match[str] | None) -> int:
     """When a reason was given: Slurm shows local time."""
+    if not reason or not reason[2]:
+        return 0
+    from datetime import datetime  # few nodes have one
+
     try:
-        return int(datetime.datetime.fromisoformat(reason[2]).timestamp()) if reason and reason[2] else 0
+        return int(datetime.fromisoformat(reason[2]).timestamp())
     except ValueError:
         return 0

@@ -10,7 +10,6 @@ from __future__ import annotations
 import grp
 import os
 import stat
-import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ from udi.config import SiteConfig
 from udi.facts import Facts
 from udi.nearest import nearest
 from udi.oserrors import reason
+from udi.plaintoml import read_toml
 from udi.reference import ImageReference
 from udi.tables import read_table, table_errors
 from udi.trusted import is_roots, trusted_text
@@ -57,8 +57,8 @@ def map_and_errors(site: SiteConfig) -> tuple[SiteMap, list[ConfigError]]:
         return SiteMap({}, {}), [error]
     for path, text in texts:
         try:
-            document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+            document = read_toml(text)
+        except ValueError as error:
             errors.append(ConfigError(f"{path}: not valid TOML: {error}"))
             continue
         for name, table in document.items():

@@ -10,7 +10,6 @@ The file is opened once, and its owner and mode are checked on that descriptor; 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -20,6 +19,7 @@ from udi.environment import EnvironmentConfig
 from udi.gatewayconfig import GatewayConfig, SystemConfig
 from udi.metrics import MetricsConfig
 from udi.nodeconfig import NodeConfig, SshConfig, check_targets
+from udi.plaintoml import read_toml
 from udi.registries import RegistryConfig
 from udi.settings import (
     COUNT,
@@ -236,8 +236,8 @@ def errors_in(text: str, path: str, kinds: Iterable[type[Table]]) -> list[Config
 
 def _document(text: str, path: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return read_toml(text)
+    except ValueError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
 
 

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import re
-from datetime import UTC, datetime
+from functools import partial
 
 from udiroot.errors import printable
 
@@ -52,9 +52,12 @@ class JsonFormatter(PlainFormatter):
     def __init__(self, program: str, job: str = "", before: str = "") -> None:
         super().__init__()
         self._program, self._job, self._before = program, job, before
+        from datetime import UTC, datetime  # hooks whose log is text start without it
+
+        self._moment = partial(datetime.fromtimestamp, tz=UTC)
 
     def format(self, record: logging.LogRecord) -> str:
-        when = datetime.fromtimestamp(record.created, UTC).astimezone()
+        when = self._moment(record.created).astimezone()
         row: dict[str, object] = {
             "time": when.isoformat(timespec="milliseconds"),
             "program": self._program,

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -31,6 +30,7 @@ from udi.carried import MARK, Carried, RunChanges, is_file
 from udi.edf import EDF_KEYS, EDF_ONLY, read_edf
 from udi.nearest import nearest
 from udi.oserrors import reason
+from udi.plaintoml import read_toml
 from udi.reference import ImageReference, as_taught
 from udi.request import Volume
 from udi.runvalues import Parts, Values
@@ -91,7 +91,7 @@ def _document(path: str) -> Mapping[str, Any]:
     if len(text) > _MAX_BYTES:
         raise UsageError(f"it has over {_MAX_BYTES} bytes")
     try:
-        return tomllib.loads(text.decode("utf-8"))
+        return read_toml(text.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UsageError("it is not text in UTF-8") from error
     except RecursionError as error:

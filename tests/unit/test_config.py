@@ -48,6 +48,7 @@ def test_lists_of_tables() -> None:
         ('[store]\npath = "x"', "store.path must be a plain absolute path", ""),
         ('[store]\npath = "/x/"', "store.path must be a plain absolute path", ""),
         ("[store\n", "not valid TOML", ""),
+        (GOOD + "[ssh]\nport = " + "1" * 5000, "not valid TOML", ""),
         (GOOD + "[ssh]\nport = 22", "ssh.port must be from 1024", ""),
         (GOOD + '[ssh]\nfirst_address = "10.1"', "ssh.first_address must be an IPv4 address", ""),
         (GOOD + "[volumes]\nallowed = 5", "volumes.allowed must be a list", ""),

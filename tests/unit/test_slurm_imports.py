@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-_SLOW = "ClusterShell jinja2 lxml click dataclasses inspect zipfile tempfile jobs.prepare jobs.takedown udi.planning"
+_SLOW = (
+    "ClusterShell jinja2 lxml click dataclasses datetime inspect zipfile tempfile tomllib jobs.prepare jobs.takedown"
+    " udi.planning"
+)
 _OF_A_SETUP = "jobs.image udi.store udi.acceptance"
 
 

@@ -13,9 +13,9 @@ from tests.unit.cray_standins import StandIns
 
 _ROOT = Path(__file__).parents[2]
 _STANDARD = {
-    "ast", "asyncio", "bz2", "concurrent.futures", "copy", "dataclasses", "difflib", "dis", "email", "fnmatch", "http",
-    "importlib.metadata", "inspect", "ipaddress", "lzma", "pathlib", "random", "secrets", "shutil", "ssl", "sysconfig",
-    "tempfile", "urllib", "uuid", "xml.etree", "zipfile",
+    "ast", "asyncio", "bz2", "concurrent.futures", "copy", "dataclasses", "datetime", "difflib", "dis", "email",
+    "fnmatch", "http", "importlib.metadata", "inspect", "ipaddress", "lzma", "pathlib", "random", "secrets",
+    "shutil", "ssl", "sysconfig", "tempfile", "tomllib", "urllib", "uuid", "xml.etree", "zipfile",
 }  # fmt: skip
 _OF_A_SETUP = {
     "hashlib", "jobs.image", "jobs.prepare", "shlex", "udi.chosmap", "udi.facts", "udi.planning", "udi.request",
