@@ -124,16 +124,21 @@ NOT_OURS = {"torque.mom_priv", "torque.server_home", "slurm.spool"}
 """Directories of the workload manager's own, with files of ours that are installed, or with none."""
 
 
-def test_every_place_that_something_is_left_in_says_who_removes_it() -> None:
-    """Those are the directories below /var and /run, and the three whose place only a site knows."""
+def places_of_leftovers() -> set[str]:
+    """Keys of directories below /var and /run, and of the three whose place only a site knows."""
     places, table = {"store.path", "gateway.spool", "metrics.directory"}, ""
     for line in (ROOT / "docs/udi.toml.example").read_text().splitlines():
         if line.startswith("["):
             table = line.strip("[]")
         elif match := re.match(r'#? ?(\w+) = "(?:/var|/run)/', line):
             places.add(f"{table}.{match[1]}")
+    assert len(places) > 12
+    return places - NOT_OURS
+
+
+def test_every_place_that_something_is_left_in_says_who_removes_it() -> None:
+    places = places_of_leftovers()
     text = PAGE.read_text().partition("\n## What is removed, by whom, and when\n")[2].partition("\n## ")[0]
     rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")][1:]
-    assert len(places) > 12
-    assert sorted(places - NOT_OURS - set(re.findall(r"`([a-z]+\.\w+)`", text))) == []
+    assert sorted(places - set(re.findall(r"`([a-z]+\.\w+)`", text))) == []
     assert all((who.strip() and when.strip()) or who.strip().startswith("nobody: ") for _, who, when, _ in rows)
