@@ -1,8 +1,7 @@
 #!/bin/sh
 # Installs shifter-xc from this bundle below /opt/udi, without a network and without a compiler: an interpreter where one
-# is asked for, the Python packages, and the programs that go into images. Nothing of a first one takes effect before
-# `udi-admin install`; over another version, hooks use the new packages from the moment that the link `venv` is replaced.
-# It can be run again: nothing that is in use is changed in place.
+# is asked for, the Python packages, and the programs that go into images. Nothing of it takes effect before
+# `udi-admin install`. It can be run again, and over another version: nothing that is in use is changed in place.
 set -eu
 umask 022
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
