@@ -22,7 +22,7 @@ BROWSER := chromium chromium-driver
 # What `make test-recipes` runs a workflow with.
 WORKFLOWS := snakemake
 
-.PHONY: help venv check test-fast format setup packages programs sshd udi-run spank mpich demo demo-slurm bundle rpm docs soak \
+.PHONY: help venv check test-fast format setup packages programs sshd udi-run spank mpich demo demo-slurm bundle rpm docs links soak \
         test nightly test-docs test-faults test-install test-metrics test-recipes test-upgrade bench pynamic compiled constraints \
         clean root
 .NOTPARALLEL:
@@ -69,6 +69,11 @@ docs: venv ## make HTML of docs and the man pages in build/html; needs no root
 	mkdir -p $(CACHE)/html
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs $(CACHE)/html build/html
 
+links: venv ## ask for every link of the pages that leads elsewhere; needs a way to the web and no root
+	rm -rf $(CACHE)/html $(CACHE)/links
+	mkdir -p $(CACHE)/html
+	$(BIN)/sphinx-build --quiet --keep-going -b linkcheck -c docs $(CACHE)/html $(CACHE)/links
+
 demo-slurm: root setup ## bring up a real Slurm of two nodes and run jobs inside a Debian image on it (root)
 	$(BIN)/python -m slurmsim.demo
 
@@ -103,7 +108,7 @@ test-install: root setup bundle rpm ## walk through docs/install.md and docs/ins
 test-docs: root docs $(CACHE)/browser ## open every page of build/html in a browser, follow each link, and search (root)
 	$(BIN)/python -m pytest tests/html/in_browser.py
 
-test-recipes: root setup $(CACHE)/workflow-packages ## type every command of the pages for users and of README.md, and compare what is seen (root)
+test-recipes: root setup $(CACHE)/workflow-packages ## type the terminals of users.md and coming-from.md and compare what is seen; the commands of images.md, environment-files.md, and the walks of README.md (root)
 	UDI_ALL_RECIPES=1 $(BIN)/python -m pytest tests/system/test_users_page.py tests/system/cray_mpi.py tests/system/typed_pages.py \
 		tests/system/workflow_status.py
 	UDI_ALL_RECIPES=1 $(BIN)/python -m pytest tests/slurm/test_users_page.py

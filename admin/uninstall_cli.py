@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import click
 
 from admin.install.installed import Record
 from admin.install.uninstalling import Step, callers, planned_removal
+from admin.left import left_on_purpose
 from admin.seams.machines import machine_of
 from admin.seams.managers import Manager, manager_of
 from admin.sitefiles.all_files import site_files
@@ -40,7 +40,7 @@ def uninstall(config_path: str, root: str, dry_run: bool, force: bool) -> None:
     prefix = os.path.abspath(root).rstrip("/")
     machine, manager = machine_of(site), manager_of(site)
     files = site_files(site, machine, config_path)
-    removal = planned_removal(prefix, Record.read(prefix), files, site.install.zip)
+    removal = planned_removal(prefix, Record.read(prefix), files, site.install.zip, _figures(site))
     if removal.steps and not force:
         jobs = [] if prefix else jobs_in_the_way(site, manager, machine)
         _require_unused([*callers(prefix, files), *manager.callers(prefix)], jobs)
@@ -52,7 +52,7 @@ def uninstall(config_path: str, root: str, dry_run: bool, force: bool) -> None:
         staying = removal.carry_out(_report)
     for sentence in removal.kept:
         click.echo(f"{PROGRAM}: left: {sentence}", err=True)
-    for path, what in [*((path, "is not empty") for path in staying), *_on_purpose(site, config_path, prefix)]:
+    for path, what in [*((path, "is not empty") for path in staying), *left_on_purpose(site, config_path, prefix)]:
         click.echo(f"{PROGRAM}: left: {path}: {what}", err=True)
 
 
@@ -80,16 +80,10 @@ def jobs_in_the_way(site: SiteConfig, manager: Manager, machine: Machine) -> lis
         return [error.message]
 
 
-def _on_purpose(site: SiteConfig, config_path: str, prefix: str) -> Iterator[tuple[str, str]]:
-    """What exists and was not installed by us, or is somebody's data."""
-    known = (
-        (site.store.path, f"the image store, of account {site.store.account}"),
-        (site.gateway.state, "the gateway's state"),
-        (os.path.dirname(site.jobs.state), "states of jobs and nodes"),
-        (site.jobs.log, "the hooks' log"),
-        (site.node.root, "where nodes have roots of jobs; empty where none is left"),
-        (config_path, "the configuration"),
-    )
-    for path, what in known:
-        if path and os.path.lexists(prefix + path):
-            yield prefix + path, what
+def _figures(site: SiteConfig) -> list[str]:
+    """The files that Prometheus would go on reading: that of hooks, and that of the gateway."""
+    import gateway.service.metrics  # with prometheus_client, which nothing else here needs
+    import jobs.metrics
+
+    directory = site.metrics.directory
+    return [f"{directory}/{module.FILE}" for module in (jobs.metrics, gateway.service.metrics)] if directory else []

@@ -7,7 +7,8 @@ unpacked, with zstd level 3. Every round measures each
 way once, so that all are subject to the same load of the machine; a ratio is the median of the rounds' ratios. What
 others do takes many times as long, so only the first rounds measure it.
 
-Without --archive, an image is made from this machine's own /usr, in four layers. Needs root: umoci restores owners.
+Without --archive, an image is made from this machine's own /usr, in five layers: a small base, and four of /usr. Needs
+root: umoci restores owners.
 Docker and ch-convert (Debian's charliecloud-builders) are left out with a line where they are missing.
 """
 

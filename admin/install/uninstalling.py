@@ -21,6 +21,8 @@ from udi.sitefiles import SiteFile, is_ours
 from udiroot.errors import UpstreamFailed
 
 _UNITS = "/etc/systemd/system"
+_FIGURES = "# HELP udi_"
+"""How a file of figures begins."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,11 @@ class Removal:
         return staying
 
 
-def planned_removal(prefix: str, record: Record, files: Sequence[SiteFile], link: str) -> Removal:
-    """What uninstalling below `prefix` will do; `files` and the `link` to the node software are those of the
-    configuration of now. Raises UpstreamFailed."""
+def planned_removal(
+    prefix: str, record: Record, files: Sequence[SiteFile], link: str, figures: Sequence[str] = ()
+) -> Removal:
+    """What uninstalling below `prefix` will do; `files`, the `link` to the node software and the files of `figures` for
+    Prometheus are those of the configuration of now. Raises UpstreamFailed."""
     kept: list[str] = []
     shared = [each for each in files if each.kind != "complete"]
     known = {each.path for each in shared}
@@ -78,6 +82,8 @@ def planned_removal(prefix: str, record: Record, files: Sequence[SiteFile], link
         steps += _of_program(prefix + path, sha256, kept)
     for path in dict.fromkeys([link, *record.links]):
         steps += _of_software(prefix + path)
+    for path in figures:
+        steps += _of_figures(prefix + path, kept)
     directories = sorted(record.directories, reverse=True)
     if os.path.lexists(prefix + RECORD):
         steps.append(Step(prefix + RECORD))
@@ -164,6 +170,17 @@ def _of_program(path: str, sha256: str, kept: list[str]) -> list[Step]:
 def _of_software(link: str) -> list[Step]:
     linked = [Step(link)] if os.path.islink(link) else []
     return linked + [Step(path) for path in versions(link)]
+
+
+def _of_figures(path: str, kept: list[str]) -> list[Step]:
+    """The file, and what a killed process left of one: nobody would update them, and old figures raise alarms."""
+    steps = [Step(durable.unfinished(path))] if os.path.lexists(durable.unfinished(path)) else []
+    if not os.path.lexists(path):
+        return steps
+    if os.path.isfile(path) and not os.path.islink(path) and text_of(path).startswith(_FIGURES):
+        return [*steps, Step(path)]
+    kept.append(f"{path} has no figures of ours")
+    return steps
 
 
 def _take(step: Step) -> None:

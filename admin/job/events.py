@@ -33,6 +33,12 @@ class Failure:
     why: str
     owner: str
 
+    @property
+    def nodes(self) -> str:
+        """On which nodes, folded and shortened as the log has them; empty where it was no fault of single ones."""
+        on = _ON_NODES.match(self.why)
+        return on["nodes"] if on else ""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -89,8 +95,7 @@ def _after(found: Outcome, event: Event) -> Outcome:
         failure = Failure(event.time, match["why"], _owner(event, match["code"], match["why"]))
         if message.startswith("takedown"):
             return replace(found, teardowns=(*found.teardowns, failure))
-        on = _ON_NODES.match(match["why"])
-        return replace(found, starts=(*found.starts, failure), nodes=on["nodes"] if on else found.nodes)
+        return replace(found, starts=(*found.starts, failure), nodes=failure.nodes or found.nodes)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from admin.console.screen import age
 from admin.job.events import Failure
@@ -19,7 +19,8 @@ _LONG = 600
 
 @dataclass(frozen=True)
 class Why:
-    """`owner` is who must act: `user`, `site`, `node`, or `nobody`; `remedy` is what to run, where that is known."""
+    """`owner` is who must act: `user`, `site`, `node`, or `nobody`; `remedy` is what to run. The site, and who looks
+    after a node, always get one; to the user the cause says what must be another way."""
 
     cause: str
     owner: str = "nobody"
@@ -37,7 +38,19 @@ class Why:
 
 def why(story: JobStory) -> Why:
     """The gravest of what is known, in the order in which an operator would act on it."""
-    return _unclean(story) or _held(story) or _under_way(story) or _failed(story) or _rest(story)
+    found = _unclean(story) or _held(story) or _under_way(story) or _failed(story) or _rest(story)
+    return found if found.remedy else replace(found, remedy=_look(story, found.owner))
+
+
+def _look(story: JobStory, owner: str) -> str:
+    """Where an operator finds what is wrong, if nothing better is known: what the hooks need is what this examines."""
+    if owner not in ("site", "node"):
+        return ""
+    last = story.outcome.last_failure
+    nodes = last.nodes if last and owner == "node" else ""
+    if "+" in nodes:  # and more, which were not logged by name
+        return "run udi-admin check-config --nodes NODE, for one of them"
+    return f"run udi-admin check-config --nodes {nodes}" if nodes else "run udi-admin check-config"
 
 
 def _unclean(story: JobStory) -> Why | None:
@@ -49,7 +62,7 @@ def _unclean(story: JobStory) -> Why | None:
     failures = story.outcome.teardowns
     if failures and failures[-1].time >= max(story.outcome.ready, story.outcome.taken):
         last = failures[-1]
-        remedy = f"run udi-admin takedown {story.job}" if story.state else ""
+        remedy = f"run udi-admin takedown {story.job}" if story.state else "run udi-admin status"
         return Why(f"its teardown failed: {last.why}", last.owner, remedy)
     return None
 
@@ -61,8 +74,9 @@ def _held(story: JobStory) -> Why | None:
     last = story.outcome.last_failure
     owner = last.owner if last else "site"
     cause = f"held after {counted(failed.count, 'failed start')}: {last.why if last else failed.reason}"
-    remedy = f"once that is mended: {story.asked.release}" if story.asked.release else ""
-    return Why(cause, "site" if owner == "user" else owner, remedy)
+    owner = "site" if owner == "user" else owner
+    look = _look(story, owner)
+    return Why(cause, owner, f"{look}; once that is mended: {story.asked.release}" if story.asked.release else look)
 
 
 def _under_way(story: JobStory) -> Why | None:

@@ -98,16 +98,35 @@ def test_what_the_job_itself_made_of_it_is_its_users(cray: StandIns, capsys: pyt
 
 
 @pytest.mark.parametrize(
-    ("message", "owner"),
+    ("message", "owner", "remedy"),
     [
-        ("start failed, exit code 1: no image alice/x:1", "user"),
-        ("start failed, exit code 2: the image store cannot be read", "site"),
+        ("start failed, exit code 1: no image alice/x:1", "user", ""),
+        ("start failed, exit code 2: the image store cannot be read", "site", "run udi-admin check-config"),
+        (
+            "start failed, exit code 2: setup on nid[00012-00013]: no squashfs",
+            "node",
+            "run udi-admin check-config --nodes nid[00012-00013]",
+        ),
+        (
+            "start failed, exit code 2: setup on nid[00012,00014],+98: no squashfs",
+            "node",
+            "run udi-admin check-config --nodes NODE, for one of them",
+        ),
+        (
+            "start failed, exit code 2: setup on nid[00012-00013]: x (on all its nodes: check y)",
+            "site",
+            "run udi-admin check-config",
+        ),
+        ("the prologue cannot be run: udi.toml: x", "site", "run udi-admin check-config"),
     ],
 )
-def test_a_start_that_failed(cray: StandIns, capsys: pytest.CaptureFixture[str], message: str, owner: str) -> None:
+def test_a_start_that_failed(
+    cray: StandIns, capsys: pytest.CaptureFixture[str], message: str, owner: str, remedy: str
+) -> None:
     logged(cray, message, level="ERROR")
     found = shown(cray, capsys)
     assert found["why"]["owner"] == owner and message.partition(": ")[2] in found["why"]["cause"]
+    assert found["why"]["remedy"] == remedy
     assert found["failures"][0]["owner"] == owner
 
 
@@ -117,6 +136,15 @@ def test_a_job_that_is_held(cray: StandIns, capsys: pytest.CaptureFixture[str]) 
     found = shown(cray, capsys)
     assert found["failed_starts"]["count"] == 1 and found["failed_starts"]["is_held"]
     assert found["why"]["cause"] == "held after 1 failed start: alps is away" and found["why"]["owner"] == "site"
+    assert found["why"]["remedy"] == "run udi-admin check-config; once that is mended: qrls -h s 123.sdb"
+
+
+def test_a_teardown_that_failed(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
+    logged(cray, READY_LINE)
+    logged(cray, "takedown failed: alps is away", program="udi-epilogue", level="ERROR")
+    assert shown(cray, capsys)["why"]["remedy"] == "run udi-admin status"
+    running(cray)
+    assert shown(cray, capsys)["why"]["remedy"] == "run udi-admin takedown 123.sdb"
 
 
 def test_nodes_that_stayed_dirty_come_first(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:

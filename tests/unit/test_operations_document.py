@@ -2,73 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from udiroot.errors import ConfigError, UdiError
+from tests.unit.operator_messages import ROOT, SAYING, VALUE, messages, of_plugin, of_shell
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/operations.md"
-ROOMS = [
-    "udiroot",
-    "udi",
-    "alps",
-    "clusters",
-    "gateway",
-    "nodehealth",
-    "jobs",
-    "slurm_hooks",
-    "torque_hooks",
-    "outside",
-]
-ROOMS += ["admin"]
-VALUE = "…"
-"""What stands for a value, in the page and in a message of the code."""
-LEVELS = {"warning", "error", "exception", "critical"}
-KINDS = {kind.__name__ for kind in UdiError.__subclasses__() if kind.owner != "user" and kind is not ConfigError}
-"""Errors of the user and of the configuration say themselves what to do: the page has them as two groups."""
-
-
-def text_of(node: ast.expr) -> str:
-    """A message as the code has it, with a mark for each value; of what is no text, one mark."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return re.sub(r"%[sdr]", VALUE, node.value)
-    if isinstance(node, ast.JoinedStr):
-        return "".join(str(part.value) if isinstance(part, ast.Constant) else VALUE for part in node.values)
-    if isinstance(node, ast.BinOp):
-        return text_of(node.left) + text_of(node.right)
-    return VALUE
-
-
-def is_log(call: ast.Call) -> bool:
-    function = call.func
-    return (
-        isinstance(function, ast.Attribute)
-        and function.attr in LEVELS
-        and isinstance(function.value, ast.Name)
-        and function.value.id in ("log", "_log")
-    )
-
-
-def messages() -> Iterator[tuple[str, str]]:
-    """Each message, and where it is made. One that is nothing but values passes on another message."""
-    paths = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
-    nodes = [(node, path) for path in paths for node in ast.walk(ast.parse(path.read_text()))]
-    kinds = set(KINDS)
-    for node, _ in 2 * nodes:
-        if isinstance(node, ast.ClassDef) and any(
-            isinstance(base, ast.Name) and base.id in kinds for base in node.bases
-        ):
-            kinds.add(node.name)
-    for node, path in nodes:
-        if isinstance(node, ast.Call) and node.args:
-            is_error = isinstance(node.func, ast.Name) and node.func.id in kinds
-            if (is_error or is_log(node)) and re.search("[a-zA-Z]", text := text_of(node.args[0])):
-                yield text, f"{path.relative_to(ROOT)}:{node.lineno}"
 
 
 def patterns() -> list[str]:
@@ -117,20 +57,88 @@ def test_what_a_pattern_covers(pattern: str, message: str, expected: bool) -> No
     assert covers(pattern, message) == expected
 
 
+_SHELL = """#!/bin/sh
+# report "a comment"
+# {{ when }}
+report() {
+    echo "{{ kind }}: $1" >&2
+}
+report "$name: $(date) {{ path | shell }} is gone"
+{% if stops %}[ -e x ] || give_up 'in single ones'{% endif %}
+problem="$directory/$name must be a file" fate='job held' empty=''
+echo 'one: not your job'"'"'s' \\
+    'two' >&2
+report "${output:-udi: exited with $status}"
+echo " $?"
+"$python" -c 'import os
+os.write(2, f"cannot be started: {error}\\n")'
+"""
+_PLUGIN = """
+#define SITE_FAULT "; this is a fault of the site"
+    return give_up("--%s needs %u" SITE_FAULT, a, b);
+    refuse("one "
+    "two");
+    return because("%s", step.why);
+    dprintf(2, "udi: %s cannot be started" SITE_FAULT "\\n", a);
+    slurm_error("udi: %s", line);
+    return "a line is missing";
+    static step = {.why = "nothing yet"};
+"""
+
+
+def test_what_is_gathered_of_shell_programs_and_of_the_plugin() -> None:
+    assert [text for text in of_shell(_SHELL) if re.search("[a-z]", text)] == [
+        "…: … … is gone",
+        "in single ones",
+        "…/… must be a file",
+        "job held",
+        "one: not your job's two",
+        "udi: exited with …",
+        "cannot be started: …",
+    ]
+    assert [text for text in of_plugin(_PLUGIN) if re.search("[a-z]", text)] == [
+        "--… needs …",
+        "one two",
+        "… cannot be started",
+        "a line is missing",
+        "nothing yet",
+    ]
+
+
+def test_the_plugin_speaks_by_no_other_function() -> None:
+    for path in sorted((ROOT / "slurm").glob("*.c")):
+        said = re.findall(
+            r"\b(slurm_\w*(?:log|error|info|debug|verbose)\w*|\w*print\w*|f?puts|perror)\(", path.read_text()
+        )
+        assert set(said) - set(SAYING) <= {"snprintf", "vsnprintf", "asprintf"}, path
+
+
+def test_other_templates_say_nothing() -> None:
+    """What is gathered by the words of a shell program is all that a template can say."""
+    for path in sorted(ROOT.glob("[a-z]*/**/*.j2")):
+        text = path.read_text()
+        assert text.startswith("#!/bin/sh") or not re.search(r"\b(echo|report|printf|logger|print)\b", text), path
+
+
 NOT_OURS = {"torque.mom_priv", "torque.server_home", "slurm.spool"}
 """Directories of the workload manager's own, with files of ours that are installed, or with none."""
 
 
-def test_every_place_that_something_is_left_in_says_who_removes_it() -> None:
-    """Those are the directories below /var and /run, and the three whose place only a site knows."""
+def places_of_leftovers() -> set[str]:
+    """Keys of directories below /var and /run, and of the three whose place only a site knows."""
     places, table = {"store.path", "gateway.spool", "metrics.directory"}, ""
     for line in (ROOT / "docs/udi.toml.example").read_text().splitlines():
         if line.startswith("["):
             table = line.strip("[]")
         elif match := re.match(r'#? ?(\w+) = "(?:/var|/run)/', line):
             places.add(f"{table}.{match[1]}")
+    assert len(places) > 12
+    return places - NOT_OURS
+
+
+def test_every_place_that_something_is_left_in_says_who_removes_it() -> None:
+    places = places_of_leftovers()
     text = PAGE.read_text().partition("\n## What is removed, by whom, and when\n")[2].partition("\n## ")[0]
     rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")][1:]
-    assert len(places) > 12
-    assert sorted(places - NOT_OURS - set(re.findall(r"`([a-z]+\.\w+)`", text))) == []
+    assert sorted(places - set(re.findall(r"`([a-z]+\.\w+)`", text))) == []
     assert all((who.strip() and when.strip()) or who.strip().startswith("nobody: ") for _, who, when, _ in rows)
