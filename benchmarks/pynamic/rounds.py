@@ -75,6 +75,8 @@ class Figures:
     setup: float
     first: float
     cached: float
+    start_first: float
+    start_cached: float
     imports_first: float
     imports_cached: float
     visit_first: float
@@ -128,6 +130,8 @@ def _figures(name: str, samples: Sequence[Sample], base: Sequence[Sample]) -> Fi
         middle(lambda sample: sample.setup),
         middle(lambda sample: sample.first.total),
         middle(lambda sample: sample.cached.total),
+        middle(lambda sample: sample.first.start),
+        middle(lambda sample: sample.cached.start),
         middle(lambda sample: sample.first.imports),
         middle(lambda sample: sample.cached.imports),
         middle(lambda sample: sample.first.visit),
