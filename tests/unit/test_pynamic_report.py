@@ -136,6 +136,21 @@ def test_runs_that_did_not_do_the_same_are_no_measurement() -> None:
         rounds.measure([Way()], 1, lambda line: None)
 
 
+def test_a_way_that_does_not_work_is_left_out_with_a_line() -> None:
+    class Way:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def sample(self) -> Sample:
+            if self.name == "odd":
+                raise SetupFailed("no direct I/O there")
+            return sample(1, 1)
+
+    told: list[str] = []
+    assert [way.name for way in rounds.working(map(Way, ("one", "odd", "other")), told.append)] == ["one", "other"]
+    assert told == ["left out: odd: no direct I/O there"]
+
+
 def test_peers_that_are_not_there_are_left_out_with_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
     told: list[str] = []
