@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from benchmarks.pynamic.__main__ import main
 from benchmarks.pynamic.image import Packing
 from benchmarks.pynamic.stores import sftp_requests
 from udi.commandline import run
+from udiroot.errors import SetupFailed
 
 CONTEXT, OPTION = click.Context(main), next(each for each in main.params if each.name == "given")
 LOG = """\
@@ -99,3 +101,18 @@ def test_what_another_store_has_is_copied(tmp_path: Path) -> None:
     assert second == other / "squashfs-gzip1-128K"
     assert second.read_text() == "packed"
     assert (second.stat().st_uid, second.stat().st_mode & 0o777) == (first.stat().st_uid, 0o444)
+
+
+def test_a_file_system_that_squashes_root_is_named_and_left_clean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: object, uid: int, gid: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.chown", refused)
+    with (
+        pytest.raises(SetupFailed, match="takes no images: Operation not permitted"),
+        sites.site_store("lustre", tmp_path, ()),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
