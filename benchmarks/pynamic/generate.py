@@ -41,7 +41,7 @@ class Size:
 
 
 SIZES = {"small": Size(8, 20, 8), "default": Size(200, 300, 300), "paper": Size(495, 1850, 0)}
-"""`small` is for tests, `default` for a run of two minutes, `paper` is that of figure 3 of the CUG 2015 paper."""
+"""`small` is for tests, `default` for a run of about two minutes, `paper` is that of figure 3 of the CUG 2015 paper."""
 
 
 def function_counts(size: Size) -> list[int]:

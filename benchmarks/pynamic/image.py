@@ -36,11 +36,18 @@ class Packing:
     format: str
     make: Callable[[Path, Path], None]
 
-    def made(self, tree: Path, directory: Path) -> Path:
-        """The tree packed so, in `directory`, as a file or directory of the store's account."""
-        target = directory / self.name.replace(" ", "-").replace(":", "")
+    def made(self, tree: Path, directory: Path, before: Path) -> Path:
+        """The tree packed so, in `directory`, as a file or directory of the store's account.
+
+        Where the directory `before` has it already, it is copied, so that all stores have the same bytes.
+        """
+        name = self.name.replace(" ", "-").replace(":", "")
+        target = directory / name
         if not target.exists():
-            self.make(tree, target)
+            if (before / name).exists():
+                copy(before / name, target)
+            else:
+                self.make(tree, target)
             os.chown(target, STORE_UID, STORE_UID)
             target.chmod(0o755 if target.is_dir() else 0o444)
         return target
@@ -92,8 +99,8 @@ def _libraries(*programs: Path) -> list[str]:
     return sorted(set(re.findall(r"(/\S+\.so\S*) \(0x", listed)))
 
 
-def copy_tree(tree: Path, target: Path) -> None:
-    subprocess.run(["cp", "-a", tree, target], check=True)
+def copy(source: Path, target: Path) -> None:
+    tools.run("cp", "-a", source, target, failure=f"{source} was not copied", seconds=_SECONDS)
 
 
 def squashfs(compression: str, block: int, *more: str) -> Packing:
@@ -139,7 +146,7 @@ def _converted(tree: Path, target: Path) -> None:
     archive.unlink()
 
 
-TREE = Packing("tree", "directory", copy_tree)
+TREE = Packing("tree", "directory", copy)
 EXT4 = Packing("ext4", "ext4", _ext4)
 OURS = Packing("as udi-gateway makes it", "squashfs", _converted)
 DEFAULT = squashfs("gzip:1", 128)

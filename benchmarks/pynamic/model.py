@@ -14,7 +14,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Program:
     """What one node's start costs where no other node disturbs: `seconds` in all, of which `processor` seconds of a
-    core (of the program and of the store's server), and the operations that reach the store, which had that `bound`."""
+    core (of the program, the store's server and the kernel's threads), and the operations that reach the store, which
+    had that `bound`."""
 
     seconds: float
     processor: float

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.pynamic.image import ARGV, Packing
 from benchmarks.pynamic.nodes import Timing, timing
-from benchmarks.pynamic.rounds import Sample, Way, between
+from benchmarks.pynamic.rounds import Sample, Way, between, working
 from benchmarks.pynamic.stores import Store, drop_caches
 from udiroot.errors import SetupFailed, UdiError
 from xcsim import tools
@@ -120,15 +120,7 @@ def charliecloud(images: Sequence[tuple[Store, Packing, str]], mount: Path, told
         told("left out: ch-run is not installed (Debian's charliecloud-runtime)")
         return []
     mount.mkdir()
-    working: list[Way] = []
-    for store, packing, image in images:
-        way = ChRun(store, packing, image, mount)
-        try:
-            way.sample()
-            working.append(way)
-        except UdiError as error:
-            told(f"left out: {way.name}: {error}")
-    return working
+    return working((ChRun(store, packing, image, mount) for store, packing, image in images), told)
 
 
 def _timed(argv: Sequence[str]) -> Timing:

@@ -57,7 +57,7 @@ def _start(report: Report, path: Path) -> Path:
     times.legend(loc="lower right")
     _bars(operations, shown, lambda each: (each.operations_first, each.operations_cached), "{:.0f}")
     operations.set_xlabel("operations that reached the store (log scale)")
-    operations.set_title("" if len(counted) == len(shown) else "(counted on the network-like store only)", fontsize=8)
+    operations.set_title("" if len(counted) == len(shown) else "(where they can be counted)", fontsize=8)
     figure.suptitle(report.program)
     return _saved(figure, path)
 

@@ -88,7 +88,7 @@ class Rows:
 
 def tables(report: Report) -> list[Rows]:
     """What was measured, and what the model says."""
-    found = [_starts(report)]
+    found = [_starts(report), _parts(report)]
     if report.together:
         found.append(_nodes(report))
     if report.forecast:
@@ -132,13 +132,34 @@ def _starts(report: Report) -> Rows:
     return Rows(title, columns, rows)
 
 
+def _parts(report: Report) -> Rows:
+    """The program's own parts, whose medians need not add up to that of the whole."""
+    title = "seconds until the program's first line, of import, and of the visit to all modules; medians"
+    columns = ("where", *(f"{which}: {part}" for which in ("first", "cached") for part in ("start", "import", "visit")))
+    rows = [
+        (each.name, *(f"{seconds:.3f}" for seconds in (
+            each.start_first, each.imports_first, each.visit_first,
+            each.start_cached, each.imports_cached, each.visit_cached,
+        )))
+        for each in report.figures
+    ]  # fmt: skip
+    return Rows(title, columns, rows)
+
+
 def _nodes(report: Report) -> Rows:
     title = (
         f"nodes that start together at one store of {report.bound:,.0f} operations/s; this machine's cores are shared"
     )
-    columns = ("image", "nodes", "s until the last is done", "model", "operations")
+    columns = ("image", "nodes", "s until the last is done", "model", "operations", "core s")
     rows = [
-        (each.name, str(each.nodes), f"{each.seconds:.2f}", f"{each.model:.2f}", str(each.operations))
+        (
+            each.name,
+            str(each.nodes),
+            f"{each.seconds:.2f}",
+            f"{each.model:.2f}",
+            str(each.operations),
+            f"{each.processor:.2f}",
+        )
         for each in report.together
     ]
     return Rows(title, columns, rows)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from benchmarks.pynamic import model
+from benchmarks.pynamic import model, processor
 from benchmarks.pynamic.image import Packing
 from benchmarks.pynamic.nodes import Node, run_together
 from benchmarks.pynamic.stores import Store
@@ -21,13 +21,15 @@ from benchmarks.pynamic.stores import Store
 
 @dataclass(frozen=True)
 class Together:
-    """One way on so many nodes: seconds until the last is done, operations of all, and what the model says."""
+    """One way on so many nodes: seconds until the last is done, operations of all, what the model says, and the
+    seconds of a core that all of it took: programs, the store's server, the kernel's threads."""
 
     name: str
     nodes: int
     seconds: float
     operations: int
     model: float
+    processor: float
 
 
 @dataclass(frozen=True)
@@ -44,20 +46,24 @@ def measure(
     nodes: Sequence[Node], store: Store, bound: float, images: Sequence[tuple[Packing, str]], numbers: Sequence[int],
     rounds: int, told: Callable[[str], None],
 ) -> tuple[list[Together], dict[str, model.Program]]:  # fmt: skip
-    """Measure each image on each number of nodes; also what one node's start costs. `numbers` begins with 1."""
+    """Measure each image on each number of nodes; also what one node's start costs. `numbers` begins with 1.
+
+    One node is measured in all rounds, since the model starts from it; several nodes, which take long, in half of them.
+    """
     found: list[Together] = []
     programs: dict[str, model.Program] = {}
     for packing, image in images:
         for number in numbers:
-            taken = [_once(nodes[:number], store, packing, image) for _ in range(rounds)]
-            seconds = statistics.median(each[0] for each in taken)
-            operations = round(statistics.median(each[2] for each in taken))
+            times = rounds if number == 1 else max(1, rounds // 2)
+            taken = [_once(nodes[:number], store, packing, image) for _ in range(times)]
+            seconds, used, reached = (statistics.median(values) for values in zip(*taken, strict=True))
+            operations = round(reached)
             if number == 1:
-                programs[packing.name] = model.Program(seconds, min(each[1] for each in taken), operations, bound)
+                programs[packing.name] = model.Program(seconds, used, operations, bound)
             told(f"{number} nodes, {packing.name}: {seconds:.2f} s")
             machine = model.Machine(bound, os.cpu_count() or 1)
             modelled = model.seconds(programs[packing.name], machine, number)
-            found.append(Together(packing.name, number, seconds, operations, modelled))
+            found.append(Together(packing.name, number, seconds, operations, modelled, used))
     return found, programs
 
 
@@ -72,15 +78,15 @@ def forecast(programs: dict[str, model.Program], bounds: Sequence[float], number
 
 
 def _once(nodes: Sequence[Node], store: Store, packing: Packing, image: str) -> tuple[float, float, int]:
-    """Seconds until the last node is done; processor seconds and operations of all programs, with the server's."""
+    """Seconds until the last node is done; the seconds of a core that all of it took; operations of all programs."""
     with ExitStack() as opened:
         served = opened.enter_context(store.opened(len(nodes)))
         for node, directory in zip(nodes, served.directories, strict=True):
             opened.enter_context(node.sees(directory))
             opened.enter_context(node.has(packing.format, image))
-        before, used = served.counts(), served.processor()
+        before, used, threads = served.counts(), served.processor(), processor.kernel_threads()
         timings = run_together(nodes)
-        after, used = served.counts(), served.processor() - used
+        after, used = served.counts(), served.processor() - used + processor.since(threads)
         assert before is not None
         assert after is not None
     last = max(each.begun + each.total for each in timings)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,11 @@ from benchmarks.slowfs import Counts, Mounting, Service, SlowFileSystems
 from xcsim import kernel, tools
 from xcsim.ports import free_port
 
-Counter = Callable[[], Counts | None]
+_SFTP_SERVER = "/usr/lib/openssh/sftp-server"
+_REQUEST = re.compile(r"^debug\d: request \d+: (\w+)", re.MULTILINE)
+_DATA = re.compile(r"^debug\d: request \d+: sent data len (\d+)", re.MULTILINE)
+
+Reached = Callable[[], Counts | None]
 """What has reached an opened store so far; None where nobody can tell."""
 
 
@@ -28,7 +34,7 @@ class Opened:
     """A store in use: where each node finds it on this machine, and its counter."""
 
     directories: Sequence[Path]
-    counts: Counter = lambda: None
+    counts: Reached = lambda: None
     processor: Callable[[], float] = lambda: 0.0
     """Seconds of a core that the store's own server has taken so far, where this machine is that server."""
 
@@ -44,13 +50,19 @@ class Store(Protocol):
 
 
 class Direct:
-    """A directory of this machine, on disk or in memory."""
+    """A directory that this machine has mounted: on disk, in memory, or on a file system of a site's.
 
-    def __init__(self, name: str, files: Path) -> None:
-        self.name, self.files = name, files
+    `drop` is a command that makes the file system's own client forget what the kernel cannot make it forget.
+    """
+
+    def __init__(self, name: str, files: Path, drop: Sequence[str] = ()) -> None:
+        self.name, self.files, self._drop = name, files, drop
 
     @contextlib.contextmanager
     def opened(self, nodes: int) -> Iterator[Opened]:
+        if self._drop:
+            os.sync()
+            tools.run(*self._drop, failure=f"the caches of {self.name} were not dropped")
         drop_caches()
         yield Opened([self.files] * nodes)
 
@@ -72,10 +84,14 @@ class Slow:
 
 
 class Sshfs:
-    """sshfs over this machine's loopback, from an sshd of its own. A context manager."""
+    """sshfs over this machine's loopback, from an sshd of its own. A context manager.
+
+    Its server writes a line for each request into a file, from which they are counted.
+    """
 
     def __init__(self, files: Path, directory: Path) -> None:
         self.name, self.files, self._directory = "sshfs", files, directory
+        self._requests = directory / "requests"
 
     def __enter__(self) -> Sshfs:
         at = self._directory
@@ -85,7 +101,8 @@ class Sshfs:
         self._port = free_port()
         (at / "config").write_text(
             f"Port {self._port}\nListenAddress 127.0.0.1\nHostKey {at}/host\nAuthorizedKeysFile {at}/user.pub\n"
-            "PidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin yes\nSubsystem sftp internal-sftp\n"
+            "PidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin yes\n"
+            f"Subsystem sftp {_SFTP_SERVER} -R -e -l DEBUG3 2>>{self._requests}\n"
         )
         (at / "known").write_text(f"[127.0.0.1]:{self._port} {(at / 'host.pub').read_text()}")
         Path("/run/sshd").mkdir(exist_ok=True)
@@ -106,6 +123,7 @@ class Sshfs:
             f"IdentityFile={at}/user,UserKnownHostsFile={at}/known,StrictHostKeyChecking=yes,ConnectionAttempts=20"
         )
         drop_caches()
+        self._requests.unlink(missing_ok=True)
         tools.run(
             "sshfs",
             "-p",
@@ -117,9 +135,15 @@ class Sshfs:
             failure="sshfs did not mount",
         )
         try:
-            yield Opened([at / "mount"] * nodes)
+            yield Opened([at / "mount"] * nodes, lambda: sftp_requests(self._requests.read_text(errors="replace")))
         finally:
             kernel.umount(str(at / "mount"), kernel.MNT_DETACH)
+
+
+def sftp_requests(log: str) -> Counts:
+    """What reached an sftp-server, from what it logs at level DEBUG3: its requests by kind, and the bytes it sent."""
+    kinds = Counter(kind for kind in _REQUEST.findall(log) if kind != "sent")
+    return Counts(dict(kinds), sum(map(int, _DATA.findall(log))))
 
 
 @contextlib.contextmanager

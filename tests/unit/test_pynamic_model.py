@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.pynamic import processor
 from benchmarks.pynamic.model import Machine, Program, seconds
 
 BOUNDS = st.floats(100, 1e6)
@@ -54,3 +57,12 @@ def test_where_the_store_is_idle_nodes_do_not_disturb_each_other() -> None:
 def test_a_faster_store_takes_its_part_of_the_time_away() -> None:
     program = Program(seconds=2.0, processor=0.5, operations=1000, bound=1000)
     assert seconds(program, Machine(1e9), 1) == pytest.approx(1.0, rel=0.001)
+
+
+def test_the_kernels_threads_are_counted_from_what_each_had_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "kernel_threads", lambda: {10: 2.5, 12: 0.25})
+    assert processor.since({10: 2.0, 11: 7.0}) == 0.75  # 11 has ended, 12 is new
+
+
+def test_a_process_is_none_of_the_kernels_threads() -> None:
+    assert os.getpid() not in processor.kernel_threads()

@@ -26,7 +26,8 @@ TOLD = '{"started": 10.5, "imported": 12.5, "ended": 12.75, "modules": 3, "calls
 def sample(first: float, cached: float, operations: int | None = None) -> Sample:
     counts = None if operations is None else Counts({"read": operations - 1, "open": 1}, 4096 * operations)
     none = None if operations is None else Counts({}, 0)
-    return Sample(0.1, Timing(0, 0, first, 0, 5), Timing(0, 0, cached, 0, 5), counts, none)
+    one, other = (Timing(0, seconds / 4, seconds / 2, seconds / 4, 5) for seconds in (first, cached))
+    return Sample(0.1, one, other, counts, none)
 
 
 def made() -> Report:
@@ -42,7 +43,10 @@ def made() -> Report:
         tree="store, tree",
         image="store, image",
         figures=rounds.figures(taken, REFERENCE),
-        together=[scaling.Together(name, nodes, nodes * 2.0, 100, nodes * 2.1) for name in "ab" for nodes in (1, 4)],
+        together=[
+            scaling.Together(name, nodes, nodes * 2.0, 100, nodes * 2.1, nodes * 1.5)
+            for name in "ab" for nodes in (1, 4)
+        ],
         forecast=[
             scaling.Forecast(name, nodes, bound, nodes * 0.1)
             for name in "ab" for nodes in (1, 10_000) for bound in (2000.0, 50000.0)
@@ -74,6 +78,8 @@ def test_figures_are_medians_and_ratios_are_taken_within_a_round() -> None:
     assert (found.operations_first, found.operations_cached, found.read_first) == (100, 0, 409600)
     assert made().figure("store, tree").operations_first == 2001
     assert made().figure("store, tree").names_first == 1
+    assert (found.start_first, found.imports_first, found.visit_first) == (1, 2, 1)
+    assert (found.start_cached, found.imports_cached, found.visit_cached) == (0.275, 0.55, 0.275)
     assert made().figure(REFERENCE).operations_first is made().figure(REFERENCE).names_first is None
 
 
@@ -101,7 +107,8 @@ def test_tables_say_everything() -> None:
 def test_tables_for_a_document() -> None:
     text = report.markdown(made())
     assert "| store, image | 4.000 | 1.50 | 1.100 | 1.00 | 100 | 1 | 0 | 0.4 |\n" in text
-    assert "| a | 4 | 8.00 | 8.40 | 100 |\n" in text
+    assert "| store, image | 1.000 | 2.000 | 1.000 | 0.275 | 0.550 | 0.275 |\n" in text
+    assert "| a | 4 | 8.00 | 8.40 | 100 | 6.00 |\n" in text
     assert "| b | 50,000 | 0.1 | 1000.0 |\n" in text
 
 
@@ -127,6 +134,21 @@ def test_runs_that_did_not_do_the_same_are_no_measurement() -> None:
 
     with pytest.raises(AssertionError, match="did not do the same"):
         rounds.measure([Way()], 1, lambda line: None)
+
+
+def test_a_way_that_does_not_work_is_left_out_with_a_line() -> None:
+    class Way:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def sample(self) -> Sample:
+            if self.name == "odd":
+                raise SetupFailed("no direct I/O there")
+            return sample(1, 1)
+
+    told: list[str] = []
+    assert [way.name for way in rounds.working(map(Way, ("one", "odd", "other")), told.append)] == ["one", "other"]
+    assert told == ["left out: odd: no direct I/O there"]
 
 
 def test_peers_that_are_not_there_are_left_out_with_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
