@@ -20,7 +20,6 @@ from admin.checks.check import Check, Finding, warning, wrong
 from udi.accounts import Account
 from udi.command import Late, run
 from udi.config import SiteConfig
-from udi.gatewayconfig import SystemConfig
 from udiroot.errors import UdiError, printable
 
 _WORKER_SECONDS = 30.0
@@ -58,7 +57,11 @@ def _worker(site: SiteConfig, account: Account) -> Iterator[Finding]:
     sign = secrets.token_hex(16)
     try:
         said = as_account(
-            account.uid, account.gid, lambda: _from_worker(prefix, spool, sign), _WORKER_SECONDS + _MORE
+            account.uid,
+            account.gid,
+            lambda: _from_worker(prefix, spool, sign),
+            _WORKER_SECONDS + _MORE,
+            groups=account.groups,
         ).splitlines()
     except UdiError as error:
         yield wrong(f"gateway.worker_prefix: {' '.join(prefix)}: {error.message}", "no image can be converted with it")
@@ -107,11 +110,16 @@ def _from_worker(prefix: tuple[str, ...], spool: str, sign: str) -> str:
 
 def _systems(site: SiteConfig, account: Account) -> Iterator[Finding]:
     for number, system in enumerate(site.systems):
-        reach = functools.partial(_reach, system) if system.host else functools.partial(_here, system, account)
+        remote = f"{system.user}@{system.host}" if system.user else system.host
+        reach = (
+            functools.partial(_reach, (*system.ssh, "--", remote), system.path)
+            if system.host
+            else functools.partial(_here, system.path, account)
+        )
         if system.host and not os.access(system.ssh[0], os.X_OK):
             continue  # reported with the programs
         try:
-            why = as_account(account.uid, account.gid, reach, 2 * _SSH_SECONDS + _MORE)
+            why = as_account(account.uid, account.gid, reach, 2 * _SSH_SECONDS + _MORE, groups=account.groups)
         except UdiError as error:
             why = error.message
         if why:
@@ -121,26 +129,25 @@ def _systems(site: SiteConfig, account: Account) -> Iterator[Finding]:
             )
 
 
-def _reach(system: SystemConfig) -> str:
+def _reach(ssh: tuple[str, ...], store: str) -> str:
     """Why it is out of reach; empty where it is not. A store that is not there is made by the first transfer.
 
     Raises UpstreamFailed, Late.
     """
     os.chdir("/")
-    remote = [*system.ssh, "--", f"{system.user}@{system.host}" if system.user else system.host]
-    done = run([*remote, _TEST, "-w", system.path], seconds=_SSH_SECONDS)
-    if done.exit_code == 1 and run([*remote, _TEST, "-e", system.path], seconds=_SSH_SECONDS).exit_code == 0:
-        return f"{system.path} on {system.host} cannot be written by the account there"
+    done = run([*ssh, _TEST, "-w", store], seconds=_SSH_SECONDS)
+    if done.exit_code == 1 and run([*ssh, _TEST, "-e", store], seconds=_SSH_SECONDS).exit_code == 0:
+        return f"{store} on {ssh[-1]} cannot be written by the account there"
     if done.exit_code not in (0, 1):
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"]
         what = "ssh" if done.exit_code == _SSH_FAILED else _TEST
-        return f"{what} to {system.host} failed: {printable(lines[-1], _MOST)}"
+        return f"{what} to {ssh[-1]} failed: {printable(lines[-1], _MOST)}"
     return ""
 
 
-def _here(system: SystemConfig, account: Account) -> str:
+def _here(store: str, account: Account) -> str:
     """The same of a directory of this machine, or the one that it would be made in."""
-    path = system.path
+    path = store
     while not os.path.lexists(path):
         path = os.path.dirname(path)
     if not os.access(path, os.W_OK | os.X_OK):

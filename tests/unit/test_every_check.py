@@ -200,6 +200,7 @@ CRAY: list[tuple[Pair, Callable[[StandIns], None]]] = [
     (("programs", "error"), _no_qhold),
     (("gateway.programs", "error"), _changed("gateway", 'compression = "lz4"', 'tar2sqfs = "/no/such/tar2sqfs"')),
     (("gateway.settings", "error"), _changed("gateway", 'compression = "gzip:99"')),
+    (("gateway.daemon", "warning"), _changed("gateway", 'daemon = "unix:///no/such/docker.sock"')),
     (("gateway.spool", "error"), _changed("gateway", 'worker_prefix = ["/bin/true"]', 'spool = "HERE"')),
     (("gateway.images", "warning"), _without_program('qemu_img = "/no/such/qemu-img"')),
     (("gateway.images", "warning"), _without_program('sqfs2tar = "/no/such/sqfs2tar"')),
@@ -232,6 +233,7 @@ CRAY: list[tuple[Pair, Callable[[StandIns], None]]] = [
     (("version.qemu_img", "warning"), _program("gateway", 'qemu_img = "ASKED"', "no figure")),
     (("version.qemu_img", "error"), _program("gateway", 'qemu_img = "ASKED"', "qemu-img version 1.7.2")),
     (("clusters.names", "warning"), _cluster('nodes = "no-such-host[1-3].invalid"')),
+    (("clusters.out_of_service", "error"), _cluster('out_of_service = "/tmp"')),
     (("version.ssh", "warning"), _cluster()),
     (("version.ssh", "error"), _old_ssh),
     *(
