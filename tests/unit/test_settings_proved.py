@@ -51,7 +51,7 @@ mounts = ["HERE/store:/opt/tool:ro"]
 devices = ["/dev/null"]
 [sessions]
 enabled = true
-sudo = "/bin/mount"
+sudo = "HERE/bin/sudo"
 sudoers = "HERE/udi.toml"
 users = ["nobody"]
 groups = ["nogroup"]
@@ -168,6 +168,8 @@ def cray(directory: Path) -> StandIns:
     for name in ("gateway", "spool", "mom_priv", "torque", "templates"):
         (directory / name).mkdir(exist_ok=True)
     os.chown(directory / "gateway", NOBODY.uid, NOBODY.gid)
+    host.program("sudo", "#!/bin/sh\n")
+    (host.bin / "sudo").chmod(0o4755)
     with host.config_path.open("a") as config:
         config.write(EVERYTHING.replace("HERE", str(directory)))
     for table, line in (
