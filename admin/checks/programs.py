@@ -21,8 +21,8 @@ _SECONDS = 10.0
 _VERSION = re.compile(rb"(?<![A-Za-z0-9.])v?([0-9]{1,4}(?:\.[0-9]{1,6}){1,3})")
 
 _QEMU, _SQUASHFS, _EXT4 = "install qemu-utils", "install squashfs-tools-ng", "install e2fsprogs"
-_FORMATS: Mapping[bool, tuple[str, ...]] = {True: ("squashfs", "ext4"), False: ()}
-"""Those that publishers may ask for, where the site has any."""
+_OF_PUBLISHERS = ("squashfs", "ext4")
+"""Formats that need programs, each of which publishers may ask for."""
 MUNGE = "/usr/bin/munge"
 """MUNGE's own program, which comes with libmunge, and has no key in the configuration."""
 
@@ -151,7 +151,7 @@ def _programs_of_some(site: SiteConfig) -> Iterator[Some]:
     gateway = site.gateway
     yield Some("gateway.qemu_img", gateway.qemu_img, "no disk of a virtual machine becomes an image", _QEMU)
     yield Some("gateway.sqfs2tar", gateway.sqfs2tar, "no squashfs file becomes an image", _SQUASHFS)
-    made = {name for name in (*gateway.user_formats, *_FORMATS[bool(gateway.publishers)]) if name != gateway.format}
+    made = {*gateway.user_formats, *(_OF_PUBLISHERS if gateway.publishers else ())} - {gateway.format}
     if "ext4" in made:
         for key, program in _makers_of_ext4(site).items():
             yield Some(key, program, "nobody gets an image as ext4", _EXT4)
