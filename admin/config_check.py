@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from admin.checks import accounts, files, gateway, logs, metrics, places, programs, software, store
+from admin.checks import accounts, files, gateway, logs, metrics, places, programs, remote, sessions, software, store
 from admin.checks.check import Check, Level, Row
 from admin.checks.nodes import Expected, facts_for_nodes, rows_of_nodes
 from admin.seams.machine_trials import machine_trials
@@ -42,6 +42,7 @@ class Subject:
             *store.checks(site),
             *gateway.checks(site),
             *accounts.checks(site),
+            *sessions.checks(site),
             *files.checks(site, self._site_files),
             *metrics.checks(site),
             *places.checks(site, manager.directories()),
@@ -56,6 +57,8 @@ class Subject:
             *(machine_trials(site) if self.manager.has_machine else ()),
             *store.trials(site),
             *gateway.trials(site),
+            *remote.trials(site),
+            *sessions.trials(site),
             *software.trials(site),
             *files.trials(self._site_files),
             *logs.trials(site),

@@ -43,10 +43,10 @@ def shown_tables(root: Any, shared: Collection[str], tables: Sequence[Any]) -> I
     with a NAME."""
     hints = typing.get_type_hints(root)
     specs = {spec.name: spec for spec in fields(root) if spec.name in shared}
-    plain = [spec for name, spec in specs.items() if not _table_of(hints[name])]
+    plain = [spec for name, spec in specs.items() if not table_of(hints[name])]
     yield ShownTable("", "", "", False, tuple(_key(spec, hints[spec.name]) for spec in plain))
     for name in specs:
-        kind = _table_of(hints[name])
+        kind = table_of(hints[name])
         if kind:
             yield from _table(kind, name, hints[name])
     for kind in tables:
@@ -60,10 +60,10 @@ def _table(kind: Any, name: str, hint: Any, *, inside: bool = False) -> Iterator
     name = f"{name}.NAME" if _is_named(hint) else name
     repeated = inside or hint is not kind
     heading = f"[[{name}]]" if typing.get_origin(hint) is tuple else f"[{name}]"
-    keys = tuple(_key(spec, hints[spec.name]) for spec in specs if not _table_of(hints[spec.name]))
+    keys = tuple(_key(spec, hints[spec.name]) for spec in specs if not table_of(hints[spec.name]))
     yield ShownTable(name, heading, (kind.__doc__ or "").strip().split("\n\n")[0], repeated, keys)
     for spec in specs:
-        inner = _table_of(hints[spec.name])
+        inner = table_of(hints[spec.name])
         if inner:
             yield from _table(inner, f"{name}.{spec.name}", hints[spec.name], inside=repeated)
 
@@ -79,7 +79,7 @@ def _default(spec: Field) -> Any:
     return spec.default
 
 
-def _table_of(hint: Any) -> Any:
+def table_of(hint: Any) -> Any:
     """The class of a table, of a list of tables or of tables by name; None for a plain key."""
     arguments = typing.get_args(hint)
     kind = arguments[-1] if _is_named(hint) else arguments[0] if typing.get_origin(hint) is tuple else hint

@@ -2,16 +2,17 @@
 
     probe [--root DIR] [--run DIR] [--nid-file FILE] [--deadline SECONDS] --nonce NONCE FIELD=VALUE ...
 
-`zip=FILE`, `store=DIR`, `owner=UID:GID`, `image=FILE`, `kind=FORMAT` and any number of `module=FILE` are what the
-configuration says, as a node sees it; `{release}` in a module's path is the kernel's. It looks and changes nothing, and
-judges nothing: the words of its NodeReport are facts, `name=value`, with each value as a field of a plan. The job host,
-which also has to compare them, says what they mean (`admin.checks.nodes`).
+`zip=FILE`, `store=DIR`, `owner=UID:GID`, `image=FILE`, `kind=FORMAT` and any number of `module=FILE` and
+`path.NUMBER=FILE` are what the configuration says, as a node sees it; `{release}` in a module's path is the kernel's.
+It looks and changes nothing, and judges nothing: the words of its NodeReport are facts, `name=value`, with each value
+as a field of a plan. The job host, which also has to compare them, says what they mean (`admin.checks.nodes`).
 """
 
 import os
 import sys
 import time
 
+from nodehealth.autoload import loads_itself
 from udiroot import digest, modules, smallfile
 from udiroot.alarm import set_alarm
 from udiroot.commands import answer, leave, parse
@@ -52,17 +53,26 @@ def run(arguments: "list[str]") -> int:
         return error.exit_code
     wanted = {name: value for name, _, value in given}
     files = tuple(value.replace("{release}", os.uname().release) for name, _, value in given if name == "module")
+    others = tuple(value for name, _, value in given if name.startswith("path."))
     paths = options["root"], options["run"]
-    return answer(began, options, options["nonce"], lambda node: (_facts(wanted, files, *paths, node),))
+    return answer(began, options, options["nonce"], lambda node: (_facts(wanted, files, others, *paths, node),))
 
 
-def _facts(wanted: "dict[str, str]", files: "tuple[str, ...]", root: str, run_directory: str, node: str) -> str:
+def _facts(
+    wanted: "dict[str, str]",
+    files: "tuple[str, ...]",
+    others: "tuple[str, ...]",
+    root: str,
+    run_directory: str,
+    node: str,
+) -> str:
     found = {
         "zip": _digest(wanted.get("zip", "")),
         "python": ".".join(map(str, sys.version_info[:3])),
         "kind": _kind(wanted.get("kind", ""), files),
         "loop": _loops(files),
         "memory": _memory(),
+        "absent": _absent(others),
         "root": _root(root, run_directory, node),
         "store": _store(wanted),
         "kernel": os.uname().release,
@@ -81,11 +91,15 @@ def _digest(path: str) -> str:
 
 
 def _kind(kind: str, files: "tuple[str, ...]") -> str:
-    """Whether the kernel can mount images of this kind: `has`, `can` load its module, `lacks` it."""
+    """Whether the kernel can mount images of this kind: it `has` it, its module `can` be loaded by a set-up, or by the
+    kernel `itself`, or it `lacks` it."""
     if not kind:
         return "has"
     kinds = smallfile.read("/proc/filesystems").decode("ascii").split()
-    return "has" if kind in kinds else _loadable(kind, files)
+    if kind in kinds:
+        return "has"
+    found = _loadable(kind, files)
+    return "itself" if found == "lacks" and loads_itself(kind) else found
 
 
 def _loops(files: "tuple[str, ...]") -> str:
@@ -102,6 +116,15 @@ def _loadable(name: str, files: "tuple[str, ...]") -> str:
     """`can` where a file of the configuration is the module of that name, and the kernel loads modules."""
     mine = [path for path in files if modules.name_of(path) == name]
     return "can" if mine and os.path.exists("/proc/modules") and all(map(os.path.isfile, mine)) else "lacks"
+
+
+def _absent(paths: "tuple[str, ...]") -> str:
+    """Which of the paths are not here: a bit for each, that of the first one the lowest, in hexadecimal."""
+    bits = 0
+    for number, path in enumerate(paths):
+        if not os.path.exists(path):
+            bits |= 1 << number
+    return f"{bits:x}"
 
 
 def _memory() -> str:

@@ -9,6 +9,7 @@ from gateway.client import client
 from udi.accounts import account_of_uid
 from udi.carried import Carried, Record
 from udi.config import SiteConfig, load
+from udi.pieces import pieces
 from udi.reference import as_taught
 from udi.request import NO_JOB_YET, job_request, require_sources
 from udi.runfile import examined, read_run_file
@@ -51,7 +52,7 @@ def shown(config_path: str, file: str) -> Amounts:
         except NotFound:
             identity = ""  # a job would have it pulled
     run = found.run
-    volumes, modules = (tuple(filter(None, each.split(";"))) for each in (found.volumes, found.modules))
+    volumes, modules = pieces(found.volumes), pieces(found.modules)
     return Amounts(image, identity, volumes, modules, run.environment, run.workdir, run.entrypoint, run.args)
 
 
@@ -69,8 +70,8 @@ def as_text(found: Amounts) -> str:
 def _refusals(site: SiteConfig, found: Carried) -> list[str]:
     """What the site refuses: each volume and each module by itself, then all together."""
     user, wrong = account_of_uid(os.getuid()), list[str]()
-    trials = [(volume, "") for volume in found.volumes.split(";") if volume]
-    trials += [("", module) for module in found.modules.split(";") if module]
+    trials = [(volume, "") for volume in pieces(found.volumes)]
+    trials += [("", module) for module in pieces(found.modules)]
     for volumes, modules in (*trials, (found.volumes, found.modules)):
         try:
             request = job_request(site, NO_JOB_YET, user, found.image, volumes, modules=modules)

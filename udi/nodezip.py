@@ -21,7 +21,7 @@ from udi.nodestart import START
 from udiroot import bundle
 from udiroot.errors import ConfigError
 
-_MODULES = {"udiroot": None, "nodehealth": ("__init__.py", "check.py", "probe.py")}
+_MODULES = {"udiroot": None, "nodehealth": ("__init__.py", "autoload.py", "check.py", "probe.py")}
 """Packages of the zip: all their files, or those named."""
 _STANDARD = ("struct", "types", "ctypes", "ctypes._endian")
 """Modules of Python's own library that all steps import: out of the zip, they cost a node no look-up of their own. They

@@ -18,6 +18,7 @@ from udi.chosmap import permitted
 from udi.config import SiteConfig, VolumesConfig
 from udi.jobid import job_id
 from udi.oserrors import reason
+from udi.pieces import pieces
 from udi.reference import ImageReference, as_taught
 from udi.sitemodules import ChosenModule, choose_modules
 from udi.values import Frozen
@@ -120,7 +121,7 @@ def pin_of(site: SiteConfig, image: str, carried: str, image_id: str) -> Pin | N
 
 def parse_volumes(text: str) -> tuple[Volume, ...]:
     """The volumes in a list separated by `;`; an empty piece is none. Raises UsageError."""
-    return tuple(Volume.parse(piece.strip()) for piece in text.split(";") if piece.strip())
+    return tuple(map(Volume.parse, pieces(text)))
 
 
 def check_volume(volume: Volume, rules: VolumesConfig) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from udi.accounts import Account, group_id
 from udi.environment import EnvironmentConfig
 from udi.nearest import nearest
+from udi.pieces import pieces
 from udi.settings import FILE, PATH, WORD, Matching, setting
 from udi.values import Frozen, field
 from udiroot.errors import ConfigError, NotFound, NotPermitted, UsageError, printable
@@ -127,7 +128,7 @@ class ChosenModule(Frozen):
 
 def parse_modules(text: str) -> tuple[str, ...]:
     """The names in a list separated by `;`, each once, `none` among them; an empty piece is none. Raises UsageError."""
-    names = dict.fromkeys(piece.strip() for piece in text.split(";") if piece.strip())
+    names = dict.fromkeys(pieces(text))
     for name in names:
         if not re.fullmatch(_NAME, name):
             raise UsageError(f"not a module's name: '{printable(name)}'", _LIST)

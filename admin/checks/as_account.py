@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from udi.oserrors import reason
 from udiroot.errors import TimedOut, UdiError, UpstreamFailed
@@ -21,8 +21,8 @@ _GRACE = 0.5
 """Seconds that a killed child has to end, before it is left behind."""
 
 
-def as_account(uid: int, gid: int, action: Callable[[], str], seconds: float) -> str:
-    """What `action` returns, in at most 4 KiB, called with the ids of an account and no other groups.
+def as_account(uid: int, gid: int, action: Callable[[], str], seconds: float, *, groups: Sequence[int] = ()) -> str:
+    """What `action` returns, in at most 4 KiB, called with the ids of an account and with no other groups than those.
 
     Raises UpstreamFailed with the reason where it raises OSError or a UdiError, TimedOut.
     """
@@ -30,7 +30,7 @@ def as_account(uid: int, gid: int, action: Callable[[], str], seconds: float) ->
     child = os.fork()
     if not child:
         os.close(reader)
-        _answer(uid, gid, action, writer)
+        _answer(uid, gid, groups, action, writer)
     os.close(writer)
     try:
         data = _read(reader, time.monotonic() + seconds)
@@ -45,12 +45,12 @@ def as_account(uid: int, gid: int, action: Callable[[], str], seconds: float) ->
     return text
 
 
-def _answer(uid: int, gid: int, action: Callable[[], str], writer: int) -> None:
+def _answer(uid: int, gid: int, groups: Sequence[int], action: Callable[[], str], writer: int) -> None:
     """In the child: it never returns."""
     kind, text = _BAD, ""
     try:
         if os.geteuid() == 0:
-            os.setgroups([])
+            os.setgroups(groups)
             os.setresgid(gid, gid, gid)
             os.setresuid(uid, uid, uid)
         kind, text = _GOOD, action()

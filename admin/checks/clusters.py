@@ -6,7 +6,8 @@ import os
 import socket
 from collections.abc import Iterator
 
-from admin.checks.check import Check, Finding, warning
+from admin.checks.access import intruder
+from admin.checks.check import Check, Finding, warning, wrong
 from admin.checks.programs import Asked, versions
 from clusters.settings import ClustersConfig
 from udi.config import SiteConfig
@@ -23,8 +24,17 @@ def trials(site: SiteConfig) -> list[Check]:
     is_ssh = os.path.basename(ssh.program) == "ssh"  # what runs it for a site has versions of its own
     return [
         Check("clusters.names", "nodes have addresses here", lambda: _names(clusters)),
+        Check("clusters.out_of_service", "only root changes the list of nodes out of service", lambda: _list(clusters)),
         *(versions(ssh) if is_ssh else ()),
     ]
+
+
+def _list(clusters: ClustersConfig) -> Iterator[Finding]:
+    path = clusters.out_of_service
+    if os.path.lexists(path) and not os.path.isfile(path):
+        yield wrong(f"clusters.out_of_service: {path} is not a regular file")
+    elif whose := intruder(path):
+        yield wrong(f"clusters.out_of_service: {path} must be root's alone, but {whose}", "choose another place")
 
 
 def _names(clusters: ClustersConfig) -> Iterator[Finding]:

@@ -6,10 +6,12 @@ import dataclasses
 import functools
 import os
 import pwd
+import socket
 from collections.abc import Iterator
 
+from admin.checks.accounts import store_account
 from admin.checks.as_account import as_account
-from admin.checks.check import Check, Finding, fine, raised, wrong
+from admin.checks.check import Check, Finding, fine, raised, warning, wrong
 from gateway.client import client
 from gateway.image.formats.squashfs import parse_compression
 from gateway.wire.messages import ListImages
@@ -19,6 +21,7 @@ from udi.config import SiteConfig
 from udiroot.errors import UdiError, UpstreamFailed, printable
 
 _SECONDS = 10.0
+_SCHEME = "unix://"
 _NOBODY = 65534
 """Neither root nor the store's account."""
 
@@ -41,6 +44,9 @@ def trials(site: SiteConfig) -> list[Check]:
         Check("gateway.state", f"{site.store.account} works in {site.gateway.state}", lambda: _own_places(site)),
         Check("gateway.socket", f"answers at {site.gateway.socket}", lambda: _on_socket(site)),
     ]
+    if site.gateway.daemon and os.path.isdir(site.gateway.state):
+        daemon = site.gateway.daemon.removeprefix(_SCHEME)
+        found.append(Check("gateway.daemon", f"takes connections at {daemon}", lambda: _daemon(site, daemon)))
     if site.gateway.address:
         found.append(Check("gateway.address", f"answers at {site.gateway.address}", lambda: _by_address(site)))
     return found
@@ -125,6 +131,25 @@ def _by_address(site: SiteConfig) -> Iterator[Finding]:
     away = f"{site.gateway.socket}.not-used"
     remote = dataclasses.replace(site, gateway=dataclasses.replace(site.gateway, socket=away))
     yield from _answers(remote, f"gateway.address: {site.gateway.address}")
+
+
+def _daemon(site: SiteConfig, path: str) -> Iterator[Finding]:
+    """As the gateway connects, with all groups of its account: one of them may be the socket's."""
+    account = store_account(site)
+
+    def connect() -> str:
+        with socket.socket(socket.AF_UNIX) as one:
+            one.settimeout(_SECONDS)
+            one.connect(path)
+        return ""
+
+    try:
+        as_account(account.uid, account.gid, connect, 2 * _SECONDS, groups=account.groups)
+    except UdiError as error:
+        yield warning(
+            f"gateway.daemon: {site.store.account} cannot connect to {path}: {error.message}",
+            "images of the Docker daemon are refused until then, all others are not",
+        )
 
 
 def _answers(site: SiteConfig, where: str) -> Iterator[Finding]:

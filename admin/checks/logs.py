@@ -19,11 +19,13 @@ _LEAST_FREE = 16 << 20
 
 def trials(site: SiteConfig) -> list[Check]:
     """Trials as root."""
-    state = "the state of jobs and nodes can be written"
+    places = {"jobs.state": site.jobs.state, "jobs.nodes": site.jobs.nodes}
+    places |= {"jobs.reports": site.jobs.reports} if site.jobs.reports else {}
+    state = "the state of jobs and nodes, and what nodes report, can be written"
     return [
         Check("jobs.log", site.jobs.log or "none: hooks log to syslog", lambda: _log(site)),
         Check("jobs.syslog", f"takes messages at {_SYSLOG}", lambda: _syslog(site)),
-        Check("jobs.state", state, lambda: _room((("jobs.state", site.jobs.state), ("jobs.nodes", site.jobs.nodes)))),
+        Check("jobs.state", state, lambda: _room(tuple(places.items()))),
     ]
 
 

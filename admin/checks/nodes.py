@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from admin.checks.check import Finding, Level, Row, fine, warning, wrong
+from admin.checks.node_paths import node_paths, of_modules, of_roots
 from admin.checks.store import newest_image
 from udi.accounts import store_owner
 from udi.config import SiteConfig
@@ -47,6 +48,7 @@ def facts_for_nodes(site: SiteConfig) -> dict[str, str]:
         name = newest_image(site)
     except OSError as error:
         raise ConfigError(f"store.path: {error.filename}: {reason(error)}") from error
+    facts |= {f"path.{number}": each.path for number, each in enumerate(node_paths(site))}
     return facts | ({"kind": kind} if kind else {}) | ({"image": f"{store.images}/{name}"} if name else {})
 
 
@@ -61,12 +63,15 @@ def rows_of_nodes(site: SiteConfig, result: FanOutResult, expected: Expected) ->
 
 
 def _judges(site: SiteConfig, expected: Expected) -> Mapping[str, Callable[[Mapping[str, str]], Finding]]:
+    paths = node_paths(site)
     return {
         "node.zip": lambda facts: _zip(site, facts["zip"], expected.zip_digest),
         "node.store": lambda facts: _store(site, facts["store"]),
         "node.filesystem": lambda facts: _filesystem(site, facts["kind"]),
         "node.loop": lambda facts: _loops(facts["loop"]),
         "node.memory": lambda facts: _memory(site, number(facts["memory"])),
+        "node.paths": lambda facts: of_roots(paths, facts["absent"]),
+        "node.modules": lambda facts: of_modules(paths, facts["absent"]),
         "node.root": lambda facts: _root(site, facts["root"], expected.running),
     }
 
@@ -151,9 +156,12 @@ def _filesystem(site: SiteConfig, seen: str) -> Finding:
             return fine("the kernel mounts images")
         case "can":
             return fine(f"the module of {kind} is there to be loaded")
+        case "itself":
+            return fine(f"{kind} can be loaded: the kernel does that when an image is mounted")
     return wrong(
         f"the kernel has no {kind}, and no module of node.modules for it is in {site.node.module_path}",
-        f'node.modules = ["loop.ko", "{kind}.ko"], as the site built them for that kernel',
+        f'node.modules = ["loop.ko", "{kind}.ko"], as the site built them for that kernel; or let the kernel load it:'
+        " modprobe, the module in /lib/modules, and nothing in modprobe.d against it",
     )
 
 

@@ -13,6 +13,7 @@ from admin.checks.access import hindrance, intruder
 from admin.checks.accounts import known_store_account
 from admin.checks.check import Check, Finding, wrong
 from jobs.tries import tries_directory
+from outside.settings import SessionsConfig
 from udi.accounts import Account
 from udi.config import SiteConfig
 from udiroot.rules import is_within
@@ -47,11 +48,13 @@ def _places(site: SiteConfig, directories: Mapping[str, str]) -> Iterator[Findin
 
 
 def _directories(site: SiteConfig) -> Mapping[str, str]:
+    sessions = site.table(SessionsConfig)
     return {
         "gateway.state": site.gateway.state,
         "registry.certificates": site.registry.certificates,
         "chos.map": site.chos.map,
         **({"etc.templates": site.etc.templates} if site.etc.templates else {}),
+        **({"sessions.root": sessions.root, "sessions.run": sessions.run} if sessions.enabled else {}),
         "jobs.state": site.jobs.state,
         "jobs.nodes": site.jobs.nodes,
         "install.bin": site.install.bin,

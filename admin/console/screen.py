@@ -8,9 +8,10 @@ from __future__ import annotations
 import datetime
 import textwrap
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import click
+from rich.cells import chop_cells
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -82,6 +83,14 @@ def hanging(console: Console, start: str, text: str, *, indent: int, kind: str =
     made = whole(line or start.rstrip())
     made.stylize(_STYLES[kind], 0, len(start.split(" ")[0]))
     return made
+
+
+def quoted(console: Console, mark: str, line: str) -> Iterator[Text]:
+    """A line of another program's output, as it is, behind the mark. In a terminal each row of it has the mark, so that
+    none can be taken for a line of ours; none is as wide as the terminal, where some would add an empty one."""
+    rows = chop_cells(line, max(console.width - len(mark) - 1, 1)) if console.is_terminal else []
+    for row in rows or [line]:
+        yield whole(mark + row)
 
 
 def whole(text: str) -> Text:

@@ -27,7 +27,9 @@ def job(config_path: str, job: str, as_json: bool) -> None:
 
     The sources are the workload manager, the job's state and plan, the records of failed starts and of dirty nodes,
     the image store, and the hooks' log with the files that it was rotated to. Run it on the host whose hooks run the
-    job: on a Cray the MOM node, with native Slurm the node. The last line, "why", has the cause and who must act.
+    job: on a Cray the MOM node, with native Slurm the node. Elsewhere only what the workload manager
+    says is known, and with native Slurm each node has the state and the log of its own part of a job. The last line,
+    "why", has the cause and who must act.
 
     \b
     With --json, the keys are:

@@ -10,6 +10,7 @@ from admin.console.screen import age, at, columns, rows, styled, title
 from admin.job.story import JobStory
 from admin.job.why import Why
 from udi.nodes import folded
+from udi.pieces import pieces
 from udiroot.errors import counted, printable
 
 _LEVELS = {"ERROR": "bad", "CRITICAL": "bad", "WARNING": "warning"}
@@ -43,8 +44,8 @@ def _facts(story: JobStory) -> Iterator[tuple[str, str]]:
     yield "user", printable(story.user)
     yield "image", _image(story)
     plan = story.plan if story.plan and story.plan.is_there else None
-    yield "volumes", ", ".join(plan.volumes) if plan else asked.volumes
-    yield "modules", ", ".join(plan.modules) if plan else asked.modules
+    yield "volumes", ", ".join(plan.volumes) if plan else ", ".join(pieces(asked.volumes))
+    yield "modules", ", ".join(plan.modules) if plan else ", ".join(pieces(asked.modules))
     if state:
         yield "phase", f"{state.phase} for {age(state.since)}, since {at(state.since)}"
         yield "nodes", f"{folded(state.nodes)} ({counted(len(state.nodes), 'node')})"

@@ -23,6 +23,7 @@ from udi.accounts import account_of, store_owner
 from udi.config import SiteConfig
 from udi.facts import Facts
 from udi.oserrors import reason
+from udi.pieces import pieces
 from udi.sentences import sentence
 from udi.store import StoreLayout, StoreReader
 from udiroot.errors import NotFound, UdiError, UsageError, printable
@@ -183,8 +184,8 @@ def as_document(story: JobStory, why: dict[str, str]) -> dict[str, Any]:
         "image_id": story.image_id,
         "pinned": story.is_pinned,
         "facts": {"format": facts.format, "size": facts.size, "kind": facts.kind, "arch": facts.arch} if facts else {},
-        "volumes": list(story.plan.volumes) if story.plan and story.plan.is_there else _pieces(asked.volumes, ";"),
-        "modules": list(story.plan.modules) if story.plan and story.plan.is_there else _pieces(asked.modules, ","),
+        "volumes": list(story.plan.volumes) if story.plan and story.plan.is_there else list(pieces(asked.volumes)),
+        "modules": list(story.plan.modules) if story.plan and story.plan.is_there else list(pieces(asked.modules)),
         "phase": state.phase if state else "",
         "since": state.since if state else 0,
         "nodes": [node.name for node in state.nodes] if state else [],
@@ -200,7 +201,3 @@ def as_document(story: JobStory, why: dict[str, str]) -> dict[str, Any]:
         "why": why,
         "troubles": list(story.troubles),
     }
-
-
-def _pieces(text: str, separator: str) -> list[str]:
-    return [piece.strip() for piece in text.split(separator) if piece.strip()]

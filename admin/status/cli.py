@@ -37,6 +37,9 @@ def status(config_path: str, as_json: bool, seconds: float | None) -> None:
     In a terminal these are columns; elsewhere each line is a sentence of its own. Nodes that are in one state for one
     reason since the same minute are one line: nid[00012-00015].
 
+    Jobs are those of this host's hooks alone. With Torque, so are held jobs and nodes: run it on each MOM node. With
+    native Slurm the jobs are those on this node; nodes and held jobs are the cluster's, as slurmctld has them.
+
     \b
     With --json, the keys are:
       at         when all this was so

@@ -9,25 +9,29 @@ import sys
 
 import click
 from rich.console import Console
+from rich.text import Text
 
 from admin.console.program import PROGRAM, site_of
-from admin.console.screen import show, styled, terminal
+from admin.console.screen import hanging, quoted, show, terminal
 from admin.seams.machines import machine_of
 from admin.seams.managers import manager_of
 from admin.trial.places import Here, OnMachine, Place, new_trial
 from admin.trial.trying import Step, Trial, Trying
+from gateway.client.completion import image_names
 from jobs.process import catch_signals
 from udi.accounts import account_of
 from udi.commandline import json_option
 from udi.config import SiteConfig
 from udi.log import plain, start_log
-from udi.request import job_request
+from udi.request import JobRequest, job_request
 from udiroot.errors import UsageError, complain
 
 _COMMAND_FAILED = 1
 _MOST_SECONDS = 3600
 _MOST_BYTES = 4096
 """Of a command: it has to fit into the one line that reaches a node."""
+_MARK = "| "
+"""In front of what COMMAND printed."""
 
 
 @click.command("try", context_settings={"allow_interspersed_args": False})
@@ -35,8 +39,8 @@ _MOST_BYTES = 4096
 @click.option(
     "--user", default="nobody", metavar="NAME", show_default=True, help="Whose image it is, and who runs COMMAND."
 )
-@click.option("--volumes", default="", metavar="TEXT", help="Volumes as a job's: /source:/target[:ro];...")
-@click.option("--modules", default="", metavar="TEXT", help="Site modules as a job's: NAME,NAME.")
+@click.option("--volumes", default="", metavar="TEXT", help="Volumes as a job's UDI_VOLUMES: /source:/target[:ro];...")
+@click.option("--modules", default="", metavar="TEXT", help="Site modules as a job's UDI_MODULES: NAME;...")
 @click.option(
     "--seconds",
     default=60,
@@ -46,7 +50,7 @@ _MOST_BYTES = 4096
     help="What COMMAND may take; on a machine's node at most the time of a fan-out.",
 )
 @json_option
-@click.argument("image")
+@click.argument("image", shell_complete=image_names)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def attempt(
@@ -95,7 +99,7 @@ def attempt(
     start_log(site, PROGRAM, request.job)
     console = terminal()
     if not as_json:
-        _say(console, f"{request.job}: {request.reference} on {place.node} as {account.name}", "head")
+        _say(console, hanging(console, f"{request.job}: ", _whose(place, request), indent=2, kind="head"))
     catch_signals()
     trial = Trying(place, request, lambda step: None if as_json else _show(console, step)).run(
         account, command, seconds
@@ -121,23 +125,29 @@ def _require_root(command: tuple[str, ...]) -> None:
         raise UsageError(f"COMMAND must be of at most {_MOST_BYTES} bytes", "put it into a script, and --volumes")
 
 
+def _whose(place: Place, request: JobRequest) -> str:
+    return f"{request.reference} on {place.node} as {request.user.name}"
+
+
 def _show(console: Console, step: Step) -> None:
-    verdict = "" if step.ok else "FAILED: "
-    _say(console, f"{step.step:<12}{step.seconds:8.2f} s  {verdict}{step.words}", "" if step.ok else "bad")
+    start = f"{step.step:<12}{step.seconds:8.2f} s  "
+    words = step.words if step.ok else f"FAILED: {step.words}"
+    _say(console, hanging(console, start, words, indent=len(start), kind="" if step.ok else "bad"))
 
 
 def _show_end(console: Console, trial: Trial) -> None:
     if trial.notice:
-        _say(console, f"notice: {trial.notice}", "warning")
+        _say(console, hanging(console, "notice: ", trial.notice, indent=2, kind="warning"))
     if trial.ended:
         for line in trial.ended.output.decode("utf-8", "replace").splitlines():
-            _say(console, f"| {plain(line)}", "")
+            for row in quoted(console, _MARK, plain(line)):
+                _say(console, row)
 
 
-def _say(console: Console, text: str, kind: str) -> None:
+def _say(console: Console, text: Text) -> None:
     """A terminal that has gone takes nothing; the node is taken down all the same."""
     with contextlib.suppress(OSError):
-        show(console, styled(text, kind))
+        show(console, text)
         sys.stdout.flush()
 
 

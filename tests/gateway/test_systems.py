@@ -24,6 +24,13 @@ pytestmark = needs_root
 
 FAR = 1501
 """The special-purpose account there."""
+CHECK = """\
+import sys
+from admin.checks.remote import trials
+from udi.config import load
+[check] = trials(load(sys.argv[1]))
+print(*(f"{row.level}: {row.what}" for row in check.rows()), sep="; ")
+"""
 
 
 class Site(Service):
@@ -51,6 +58,12 @@ class Site(Service):
         return subprocess.run(
             self.sshd.inside(*dropped, sys.executable, *words), capture_output=True, text=True, timeout=60, check=False
         )
+
+    def checked(self, *before: str) -> str:
+        """What `udi-admin check-config` has of the systems, as the store's account reaches them; on one line."""
+        words = [*before, sys.executable, "-c", CHECK, str(self.config)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout.strip()
 
     def image(self, name: str) -> tuple[str, str]:
         path = self.directory / f"{name}.tar"
@@ -107,6 +120,17 @@ def test_images_names_and_modes_arrive_and_go(site: Site) -> None:
     assert site.transfer().returncode == 0
     for store in (site.near, site.far):
         assert site.there(store) == {"images": set(), "refs": set()}
+
+
+def test_the_check_reaches_them_as_a_transfer_does(site: Site) -> None:
+    inside = site.sshd.inside()
+    assert site.checked(*inside).startswith("ok: ")
+    site.far.chmod(0o555)
+    try:
+        assert f"error: systems[1], far: {site.far} on udi-far@127.0.0.1 cannot be written" in site.checked(*inside)
+    finally:
+        site.far.chmod(0o755)
+    assert "error: systems[1], far: ssh to udi-far@127.0.0.1 failed: " in site.checked(), "its account has no name here"
 
 
 def test_a_pull_brings_the_image_to_all_systems_or_says_which_not(site: Site) -> None:

@@ -177,6 +177,7 @@ def test_a_running_job_is_busy_and_not_left(slurm: Slurm) -> None:
     code, out, _ = admin(slurm, "n1", "status", "--json")
     [shown] = json.loads(out)["jobs"]
     assert (code, shown["job"], shown["user"], shown["image"], shown["phase"]) == (0, job, "alice", "tiny:1", "ready")
+    assert json.loads(admin(slurm, "n2", "status", "--json")[1])["jobs"] == [], "as the help says"
     assert admin(slurm, "n1", "recover", "n1")[:2] == (0, "n1: clean and in service\n")
     code, _, err = admin(slurm, "n1", "takedown", job)
     assert code == 2 and f"job {job} runs on this node" in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from slurmsim.cluster import LOGIN
 from tests.slurm.cluster import LOOK, Slurm
 from tests.slurm.elsewhere import SECONDS, begun, is_gone, restart, started_again, tables, workers
+from tests.slurm.test_admin import admin
 from xcsim.processes import wait_until
 
 _TABLES = tables("/usr/bin/srun", "--quiet", "-N1", "-n1", "-wn2")
@@ -33,6 +35,14 @@ def test_an_image_is_made_on_a_node(converting: Slurm) -> None:
     jobs = converting.cluster.root(LOGIN, "scontrol", "show", "jobs", "--oneliner").stdout
     assert [line for line in jobs.splitlines() if "UserId=udi(" in line and " NodeList=n2 " in line]
     assert converting.batch("alice", LOOK, "--image=there:1")[1].split()[1] == converting.marker("there:1")
+    assert wait_until(lambda: is_gone(converting), SECONDS, 0.1)
+
+
+def test_the_check_starts_a_worker_there(converting: Slurm) -> None:
+    """By srun, as the gateway's account; the node sees the spool, and has the interpreter."""
+    code, out, err = admin(converting, LOGIN, "check-config", "--json")
+    rows = {row["check"]: row["level"] for row in json.loads(out)["rows"]}
+    assert (rows["gateway.worker"], code) == ("ok", 0), out + err
     assert wait_until(lambda: is_gone(converting), SECONDS, 0.1)
 
 

@@ -11,7 +11,8 @@ from tests.system.cray import A, B, C, Cray, D
 from udi.nodes import numbered
 
 ALL = f"{A}-{D}"
-NODE_CHECKS = ["node.start", "node.zip", "node.store", "node.filesystem", "node.loop", "node.memory", "node.root"]
+NODE_CHECKS = ["node.start", "node.zip", "node.store", "node.filesystem", "node.loop", "node.memory"]
+NODE_CHECKS += ["node.paths", "node.modules", "node.root"]
 
 
 def check(cray: Cray, *words: str, code: int) -> list[dict[str, Any]]:

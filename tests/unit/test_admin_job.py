@@ -66,6 +66,19 @@ def test_a_job_that_nobody_knows(cray: StandIns, capsys: pytest.CaptureFixture[s
     assert admin(cray, "job", "../7") == 2
 
 
+def test_what_was_asked_for_is_taken_apart_as_for_the_job(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before there is a plan: the lists as the user wrote them."""
+    cray.tell("qstat.exit", "0")
+    variables = "UDI=debian:12,UDI_VOLUMES=/scratch/a:/data; /scratch/b:/b:ro,UDI_MODULES=mpich; gpu;"
+    cray.qstat_job(variables, job_state="Q", Job_Owner="root@login")
+    found = shown(cray, capsys)
+    assert found["modules"] == ["mpich", "gpu"]
+    assert found["volumes"] == ["/scratch/a:/data", "/scratch/b:/b:ro"]
+    assert admin(cray, "job", "123") == 0
+    out = capsys.readouterr().out
+    assert "mpich, gpu\n" in out and "/scratch/a:/data, /scratch/b:/b:ro\n" in out
+
+
 def test_a_job_that_runs(cray: StandIns, capsys: pytest.CaptureFixture[str]) -> None:
     queued(cray, "R", exec_host="12/0-1+13/0-1")
     running(cray)

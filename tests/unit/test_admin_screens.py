@@ -3,6 +3,7 @@ pipe."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -18,10 +19,14 @@ from pathlib import Path
 import pytest
 
 from admin.console.screen import age
+from admin.trial.places import Ended, Ready
 from jobs.state import READY, JobDirectory, JobState
 from nodehealth.records import record
 from tests.unit.cray_standins import IMAGE_ID, StandIns, wait_for
+from udi.accounts import Account
 from udi.nodes import numbered
+from udi.request import JobRequest
+from udiroot.errors import TeardownIncomplete
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the configuration must be root's")
 ADMIN = (sys.executable, "-c", "from admin.cli import main; main()")
@@ -71,11 +76,11 @@ class Terminal:
         self.output += data.decode()
         return bool(data)
 
-    def ended(self) -> str:
+    def ended(self, code: int = 0) -> str:
         while self.read():
             pass
         os.close(self._master)
-        assert self.process.wait() == 0, self.output
+        assert self.process.wait() == code, self.output
         return self.output
 
 
@@ -134,6 +139,74 @@ def test_watch_in_a_pipe_is_one_object_a_line(cray: StandIns) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait() == 0
     assert looks[0]["jobs"] == looks[1]["jobs"]
+
+
+LONG_LINE = "energy  " + "-1.234567e+02  " * 12
+FAILURE = "something of job 122.sdb is left in /var/udi or /var/run/udi, and could not be removed in time"
+
+
+class PretendedNode:
+    """The node of a trial on which all goes well but the end."""
+
+    node = "nid00012"
+
+    def sweep(self) -> list[str]:
+        return []
+
+    def require_free(self) -> str:
+        return "nothing of a job is on it"
+
+    def held(self, job: str) -> contextlib.AbstractContextManager[object]:
+        return contextlib.nullcontext()
+
+    def set_up(self, request: JobRequest) -> Ready:
+        return Ready(IMAGE_ID, "a volume hides what the image has at /usr/share/some/place: " + "words " * 12)
+
+    def enter(self, job: str, user: Account, command: tuple[str, ...], seconds: int) -> Ended:
+        return Ended("exit code 0", 0, 0, f"  two  blanks\n\n{LONG_LINE}\n漢字\x1b[31m\n".encode())
+
+    def take_down(self, job: str) -> str:
+        raise TeardownIncomplete(FAILURE)
+
+
+TRY = (
+    "import admin.trial.cli; from tests.unit.test_admin_screens import PretendedNode;"
+    " admin.trial.cli._place = lambda site, node: PretendedNode(); from admin.cli import main; main()"
+)
+
+
+def trial(cray: StandIns) -> list[str]:
+    image = "registry.example.org/climate/a-long-name-of-an-image:2026-11-26"
+    words = ("--config", str(cray.config_path), "try", "--node", "12", image, "--", "model")
+    return [sys.executable, "-c", TRY, *words]
+
+
+def test_a_trial_goes_on_below_its_words_and_marks_each_row_of_its_command(cray: StandIns) -> None:
+    shown = Terminal(trial(cray)).ended(TeardownIncomplete.exit_code)
+    assert COLOR.search(shown)
+    plain = COLOR.sub("", shown).splitlines()
+    steps = [line for line in plain if re.match(r"(check|set up|run|tear down) +\d", line)]
+    assert [line.split()[0] for line in steps] == ["check", "set", "run", "tear"]
+    column = steps[0].index("nothing")
+    after = plain[plain.index(steps[3]) + 1]
+    assert "FAILED: something" in steps[3] and after[:column].strip() == "" and after[column:].strip()
+    *plain, error = plain
+    assert error == f"udi-admin: {FAILURE}", "the error's own line, on stderr"
+    assert all(len(line) < WIDTH or len(line.split()) <= 2 for line in plain), "only a word that stays whole is wider"
+    quoted = [line for line in plain if line.startswith("|")]
+    assert quoted[:2] == ["|   two  blanks", "|"], "as the command printed it, and no blanks at the end"
+    assert sum("e+02" in line for line in quoted) == 3 and quoted[-1] == r"| \u6f22\u5b57\x1b[31m"
+    [notice] = [number for number, line in enumerate(plain) if line.startswith("notice: ")]
+    assert plain[notice + 1].startswith("  ")
+
+
+def test_a_trial_without_colors_and_in_a_pipe(cray: StandIns) -> None:
+    shown = Terminal(trial(cray), NO_COLOR="1").ended(TeardownIncomplete.exit_code)
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", shown)
+    done = subprocess.run(trial(cray), capture_output=True, text=True, check=False)
+    assert done.returncode == TeardownIncomplete.exit_code and "\x1b" not in done.stdout
+    lines = done.stdout.splitlines()
+    assert f"| {LONG_LINE}".rstrip() in lines and any(FAILURE in line for line in lines)
 
 
 def test_ages_are_in_their_largest_unit() -> None:

@@ -276,6 +276,8 @@ def die() -> str:
 
 def test_what_another_account_does_ends_in_time(tmp_path: Path) -> None:
     assert as_account(NOBODY.uid, NOBODY.gid, lambda: f"{os.getuid()} {os.getgroups()}", 10) == f"{NOBODY.uid} []"
+    groups = as_account(NOBODY.uid, NOBODY.gid, lambda: str(os.getgroups()), 10, groups=(12, 13))
+    assert groups == "[12, 13]"
     began = time.monotonic()
     with pytest.raises(TimedOut, match="not within 0 seconds"):
         as_account(NOBODY.uid, NOBODY.gid, sleep, 0.2)

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import click
 import pytest
 
-from admin.sitefiles.documents import completions
+from admin.sitefiles.documents import commands, completions
 from gateway.wire import events, protocol
 from gateway.wire.events import Done
 from gateway.wire.messages import ImageList, ImageRow
@@ -179,6 +180,36 @@ def test_zsh_runs_nothing_either(site: Site, zsh: Terminal) -> None:
     site.names = ["=ls", *HOSTILE, *(f"evil{name}" for name in HOSTILE), "evil:1"]
     assert zsh.words_of("udi rm ev\t") == ["udi", "rm", "evil:1"]
     assert not (site.directory / "pwned").exists()
+
+
+IMAGE_ARGUMENTS = ("image", "reference", "source")
+"""What arguments are called that are an image of the store, or may be one."""
+WITHOUT_THE_GATEWAY = ("udi-gateway", "convert")
+"""It takes an image from where images come from."""
+
+
+def image_arguments() -> Iterator[tuple[str, str]]:
+    """Programs, and the words up to where an image is to be typed."""
+    for program, whole in commands().items():
+        assert isinstance(whole, click.Group)
+        for name, command in whole.commands.items():
+            for number, parameter in enumerate(p for p in command.params if isinstance(p, click.Argument)):
+                is_image = parameter.name in IMAGE_ARGUMENTS or "IMAGE" in (parameter.metavar or "")
+                if is_image and (program, name) != WITHOUT_THE_GATEWAY:
+                    yield program, " ".join([program, name, *["x"] * number, "ubu"])
+
+
+def test_every_image_is_completed(site: Site) -> None:
+    """Of all programs: each argument that is an image is completed by the names that the gateway has."""
+    found = list(image_arguments())
+    assert {"udi-admin try ubu", "udi submit ubu", "udi run ubu", "udi rm ubu", "udi pull ubu"} <= {x for _, x in found}
+    for program, line in found:
+        environment = site.environment | {f"_{program.upper().replace('-', '_')}_COMPLETE": "fish_complete"}
+        done = subprocess.run(
+            [site.bin / program], env=environment | {"COMP_LINE": line}, capture_output=True, text=True, check=True,
+            timeout=30,
+        )  # fmt: skip
+        assert done.stdout.split() == ["plain", "ubuntu:24.04"], line
 
 
 def ask(site: Site, line: str, **more: str) -> tuple[str, str, float]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from admin.checks import programs, remote
 from admin.checks.check import Level, Row
 from admin.config_check import read_subject
 from tests.unit import test_checks, test_node_probe
@@ -128,6 +129,58 @@ def _old_ssh(host: StandIns) -> None:
     host.tell("ssh.says", "OpenSSH_5.3p1\n")
 
 
+def _without_program(*lines: str) -> Callable[[StandIns], None]:
+    return _changed("gateway", *lines)
+
+
+def _job_host(line: str) -> Callable[[StandIns], None]:
+    """A host on which hooks have run."""
+
+    def damage(host: StandIns) -> None:
+        os.makedirs(os.path.dirname(host.site.jobs.state), exist_ok=True)
+        change(host, "gateway", line)
+
+    return damage
+
+
+def _worker_by(script: str) -> Callable[[StandIns], None]:
+    """A host on which a worker is started by this script, whose words are what it shall start."""
+
+    def damage(host: StandIns) -> None:
+        host.program("elsewhere", f"#!/bin/sh\n{script}\n")
+        spool = host.directory / "own-spool"
+        spool.mkdir()
+        os.chown(spool, NOBODY.uid, NOBODY.gid)
+        spool.chmod(0o700)
+        _changed("gateway", f'worker_prefix = ["{host.bin}/elsewhere", "-N1"]', f'spool = "{spool}"')(host)
+
+    return damage
+
+
+def _replica_by(script: str) -> Callable[[StandIns], None]:
+    def damage(host: StandIns) -> None:
+        host.program("by-ssh", f"#!/bin/sh\n{script}\n")
+        _tables(_REPLICA.replace("/bin/true", f"{host.bin}/by-ssh"))(host)
+
+    return damage
+
+
+def _sessions(*lines: str, sudo: str = "", mode: int = 0o4755, sudoers: int = 0) -> Callable[[StandIns], None]:
+    """Sessions are allowed; `sudo` is what it does when it is asked for its rules, none at all where it is empty."""
+
+    def damage(host: StandIns) -> None:
+        table = "\n".join(("[sessions]", "enabled = true", f'sudo = "{host.bin}/sudo"', *lines))
+        _tables(f'{table}\nsudoers = "HERE/sudoers"\n')(host)
+        if sudo:
+            host.program("sudo", f"#!/bin/sh\n{sudo}\n")
+            (host.bin / "sudo").chmod(mode)
+        if sudoers:
+            (host.directory / "sudoers").touch()
+            (host.directory / "sudoers").chmod(sudoers)
+
+    return damage
+
+
 _MODULE = '[modules.tool]\nmounts = ["/opt:/opt/tool:ro"]\n'
 _KEYS = '[[signatures.rules]]\nimages = ["docker.io/*"]\nkeys = ["HERE/no-such-key"]\n'
 _AUDIT = '[audit]\ncommand = ["/bin/true"]\nfeed = ["HERE/no-such-feed"]\n'
@@ -147,14 +200,40 @@ CRAY: list[tuple[Pair, Callable[[StandIns], None]]] = [
     (("programs", "error"), _no_qhold),
     (("gateway.programs", "error"), _changed("gateway", 'compression = "lz4"', 'tar2sqfs = "/no/such/tar2sqfs"')),
     (("gateway.settings", "error"), _changed("gateway", 'compression = "gzip:99"')),
+    (("gateway.daemon", "warning"), _changed("gateway", 'daemon = "unix:///no/such/docker.sock"')),
     (("gateway.spool", "error"), _changed("gateway", 'worker_prefix = ["/bin/true"]', 'spool = "HERE"')),
+    (("gateway.images", "warning"), _without_program('qemu_img = "/no/such/qemu-img"')),
+    (("gateway.images", "warning"), _without_program('sqfs2tar = "/no/such/sqfs2tar"')),
+    (("gateway.images", "warning"), _without_program('mke2fs = "/no/such/mke2fs"', 'user_formats = ["ext4"]')),
+    (("gateway.images", "warning"), _without_program('mke2fs = "/no/such/mke2fs"', 'publishers = ["root"]')),
+    (("volumes.caches", "warning"), _job_host('mke2fs = "/no/such/mke2fs"')),
+    (("jobs.state", "error"), _changed("jobs", 'reports = "/proc/no-such-place"')),
+    (("gateway.programs", "error"), _without_program('mke2fs = "/no/such/mke2fs"', 'format = "ext4"')),
+    (("gateway.programs", "error"), _tables(_REPLICA.replace("/bin/true", "/no/such/ssh"))),
+    (("gateway.worker", "error"), _worker_by("echo 'srun: error: no such partition' >&2; exit 1")),
+    (("gateway.worker", "error"), _worker_by("cat >/dev/null")),
+    (("gateway.worker", "error"), _worker_by("shift; sed '/^cat /d' | \"$@\"")),
+    (("gateway.worker", "error"), _worker_by('shift; grep -v interpreter | "$@"')),
+    (("systems.reach", "error"), _replica_by("echo 'Host key verification failed.' >&2; exit 255")),
+    (("systems.reach", "error"), _replica_by('case "$*" in *"test -w"*) exit 1 ;; esac')),
+    (("systems.reach", "error"), _tables('[[systems]]\nname = "second"\npath = "/proc/no-such/store"\n')),
+    (("sessions.accounts", "error"), _sessions('users = ["no-such-user"]')),
+    (("sessions.accounts", "error"), _sessions('groups = ["no-such-group"]')),
+    (("sessions.sudo", "warning"), _sessions()),
+    (("sessions.sudo", "error"), _sessions(sudo="exit 0", mode=0o755)),
+    (("sessions.sudo", "warning"), _sessions(sudo="exit 0")),
+    (("sessions.sudo", "error"), _sessions(sudo="exit 0", sudoers=0o666)),
+    (("sessions.sudo", "error"), _sessions(sudo="exit 1", sudoers=0o440)),
     (("access", "error"), _closed),
     (("jobs.state", "error"), _changed("jobs", 'state = "/proc/no-such-place"')),
     (("places", "error"), _open_state),
     (("version.python", "warning"), _program("install", 'python = "ASKED"', "no figure")),
+    (("version.sqfs2tar", "warning"), _program("gateway", 'sqfs2tar = "ASKED"', "no figure")),
+    (("version.sqfs2tar", "error"), _program("gateway", 'sqfs2tar = "ASKED"', "sqfs2tar (squashfs-tools-ng) 0.9")),
     (("version.qemu_img", "warning"), _program("gateway", 'qemu_img = "ASKED"', "no figure")),
     (("version.qemu_img", "error"), _program("gateway", 'qemu_img = "ASKED"', "qemu-img version 1.7.2")),
     (("clusters.names", "warning"), _cluster('nodes = "no-such-host[1-3].invalid"')),
+    (("clusters.out_of_service", "error"), _cluster('out_of_service = "/tmp"')),
     (("version.ssh", "warning"), _cluster()),
     (("version.ssh", "error"), _old_ssh),
     *(
@@ -181,6 +260,56 @@ def test_rsync_of_a_replica(tmp_path: Path, level: str, said: str) -> None:
     host.program("asked", f"#!/bin/sh\necho '{said}'\n")
     _tables(_REPLICA + f'rsync = "{host.bin}/asked"\n')(host)
     assert_said(("version.rsync", level), host.config_path)
+
+
+@pytest.mark.parametrize(("level", "said"), [("warning", "no figure"), ("error", "munge-0.4.3 (2004-10-30)")])
+def test_munge_of_a_gateway_on_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str, said: str
+) -> None:
+    host = furnished(tmp_path)
+    host.program("asked", f"#!/bin/sh\necho '{said}'\n")
+    monkeypatch.setattr(programs, "MUNGE", f"{host.bin}/asked")
+    _changed("gateway", 'address = "127.0.0.1:9"')(host)
+    assert_said(("version.munge", level), host.config_path)
+
+
+def test_ssh_to_a_replica_is_of_a_version(tmp_path: Path) -> None:
+    host = furnished(tmp_path)
+    host.program("ssh", "#!/bin/sh\necho OpenSSH_5.3p1 >&2\n")
+    _tables(_REPLICA.replace("/bin/true", f"{host.bin}/ssh"))(host)
+    assert_said(("version.ssh", "error"), host.config_path)
+
+
+def test_a_worker_that_is_not_started_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by srun where all hosts of its partition are busy; what was made for the trial is removed."""
+    host = furnished(tmp_path)
+    _worker_by("sleep 60")(host)
+    monkeypatch.setattr(remote, "_WORKER_SECONDS", 0.5)
+    assert_said(("gateway.worker", "warning"), host.config_path)
+    assert list((host.directory / "own-spool").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("gateway.images", _changed("gateway", 'qemu_img = "/bin/true"', 'sqfs2tar = "/bin/true"')),
+        ("volumes.caches", _job_host('mke2fs = "/bin/true"')),
+        ("gateway.worker", _worker_by('echo welcome; shift; exec "$@"')),
+        ("systems.reach", _replica_by("exit 0")),
+        ("systems.reach", _replica_by("exit 1")),
+        ("systems.reach", _tables('[[systems]]\nname = "second"\npath = "HERE/gateway/second"\n')),
+        ("sessions.accounts", _sessions('users = ["nobody"]', 'groups = ["nogroup"]')),
+        ("sessions.sudo", _sessions(sudo='[ "$4" = nobody ]', sudoers=0o440)),
+        ("sessions.sudo", _sessions('groups = ["nogroup"]', sudo="exit 1", sudoers=0o440)),
+    ],
+)
+def test_what_is_well_is_one_row(tmp_path: Path, name: str, make: Callable[[StandIns], None]) -> None:
+    host = furnished(tmp_path)
+    make(host)
+    subject, errors = read_subject(str(host.config_path))
+    assert subject, errors
+    [check] = [each for each in (*subject.checks(), *subject.trials()) if each.name == name]
+    assert [row.level for row in check.rows()] == [Level.OK], list(check.rows())
 
 
 def assert_said(pair: Pair, path: Path) -> None:
@@ -285,9 +414,10 @@ ELSEWHERE: dict[Pair, Callable[..., Any]] = {
 
 def shown() -> set[Pair]:
     own = {pair for pair, _ in CRAY} | {pair for pair, _ in SLURM} | {pair for pair, _, _ in SYSLOG}
-    rsync = {("version.rsync", level) for level in ("warning", "error")}
+    rsync = {(f"version.{name}", level) for name in ("rsync", "munge") for level in ("warning", "error")}
+    late = {("gateway.worker", "warning")}
     exact = {pair for _, pairs in test_checks.DAMAGES for pair in pairs}
-    return own | rsync | exact | {pair for _, pair, _ in test_node_probe.DAMAGES} | set(ELSEWHERE)
+    return own | rsync | late | exact | {pair for _, pair, _ in test_node_probe.DAMAGES} | set(ELSEWHERE)
 
 
 def test_each_check_is_made_to_say_each_of_its_levels() -> None:

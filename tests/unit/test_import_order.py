@@ -60,7 +60,7 @@ FREE = ("udi", "jobs", "nodehealth")
 NAMED = re.compile(r"(?:alps|clusters|torque_hooks|slurm_hooks)(?:[.:]\w+)*")
 NODE_SIDE = [
     *sorted((ROOT / "udiroot").glob("*.py")),
-    *(ROOT / f"nodehealth/{name}.py" for name in ("check", "probe")),
+    *(ROOT / f"nodehealth/{name}.py" for name in ("autoload", "check", "probe")),
 ]
 HEAVY = {
     "argparse", "collections", "contextlib", "dataclasses", "enum", "functools", "hashlib", "json", "logging",

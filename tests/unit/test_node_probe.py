@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from admin.checks.check import Level, Row
+from admin.checks.node_paths import node_paths
 from admin.checks.nodes import Expected, facts_for_nodes, rows_of_nodes
 from admin.checks.software import installed_digest
+from nodehealth import autoload, probe
 from tests.unit.test_config_check import NOBODY
 from udi import nodezip
 from udi.config import SiteConfig, parse
@@ -71,6 +73,15 @@ python = ["/usr/bin/python3"]
 tmp_bytes = 1048576
 modules = ["loop.ko", "squashfs.ko"]
 module_path = "{directory}/modules/{{release}}"
+filesystems = [{{source = "{directory}/lus"}}, {{source = "{directory}/site", target = "/site"}}]
+steps = [{{kind = "bind", source = "{directory}/site/motd", target = "/etc/motd"}}]
+[volumes]
+allowed = ["{directory}/lus/users"]
+[modules.gpu]
+present = ["{directory}/gpu/version"]
+mounts = ["{directory}/gpu/lib:/opt/gpu:ro"]
+[modules.tool]
+mounts = ["{directory}/site:/opt/site:ro"]
 [install]
 zip = "{directory}/udi.zip"
 """
@@ -81,8 +92,10 @@ zip = "{directory}/udi.zip"
     for path in (directory / "store", *(directory / "store").rglob("*")):
         os.chown(path, NOBODY.uid, NOBODY.gid)
         path.chmod(0o700)
-    for name in ("var", "run"):
+    for name in ("var", "run", "lus", "lus/users", "site", "gpu", "gpu/lib"):
         (directory / name).mkdir()
+    for name in ("site/motd", "gpu/version"):
+        (directory / name).touch()
     yield Node(directory, site)
 
 
@@ -94,7 +107,8 @@ def test_a_node_that_has_all(made: Node) -> None:
     rows = made.rows()
     assert bad(rows) == []
     assert [row.check for row in rows] == [
-        "node.start", "node.zip", "node.store", "node.filesystem", "node.loop", "node.memory", "node.root",
+        "node.start", "node.zip", "node.store", "node.filesystem", "node.loop", "node.memory", "node.paths",
+        "node.modules", "node.root",
     ]  # fmt: skip
     assert {row.nodes for row in rows} == {(NODE,)}
     assert not os.path.exists(made.site.node.run), "nothing is left, and nothing was made"
@@ -128,6 +142,10 @@ DAMAGES: list[tuple[str, tuple[str, str], str]] = [
     (_OTHER_ZIP, ("node.zip", "error"), "other content"),
     (_ONE_LOOP, ("node.loop", "warning"), "one loop device is free"),
     (_ONE_LOOP + "; touch /sys/block/loop1/loop/backing_file", ("node.loop", "error"), "no loop device is free"),
+    ("mount -t tmpfs empty {0}/site", ("node.paths", "error"), "site/motd (node.steps[0])"),
+    ("mount -t tmpfs empty {0}/lus", ("node.paths", "warning"), "lus/users (volumes.allowed)"),
+    ("mount -t tmpfs empty {0}/gpu", ("node.modules", "warning"), "gpu/version (modules.gpu.present)"),
+    ("mount -t tmpfs empty {0}/gpu; touch {0}/gpu/version", ("node.modules", "error"), "gpu/lib (modules.gpu.mounts)"),
     ("mount -t tmpfs run {0}/run; mkdir -p {0}/run/udi/88", ("node.root", "error"), "of job 88"),
 ]
 
@@ -179,11 +197,68 @@ def test_modules_that_can_be_loaded(made: Node) -> None:
 
 def test_what_a_cray_with_modules_reports(made: Node) -> None:
     answers = Answers([NODE], lambda _: NAME, NONCE)
-    words = "zip=no python=3.11.2 kind=can loop=can memory=4096 root=clean store=empty"
+    words = "zip=no python=3.11.2 kind=can loop=can memory=4096 absent=0 root=clean store=empty"
     answers.read(NodeReport(NAME, 0, 1, words).line(NONCE))
     rows = {row.check: row for row in rows_of_nodes(made.site, answers.result(""), Expected("ab" * 32, ()))}
     assert bad(list(rows.values())) == [("node.zip", "error")]
     assert "to be loaded" in rows["node.filesystem"].what and "to be loaded" in rows["node.loop"].what
+
+
+@pytest.mark.parametrize(
+    ("damage", "loads"),
+    [
+        ("true", True),
+        ("echo 'blacklist cramfs' >modprobe.d/site.conf", True),
+        ("echo 'install squashfs /bin/false' >modprobe.d/site.conf.off", True),
+        ("echo '  install  squashfs /bin/false' >modprobe.d/site.conf", False),
+        ("echo 'blacklist squashfs' >modprobe.d/site.conf", False),
+        ("rm modules/*/fs/squash.ko.xz", False),
+        ("rm modules/*/modules.dep", False),
+        ("chmod 644 modprobe", False),
+        (": >name", False),
+        ("echo 1 >disabled", False),
+    ],
+)
+def test_a_kernel_that_loads_squashfs_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, loads: bool
+) -> None:
+    """As those of distributions do. A kernel here need not have modules at all, so its files are others."""
+    names = {"_MODPROBE": "name", "_DISABLED": "disabled", "_MODULES": "modules"}
+    for constant, name in names.items():
+        monkeypatch.setattr(autoload, constant, f"{tmp_path}/{name}")
+    monkeypatch.setattr(autoload, "_DIRECTORIES", (f"{tmp_path}/none", f"{tmp_path}/modprobe.d"))
+    (tmp_path / "name").write_text(f"{tmp_path}/modprobe\n")
+    (tmp_path / "disabled").write_text("0\n")
+    (tmp_path / "modprobe").write_text("#!/bin/sh\n")
+    (tmp_path / "modprobe").chmod(0o755)
+    (tmp_path / "modprobe.d").mkdir()
+    modules = tmp_path / "modules" / os.uname().release
+    (modules / "fs").mkdir(parents=True)
+    (modules / "fs/squash.ko.xz").touch()
+    (modules / "modules.dep").write_text("fs/other.ko.xz:\nfs/squash.ko.xz: fs/other.ko.xz\n")
+    damage = damage.replace("squashfs", "squash")
+    subprocess.run(["sh", "-c", damage], cwd=tmp_path, check=True)
+    assert not autoload.loads_itself("other"), "it is in the list, and not in its place"
+    assert probe._kind("squash", ()) == ("itself" if loads else "lacks"), "of that name no kernel has any built in"
+
+
+def test_paths_that_do_not_fit_into_a_report_are_left_out(made: Node) -> None:
+    volumes = dataclasses.replace(made.site.volumes, allowed=tuple(f"/no/such/{number}" for number in range(300)))
+    site = dataclasses.replace(made.site, volumes=volumes)
+    node = Node(made.directory, site)
+    assert 100 < len(node_paths(site)) < 300
+    rows = {row.check: row for row in node.rows()}
+    assert bad(list(rows.values())) == [("node.paths", "warning")]
+    assert "/no/such/0 (volumes.allowed)" in rows["node.paths"].what and " more" in rows["node.paths"].what
+
+
+def test_what_a_node_reports_whose_kernel_loads_squashfs_itself(made: Node) -> None:
+    answers = Answers([NODE], lambda _: NAME, NONCE)
+    words = "zip=no python=3.11.2 kind=itself loop=any memory=4096 absent=0 root=clean store=empty"
+    answers.read(NodeReport(NAME, 0, 1, words).line(NONCE))
+    rows = {row.check: row for row in rows_of_nodes(made.site, answers.result(""), Expected("", ()))}
+    assert bad(list(rows.values())) == [("node.zip", "warning")]
+    assert rows["node.filesystem"].what == "squashfs can be loaded: the kernel does that when an image is mounted"
 
 
 def test_a_root_of_a_job_that_runs_is_in_its_place(made: Node) -> None:

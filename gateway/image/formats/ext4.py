@@ -24,6 +24,11 @@ _FIXED_UUID = "6d6f6465-6c20-4f66-8069-6d6167650001"
 """The same for all images, so that the same tree gives the same file as far as ext4 allows."""
 
 
+def checker(settings: GatewayConfig) -> str:
+    """The program that looks at each new file system: e2fsck, which comes with mke2fs and lies beside it."""
+    return os.path.join(os.path.dirname(settings.mke2fs), "e2fsck")
+
+
 def make_ext4(flattened: Flattened, output: str, settings: GatewayConfig, advance: Callable[[int], None]) -> None:
     """Write the tree to `output`. Raises NotPermitted without root, UpstreamFailed, TimedOut, ImageInvalid."""
     if os.geteuid() != 0:
@@ -44,7 +49,7 @@ def make_ext4(flattened: Flattened, output: str, settings: GatewayConfig, advanc
     run_tool([*argv, output], _COMMAND_DEADLINE)
     fill = ["/usr/bin/unshare", "--mount", "--propagation", "private", "--", sys.executable, "-I"]
     pack([*fill, "-m", "gateway.image.formats.ext4_fill", output], flattened.write, advance)
-    run_tool([os.path.join(os.path.dirname(settings.mke2fs), "e2fsck"), "-fn", output], _COMMAND_DEADLINE)
+    run_tool([checker(settings), "-fn", output], _COMMAND_DEADLINE)
     _check(output, flattened.reached.inodes)
 
 
