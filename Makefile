@@ -108,10 +108,10 @@ test-install: root setup bundle rpm ## walk through docs/install.md and docs/ins
 test-docs: root docs $(CACHE)/browser ## open every page of build/html in a browser, follow each link, and search (root)
 	$(BIN)/python -m pytest tests/html/in_browser.py
 
-test-recipes: root setup $(CACHE)/workflow-packages ## type the terminals of users.md and coming-from.md and compare what is seen; the commands of images.md, environment-files.md, and the walks of README.md (root)
+test-recipes: root setup $(CACHE)/workflow-packages ## type the commands of README.md and of the pages, and compare what is seen (root)
 	UDI_ALL_RECIPES=1 $(BIN)/python -m pytest tests/system/test_users_page.py tests/system/cray_mpi.py tests/system/typed_pages.py \
-		tests/system/workflow_status.py
-	UDI_ALL_RECIPES=1 $(BIN)/python -m pytest tests/slurm/test_users_page.py
+		tests/system/typed_terminals.py tests/system/typed_commands.py tests/system/workflow_status.py
+	UDI_ALL_RECIPES=1 $(BIN)/python -m pytest tests/slurm/test_users_page.py tests/slurm/typed_lines.py
 
 bench: root setup $(CACHE)/pynamic-packages ## print the figures that the README quotes (root)
 	$(BIN)/python -m benchmarks.setup

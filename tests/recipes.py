@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.gateway.archives import file
+from tests.gateway.archives import Entry, directory, file
 from tests.system import images
 
 _SOLVER = b'#!/bin/sh\necho "solver: $*"\n'
@@ -22,8 +22,13 @@ LICENSES = {
 }
 
 
+def layers(tag: str) -> list[list[Entry]]:
+    """Its layers."""
+    version = tag.partition(":")[2]
+    own = [directory("opt/app"), directory("opt/app/bin"), file("opt/app/bin/solver", _SOLVER, mode=0o755)]
+    return [*images.tiny(tag), [*own, file("etc/app-release", f"app {version}\n".encode())]]
+
+
 def save(path: Path, tag: str, owner: int) -> str:
     """A `docker save` archive of it. Returns the image's id."""
-    version = tag.partition(":")[2]
-    own = [file("opt/app/bin/solver", _SOLVER, mode=0o755), file("etc/app-release", f"app {version}\n".encode())]
-    return images.save(path, [*images.tiny(tag), own], tag, (owner, owner), CONFIG)
+    return images.save(path, layers(tag), tag, (owner, owner), CONFIG)

@@ -31,11 +31,11 @@ def site(slurm: Slurm) -> Iterator[Slurm]:
 
 @pytest.mark.parametrize("recipe", _RECIPES, ids=str)
 def test_a_recipe(site: Slurm, recipe: pages.Recipe) -> None:
-    def run(line: str) -> str:
+    def run(line: str, user: str) -> str:
         site.cluster.await_states("idle")  # else srun says that it waits
-        return site.run("alice", "bash", "-c", f"exec 2>&1; {line}").stdout
+        return site.run(user, "bash", "-c", f"exec 2>&1; {line}").stdout
 
     def finish(job: str) -> None:
         site.await_state(job, "COMPLETED", "FAILED")
 
-    pages.Terminal(run, finish, site.scratch("alice"), ALICE).play(recipe.steps)
+    pages.Terminal(run, finish, {"alice": site.scratch("alice")}, ALICE).play(recipe.steps)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 
 import pytest
 
+from tests import typed_lines
 from tests.system.cray import MOM_PRIV, TORQUE_CFG, A, Cray
 from tests.system.scripts import ranks
 from xcsim.processes import wait_until
@@ -119,3 +121,26 @@ def test_uninstalling_leaves_nothing_and_waits_for_jobs(cray: Cray) -> None:
     now = tree(cray)
     old_versions = re.compile(r"/udi-[0-9a-f]{16}\.zip$")
     assert [path for path in before if before[path] != now.get(path) and not old_versions.search(path)] == []
+
+
+def test_the_commands_of_the_page(cray: Cray, software: dict[str, bytes]) -> None:
+    """docs/upgrade.md, line by line; the new version's `udi-admin` is at the page's path."""
+    own = cray.machine.path("/opt/udi/bin/udi-admin")
+    new = cray.machine.path("/opt/udi-0.2/bin/udi-admin")
+    new.parent.mkdir(parents=True)
+    shutil.copy2(own, new)
+    python = own.read_text().split("exec ")[1].split()[0]
+    try:
+        replaced_software(cray)
+        zip_before = os.readlink(cray.machine.path("/opt/udi/node/udi.zip"))
+        for program in ("/opt/udi-0.2/bin/udi-admin", "udi-admin"):
+            for line in typed_lines.lines("docs/upgrade.md", program):
+                done = cray.machine.run_as("root", ["/bin/bash", "-lc", line])
+                assert done.returncode == 0, f"{line}: {done.returncode} {done.stdout}{done.stderr}"
+                if line.endswith(" install"):
+                    assert os.readlink(cray.machine.path("/opt/udi/node/udi.zip")) != zip_before
+        assert not own.exists()
+    finally:
+        words = [python, "-I", "-c", ADMIN, "--config", "/etc/udi/udi.toml", "install"]
+        cray.machine.run_as("root", words, check=True)
+        shutil.rmtree(new.parents[1])

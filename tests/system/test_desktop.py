@@ -9,20 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.system import images
+from tests.system import desk, images
 from tests.system.cray import Cray
 from xcsim import registry
-from xcsim.processes import wait_until
 
-_SOCKET = "/tmp/dockerd/docker.sock"
-_DOCKERD = f"""
-mount -t tmpfs none /sys/fs/cgroup && for each in $(awk 'NR > 1 && $4 {{print $1}}' /proc/cgroups); do
-    mkdir /sys/fs/cgroup/$each && mount -t cgroup -o $each none /sys/fs/cgroup/$each || rmdir /sys/fs/cgroup/$each
-done 2>/dev/null
-mkdir -p /tmp/dockerd
-exec dockerd --iptables=false --ip6tables=false --ip-forward=false --bridge=none --storage-driver=vfs \
-    --data-root=/tmp/dockerd/data --exec-root=/tmp/dockerd/exec --pidfile=/tmp/dockerd/pid -H unix://{_SOCKET}
-"""
 _LOOK = """
 echo "uid $(id -u) gid $(id -g) name $(id -un)"
 echo "in $PWD home $HOME user $USER greeting $GREETING image $UDI_IMAGE"
@@ -52,26 +42,17 @@ def workstation(standing: Cray) -> Iterator[Cray]:
     subprocess.run(["chgrp", "-R", "2001", shared], check=True)
     shared.chmod(0o750)
     (shared / "shared").chmod(0o640)
-    with open(cray.machine.state / "log/dockerd.log", "ab") as log:
-        daemon = cray.machine.popen_as("root", ["/bin/sh", "-c", _DOCKERD], stdout=log.fileno(), stderr=log.fileno())
     try:
-        assert wait_until(lambda: cray.machine.path(_SOCKET).exists(), 30, 0.05)
-        cray.machine.run_as("root", ["chmod", "666", _SOCKET], check=True)
-        path = "/tmp/desk.tar"
-        cray.machine.path(path).write_bytes(archive.read_bytes())
-        docker = ["docker", "-H", f"unix://{_SOCKET}"]
-        cray.machine.run_as("root", [*docker, "load", "-i", path], check=True)
-        yield cray
+        with desk.dockerd(cray):
+            desk.load(cray, archive)
+            yield cray
     finally:
-        daemon.terminate()
-        daemon.wait(30)
         subprocess.run(["rm", "-rf", shared], check=True)
 
 
 def run(cray: Cray, user: str, engine: str, *words: str) -> subprocess.CompletedProcess[str]:
     """`udi run`, as that user."""
-    env = {"DOCKER_HOST": f"unix://{_SOCKET}"}
-    return cray.machine.run_as(user, ["/opt/udi/bin/udi", "run", "--engine", engine, *words], env=env)
+    return cray.machine.run_as(user, ["/opt/udi/bin/udi", "run", "--engine", engine, *words], env=desk.HOST)
 
 
 def test_the_same_on_a_desktop_and_in_a_job(workstation: Cray, cray: Cray) -> None:
@@ -161,6 +142,6 @@ def test_what_stays_and_what_does_not(workstation: Cray, cray: Cray) -> None:
     [image] = [path for path in cache.iterdir() if len(path.name) == 64]
     assert sorted(path.name for path in image.iterdir()) == ["facts.json", "tree"]
     assert json.loads((image / "facts.json").read_text())["format"] == "directory"
-    docker = ["docker", "-H", f"unix://{_SOCKET}", "ps", "--all", "--quiet"]
-    assert cray.machine.run_as("alice", docker).stdout == ""
+    docker = ["docker", "ps", "--all", "--quiet"]
+    assert cray.machine.run_as("alice", docker, env=desk.HOST).stdout == ""
     assert not [line for line in open("/proc/self/mountinfo") if "udi-run-" in line]

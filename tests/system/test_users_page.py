@@ -5,20 +5,22 @@ from __future__ import annotations
 import gzip
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests import pages, recipes
-from tests.system import programming_environment
+from tests.system import page_sites, programming_environment
 from tests.system.cray import Cray
+from tests.system.terminals import directories, finisher, typist
 from xcsim import registry
 
-_RECIPES = pages.chosen("torque")
+_RECIPES = pages.chosen("torque", "workstation")
 _ALICE = 1001
 
 
 @pytest.fixture
-def site(cray: Cray, recipe: pages.Recipe) -> Iterator[Cray]:
+def site(cray: Cray, recipe: pages.Recipe, tmp_path: Path) -> Iterator[Cray]:
     """The center's registry has app:1.0, which the first recipe pulls; alice has copied app.tar.gz; the site offers the
     page's modules."""
     home = cray.machine.path("/home/alice")
@@ -33,20 +35,12 @@ def site(cray: Cray, recipe: pages.Recipe) -> Iterator[Cray]:
     os.chown(home / "app.tar.gz", _ALICE, _ALICE)
     tables = programming_environment.example() | {"ssh": {"enabled": True}}
     tables["modules"]["licenses"] = recipes.LICENSES
-    with programming_environment.installed(cray), cray.configured(tables):
+    with programming_environment.installed(cray), page_sites.site_of(recipe)(cray, tables, tmp_path):
         yield cray
 
 
 @pytest.mark.parametrize("recipe", _RECIPES, ids=str)
 def test_a_recipe(site: Cray, recipe: pages.Recipe) -> None:
-    def run(line: str) -> str:
-        done = site.machine.run_as("alice", ["/bin/bash", "-lc", f"exec 2>&1; {line}"], cwd="/home/alice")
-        return done.stdout
-
-    def finish(job: str) -> None:
-        for task in site.tasks(job):
-            site.ended(task, "C")
-
-    terminal = pages.Terminal(run, finish, site.machine.path("/home/alice"), _ALICE)
+    terminal = pages.Terminal(typist(site), finisher(site), directories(site), _ALICE)
     terminal.play(recipe.steps)
     site.assert_clean()

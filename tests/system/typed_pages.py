@@ -15,11 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from tests import recipes
-from tests.gateway.archives import file, layer_tar, make_archive, symlink
+from tests import pages, recipes
+from tests.gateway.archives import file, make_archive, symlink
 from tests.pages import DOCS
 from tests.system import images
 from tests.system.cray import Cray, home_of
+from tests.system.page_files import holds_a_tree, sh
+from tests.typed_lines import CRAY, lines
 from xcsim.machine import Machine
 
 ROOT = DOCS.parent
@@ -30,19 +32,6 @@ _HERE = {"/global": "/scratch/global", "/project": "/scratch/project", "atlas": 
 _JOB = """#!/bin/sh
 aprun -q -n 1 -b /bin/sh -c 'echo in $(cat /etc/app-release 2>/dev/null || echo none)'
 """
-
-
-def typed(page: str, *programs: str) -> list[str]:
-    """The lines of a page's indented blocks that begin with one of these programs, without their comments."""
-    lines = re.findall(rf"^    ((?:{'|'.join(programs)}) .*)$", (ROOT / page).read_text(), re.MULTILINE)
-    return [re.sub(r"\s+#.*", "", line) for line in lines]
-
-
-def block_of(page: str, begin: str) -> str:
-    """The indented block of a page that has this line first."""
-    found = re.search(rf"^    {re.escape(begin)}\n(?:    .*\n|\n)*", (ROOT / page).read_text(), re.MULTILINE)
-    assert found, begin
-    return re.sub(r"^    ", "", found[0], flags=re.MULTILINE)
 
 
 def run(cray: Cray, user: str, line: str) -> str:
@@ -65,40 +54,31 @@ def home(cray: Cray, tmp_path: Path) -> Iterator[Path]:
     (home / "job.sh").write_text(_JOB)
     recipes.save(home / "app.tar", "app:1.0", _ALICE)
     make_archive(home / "both.tar", [*images.tiny("both"), [file("etc/tools")]], tags=("tools:2", "app:1.0"))
-    _sh("gzip", "-1", "-kf", home / "app.tar")
-    _sh("skopeo", "copy", "-q", f"docker-archive:{home}/app.tar", f"oci-archive:{tmp_path}/app.oci")
-    _sh("cp", tmp_path / "app.oci", home)
+    sh("gzip", "-1", "-kf", home / "app.tar")
+    sh("skopeo", "copy", "-q", f"docker-archive:{home}/app.tar", f"oci-archive:{tmp_path}/app.oci")
+    sh("cp", tmp_path / "app.oci", home)
     tree = cray.machine.path("/scratch/global/chos/sl6")
     tree.mkdir(parents=True)
-    for layer in [*images.tiny("tree"), [file("etc/app-release", b"tree\n")]]:
-        _sh("tar", "-x", "-C", tree, given=layer_tar(layer))
-    _sh("tar", "-czf", home / "tree.tar.gz", "-C", tree, ".")
-    _sh("mksquashfs", tree, home / "ready.squashfs", "-quiet", "-no-progress")
-    _sh("cp", home / "ready.squashfs", tree.parent / "debian-12.squashfs")
-    _sh("mke2fs", "-q", "-t", "ext4", "-d", tree, tmp_path / "disk", "32M")
-    _sh("qemu-img", "convert", "-O", "qcow2", tmp_path / "disk", home / "sl6.qcow2")
+    holds_a_tree(home, tree, tmp_path)
+    sh("cp", home / "ready.squashfs", tree.parent / "debian-12.squashfs")
     for name in ("/scratch/global/common", "/scratch/project"):
         cray.machine.path(name).mkdir()
     yield home
-    _sh("rm", "-r", "--", *(set(home.iterdir()) - there), tree.parents[1], cray.machine.path("/scratch/project"))
-
-
-def _sh(*words: object, given: bytes | None = None) -> None:
-    subprocess.run([str(word) for word in words], input=given, check=True, stdout=subprocess.DEVNULL)
+    sh("rm", "-r", "--", *(set(home.iterdir()) - there), tree.parents[1], cray.machine.path("/scratch/project"))
 
 
 def test_kinds_of_images(cray: Cray, home: Path) -> None:
-    lines = typed("docs/images.md", "udi", "udi-admin", "qsub", "echo", "runuser")
+    found = lines("docs/images.md", *CRAY["docs/images.md"])
     chosen = cray.machine.path(_MAP)
     chosen.parent.mkdir(exist_ok=True)
-    text = block_of("docs/images.md", f"# {_MAP}")
+    text = pages.block_of("docs/images.md", f"# {_MAP}")
     for there, here in _HERE.items():
         text = text.replace(there, here)
     chosen.write_text(text)
     with cray.configured({"chos": {"home_file": True}}):
-        run(cray, "root", next(line for line in lines if line.endswith("chos publish")))
+        run(cray, "root", next(line for line in found if line.endswith("chos publish")))
         said = []
-        for line in lines:
+        for line in found:
             is_staff = line.startswith(("runuser", "udi-admin")) or "--public" in line
             if line.startswith("qsub"):
                 said += outputs(cray, [line])
@@ -121,10 +101,10 @@ def test_environment_files(cray: Cray, home: Path) -> None:
     run(cray, "alice", "udi pull docker-archive:app.tar team/app:1.0")
     mpich = {"environment": {"set": {"MPI": "the site's"}}}
     with cray.configured({"modules": {"mpich": mpich}}):
-        shown = [run(cray, "alice", line) for line in typed(page, "udi env")]
+        shown = [run(cray, "alice", line) for line in lines(page, "udi env")]
         (home / "job.sh").write_text("#!/bin/sh\naprun -q -n 1 -b /opt/udi/bin/udi-run\n")
-        lines = [line.replace("/me/", "/alice/") for line in typed(page, "qsub", "udi submit")]
-        said = outputs(cray, lines)
+        jobs = [line.replace("/me/", "/alice/") for line in lines(page, "qsub", "udi submit")]
+        said = outputs(cray, jobs)
     assert shown[0] == "" and "volume      /scratch/alice/run:/output\n" in shown[1]
     assert [set(text.splitlines()) for text in said] == [{"solver: -v input.dat"}] * 2
 

@@ -16,17 +16,20 @@ _PAGE, _HERE, _OTHER = "a" * 64, "b" * 64, "c" * 64
 def _played(directory: Path, block: str, answers: dict[str, str]) -> list[str]:
     """Play a block on a machine that answers so; the jobs that were waited for."""
     waited: list[str] = []
-    pages.Terminal(answers.__getitem__, waited.append, directory, os.getuid()).play(pages.steps_of(block))
+    pages.Terminal(lambda line, _: answers[line], waited.append, {"alice": directory}, os.getuid()).play(
+        pages.steps_of(block)
+    )
     return waited
 
 
 def test_jobs_and_images_are_the_machines_own(tmp_path: Path) -> None:
-    block = f"$ udi lookup a\n{_PAGE}\n$ qsub job.sh\n101.sdb\n$ cat job.sh.o101\ndone in 0.1 s\n$ udi rm {_PAGE}\n"
+    block = f"$ udi lookup a\n{_PAGE}\n$ qsub job.sh\n101.sdb\n$ cat job.sh.o101\ndone in 0.1 s\n"
+    block += f"$ udi rm {_PAGE}\nremoved {_PAGE[:12]}\n"
     answers = {
         "udi lookup a": _HERE,
         "qsub job.sh": "7.sdb",
         "cat job.sh.o7": "done in 2.0 s",
-        f"udi rm {_HERE}": "",
+        f"udi rm {_HERE}": f"removed {_HERE[:12]}",
     }
     assert _played(tmp_path, block, answers) == ["7.sdb"]
 
@@ -60,6 +63,7 @@ def test_a_file_that_the_reader_writes(tmp_path: Path) -> None:
 
 
 def test_every_terminal_is_one_that_is_played() -> None:
-    for page in pages.PAGES:
-        fences = re.findall(r"^```console.*$", (pages.DOCS / page).read_text(), re.MULTILINE)
-        assert set(fences) == {"```console torque", "```console slurm"}
+    for page in (*pages.PAGES, *pages.OTHERS):
+        for words in re.findall(r"^```console(.*)$", (pages.DOCS / page).read_text(), re.MULTILINE):
+            machine, *user = words.split()
+            assert machine in pages.MACHINES and (not user or (machine == "torque" and user[0] in pages.USERS)), words
