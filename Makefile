@@ -92,8 +92,9 @@ test-faults: root setup mpich ## kill and fail everything at every point, not on
 
 nightly: test test-faults test-upgrade test-metrics test-docs test-recipes test-install soak ## run every test that there is, one kind after the other; takes hours (root)
 
-test-upgrade: root setup ## replace our software by another version, and remove it, while jobs run on xcsim (root)
+test-upgrade: root setup bundle ## replace our software by other versions, older ones of the history too, and remove it, while jobs run (root)
 	$(BIN)/python -m pytest tests/system/software_replaced.py
+	$(BIN)/python -m pytest tests/upgrade/by_bundle.py tests/upgrade/older.py tests/upgrade/on_slurm.py
 
 test-metrics: root setup ## run every query of docs/metrics in a real Prometheus, on the figures of a run on xcsim (root)
 	$(BIN)/python -m pytest tests/metrics/in_prometheus.py tests/metrics/gateway_waits.py

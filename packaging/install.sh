@@ -81,7 +81,9 @@ trap 'exit 1' HUP INT TERM
 # Each version has a directory of its own; a link that is replaced atomically says which one is used.
 switch() {
     if [ -e "$prefix/$1" ] && [ ! -L "$prefix/$1" ]; then
-        fail "$prefix/$1 was not installed by install.sh" "mv $prefix/$1 $prefix/$1.old; then install again"
+        # The link keeps the hooks of jobs that run at work.
+        fail "$prefix/$1 was not installed by install.sh" \
+            "mv $prefix/$1 $prefix/$1.old && ln -s $1.old $prefix/$1; then install again"
     fi
     unfinished=$prefix/.$1.$$
     ln -s "$2" "$unfinished"
@@ -166,9 +168,10 @@ from pip._internal.cli.main import main
 sys.exit(main())' pip/pip-*.whl install --quiet --isolated --no-index --no-deps --no-cache-dir \
         --disable-pip-version-check --root-user-action ignore wheels/*.whl ||
         fail "the packages could not be installed" "is there space below $prefix?"
-    # Programs are started by the path that stays the same from version to version.
+    # Programs name the directory of their own version, and not the link: hooks and services that are running then load
+    # no module of another version, and the hooks in place are of this one only once its `udi-admin install` was run.
     for file in "$unfinished"/bin/*; do
-        [ -L "$file" ] || sed -i "s|$unfinished|$prefix/venv|g" "$file"
+        [ -L "$file" ] || sed -i "s|$unfinished|$prefix/$directory|g" "$file"
     done
     "$unfinished/bin/python" -I -c 'import admin.cli, gateway.service.cli, outside.cli, cryptography.x509' ||
         fail "the packages do not work with $python" "use --python bundle"

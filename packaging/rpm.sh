@@ -32,6 +32,8 @@ python = "/opt/udi/python/bin/python3"
 EOF
 fi
 
+# An upgrade by rpm removes the old directory at once, also where a hook that `udi-admin install` wrote still names it: so
+# programs of packages name the link.
 namespace="unshare --mount"
 [ "$(id -u)" = 0 ] || namespace="$namespace --map-root-user"
 # $namespace is a command with its options, and $1 and $2 are those of the other shell.
@@ -41,6 +43,10 @@ $namespace sh -ec '
     mount -t overlay -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/overlay" etc /etc
     install -D -m 0644 "$1/udi.toml" /etc/udi/udi.toml
     "$1/bundle/install.sh" --python bundle >&2
+    venv=$(readlink /opt/udi/venv)
+    for file in /opt/udi/venv/bin/*; do
+        [ -L "$file" ] || sed -i "s|/opt/udi/$venv/|/opt/udi/venv/|g" "$file"
+    done
     /opt/udi/venv/bin/udi-admin install --root "$1/stage" >/dev/null 2>&1 ||
         exec /opt/udi/venv/bin/udi-admin install --root "$1/stage"
 ' sh "$work"

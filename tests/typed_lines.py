@@ -46,6 +46,10 @@ ELSEWHERE: dict[tuple[str, str], str] = {
     ("docs/pynamic.md", "make"): "Makefile",
     ("docs/signatures.md", "openssl"): "tests/system/typed_terminals.py",
     ("docs/signatures.md", "printf"): "tests/system/typed_terminals.py",
+    ("docs/upgrade.md", "sha256sum"): "tests/upgrade/hosts.py",
+    ("docs/upgrade.md", "tar"): "tests/upgrade/hosts.py",
+    ("docs/upgrade.md", "./shifter-xc-*/install.sh"): "tests/upgrade/hosts.py",
+    ("docs/upgrade.md", "/opt/udi/venv/bin/udi-admin"): "tests/upgrade/hosts.py",
 }
 """Which file runs what it is about."""
 

@@ -61,9 +61,10 @@ class Machine(LoginAccess):
         if fresh:
             (settings or Settings()).write(self.state)
         furnished = self.login.running
-        self.login.start(self._directories())
+        venv = shared_root.VENV if with_site else shared_root.OWN_VENV
+        self.login.start(self._directories(venv))
         if not furnished:
-            shared_root.furnish(self.login.path("/"))
+            shared_root.furnish(self.login.path("/"), venv)
         Network(self.state).start()
         with ThreadPoolExecutor(len(self.settings.nids)) as pool:
             list(pool.map(ComputeNode.start, self.nodes().values()))
@@ -157,7 +158,7 @@ class Machine(LoginAccess):
             hosts=network.hosts(self.settings.nids),
         )
 
-    def _directories(self) -> list[HostDirectory]:
+    def _directories(self, venv: str) -> list[HostDirectory]:
         directories = [
             HostDirectory(str(self.state / "lustre"), "/scratch"),
             HostDirectory(str(self.state / "home"), "/home"),
@@ -165,7 +166,7 @@ class Machine(LoginAccess):
             HostDirectory(str(self.state / "registry"), registry.DIRECTORY),
         ]
         if sys.prefix != sys.base_prefix:
-            directories.append(HostDirectory(sys.prefix, shared_root.VENV, copied=True))
+            directories.append(HostDirectory(sys.prefix, venv, copied=True))
         return directories
 
     # -- jobs -----------------------------------------------------------------------------------------------------

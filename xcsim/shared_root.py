@@ -19,6 +19,9 @@ import xcsim
 SOFTWARE = "/opt/xcsim"
 DAEMON = f"{SOFTWARE}/bin/xcsimd"
 VENV = "/opt/udi/venv"
+"""Where the login node has the virtual environment of this process, if there is one."""
+OWN_VENV = f"{SOFTWARE}/venv"
+"""The same on a machine without the site's software, which may come by an installer that wants that place."""
 MOM_PRIV = "/var/spool/torque/mom_priv"
 
 STANDINS = {
@@ -72,13 +75,13 @@ def groups_of(person: Account) -> tuple[int, ...]:
     return (person.uid, *(PROJECT_GROUPS[group] for group in person.groups))
 
 
-def python_inside() -> str:
+def python_inside(venv: str = VENV) -> str:
     """The interpreter that has our libraries, as the login node sees it."""
-    return f"{VENV}/bin/python" if sys.prefix != sys.base_prefix else sys.executable
+    return f"{venv}/bin/python" if sys.prefix != sys.base_prefix else sys.executable
 
 
-def furnish(root: Path) -> None:
-    """Put everything in place; `root` is the shared root as seen from here."""
+def furnish(root: Path, venv: str = VENV) -> None:
+    """Put everything in place; `root` is the shared root as seen from here, `venv` where our virtual environment is."""
     add_accounts(root)
     for directory in _DIRECTORIES:
         (root / directory[1:]).mkdir(parents=True, exist_ok=True)
@@ -92,7 +95,7 @@ def furnish(root: Path) -> None:
     (root / "etc/xthostname").write_text("xcsim\n")
     _name_servers(root)
     _path_of_users(root)
-    _standins(root)
+    _standins(root, venv)
 
 
 def add_accounts(root: Path) -> None:
@@ -136,7 +139,7 @@ def _path_of_users(root: Path) -> None:
     profile.write_text('PATH="$PATH:/opt/cray/alps/default/bin:/opt/cray/sdb/default/bin:/opt/udi/bin"\nexport PATH\n')
 
 
-def _standins(root: Path) -> None:
+def _standins(root: Path, venv: str) -> None:
     library = root / SOFTWARE[1:] / "lib"
     for package in (xcsim, udi, udiroot):
         copy_package(package.__path__[0], library)
@@ -153,7 +156,7 @@ def _standins(root: Path) -> None:
     library_inside, bare = f"{SOFTWARE}/lib", "/usr/bin/python3 -IS"
     program(root, "/usr/bin/qsub", "xcsim.qsub", library=library_inside, python=bare)
     program(root, f"{SOFTWARE}/bin/pbs_mom_starter", "xcsim.starter", library=library_inside, python=bare)
-    program(root, DAEMON, "xcsim.service", library=library_inside, python=f"{python_inside()} -I")
+    program(root, DAEMON, "xcsim.service", library=library_inside, python=f"{python_inside(venv)} -I")
 
 
 def _link(target: str, path: Path) -> None:

@@ -8,6 +8,7 @@ import configparser
 import importlib
 import importlib.metadata
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -111,6 +112,9 @@ def put_packages(root: Path) -> None:
         shared_root.copy_package(importlib.import_module(name).__path__[0], root / LIBRARY[1:])
     purelib = Path(sysconfig.get_paths()["purelib"])
     if sys.prefix != sys.base_prefix:
+        venv = root / shared_root.VENV[1:]
+        if not venv.exists():  # the machine came up without us
+            venv.symlink_to(os.path.relpath(shared_root.OWN_VENV, os.path.dirname(shared_root.VENV)))
         purelib = Path(shared_root.VENV) / purelib.relative_to(sys.prefix)
     packages = root / str(purelib)[1:]
     for left in packages.glob("__editable__*"):

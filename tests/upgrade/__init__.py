@@ -1,0 +1,1 @@
+"""Upgrades and downgrades in the documented ways, while jobs run: `make test-upgrade`."""

@@ -1,0 +1,84 @@
+"""A machine of xcsim without our software, which comes and changes in the documented ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.system.cray import SITE, A, Cray
+from tests.system.scripts import ranks
+from tests.upgrade import hosts
+from tests.upgrade.versions import Version
+from xcsim import registry
+from xcsim import site as xcsim_site
+from xcsim.machine import Machine
+from xcsim.settings import Settings
+from xcsim.site import Tables
+
+LINK = "/opt/udi/node/udi.zip"
+
+
+def waits(name: str) -> str:
+    """A job that ends when the test says so, after it has looked into its image."""
+    return f"until [ -e /home/alice/{name} ]; do sleep 0.1; done\n" + ranks(1)
+
+
+class Site(Cray):
+    """The machine, and what an operator types on its login node, which has the shared root."""
+
+    def shell(self, script: str) -> str:
+        done = self.machine.run_as("root", ["/bin/sh", "-ec", script], timeout=300.0)
+        assert done.returncode == 0, f"{script}: {done.returncode} {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def carried(self, version: Version) -> str:
+        """Both files of the version's bundle on the login node; the directory."""
+        hosts.carry(version, self.machine.path(f"/root/{version.name}"))
+        return f"/root/{version.name}"
+
+    def begin(self, tables: Tables = SITE) -> None:
+        """The configuration, the registry, and after this the first `udi-admin install`."""
+        xcsim_site.configure(self.machine, tables)
+        registry.start(self.machine)
+
+    def serve(self) -> None:
+        """The gateway, and images."""
+        xcsim_site.start_gateway(self.machine)
+        self.pull("alice", "tiny:1")
+        self.before = self.pictures()
+
+    def job(self, name: str) -> str:
+        """A job on one node, running until `let(name)`."""
+        job = self.qsub("alice", waits(name), nodes=1)
+        self.running(job)
+        return job
+
+    def let(self, name: str) -> None:
+        self.machine.path(f"/home/alice/{name}").touch()
+
+    def ends_well(self, job: str, name: str) -> None:
+        """Let it look into its image and end; nothing was amiss."""
+        self.let(name)
+        ended = self.ended(job)
+        assert ended.status == "0" and self.marker("tiny:1") in ended.output, ended
+        assert not [line for line in ended.log if "ERROR" in line or "WARNING" in line], ended.log
+
+    def plan(self, newest: Sequence[str]) -> str:
+        """The only plan that is not among those that there were."""
+        [name] = sorted(set(self.plans()) - set(newest))
+        return self.machine.path(f"/scratch/udi/plans/{name}").read_text()
+
+    def zips(self) -> list[str]:
+        return sorted(path.name for path in self.machine.path("/opt/udi/node").glob("udi-*.zip"))
+
+
+@contextmanager
+def bare(state: Path) -> Iterator[Site]:
+    """A machine that is up, without software of ours."""
+    site = Site(Machine(state))
+    try:
+        site.machine.up(Settings(first_nid=A, schedule_delay=0.05, release_delay=0.05), with_site=False)
+        yield site
+    finally:
+        site.machine.down()
