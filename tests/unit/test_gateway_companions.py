@@ -144,6 +144,12 @@ def _companions(module: str, pid: int | None = None) -> list[int]:
     return [each for each in pids if _is_companion(each, module, pid or os.getpid())]
 
 
+def _started(module: str, count: int) -> list[int]:
+    """That many of this process. A program's words are shown a moment after its start has succeeded."""
+    assert wait_until(lambda: len(_companions(module)) == count, 30)
+    return _companions(module)
+
+
 def _is_companion(pid: int, module: str, parent: int) -> bool:
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
@@ -156,8 +162,7 @@ def _is_companion(pid: int, module: str, parent: int) -> bool:
 def test_a_packer_that_is_killed_ends_the_conversion(layers: Layers) -> None:
     with nothing_left(), ExitStack() as stack:
         packers = layers.packers(stack, _BESIDE)
-        pids = _companions("gateway.image.squashfs.packing")
-        assert len(pids) == len(packers)
+        pids = _started("gateway.image.squashfs.packing", len(packers))
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(UpstreamFailed, match=r"gateway\.image\.squashfs\.packing\) was terminated by signal 9"):
@@ -258,7 +263,7 @@ def test_large_layers_are_checked_by_a_companion(tmp_path: Path, damage: str) ->
     ):
         blob = Blob(stream.fileno(), 0, len(data) + (damage == "short"))
         checks.add(Layer(blob, f"sha256:{named}", 1))
-        [pid] = _companions("gateway.image.digesting")
+        [pid] = _started("gateway.image.digesting", 1)
         if damage == "given up":
             return
         if damage == "killed":
