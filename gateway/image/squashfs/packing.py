@@ -10,6 +10,7 @@ layer, whose descriptor was inherited. Its blocks then replace it there.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import socket
@@ -32,10 +33,15 @@ DONE, TOO_SHORT, NO_MEMORY, FAILED = range(4)
 
 
 def main(argv: Sequence[str]) -> None:
-    """Carry out orders."""
+    """Carry out orders until nobody can give any more, or take an answer: the starter may be killed at any moment."""
     descriptor, memory, name, level, block_size = int(argv[0]), int(argv[1]), argv[2], int(argv[3]), int(argv[4])
     packer = Packer(compressor((name, level or None), block_size), block_size)
-    with socket.socket(fileno=descriptor) as orders, mmap.mmap(memory, 0) as mapped, memoryview(mapped) as places:
+    with (
+        socket.socket(fileno=descriptor) as orders,
+        mmap.mmap(memory, 0) as mapped,
+        memoryview(mapped) as places,
+        contextlib.suppress(BrokenPipeError, ConnectionResetError),
+    ):
         while order := orders.recv(ORDER.size):
             orders.send(array(WORD, _carried_out(order, packer, places)))
 
