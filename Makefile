@@ -86,7 +86,8 @@ test: root setup mpich compiled ## run every test, in four processes (root)
 test-faults: root setup mpich ## kill and fail everything at every point, not only at the seeded ones, and run the long tests (root)
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest -rP tests/node/test_interrupted.py tests/node/test_together.py
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest tests/slurm/test_kills.py tests/slurm/test_failures.py tests/slurm/test_components.py \
-		tests/slurm/test_scripts_outside.py tests/slurm/test_workers_elsewhere.py tests/slurm/test_munge_key.py
+		tests/slurm/test_scripts_outside.py tests/slurm/test_workers_elsewhere.py tests/slurm/test_large_elsewhere.py \
+		tests/slurm/test_munge_key.py
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest tests/system/test_operations.py tests/system/test_why.py
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest -m long
 

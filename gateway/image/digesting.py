@@ -7,6 +7,7 @@ Each order comes with the descriptor of an open file.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -64,9 +65,9 @@ class DigestBeside:
 
 
 def main(descriptor: int) -> None:
-    """Carry out orders until nobody can give any more."""
+    """Carry out orders until nobody can give any more, or take an answer: the starter may be killed at any moment."""
     digest = Digest()
-    with socket.socket(fileno=descriptor) as orders:
+    with socket.socket(fileno=descriptor) as orders, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         while True:
             order, files, _, _ = socket.recv_fds(orders, _ORDER.size, 1)
             if not order:

@@ -92,8 +92,9 @@ def directory_for_all(prefix: str) -> Iterator[Path]:
 class Service:
     """`udi-gateway serve` in `directory`, which becomes readable for all."""
 
-    def __init__(self, directory: Path, settings: str = "", tables: str = "") -> None:
-        """`settings` are further lines of `[gateway]`, `tables` further tables."""
+    def __init__(self, directory: Path, settings: str = "", tables: str = "", compression: str = "lz4") -> None:
+        """`settings` are further lines of `[gateway]`, `tables` further tables. The packer makes lz4 only; what else
+        there is, the gateway's own writer makes."""
         self.directory = directory
         directory.chmod(0o755)
         self.own = directory / "own"
@@ -109,7 +110,7 @@ class Service:
         self.config.write_text(
             f'store.path = "{self.store}"\nstore.account = "{ACCOUNT}"\n[gateway]\n'
             f'socket = "{self.own}/gateway.sock"\nstate = "{self.own}/state"\ntar2sqfs = "{packer}"\n'
-            'compression = "lz4"\n'  # which the packer makes
+            f'compression = "{compression}"\n'
             f'publishers = ["nobody"]\n{settings}\n{tables}\n'
         )
         self.config.chmod(0o644)

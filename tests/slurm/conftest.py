@@ -20,6 +20,7 @@ _FAULTS = (
     "test_components.py",
     "test_failures.py",
     "test_kills.py",
+    "test_large_elsewhere.py",
     "test_munge_key.py",
     "test_scripts_outside.py",
     "test_workers_elsewhere.py",

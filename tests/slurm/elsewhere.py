@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import os
+import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 from slurmsim import site
 from slurmsim.cluster import LOGIN
+from tests.conversions import PACKING, WORKER, conversions
+from tests.gateway.archives import file
 from tests.slurm.cluster import ALICE, Slurm
 from tests.system import images
-from xcsim.processes import wait_until
+from udi import durable
+from xcsim.processes import members, namespace_of, wait_until
 from xcsim.site import Tables
 
 _PACKER = """#!/bin/sh
@@ -18,18 +25,18 @@ while [ -e /scratch/wait ]; do sleep 0.05; done
 exec /usr/bin/tar2sqfs "$@"
 """
 SECONDS = 60.0
+_LARGE = 24 << 20
+_TRIES = 5
 
 
 def tables(*prefix: str) -> Tables:
-    """The configuration of a gateway whose workers this command starts."""
-    return {
-        "gateway": {
-            "worker_prefix": [*prefix],
-            "spool": "/scratch/spool",
-            "compression": "lz4",
-            "tar2sqfs": "/scratch/packer",
-        }
-    }
+    """The configuration of a gateway whose workers this command starts, with a packer that can be made to wait."""
+    return {"gateway": {**default_tables(*prefix)["gateway"], "compression": "lz4", "tar2sqfs": "/scratch/packer"}}
+
+
+def default_tables(*prefix: str) -> Tables:
+    """The same with the default compression, so that workers write images themselves."""
+    return {"gateway": {"worker_prefix": [*prefix], "spool": "/scratch/spool"}}
 
 
 @contextmanager
@@ -83,5 +90,58 @@ def is_gone(slurm: Slurm) -> bool:
     """Whether neither a worker nor Slurm's job of one is left, nor what it made."""
     queue = slurm.cluster.root(LOGIN, "squeue", "--noheader", "--user=udi").stdout
     given = [path for path in (slurm.cluster.directory / "scratch/spool").iterdir() if path.name.startswith("given.")]
-    store = [path for path in (slurm.cluster.directory / "scratch/udi/images").iterdir() if ".tmp" in path.name]
-    return not (workers(slurm, "n2") or queue or given or store)
+    images = slurm.cluster.directory / "scratch/udi/images"
+    store = [path for path in images.iterdir() if path.name.startswith(durable.TEMPORARY)]
+    return not (processes(slurm, "n2") or queue or given or store)
+
+
+def processes(slurm: Slurm, node: str) -> dict[int, str]:
+    """The processes of conversions on a node, companions included, by their numbers on this machine."""
+    return conversions(members("pid", namespace_of(slurm.cluster.host(node).pid, "pid")))
+
+
+@contextmanager
+def packing(slurm: Slurm, name: str) -> Iterator[subprocess.Popen[str]]:
+    """A pull of a large image whose companions are at work on the node; the worker is stopped there, until the end or
+    until `go_on`."""
+    archive = slurm.cluster.directory / "scratch/packing.tar"
+    layers = [*images.tiny(slurm.marker(name)), [file("usr/data", base64.b64encode(os.urandom(_LARGE)))]]
+    images.save(archive, layers, name, (ALICE, ALICE), how="gzip")
+    for _ in range(_TRIES):
+        words = ("udi", "pull", f"docker-archive:/scratch/{archive.name}")
+        process = slurm.cluster.popen_as("alice", *words, stderr=subprocess.PIPE, cwd="/scratch/alice")
+        try:
+            if _is_stopped(slurm, process):
+                yield process
+                return
+        finally:
+            go_on(slurm)
+            process.kill()
+            process.wait()
+        slurm.run("alice", "udi", "rm", name)  # it was made before it could be stopped
+    raise AssertionError("no companion was met at work")
+
+
+def _is_stopped(slurm: Slurm, pull: subprocess.Popen[str]) -> bool:
+    while pull.poll() is None:
+        found = processes(slurm, "n2")
+        if PACKING in found.values():
+            send(found, WORKER, signal.SIGSTOP)
+            return PACKING in processes(slurm, "n2").values()
+        time.sleep(0.01)
+    return False
+
+
+def go_on(slurm: Slurm) -> None:
+    """Let whatever was stopped on the node go on."""
+    for pid in members("pid", namespace_of(slurm.cluster.host("n2").pid, "pid")):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def send(found: Mapping[int, str], module: str, number: int) -> None:
+    """A signal for those of the processes that run this module."""
+    for pid, each in found.items():
+        if each == module:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)

@@ -2,10 +2,10 @@
 
     python -m tests.soak.gateway [--requests 1000] [--clients 4] [--every 50]
 
-One service and one registry; clients pull, look up, list, inspect and remove images, ask for what is not there, pull
-what is broken, and names expire. After so many requests all wait, and what the service has is printed; compared with
-the first such looks, when everything had been asked for, it may not have grown much, nor have kept descriptors. Exit
-code 1 where it has.
+One service and one registry; clients pull, look up, list, inspect and remove images, one of them large enough for
+companions of its conversion, ask for what is not there, pull what is broken, and names expire. After so many requests
+all wait, and what the service has is printed; compared with the first such looks, when everything had been asked for,
+it may not have grown much, nor have kept descriptors. Exit code 1 where it has.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from gateway.wire.messages import Inspect, ListImages, Lookup, PullReference, Re
 from tests.gateway.archives import BASE, file
 from tests.gateway.registries import DebianRegistry
 from tests.gateway.service import ACCOUNT, Service, directory_for_all, run_as
+from tests.soak.large import HOW, large
 from tests.soak.memory import MOST_GROWTH, resident
 from udi.reference import ImageReference
 from udiroot.errors import UdiError
@@ -46,6 +47,7 @@ class Load:
         self._site = service.site
         for number in range(_IMAGES):
             registry.push(f"app{number}", [BASE, [file("number", str(number).encode())]])
+        registry.push("large", large("large"), how=HOW)
         registry.push("broken", [b"no archive" * 100])
         self._acts: tuple[Callable[[str], object], ...] = (
             *(self._pull,) * 3,
@@ -55,6 +57,7 @@ class Load:
             lambda _: client.ask(self._site, ListImages()),
             lambda name: self._pull(f"{name}-of-nobody"),
             lambda _: self._pull("broken:1"),
+            lambda _: self._pull("large:1"),
         )
 
     @property
@@ -91,12 +94,14 @@ def loaded(directory: Path) -> Iterator[Load]:
         own = directory / "gateway"
         own.mkdir()
         source = f'[registry]\ndefault = "{registry.name}"\nhosts = [{{name = "{registry.name}", plain_http = true}}]'
-        service = stack.enter_context(Service(own, "keep_bytes = 100000", source))
+        service = stack.enter_context(Service(own, "keep_bytes = 100000", source, "gzip:1"))
         yield Load(service, registry)
 
 
-def soak(load: Load, requests: int, clients: int, every: int, say: Callable[[str], None]) -> list[str]:
-    """Ask so much of it; what has grown."""
+def soak(
+    load: Load, requests: int, clients: int, every: int, say: Callable[[str], None], warm: int = _WARM
+) -> list[str]:
+    """Ask so much of it; what has grown since the first `warm` requests."""
     dice = [random.Random(number) for number in range(clients)]
     first, found = (0, 0), []
     for done in range(every, requests + 1, every):
@@ -105,10 +110,10 @@ def soak(load: Load, requests: int, clients: int, every: int, say: Callable[[str
         load.expire()
         now = resident(load.pid), load.descriptors()
         say(f"{done} requests: {now[0] / 1024:.1f} MiB, {now[1]} descriptors, {dict(load.answers)}")
-        if done <= _WARM:
+        if done <= warm:
             first = now
         elif now[0] > first[0] + MOST_GROWTH or now[1] > first[1] + _DESCRIPTORS:
-            found.append(f"after {done} requests: {now[0]} KiB, {now[1]} descriptors; {first} after {_WARM}")
+            found.append(f"after {done} requests: {now[0]} KiB, {now[1]} descriptors; {first} after {warm}")
     return found
 
 

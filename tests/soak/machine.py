@@ -19,7 +19,7 @@ from xcsim.loops import NodeLoop
 from xcsim.site import Tables
 
 UIDS = {"alice": 1001, "bob": 1002}
-KEPT: Tables = {"gateway": {"keep_bytes": 30 << 20}}
+KEPT: Tables = {"gateway": {"keep_bytes": 80 << 20}}
 """So that an expiry finds something to remove."""
 GATEWAY_STATE = r"/var/lib/udi-gateway/((locks|turns|layers)(/.*)?|history\.sqlite.*)"
 STORE = r"/scratch/udi/(images|refs)/.*|/scratch/soak-[a-z0-9-]*\.tar"
@@ -85,6 +85,14 @@ class Soaked(abc.ABC):
     @abc.abstractmethod
     def gateway(self, *, serving: bool) -> list[int]:
         """The processes of `udi-gateway`, by their numbers on this host: the service's alone, or all."""
+
+    @abc.abstractmethod
+    def conversions(self) -> list[int]:
+        """The processes of all conversions, by their numbers on this host."""
+
+    @abc.abstractmethod
+    def push(self, archive: Path, name: str) -> None:
+        """Put the image of an archive into the registry that is the gateway's default."""
 
     @abc.abstractmethod
     def start_gateway(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ class Memory:
 
     warm: dict[int, int] = field(default_factory=dict)
     highest: dict[str, int] = field(default_factory=dict)
+    compared: collections.Counter[str] = field(default_factory=collections.Counter)
+    """How many looks there were at warm processes of each kind: what was never compared has not been seen to hold."""
     _seen: set[int] = field(default_factory=set)
 
     def grown(self, pids: Iterable[int], kind: str) -> list[str]:
@@ -52,10 +55,13 @@ class Memory:
             self.highest[kind] = max(self.highest.get(kind, 0), now)
             if pid not in self._seen:
                 self._seen.add(pid)
-            elif now > self.warm.setdefault(pid, now) + MOST_GROWTH:
+                continue
+            self.compared[kind] += pid in self.warm
+            if now > self.warm.setdefault(pid, now) + MOST_GROWTH:
                 found.append(f"{kind} {pid} has grown from {self.warm[pid]} to {now} KiB")
         return found
 
     @property
     def told(self) -> str:
-        return "at most " + ", ".join(f"{kind} {most >> 10} MiB" for kind, most in self.highest.items())
+        kinds = (f"{kind} {most >> 10} MiB ({self.compared[kind]} compared)" for kind, most in self.highest.items())
+        return "at most " + ", ".join(kinds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from slurmsim import site
 from slurmsim.cluster import LOGIN, Cluster
+from tests.conversions import conversions
 from tests.slurm.cluster import Slurm
 from tests.soak.actors import Act, Role
 from tests.soak.jobs import BEGAN, ENDED, Expected, look
@@ -24,6 +26,7 @@ from tests.system.cray import merged
 from udiroot.errors import SetupFailed
 from xcsim.loops import NodeLoop, of_node
 from xcsim.processes import members, namespace_of, wait_until
+from xcsim.registry import PROGRAM
 
 _LOGIN_STATES = ("/run", "/tmp", "/var/tmp", "/scratch", "/home", "/var/lib/udi-gateway", "/var/spool/udi")
 _NODE_STATES = ("/run", "/tmp", "/var/tmp", "/var/udi", "/var/spool/udi", "/dev/shm")
@@ -32,6 +35,8 @@ _EXPECTED = (
     r"|/(run|var/spool)/udi(-slurm)?(/lock)?|/var/spool/udi/(reports|jobs|nodes|tries)"
 )
 """What stays on a host: images, what the gateway keeps, what jobs printed, and directories of our own."""
+_REGISTRY, _REGISTRY_STATE = "127.0.0.1:5000", "/var/lib/soak-registry"
+"""In the login host's own network, so that the port is free."""
 
 
 class SoakedSlurm(Soaked):
@@ -46,12 +51,17 @@ class SoakedSlurm(Soaked):
         self._directory = tempfile.mkdtemp(prefix="soak-slurm-")
         self._slurm = Slurm(Cluster(Path(self._directory)))
         self._cluster = self._slurm.cluster
+        self._registry: subprocess.Popen[str] | None = None
 
     def up(self) -> None:
-        self._slurm.up(tables=merged(KEPT, {"gateway": {"address": f"{LOGIN}:4080"}}))
+        registry = {"default": _REGISTRY, "hosts": [{"name": _REGISTRY, "plain_http": True}]}
+        self._slurm.up(tables=merged(KEPT, {"gateway": {"address": f"{LOGIN}:4080"}, "registry": registry}))
+        self._start_registry()
 
     def down(self) -> None:
         self._cluster.stop()
+        if self._registry:
+            self._registry.wait(30)
         shutil.rmtree(self._directory)
 
     @property
@@ -132,6 +142,30 @@ class SoakedSlurm(Soaked):
 
     def gateway(self, *, serving: bool) -> list[int]:
         return self._pids(LOGIN, "-u", "udi", "-f", "udi-gateway.*serve" if serving else "udi-gateway")
+
+    def conversions(self) -> list[int]:
+        return list(conversions(members("pid", namespace_of(self._cluster.host(LOGIN).pid, "pid"))))
+
+    def push(self, archive: Path, name: str) -> None:
+        words = ("copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false")
+        source, target = f"docker-archive:/scratch/{archive.name}", f"docker://{_REGISTRY}/{name}"
+        self._cluster.root(LOGIN, "skopeo", *words, source, target)
+
+    def _start_registry(self) -> None:
+        """Debian's, on the login host."""
+        self._cluster.root(LOGIN, "install", "-d", "-o", "udi", _REGISTRY_STATE)
+        configuration = {
+            "version": 0.1,
+            "log": {"level": "warn", "accesslog": {"disabled": True}},
+            "storage": {"filesystem": {"rootdirectory": f"{_REGISTRY_STATE}/data"}},
+            "http": {"addr": _REGISTRY},
+        }
+        path = f"{_REGISTRY_STATE}/config.yml"
+        self._cluster.host(LOGIN).path(path).write_text(json.dumps(configuration))  # JSON is YAML
+        words = (PROGRAM, "serve", path)
+        self._registry = self._cluster.popen_as("udi", *words, cwd="/", stderr=subprocess.DEVNULL)
+        listens = ("bash", "-c", f"exec 3<>/dev/tcp/{_REGISTRY.replace(':', '/')}")
+        assert wait_until(lambda: self._cluster.root(LOGIN, *listens, check=False).returncode == 0, 30, 0.1)
 
     def start_gateway(self) -> None:
         site.start_gateway(self._cluster)

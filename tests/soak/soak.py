@@ -14,6 +14,7 @@ from typing import Self
 from tests.soak import stores
 from tests.soak.actors import Act, Actor, Role, play
 from tests.soak.jobs import NOT_PINNED, Expected, Submitted, Tag, always
+from tests.soak.large import HOW, large
 from tests.soak.leftovers import Census, keep_evidence
 from tests.soak.machine import UIDS, Soaked, signal_all, without_traceback
 from tests.soak.memory import Memory
@@ -21,15 +22,18 @@ from tests.soak.wishes import FILE_TEXT, VOLUMES, Wish, wish
 from tests.system import images
 from xcsim.processes import children, wait_until
 
+_FETCHED = "fetched:1"
+"""It comes from a registry."""
 _IMAGES = {
-    "alice": ("tiny:1", "tools:1", "moving:1", "shared:1"),
+    "alice": ("tiny:1", "tools:1", "moving:1", "shared:1", _FETCHED),
     "bob": ("secret:1", "tools:1", "shared:1", "short:1", "short:2"),
 }
 _REMOVED = ("short:1", "short:2")
 """Their images are removed while jobs wait for them, which then start in what the name has got since."""
-_MOVING = ("moving:1", "shared:1", *_REMOVED)
+_MOVING = ("moving:1", "shared:1", _FETCHED, *_REMOVED)
 _QUIET_SECONDS = 120.0
 _PROBE_SECONDS = 90.0
+_ENDING_SECONDS = 30.0
 _ROUGH_ROUNDS = 4
 """One round of so many kills the gateway; in between it lives long enough for its memory to be measured."""
 
@@ -67,6 +71,7 @@ class Soak:
             os.chown(path, uid, uid)
         self._move(random.Random(0))
         self._publish(random.Random(0))
+        self._fetch(random.Random(0))
         self._censuses = self._machine.censuses()
 
     def __exit__(self, *_: object) -> None:
@@ -82,7 +87,7 @@ class Soak:
 
     def round(self, number: int, seconds: float) -> list[str]:
         """Let all act for so long, then quiet; whatever does not hold."""
-        kills = self._machine.kills()
+        kills = [*self._machine.kills(), self._kill_conversion]
         kills += [self._kill_gateway, self._freeze_gateway] if number % _ROUGH_ROUNDS == 1 else []
         roles = [
             *(Role(f"{user} {n}", [self._submit(user)]) for user in UIDS for n in range(2)),
@@ -91,6 +96,7 @@ class Soak:
             Role("munge", [self._kill_munged], pause=90.0, late=True),
             Role("puller", [self._move, self._pull_and_remove], pause=3.0),
             Role("publisher", [self._publish], pause=8.0),
+            Role("fetcher", [self._fetch], pause=8.0),
             Role("expiry", [self._expire], pause=6.0),
             Role("operator", [self._machine.look_after], pause=10.0),
             Role("reader", [self._read_results]),
@@ -166,18 +172,43 @@ class Soak:
     def _pull(self, dice: random.Random, user: str, name: str, *options: str) -> None:
         archive = self._machine.scratch / f"soak-{name.replace(':', '-')}.tar"
         tag, uid = self._tags[name], UIDS.get(user, 0)
-        images.save(archive, images.tiny(tag.next()), name, (uid, uid))
-        words = ("/opt/udi/bin/udi", "pull", f"docker-archive:/scratch/{archive.name}", *options)
+        if dice.random() < 1 / 3:
+            images.save(archive, large(tag.next()), name, (uid, uid), how=HOW)
+        else:
+            images.save(archive, images.tiny(tag.next()), name, (uid, uid))
+        self._pulled(dice, user, tag, f"docker-archive:/scratch/{archive.name}", *options)
+
+    def _fetch(self, dice: random.Random) -> None:
+        """A large image, from the registry."""
+        archive, tag = self._machine.scratch / "soak-fetched.tar", self._tags[_FETCHED]
+        images.save(archive, large(tag.next()), _FETCHED, (0, 0), how=HOW)
+        self._machine.push(archive, f"soak/{_FETCHED}")
+        self._pulled(dice, "alice", tag, f"soak/{_FETCHED}", _FETCHED)
+
+    def _pulled(self, dice: random.Random, user: str, tag: Tag, *words: str) -> None:
         way, run = ("munge", self._machine.run_elsewhere) if dice.random() < 1 / 3 else ("socket", self._machine.run)
-        done = without_traceback(run(user, *words)).returncode == 0
+        done = without_traceback(run(user, "/opt/udi/bin/udi", "pull", *words)).returncode == 0
         tag.moved(surely=done)
         self._pulls[f"{way} {'done' if done else 'failed'}"] += 1
 
     # -- what goes wrong ----------------------------------------------------------------------------------------
 
+    def _kill_conversion(self, dice: random.Random) -> None:
+        """The worker of one, or one of its companions."""
+        if self._converts():
+            pids = self._machine.conversions()
+            signal_all(dice.sample(pids, min(1, len(pids))), signal.SIGKILL)
+
+    def _converts(self) -> bool:
+        """Whether a conversion has begun, or does within a moment."""
+        return wait_until(lambda: bool(self._machine.conversions()), 3, 0.1)
+
     def _kill_gateway(self, _: random.Random) -> None:
+        """All processes of its conversions end with it."""
+        self._pulls["cut off"] += self._converts()
         signal_all(self._machine.gateway(serving=False), signal.SIGKILL)
         wait_until(lambda: not self._machine.gateway(serving=True), 10, 0.05)
+        assert wait_until(lambda: not self._machine.conversions(), _ENDING_SECONDS, 0.05), self._machine.conversions()
         self._machine.start_gateway()
 
     def _freeze_gateway(self, dice: random.Random) -> None:
@@ -204,6 +235,8 @@ class Soak:
             return [f"jobs do not end: {[job.job for job in self._submitted.now()]}"]
         time.sleep(3)  # a health check may still be at work
         found = [*self._machine.unnamed(), *self._machine.cleaned(), *stores.faults_of(self._machine.scratch / "udi")]
+        if not wait_until(lambda: not self._machine.conversions(), _ENDING_SECONDS, 0.1):
+            found.append(f"processes of conversions are left: {self._machine.conversions()}")
         wait_until(lambda: not self._added(), 5, 0.5)
         found += self._added()
         found += self._probe()

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from tests.conversions import conversions
 from tests.soak.actors import Act, Role
 from tests.soak.jobs import ENDED, Expected, look
 from tests.soak.leftovers import Census
@@ -22,7 +23,7 @@ from tests.soak.machine import GATEWAY_STATE, KEPT, STORE, UIDS, Soaked, signal_
 from tests.soak.memory import named
 from tests.soak.wishes import Wish
 from tests.system.cray import HOOKS_LOG, SITE, STATE, Cray, merged
-from xcsim import site
+from xcsim import registry, site
 from xcsim.loops import NodeLoop, of_node
 from xcsim.machine import Machine
 from xcsim.ports import free_port
@@ -156,6 +157,12 @@ class SoakedCray(Soaked):
     def gateway(self, *, serving: bool) -> list[int]:
         found = self._ours("udi-gateway", "serve")
         return found if serving else [*found, *self._ours("udi-gateway", "expire")]
+
+    def conversions(self) -> list[int]:
+        return list(conversions(self._ours("-m gateway.")))
+
+    def push(self, archive: Path, name: str) -> None:
+        registry.push(self._cray.machine, archive, name)
 
     def start_gateway(self) -> None:
         site.start_gateway(self._cray.machine)

@@ -42,8 +42,9 @@ def save(
     tag: str,
     owner: tuple[int, int],
     config: Mapping[str, Any] | None = None,
+    how: str = "plain",
 ) -> str:
     """A `docker save` archive of these layers, which belongs to `owner`. Returns the image's id."""
-    image_id = make_archive(path, layers, config={"config": dict(config or CONFIG)}, tags=(tag,))
+    image_id = make_archive(path, layers, config={"config": dict(config or CONFIG)}, tags=(tag,), how=how)
     os.chown(path, *owner)
     return image_id

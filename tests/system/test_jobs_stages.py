@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from tests.system.cray import XTXQTCMD, A, B, Cray
+from tests.system.cray import XTXQTCMD, A, B, C, Cray
 from tests.system.endings import deleted_with, held_with
 from tests.system.scripts import ranks
 from xcsim.processes import wait_until
@@ -145,6 +148,44 @@ def test_the_node_software_cannot_start(cray: Cray, node: dict[str, object], wor
     held_with(ended, f"]: could not start: {words}")
     assert re.match(r"udi-prologue: setup on nid\[\d{5}-\d{5}\]: ", ended.error)
     assert any(" ERROR setup: " in line and words in line for line in ended.log)
+    assert set(cray.statuses().values()) == {"up"}
+    assert "dirty" not in cray.admin("status")
+    cray.assert_clean()
+
+
+@contextmanager
+def another_version(cray: Cray, *nids: int) -> Iterator[None]:
+    """These nodes read software of another version, as one does that has kept an old file of the shared root."""
+    plan, link = cray.machine.path("/opt/udi/lib/udiroot/plan.py"), cray.machine.path("/opt/udi/node/udi.zip")
+    text = plan.read_text()
+    changed = text.replace('VERSION = "3"', 'VERSION = "4"')
+    assert changed != text
+    try:
+        plan.write_text(changed)
+        cray.admin("install")
+        other = os.readlink(link)
+    finally:
+        plan.write_text(text)
+        cray.admin("install")
+    target = f"/dsl/opt/udi/node/{os.readlink(link)}"
+    nodes = [cray.machine.node(nid) for nid in nids]
+    for node in nodes:
+        node.run(["mount", "-o", "bind", f"/dsl/opt/udi/node/{other}", target], check=True)
+    try:
+        yield
+    finally:
+        for node in nodes:
+            node.run(["umount", target], check=True)
+
+
+def test_some_nodes_have_another_version(cray: Cray) -> None:
+    """They are named, in one line for the cause. Nothing of the job is left on them or on the others."""
+    with another_version(cray, B, C):
+        ended = cray.run("alice", ranks(4), nodes=4)
+    cause = "plan: begins with 'udi-plan 3'; this node reads 'udi-plan 4'"
+    held_with(ended, f"setup on nid[{B:05d}-{C:05d}]: {cause}")
+    told = [line.split(" ERROR setup: ", 1)[1] for line in ended.log if " ERROR setup: " in line]
+    assert told == 2 * [f"nid[{B:05d}-{C:05d}]: {cause}"]
     assert set(cray.statuses().values()) == {"up"}
     assert "dirty" not in cray.admin("status")
     cray.assert_clean()

@@ -177,16 +177,26 @@ def test_as_many_packers_as_processors_and_not_more_than_eight(layers: Layers, m
 
 
 _STARTER = """\
+import signal
 import sys
 from contextlib import ExitStack
 from gateway.image.companions import companion
+from gateway.image import digesting
 from gateway.image.digesting import DigestBeside
 from gateway.image.squashfs.packers import packers_for
+signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the kernel ends what is stopped in a group that nobody leads any more
 with ExitStack() as stack:
     packers = stack.enter_context(packers_for(1 << 30, ("gzip", 1), 16 << 10, 1 << 20, ()))
-    digest = DigestBeside(stack.enter_context(companion("gateway.image.digesting", [])))
+    process = stack.enter_context(companion("gateway.image.digesting", []))
+    digest = DigestBeside(process)
     print("started", flush=True)
     for line in sys.stdin:
+        if line == "order only\\n":
+            for packer in packers:
+                packer.give(b"text" * 1000, False)
+            process.send(digesting._ORDER.pack(0, 0, True), [sys.stdin.fileno()])
+            print("ordered", flush=True)
+            continue
         packers[0].give(b"text" * 1000, False)
         print(len(packers[0].take()[1]), digest.add(sys.stdin.fileno(), 0, 0, True)[0], flush=True)
 """
@@ -207,6 +217,23 @@ def test_companions_end_when_their_starter_is_killed(starter: subprocess.Popen[s
     pids = _children(starter.pid)
     assert len(pids) > 1
     starter.kill()
+    assert wait_until(lambda: not any(_is_ours(pid) for pid in pids), 30, 0.01)
+
+
+def test_companions_whose_starter_is_killed_while_they_work_end_in_silence(starter: subprocess.Popen[str]) -> None:
+    """Nobody takes their answers. What they say is in the gateway's log, where a traceback is a defect."""
+    pids = _children(starter.pid)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    assert starter.stdin and starter.stdout and starter.stderr
+    starter.stdin.write("order only\n")
+    starter.stdin.flush()
+    assert starter.stdout.readline() == "ordered\n"
+    starter.kill()
+    starter.wait()
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    assert starter.stderr.read() == ""
     assert wait_until(lambda: not any(_is_ours(pid) for pid in pids), 30, 0.01)
 
 

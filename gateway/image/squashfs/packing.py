@@ -34,12 +34,15 @@ DONE, TOO_SHORT, NO_MEMORY, FAILED = range(4)
 
 
 def main(argv: Sequence[str]) -> None:
-    """Carry out orders."""
+    """Carry out orders until nobody can give any more, or take an answer: the starter may be killed at any moment."""
     descriptor, memory, name, level, block_size = int(argv[0]), int(argv[1]), argv[2], int(argv[3]), int(argv[4])
     packer = Packer(compressor((name, level or None), block_size), block_size)
-    with mmap.mmap(memory, 0) as mapped, memoryview(mapped) as places:
-        while order := os.read(descriptor, ORDER.size):
-            os.write(descriptor, array(WORD, _carried_out(order, packer, places)))
+    try:
+        with mmap.mmap(memory, 0) as mapped, memoryview(mapped) as places:
+            while order := os.read(descriptor, ORDER.size):
+                os.write(descriptor, array(WORD, _carried_out(order, packer, places)))
+    except (BrokenPipeError, ConnectionResetError):
+        return
 
 
 def _carried_out(order: bytes, packer: Packer, places: memoryview) -> Sequence[int]:
