@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.image.squashfs import superblock
 from tests.gateway.archives import (
     BASE,
     Entry,
@@ -165,6 +166,17 @@ def test_a_file_of_more_than_32_bits_of_bytes(tmp_path: Path, block_size: int) -
                 start = max(0, position - 100)
                 assert content_at(found, start, 200).strip(b"\0") == text
             assert content_at(found, 1 << 30, 1 << 20) == bytes(1 << 20)
+
+
+def test_positions_that_32_bits_cannot_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all blocks and tables, behind a hole of the image; `test_squashfs_large.py` has data there."""
+    entries = [*BASE, *of_sizes(128 << 10), *of_kinds()]
+    right = wanted(entries)
+    monkeypatch.setattr(superblock, "SIZE", (1 << 32) + 1)
+    image = write(tmp_path / "image", [entries])
+    assert image.stat().st_size > 1 << 32 > 50 * 512 * image.stat().st_blocks
+    assert by_kernel(image) == right
+    agree(image, right, tmp_path)
 
 
 def test_equal_files_are_stored_once(tmp_path: Path) -> None:
