@@ -23,7 +23,7 @@ BROWSER := chromium chromium-driver
 WORKFLOWS := snakemake
 
 .PHONY: help venv check test-fast format setup packages programs sshd udi-run spank mpich demo demo-slurm bundle rpm docs links soak \
-        test nightly test-docs test-faults test-install test-metrics test-recipes test-upgrade bench pynamic compiled constraints \
+        test nightly test-docs test-faults test-install test-metrics test-old-squashfs test-recipes test-upgrade bench pynamic compiled constraints \
         clean root
 .NOTPARALLEL:
 
@@ -91,7 +91,7 @@ test-faults: root setup mpich ## kill and fail everything at every point, not on
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest tests/system/test_operations.py tests/system/test_why.py
 	UDI_ALL_FAULTS=1 $(BIN)/python -m pytest -m long
 
-nightly: test test-faults test-upgrade test-metrics test-docs test-recipes test-install soak ## run every test that there is, one kind after the other; takes hours (root)
+nightly: test test-faults test-upgrade test-metrics test-old-squashfs test-docs test-recipes test-install soak ## run every test that there is, one kind after the other; takes hours (root)
 
 test-upgrade: root setup bundle ## replace our software by other versions, older ones of the history too, and remove it, while jobs run (root)
 	$(BIN)/python -m pytest tests/system/software_replaced.py
@@ -99,6 +99,9 @@ test-upgrade: root setup bundle ## replace our software by other versions, older
 
 test-metrics: root setup ## run every query of docs/metrics in a real Prometheus, on the figures of a run on xcsim (root)
 	$(BIN)/python -m pytest tests/metrics/in_prometheus.py tests/metrics/gateway_waits.py
+
+test-old-squashfs: root setup $(CACHE)/old-squashfs/unsquashfs ## read images by the unsquashfs of an old Debian release (root)
+	$(BIN)/python -m pytest tests/old_squashfs/read_by_old.py
 
 soak: root setup ## requests to a gateway, then whole machines under random jobs, faults and kills for an hour (root); MINUTES=5
 	$(BIN)/python -m tests.soak.gateway
@@ -187,6 +190,9 @@ $(SSHD)/bin: sshd/build.sh sshd/fetch.sh sshd/job-only.patch sshd/localoptions.h
 
 $(MPICH)/lib/libmpich.so.12: tests/mpich/build.sh | $(CACHE)/packages
 	tests/mpich/build.sh $(MPICH)
+
+$(CACHE)/old-squashfs/unsquashfs: tests/old_squashfs/fetch.sh | $(CACHE)/packages
+	tests/old_squashfs/fetch.sh $(CACHE)/old-squashfs
 
 $(UDI_RUN)/udi-run: udirun/build.sh $(wildcard udirun/*.[ch]) udi/version.py
 	@command -v musl-gcc >/dev/null || { echo "make: udi-run needs musl-gcc; on Debian install musl-tools" >&2; exit 1; }

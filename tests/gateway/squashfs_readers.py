@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from gateway.image.blob import Blob
 from gateway.image.flatten import flatten
@@ -21,18 +24,33 @@ from tests.gateway.support import Found, mounted, tree_of, without_root
 BLOCK_SIZES = (4 << 10, 128 << 10, 1 << 20)
 """The smallest that there is, ours, and the largest."""
 _LIMITS = Limits(max_bytes=1 << 40, max_entries=1 << 20, max_ratio=1 << 20)
-_SECONDS = 120
+_SECONDS = 300
 _KINDS = {tarfile.REGTYPE: "-", tarfile.DIRTYPE: "d", tarfile.SYMTYPE: "l", tarfile.FIFOTYPE: "p"}
 
 
+class LayerFile(NamedTuple):
+    """A layer that is a file, and the sha256 of what it expands to."""
+
+    path: Path
+    sha256: str
+
+
 def write(
-    path: Path, layers: Sequence[Sequence[Entry] | bytes], block_size: int = 128 << 10, compression: str = "gzip"
+    path: Path,
+    layers: Sequence[Sequence[Entry] | bytes | LayerFile],
+    block_size: int = 128 << 10,
+    compression: str = "gzip",
 ) -> Path:
     """An image of these layers at `path`, replaced if it is there; gzip is that of the default, by ISA-L."""
     path.unlink(missing_ok=True)
-    with path.with_suffix(".layers").open("w+b") as stream:
+    with ExitStack() as opened:
+        stream = opened.enter_context(path.with_suffix(".layers").open("w+b"))
         found = []
         for number, layer in enumerate(layers, 1):
+            if isinstance(layer, LayerFile):
+                blob = Blob.of_file(opened.enter_context(layer.path.open("rb")).fileno())
+                found.append(Layer(blob, f"sha256:{layer.sha256}", number))
+                continue
             data = layer if isinstance(layer, bytes) else layer_tar(layer)
             blob = Blob(stream.fileno(), stream.tell(), len(data))
             stream.write(data)
@@ -55,12 +73,14 @@ def by_kernel(image: Path) -> dict[bytes, Found]:
 
 def by_unsquashfs(image: Path, where: Path) -> dict[bytes, Found]:
     """What unsquashfs unpacks to `where`, which must not exist."""
-    subprocess.run(
-        ["unsquashfs", "-quiet", "-no-progress", "-strict-errors", "-d", where, image],
-        check=True,
-        capture_output=True,
-        timeout=_SECONDS,
-    )
+    return unpacked(["unsquashfs", "-strict-errors"], image, where)
+
+
+def unpacked(unsquashfs: list[str], image: Path, where: Path) -> dict[bytes, Found]:
+    """What an unsquashfs unpacks to `where`, which must not exist."""
+    argv: list[str | Path] = [*unsquashfs, "-quiet", "-no-progress", "-d", where, image]
+    done = subprocess.run(argv, capture_output=True, timeout=_SECONDS, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
     return without_root(tree_of(where))
 
 
@@ -71,6 +91,14 @@ def by_rdsquashfs(image: Path, where: Path) -> dict[bytes, Found]:
     argv: list[str | Path] = ["rdsquashfs", *options, "--unpack-path", "/", image]
     subprocess.run(argv, check=True, capture_output=True, timeout=_SECONDS)
     return without_root(tree_of(where))
+
+
+def agree(image: Path, right: dict[bytes, Found], where: Path) -> None:
+    """Assert that unsquashfs and rdsquashfs find this tree. They unpack it in `where`, and it is gone then."""
+    for name, found in (("unsquashfs", by_unsquashfs), ("rdsquashfs", by_rdsquashfs)):
+        tree = found(image, where / name)
+        assert tree == (without_groups(right) if name == "rdsquashfs" else right), name
+        shutil.rmtree(where / name)
 
 
 def without_groups(tree: dict[bytes, Found]) -> dict[bytes, Found]:

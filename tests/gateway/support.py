@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import os
 import shutil
 import stat
@@ -54,9 +55,13 @@ def convert_layers(directory: Path, layers: Sequence[Layer], how: str = "plain",
     return output
 
 
+_KEPT = 64 << 20
+
+
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """One entry of a tree. `group` holds all names of its inode where there is more than one."""
+    """One entry of a tree. `group` holds all names of its inode where there is more than one. The content of a link is
+    its target; that of a file too large to be kept is its sha256."""
 
     kind: str
     mode: int
@@ -87,7 +92,9 @@ def _found(top: bytes, path: bytes, status: os.stat_result, names: dict[int, lis
     full = os.path.join(top, path)
     content = b""
     if stat.S_ISREG(status.st_mode):
-        content = Path(os.fsdecode(full)).read_bytes()
+        with open(full, "rb") as stream:
+            is_kept = status.st_size <= _KEPT
+            content = stream.read() if is_kept else hashlib.file_digest(stream, "sha256").digest()
     elif stat.S_ISLNK(status.st_mode):
         content = os.readlink(full)
     xattrs = tuple((key, os.getxattr(full, key, follow_symlinks=False)) for key in _xattrs(full))
@@ -126,6 +133,19 @@ def mounted(image: Path, kind: str = "squashfs") -> Iterator[Path]:
     finally:
         subprocess.run(["umount", target], check=True, timeout=30)
         target.rmdir()
+
+
+@contextmanager
+def in_memory(where: Path) -> Iterator[Path]:
+    """A new directory of a file system that is in memory only, and takes as many attributes as there are, but for those
+    of users. All in it is gone at once."""
+    where.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700", "none", where], check=True, timeout=30)
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", where], check=True, timeout=30)
+        where.rmdir()
 
 
 def tree_of_layers(directory: Path, layers: Sequence[Layer], image_format: str = "squashfs") -> dict[bytes, Found]:

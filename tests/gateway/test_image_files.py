@@ -1,4 +1,5 @@
-"""The image files themselves: what is in them is what umoci makes of the same layers, entry by entry."""
+"""The image files themselves: what the kernel and other readers find is what umoci makes of the same layers, entry by
+entry."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.gateway.archives import BASE, Entry, directory, file, make_archive, make_oci_layout, symlink
+from tests.gateway.squashfs_readers import agree
 from tests.gateway.stacks import HAND_MADE, RICH, stacks
 from tests.gateway.support import (
     FORMATS,
@@ -31,8 +33,10 @@ pytestmark = needs_root
 @pytest.mark.parametrize("name", HAND_MADE)
 def test_hand_made_layers_equal_umoci(tmp_path: Path, name: str, image_format: str) -> None:
     make_oci_layout(tmp_path / "oci", HAND_MADE[name])
-    ours = tree_of_layers(tmp_path, HAND_MADE[name], image_format)
-    assert without_root(ours) == without_root(umoci_tree(tmp_path / "oci"))
+    right = without_root(umoci_tree(tmp_path / "oci"))
+    assert without_root(tree_of_layers(tmp_path, HAND_MADE[name], image_format)) == right
+    if image_format == "squashfs":
+        agree(tmp_path / "image.squashfs", right, tmp_path)
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
@@ -83,4 +87,7 @@ def test_any_stack_of_layers_equals_umoci(layers: list[list[Entry]], image_forma
     with TemporaryDirectory() as name:
         work = Path(name)
         make_oci_layout(work / "oci", layers)
-        assert without_root(tree_of_layers(work, layers, image_format)) == without_root(umoci_tree(work / "oci"))
+        right = without_root(umoci_tree(work / "oci"))
+        assert without_root(tree_of_layers(work, layers, image_format)) == right
+        if image_format == "squashfs":
+            agree(work / "image.squashfs", right, work)

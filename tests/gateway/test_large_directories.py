@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.gateway.archives import BASE, Entry, another_name, directory, file, hardlink, symlink
+from tests.gateway.squashfs_listings import listings_agree
 from tests.gateway.support import convert_layers, mounted, needs_root, tree_of, without_root
 
 
@@ -70,7 +71,9 @@ def test_the_same_image_gives_the_same_file(tmp_path: Path) -> None:
 def test_65500_files_in_one_directory(tmp_path: Path) -> None:
     """In an order that is not that of their names."""
     names = [f"d/{number * 40503 % 65536:05}" for number in range(65_500)]
-    image = convert_layers(tmp_path, [[*BASE, *(file(name, name.encode()) for name in names)]])
+    entries = [*BASE, directory("d"), *(file(name, name.encode()) for name in names)]
+    image = convert_layers(tmp_path, [entries])
+    listings_agree(image, entries)
     with mounted(image) as root:
         found = os.listdir(root / "d")
         assert found == sorted(name[2:] for name in names)

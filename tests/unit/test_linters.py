@@ -33,6 +33,7 @@ SCRIPTS = (
     "sshd/fetch.sh",
     "slurm/build.sh",
     "tests/mpich/build.sh",
+    "tests/old_squashfs/fetch.sh",
     "udirun/build.sh",
 )
 
