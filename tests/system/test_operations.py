@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 
 from tests.gateway.archives import file
+from tests.pages import block_of
 from tests.system import images
 from tests.system.cray import HOOKS_LOG, B, Cray
 from tests.system.endings import held_with
 from tests.system.scripts import ranks
-from tests.system.typed_pages import block_of
 
 STORE, NODE_STORE = "/scratch/udi", "/lus/udi"
 _DISK = 24 << 20
