@@ -109,6 +109,8 @@ def test_commands_for_operators_of_the_readme(site: Cray) -> None:
     for line in typed_lines.lines("README.md", "udi-admin"):
         for page, ours in here.items():
             line = line.replace(page, ours)
+        if "recover" in line:
+            run(site, "root", f"udi-nodehealth admindown {A} --reason trial")
         if "--watch" in line:  # until it is interrupted
             line = f"timeout --preserve-status --signal=INT 3 {line} || [ $? = 130 ]"
         run(site, "root", line)

@@ -140,7 +140,7 @@ def _signed(cray: Cray, work: Path) -> Iterator[None]:
         signing.attach(center, "team/app", pushed.digest, ((home / "payload").read_bytes(), b""), **signed)
         shutil.copy(home / "site.pem", cray.machine.path("/etc/udi/keys/team"))
         yield
-        cray.udi("alice", "rm", f"{_CENTER}/team/app:1")
+        cray.udi("root", "rm", f"{_CENTER}/team/app:1")  # a public name
 
 
 @contextmanager
