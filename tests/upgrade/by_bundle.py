@@ -81,7 +81,7 @@ def test_a_second_environment_the_way_back_and_nothing_left(
     known = site.plans()
     third = site.job("third")
     assert site.plan(known).startswith("udi-plan 3\n")
-    assert f"job {second} still here" in site.admin("uninstall", code=4)
+    assert f"job {second}, job {third} still here" in site.admin("uninstall", code=4)
     for job, name in ((second, "second"), (third, "third")):
         site.ends_well(job, name)
     site.assert_clean()
