@@ -101,7 +101,7 @@ test-metrics: root setup ## run every query of docs/metrics in a real Prometheus
 	$(BIN)/python -m pytest tests/metrics/in_prometheus.py tests/metrics/gateway_waits.py
 
 test-old-squashfs: root setup $(CACHE)/old-squashfs/unsquashfs ## read images by the unsquashfs of an old Debian release (root)
-	$(BIN)/python -m pytest tests/old_squashfs/read_by_old.py
+	$(BIN)/python -m pytest tests/old_squashfs/read_by_old.py tests/old_squashfs/read_large_by_old.py
 
 soak: root setup ## requests to a gateway, then whole machines under random jobs, faults and kills for an hour (root); MINUTES=5
 	$(BIN)/python -m tests.soak.gateway
