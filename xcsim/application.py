@@ -199,6 +199,7 @@ class _Run:
                 self._wanted.command, entry=entry, env=env, stdin=stdin, stdout=out, stderr=err
             )
         except (OSError, subprocess.SubprocessError, NotFound) as error:
+            self._root_on(nid, env.get("CRAY_ROOTFS", ""))  # which may have gone since it was looked at
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             message = f"Exec {self._wanted.command[0]} failed: {reason}"
             raise ApplicationFailed(self._on_node(nid, message)) from error
