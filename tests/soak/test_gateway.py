@@ -10,7 +10,6 @@ import pytest
 from tests.gateway.service import directory_for_all
 from tests.soak.gateway import loaded, soak
 
-
 _REQUESTS, _EVERY, _WARM = 400, 50, 100
 _LEAST = {"done": 101, "NotFound": 21, "ImageInvalid": 11}
 """Answers of each kind that there must have been."""
