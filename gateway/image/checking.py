@@ -25,8 +25,8 @@ _PIECE = 32 << 20
 """Bytes that are digested at a time; whether there is a use for more is looked at in between."""
 _OF_NOTHING = hashlib.sha256().digest()
 _FOR_THE_END = 3
-"""One third of the bytes is left until all files are packed. Expanding and packing keep all processors busy; what
-follows, directories and the digest of the image, uses one."""
+"""One third of the bytes is left until all files are packed. Packing keeps all processors busy; what follows it,
+directories and the digest of the image, uses one."""
 
 
 class Checks:
@@ -35,9 +35,8 @@ class Checks:
 
     def __init__(self) -> None:
         self._steps: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._added = self._done = 0
-        self._packed = False
-        self._changed = threading.Condition()
+        self._added = self._done = self._for_the_end = 0
+        self._packed = threading.Event()
         self._failure: UdiError | MemoryError | None = None
         self._given_up = False
         self._here = Digest()
@@ -58,20 +57,20 @@ class Checks:
         """Check this layer, whose positions are positions in its file. Raises UpstreamFailed, OSError."""
         if layer.blob.size >= WORTH and not self._beside:
             self._beside = DigestBeside(self._companion.enter_context(companion(digesting.__name__, [])))
-        with self._changed:
-            self._added += layer.blob.size
-            self._changed.notify()
+        self._added += layer.blob.size
         self._steps.put(partial(self._check, layer))
 
     def then(self, step: Callable[[], None]) -> None:
         """Have `step` done beside all else, once what was added is checked."""
         self._steps.put(step)
 
+    def packing(self) -> None:
+        """All layers were added, and files are being packed."""
+        self._for_the_end = self._added // _FOR_THE_END
+
     def packed(self) -> None:
         """All files are packed."""
-        with self._changed:
-            self._packed = True
-            self._changed.notify()
+        self._packed.set()
 
     def look(self) -> None:
         """Raise ImageInvalid if a layer is known not to match the configuration."""
@@ -84,7 +83,7 @@ class Checks:
         self.look()
 
     def _end(self) -> None:
-        self.packed()
+        self._packed.set()
         self._steps.put(None)
         self._thread.join()
 
@@ -112,6 +111,6 @@ class Checks:
 
     def _goes_on(self) -> bool:
         """Whether there is a use for more, once it is time for that."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._packed or self._added - self._done > self._added // _FOR_THE_END)
+        if self._added - self._done <= self._for_the_end:
+            self._packed.wait()
         return not self._given_up

@@ -77,6 +77,7 @@ def convert(
             if onlooker:
                 flattened.watched = frozenset(onlooker.wanted(flattened.final))
             progress.stage("packing", flattened.data_bytes)
+            checks.packing()
             if image.ready:
                 keep(flattened, image.ready, output, progress.advance)
                 flattened.contents = contents_of(flattened, flattened.watched)

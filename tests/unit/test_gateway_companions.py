@@ -290,6 +290,7 @@ def test_large_layers_are_checked_by_a_companion(tmp_path: Path, damage: str) ->
     ):
         blob = Blob(stream.fileno(), 0, len(data) + (damage == "short"))
         checks.add(Layer(blob, f"sha256:{named}", 1))
+        checks.packing()  # the last third has to wait
         [pid] = _started("gateway.image.digesting", 1)
         if damage == "given up":
             return

@@ -375,6 +375,7 @@ def test_a_third_is_checked_when_all_is_packed(tmp_path: Path, how: str, monkeyp
     checks = Checks()
     with (tmp_path / "layer").open("rb") as stream:
         checks.add(Layer(Blob.of_file(stream.fileno()), f"sha256:{hashlib.sha256(data).hexdigest()}", 1))
+        checks.packing()
         with checks:
             assert wait_until(lambda: sum(read) == 20_000, 30, 0.01)
             time.sleep(0.05)
