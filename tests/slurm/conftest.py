@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -16,6 +17,7 @@ pytest.register_assert_rewrite("tests.slurm.cluster")
 from slurmsim.cluster import PROGRAMS, Cluster  # noqa: E402
 from tests.slurm.cluster import Slurm  # noqa: E402
 
+S = TypeVar("S", bound=Slurm)
 _FAULTS = (
     "test_components.py",
     "test_failures.py",
@@ -47,21 +49,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @contextmanager
-def cluster_up(**more: object) -> Iterator[Slurm]:
-    """A cluster in a directory that its users can enter; gone at the end."""
+def placed(kind: type[S]) -> Iterator[S]:
+    """A cluster that is not up yet, in a directory that its users can enter; gone at the end."""
     if os.geteuid() != 0:
         pytest.skip("needs root: namespaces and mounts")
     missing = [name for name in PROGRAMS if not shutil.which(name, path="/usr/sbin:/usr/bin")]
     if missing:
         pytest.skip(f"needs Slurm and munge (Debian: slurmctld, slurmd, munge): no {', '.join(missing)}")
     directory = Path(tempfile.mkdtemp(prefix="slurmsim-"))
-    slurm = Slurm(Cluster(directory))
+    slurm = kind(Cluster(directory))
     try:
-        slurm.up(**more)  # type: ignore[arg-type]
         yield slurm
     finally:
         slurm.cluster.stop()
         shutil.rmtree(directory)
+
+
+@contextmanager
+def cluster_up(**more: object) -> Iterator[Slurm]:
+    """One that is up."""
+    with placed(Slurm) as slurm:
+        slurm.up(**more)  # type: ignore[arg-type]
+        yield slurm
 
 
 @pytest.fixture(scope="session")

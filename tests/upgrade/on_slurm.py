@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from slurmsim import site
-from slurmsim.cluster import LOGIN, PROGRAMS, Cluster
+from slurmsim.cluster import LOGIN
 from tests.slurm.cluster import LOOK, Slurm
+from tests.slurm.conftest import placed
 from tests.upgrade import hosts
 from tests.upgrade.versions import Version
 from xcsim.site import Tables
@@ -79,19 +76,9 @@ class Site(Slurm):
 @pytest.fixture
 def cluster() -> Iterator[Site]:
     """Two nodes without software of ours."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root: namespaces and mounts")
-    missing = [name for name in PROGRAMS if not shutil.which(name, path="/usr/sbin:/usr/bin")]
-    if missing:
-        pytest.skip(f"needs Slurm and munge (Debian: slurmctld, slurmd, munge): no {', '.join(missing)}")
-    directory = Path(tempfile.mkdtemp(prefix="slurmsim-"))
-    made = Site(Cluster(directory))
-    try:
+    with placed(Site) as made:
         made.cluster.start()
         yield made
-    finally:
-        made.cluster.stop()
-        shutil.rmtree(directory)
 
 
 @pytest.mark.parametrize("other", ["later", "older"])
