@@ -17,7 +17,7 @@ from udi.fanout import FanOutResult
 from udi.jobid import job_id
 from udi.logformat import event
 from udi.nodes import Node, folded, in_brief
-from udi.nodesummary import Times, causes, grouped
+from udi.nodesummary import Times, causes, grouped, in_words
 from udi.oserrors import reason
 from udiroot.errors import UdiError, counted
 
@@ -25,7 +25,7 @@ SETUP, TEARDOWN = "setup", "teardown"
 _MAX_BYTES = 256 << 10
 _MOST_FILES = 100
 _MOST_REMARKS = 2
-_MAX_OTHER = 300
+_MAX_OTHER = 200
 _log = logging.getLogger("udi.jobs")
 
 
@@ -47,6 +47,23 @@ def log_remarks(step: str, result: FanOutResult, usual: str) -> None:
         nodes = in_brief(result.reports)
         fields = event(step, message=f"{step} took", nodes=nodes, **times.as_fields())
         _log.info("%s: %s: %s", step, nodes, times, extra=fields)
+
+
+def log_stragglers(step: str, result: FanOutResult) -> None:
+    """One line on a step that failed: how many nodes reported, the slowest of them, and those of which no answer came.
+    These may have many causes, or be among the rest of many; here they stand together."""
+    reported, count = len(result.reports), len(result.asked)
+    times = times_of(result) if reported else None
+    silent = in_brief(result.silent) if result.silent else ""
+    fields = event(
+        step,
+        message=f"{step} reported",
+        reported=reported,
+        count=count,
+        **(times.as_fields() if times else {}),
+        **({"silent": silent, "silent_count": len(result.silent)} if silent else {}),
+    )
+    _log.info("%s: %s", step, in_words(reported, count, str(times or ""), silent), extra=fields)
 
 
 def times_of(result: FanOutResult) -> Times:

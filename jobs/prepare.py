@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from jobs import metrics
 from jobs.image import Choice, choose_image
 from jobs.nodeerrors import EVERYWHERE, LEFT_IN_SERVICE, users_error, with_warning
-from jobs.nodereports import SETUP, keep_reports, log_failures, times_of
+from jobs.nodereports import SETUP, keep_reports, log_failures, log_stragglers, times_of
 from jobs.planfile import as_node_sees, new_plan_path, write_plan
 from jobs.state import PLANNED, READY, SETTING_UP, JobDirectory, JobState
 from jobs.takedown import Takedown, take_down_locked
@@ -165,6 +165,7 @@ class _Preparation:
         if not result.ok:
             self._save_touched(state, result)
             log_failures(SETUP, result.errors())
+            log_stragglers(SETUP, result)
             keep_reports(self._site, state.job, SETUP, result)
             raise _failure(result)
         self._directory.save(replace(state, phase=READY))

@@ -91,7 +91,8 @@ def take_down_locked(
         directory.forget()
     if touched:
         where, left = in_brief(state.nodes), in_brief(dirty)
-        fields = event(TEARDOWN, nodes=where, count=len(state.nodes), dirty=left, dirty_count=len(dirty))
+        counts = {"count": len(state.nodes), "dirty_count": len(dirty)}
+        fields = event(TEARDOWN, message="taken down", nodes=where, dirty=left, **counts)
         _log.info("taken down on %s%s", where, f"; dirty: {left}" if dirty else "", extra=fields)
     return replace(done, error=error)
 

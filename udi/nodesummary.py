@@ -97,10 +97,22 @@ class Times(Frozen):
         return self.slow[0][1]
 
     def __str__(self) -> str:
-        slow = ", ".join(f"{node} {milliseconds} ms" for node, milliseconds in self.slow)
-        return f"slowest {slow}; median {self.median} ms" if self.count > 1 else f"{self.most} ms"
+        slow = {str(node): milliseconds for node, milliseconds in self.slow}
+        return times_in_words(slow, self.median) if self.count > 1 else f"{self.most} ms"
 
     def as_fields(self) -> dict[str, object]:
         """The same for a program."""
         slow = {str(node): milliseconds for node, milliseconds in self.slow}
         return {"median_ms": self.median, "max_ms": self.most, "slowest": slow}
+
+
+def times_in_words(slowest: Mapping[str, int], median: int) -> str:
+    """The slowest nodes with their milliseconds, and the median of all, for a person."""
+    slow = ", ".join(f"{node} {milliseconds} ms" for node, milliseconds in slowest.items())
+    return f"slowest {slow}; median {median} ms"
+
+
+def in_words(reported: int, count: int, times: str, silent: str) -> str:
+    """How many of a step's nodes reported and how long they took, and which did not, for a person."""
+    parts = (f"{reported} of {counted(count, 'node')} reported", times, f"no answer: {silent}" if silent else "")
+    return "; ".join(filter(None, parts))

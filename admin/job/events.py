@@ -16,6 +16,8 @@ from udiroot.errors import UdiError, counted
 
 _READY = re.compile(r"image (?P<image>\S+) ready on (?P<count>\d+) nodes?\b(?P<rest>.*)")
 _STEP = re.compile(r"(?P<step>setup|teardown): (?P<node>[A-Za-z0-9][\w.-]*): (?P<ms>\d+) ms(?P<rest>.*)")
+_REPORTED = re.compile(r"setup: (?P<words>\d+ of \d+ nodes? reported\b.*)")
+"""Of a set-up that failed: the slowest nodes, and those that gave no answer."""
 _HERE = re.compile(r"(?P<step>setup|teardown): (?P<ms>\d+) ms(?P<rest>.*)")
 _FAILED = re.compile(r"(?:start failed|takedown failed)(?:, exit code (?P<code>\d+))?: (?P<why>.*)")
 _NOT_BEGUN = re.compile(r"(?:the prologue|Prolog) cannot be run: (?P<why>.*)")
@@ -83,6 +85,8 @@ def _after(found: Outcome, event: Event) -> Outcome:
         if match["step"] == "setup":
             return replace(found, ready=event.time, setup=words, taken=0.0, teardown="", dirty="")
         return replace(found, taken=event.time, teardown=words)
+    if match := _REPORTED.fullmatch(message):
+        return replace(found, setup=match["words"])
     if match := _TAKEN.fullmatch(message):
         dirty = match["dirty"] or ""
         words = f"{match['nodes']} not clean: {dirty}" if dirty else f"{match['nodes']} clean"

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from udi.log import plain
+from udi.nodesummary import in_words, times_in_words
 from udi.oserrors import reason
 
 MAX_BYTES = 256 << 20
@@ -102,15 +103,33 @@ def _from_json(line: str) -> Event | None:
     seconds = given if isinstance(given, int | float) else _seconds(given) if isinstance(given, str) else None
     if seconds is None or not all(isinstance(text, str) for text in texts):
         return None
-    program, job, level, message = (plain(str(text)) for text in texts)
-    return Event(float(seconds), program, job, level.upper(), ": ".join((message, *_not_in_message(found))))
+    program, job, level, message = (str(text) for text in texts)
+    return Event(float(seconds), plain(program), plain(job), level.upper(), plain(_whole(found, message)))
 
 
-def _not_in_message(found: dict[str, Any]) -> Iterator[str]:
-    """What the message of an event with a cause or a remark leaves to the fields."""
-    said = found.get("cause") or found.get("remark")
-    if isinstance(said, str):
-        yield from (plain(text) for text in (found.get("nodes"), said) if isinstance(text, str))
+def _whole(found: dict[str, Any], message: str) -> str:
+    """The message as the line for people has it, where that of JSON leaves a part of it to the fields."""
+    nodes, dirty, silent = (_text(found, name) for name in ("nodes", "dirty", "silent"))
+    step, _, what = message.rpartition(" ")
+    if message == "taken down" and nodes:
+        return f"taken down on {nodes}{f'; dirty: {dirty}' if dirty else ''}"
+    if what == "reported":
+        count, of = (number if isinstance(number := found.get(name), int) else 0 for name in ("reported", "count"))
+        return f"{step}: {in_words(count, of, _times(found), silent)}"
+    if what == "took":
+        return ": ".join(filter(None, (step, nodes, _times(found))))
+    said = _text(found, "cause") or _text(found, "remark")
+    return ": ".join(filter(None, (message, nodes, said))) if said else message
+
+
+def _text(found: dict[str, Any], name: str) -> str:
+    text = found.get(name)
+    return text if isinstance(text, str) else ""
+
+
+def _times(found: dict[str, Any]) -> str:
+    slowest, median = found.get("slowest"), found.get("median_ms")
+    return times_in_words(slowest, median) if isinstance(slowest, dict) and isinstance(median, int) else ""
 
 
 def _seconds(text: str) -> float | None:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from admin.job.events import outcome
+from admin.job.log import read_log
 from alps.machine import Alps
 from jobs.nodereports import SETUP, TEARDOWN, keep_reports, log_failures, log_remarks
 from jobs.prepare import prepare
@@ -204,6 +206,42 @@ def test_one_cause_on_many_nodes_is_one_line_and_strange_nodes_are_named(cray: S
     assert lines[1].endswith("ERROR setup: nid[00017,00471]: no squashfs in this kernel")
     kept = Path(f"{site.jobs.reports}/{JOB}.setup").read_text()
     assert kept.startswith("1000 nodes asked, 1000 reported\n") and "nid[00017,00471]: no squashfs" in kept
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_start_that_fails_names_its_stragglers(cray: StandIns, form: str) -> None:
+    """Slow nodes and silent ones, however many other causes there are: in the log, and where a job is shown."""
+
+    def setup(nid: int) -> str:
+        return "" if nid in (8, 9, 40) else slow(nid) if nid > 50 else every_kind(nid)
+
+    site = site_of(cray, form)
+    lines = logged(site, contiguous(100), setup, well)
+    assert size(lines) <= BOUND
+    late = "nid[00002,00007-00009,00012,00017,00022,00027,00032,00037,00040,00042,00047]"
+    slowest = "slowest nid00077 9000 ms, nid00050 50 ms, nid00045 45 ms; median 20 ms"
+    words = f"77 of 100 nodes reported; {slowest}; no answer: {late}"
+    found = outcome(read_log(site.jobs.log, JOB).events)
+    assert found.starts and found.setup == words
+    if form == "json":
+        (row,) = [row for row in map(json.loads, lines) if row["message"] == "setup reported"]
+        assert (row["silent"], row["silent_count"], row["reported"], row["count"]) == (late, 13, 77, 100)
+    else:
+        assert sum(f" INFO setup: {words}" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_log_of_json_tells_a_person_the_same(cray: StandIns, form: str) -> None:
+    """What the fields have, `udi-admin job` shows in the words of the other form."""
+    site = site_of(cray, form)
+    logged(site, contiguous(20), silent, slow)
+    logged(site, contiguous(20), well, silent)
+    events = read_log(site.jobs.log, JOB).events
+    kinds = ("setup: 0 of 20 nodes reported; no answer: nid[00000-00019]", "taken down on nid[00000-00019]")
+    kinds += ("teardown: nid[00000-00019]: slowest nid00000 20 ms; median 20 ms",)
+    assert [event.message for event in events if event.message in kinds] == [kinds[0], kinds[2], kinds[1]]
+    found = outcome(events)
+    assert (found.dirty, found.teardown) == ("nid[00000-00019]", "nid[00000-00019] not clean: nid[00000-00019]")
 
 
 def test_what_the_machine_prints_is_logged_where_nodes_fail(cray: StandIns) -> None:
