@@ -54,7 +54,7 @@ $pip install --no-index --no-deps "$bundle"/wheels/*.whl
 
 # -- the interpreter
 
-"$here/packaging/interpreter.sh" "$python" "$work/interpreter" "$prefix/python"
+interpreter=$("$here/packaging/interpreter.sh" "$python" "$work/interpreter" "$prefix")
 reproducible="--sort=name --mtime=@$SOURCE_DATE_EPOCH --owner=0 --group=0 --numeric-owner --format=gnu"
 # $reproducible is a list of options.
 # shellcheck disable=SC2086
@@ -73,11 +73,11 @@ cat > "$bundle/BUILD" <<EOF
 shifter-xc $version, $machine
 commit $commit
 packages for $wanted, in the versions of constraints.txt
-interpreter $("$python" -V), for Linux ${kernel:-unknown} or newer, run from $prefix/python
+interpreter $("$python" -V), for Linux ${kernel:-unknown} or newer, run from $prefix/$interpreter
 plugin lib/slurm/udi.so for Slurm $slurm, and for no other version
 EOF
-sed -e "s|@PREFIX@|$prefix|" -e "s|@PYTHON@|'$wanted'|" -e "s|@VERSION@|$version|" -e "s|@MACHINE@|$machine|" \
-    -e "s|@KERNEL@|${kernel:-of the machine that it was made on}|" "$here/packaging/install.sh" > "$bundle/install.sh"
+sed -e "s|@PREFIX@|$prefix|" -e "s|@PYTHON@|'$wanted'|" -e "s|@INTERPRETER@|$interpreter|" -e "s|@VERSION@|$version|" \
+    -e "s|@MACHINE@|$machine|" -e "s|@KERNEL@|${kernel:-of the machine that it was made on}|" "$here/packaging/install.sh" > "$bundle/install.sh"
 chmod 0755 "$bundle/install.sh"
 
 # -- the archive

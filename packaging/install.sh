@@ -11,6 +11,7 @@ unset PYTHONHOME PYTHONPATH
 here=$(CDPATH='' cd "$(dirname "$0")" && pwd)
 prefix=@PREFIX@
 wanted=@PYTHON@
+interpreter=@INTERPRETER@
 version=@VERSION@
 python=/usr/bin/python3
 part=all
@@ -22,7 +23,8 @@ Usage: install.sh [--python PROGRAM|bundle] [--only-node]
 Installs shifter-xc $version below $prefix.
 
   --python PROGRAM  the host's Python to use, which must be $wanted  [default: $python]
-  --python bundle   use the interpreter of this bundle, installed as $prefix/python; for hosts without $wanted
+  --python bundle   use the interpreter of this bundle, installed as $prefix/$interpreter;
+                    for hosts without $wanted
   --only-node       install the node software alone ($prefix/node/udi.zip), and the interpreter with --python bundle:
                     for compute nodes that see no shared file system
 EOF
@@ -79,16 +81,24 @@ trap '[ -z "$unfinished" ] || rm -rf "$unfinished"' EXIT
 trap 'exit 1' HUP INT TERM
 
 # Each version has a directory of its own; a link that is replaced atomically says which one is used.
-switch() {
+require_link() {
     if [ -e "$prefix/$1" ] && [ ! -L "$prefix/$1" ]; then
         # The link keeps the hooks of jobs that run at work.
         fail "$prefix/$1 was not installed by install.sh" \
             "mv $prefix/$1 $prefix/$1.old && ln -s $1.old $prefix/$1; then install again"
     fi
+}
+
+switch() {
+    require_link "$1"
     unfinished=$prefix/.$1.$$
     ln -s "$2" "$unfinished"
     mv -T "$unfinished" "$prefix/$1"
     unfinished=
+    name_others "$1" "$2"
+}
+
+name_others() {
     for other in "$prefix/$1"-*; do
         [ "$other" = "$prefix/$2" ] || [ ! -d "$other" ] ||
             echo "kept: $other, of another version; running programs may use it"
@@ -128,21 +138,25 @@ mkdir -p "$prefix"
 # -- the interpreter
 
 if [ "$python" = bundle ]; then
-    directory=python-$(name_of interpreter.tar)
-    [ ! -e "$prefix/python" ] || [ -L "$prefix/python" ] || switch python "$directory"
-    if [ ! -d "$prefix/$directory" ]; then
-        unfinished=$prefix/.$directory.$$
+    require_link python
+    if [ ! -d "$prefix/$interpreter" ]; then
+        unfinished=$prefix/.$interpreter.$$
         mkdir "$unfinished"
         tar -x -f interpreter.tar -C "$unfinished" --no-same-owner
         loader=$(echo "$unfinished"/lib/ld-linux-*)
         "$loader" --library-path "$unfinished/lib" "$unfinished/bin/python3" -I -m compileall -q \
-            --invalidation-mode unchecked-hash -s "$unfinished" -p "$prefix/python" "$unfinished/lib" ||
+            --invalidation-mode unchecked-hash -s "$unfinished" -p "$prefix/$interpreter" "$unfinished/lib" ||
             fail "the interpreter of this bundle does not run here" "it needs Linux @KERNEL@ or newer; see docs/install.md"
-        mv -T "$unfinished" "$prefix/$directory"
+        mv -T "$unfinished" "$prefix/$interpreter"
         unfinished=
     fi
-    switch python "$directory"
-    python=$prefix/python/bin/python3
+    # Nodes run what the link leads to, with node software that was compiled for it: `udi-admin install` moves both.
+    if [ "$part" = node ] || [ ! -e "$prefix/python" ]; then
+        switch python "$interpreter"
+    else
+        name_others python "$interpreter"
+    fi
+    python=$prefix/$interpreter/bin/python3
 fi
 
 # -- the node software: elsewhere `udi-admin install` makes it, so that jobs keep what they were set up with
@@ -156,7 +170,7 @@ fi
 # -- the packages
 
 directory=venv-$version-$(name_of SHA256SUMS)
-[ ! -e "$prefix/venv" ] || [ -L "$prefix/venv" ] || switch venv "$directory"
+require_link venv
 if [ "$(readlink -f "$prefix/$directory/bin/python3")" != "$(readlink -f "$python")" ]; then
     unfinished=$prefix/.$directory.$$
     # Without pip, which some distributions keep apart from venv: the bundle has one.

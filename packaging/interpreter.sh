@@ -2,9 +2,11 @@
 # Copies this machine's Python, with its C library and dynamic loader, into a directory that an older host can run: a
 # service node whose Python and glibc are too old for us. Nothing of the host's libraries is used by it, and nothing of
 # its libraries by the programs that it starts.
-# Usage: interpreter.sh PYTHON DIRECTORY PREFIX; the files are then in DIRECTORY, and run from PREFIX (/opt/udi/python).
+# Usage: interpreter.sh PYTHON DIRECTORY PREFIX; the files are then in DIRECTORY, and run from PREFIX/NAME, where NAME,
+# which is printed, is that of their version and content (/opt/udi/python-3.11.2-0123456789ab): what runs from there is
+# of one version for ever.
 set -eu
-python=$1 directory=$2 prefix=$3
+python=$1 directory=$2
 # Beyond what Python loads: what compiled wheels may load (a glibc's parts must all be of one version), and what the
 # gateway loads for users of other hosts.
 also='libdl.so.2 libpthread.so.0 libresolv.so.2 librt.so.1 libutil.so.1 libgcc_s.so.1 libstdc++.so.6 libz.so.1
@@ -52,6 +54,10 @@ while read -r path; do
     cp -L "$path" "$directory/lib/"
 done < "$directory/libraries.all"
 
+version=$("$python" -I -c 'import platform; print(platform.python_version())')
+content=$({ cat "$0"; cd "$directory" && find . -type f | LC_ALL=C sort | xargs -d '\n' sha256sum; } | sha256sum | cut -c 1-12)
+prefix=$3/python-$version-$content
+
 # DT_RPATH, unlike DT_RUNPATH, also holds for what extension modules load, and precedes a user's LD_LIBRARY_PATH.
 # It is absolute, since $ORIGIN needs /proc.
 patchelf --set-interpreter "$prefix/lib/$(basename "$loader")" --force-rpath --set-rpath "$prefix/lib" "$directory/bin/$name"
@@ -72,3 +78,4 @@ if command -v dpkg-query >/dev/null; then
 fi
 rm -f "$directory/libraries" "$directory/libraries.all" "$directory/owners"
 chmod -R u=rwX,go=rX "$directory"
+echo "${prefix##*/}"

@@ -32,8 +32,8 @@ python = "/opt/udi/python/bin/python3"
 EOF
 fi
 
-# An upgrade by rpm removes the old directory at once, also where a hook that `udi-admin install` wrote still names it: so
-# programs of packages name the link.
+# An upgrade by rpm removes the old directories at once, also where a hook that `udi-admin install` wrote still names one:
+# so programs of packages name the links, that to the interpreter too.
 namespace="unshare --mount"
 [ "$(id -u)" = 0 ] || namespace="$namespace --map-root-user"
 # $namespace is a command with its options, and $1 and $2 are those of the other shell.
@@ -47,6 +47,9 @@ $namespace sh -ec '
     for file in /opt/udi/venv/bin/*; do
         [ -L "$file" ] || sed -i "s|/opt/udi/$venv/|/opt/udi/venv/|g" "$file"
     done
+    python=$(readlink /opt/udi/python)
+    sed -i "s|/opt/udi/$python/|/opt/udi/python/|g" /opt/udi/venv/pyvenv.cfg
+    ln -sfn /opt/udi/python/bin/python3 /opt/udi/venv/bin/python3
     /opt/udi/venv/bin/udi-admin install --root "$1/stage" >/dev/null 2>&1 ||
         exec /opt/udi/venv/bin/udi-admin install --root "$1/stage"
 ' sh "$work"

@@ -15,7 +15,8 @@ are what stderr held. Whatever prevents a start (no loader, no Python, no zip, a
 interpreter) is before that sign. The line is not printed where the software started and exited with 0.
 
 What sets a job up also takes it down, although another version may be installed, and the configuration changed, while
-it runs. So each line names the node software by its own file (`udi.software`), and the one for the teardown is made at
+it runs. So each line names the node software by its own file (`udi.software`), and the Python that it was compiled for
+(`udi.interpreters`), and the one for the teardown is made at
 set-up and kept with the job.
 """
 
@@ -26,9 +27,10 @@ import re
 from collections.abc import Mapping, Sequence
 
 from udi.config import SiteConfig
+from udi.interpreters import for_software
 from udi.jobid import job_id
 from udi.nodestart import start_line
-from udi.software import current
+from udi.software import current, here
 from udiroot.errors import ConfigError, printable
 
 _NONCE = r"[0-9a-f]{16,64}"
@@ -109,7 +111,7 @@ def check_command(site: SiteConfig, identity_file: str, nonce: str = "") -> str:
     """
     words = ("check", *_paths(site, identity_file))
     if not nonce:
-        return _quoted(_python_of(site, site.node.zip, "nodehealth.check", *words))
+        return _quoted(_python_of(site.node.python, site.node.zip, "nodehealth.check", *words))
     return _watched(site, identity_file, nonce, *words, "--nonce", nonce, module="nodehealth.check")
 
 
@@ -174,12 +176,14 @@ def _quoted(words: Sequence[str]) -> str:
 
 
 def _python(site: SiteConfig, module: str, *words: str, sign: str = "") -> tuple[str, ...]:
-    return _python_of(site, current(site), module, *words, sign=sign)
+    archive = current(site)
+    python = site.node.python if archive == site.node.zip else for_software(site, here(site, archive))
+    return _python_of(python, archive, module, *words, sign=sign)
 
 
-def _python_of(site: SiteConfig, archive: str, module: str, *words: str, sign: str = "") -> tuple[str, ...]:
+def _python_of(python: Sequence[str], archive: str, module: str, *words: str, sign: str = "") -> tuple[str, ...]:
     _require(_PLAIN_WORD, archive, "node.zip")
-    return (*site.node.python, "-I", "-S", "-c", start_line(archive, module, sign), *words)
+    return (*python, "-I", "-S", "-c", start_line(archive, module, sign), *words)
 
 
 def _require(grammar: str, word: str, what: str) -> None:

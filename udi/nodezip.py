@@ -17,6 +17,7 @@ from pathlib import Path
 from udi import durable
 from udi.command import run
 from udi.config import SiteConfig
+from udi.interpreters import ENTRY, own, python_in
 from udi.nodestart import START
 from udiroot import bundle
 from udiroot.errors import ConfigError
@@ -49,11 +50,13 @@ _SECONDS = 60
 
 
 def build(site: SiteConfig, path: str, programs: Mapping[str, bytes] | None = None) -> None:
-    """Compile the node side with `install.python` and put the zip at `path` atomically, with `programs` by their names.
+    """Compile the node side with `install.python`, or where that is an interpreter of a bundle with our own version of
+    it, and put the zip at `path` atomically, with `programs` by their names.
 
     Raises ConfigError when a package is not installed, UpstreamFailed when that Python cannot compile it.
     """
-    target = Path(path)
+    target, version = Path(path), own(site)
+    python = python_in(site, version) if version else site.install.python
     durable.make_public_directory(str(target.parent))
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".udi-zip-") as directory:
         table, start, unfinished = (Path(directory) / name for name in ("table", "start", "udi.zip"))
@@ -64,11 +67,11 @@ def build(site: SiteConfig, path: str, programs: Mapping[str, bytes] | None = No
             "start": str(Path(bundle.__file__ or "")),
             "start_to": str(start),
         }
-        run(
-            [site.install.python, "-I", "-S", "-c", _COMPILE], seconds=_SECONDS, stdin=json.dumps(order).encode()
-        ).require_success()
+        words = [python, "-I", "-S", "-c", _COMPILE]
+        run(words, seconds=_SECONDS, stdin=json.dumps(order).encode()).require_success()
         with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
-            entries = {f"{START}.pyc": start.read_bytes(), bundle.TABLE: table.read_bytes()}
+            entries = {ENTRY: version.encode()} if version else {}
+            entries |= {f"{START}.pyc": start.read_bytes(), bundle.TABLE: table.read_bytes()}
             entries |= {bundle.PROGRAMS + name: content for name, content in (programs or {}).items()}
             for name, content in entries.items():
                 archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)

@@ -33,11 +33,16 @@ def current(site: SiteConfig) -> str:
 
     Where nodes do not see the very directory of `install.zip`, but a copy, it is `node.zip`, whatever that is.
     """
-    zip_file, here = site.node.zip, site.install.zip
-    if zip_file not in (here, site.install.node_prefix + here):
+    zip_file, link = site.node.zip, site.install.zip
+    if zip_file not in (link, site.install.node_prefix + link):
         return zip_file
     try:
-        target = os.readlink(here)
+        target = os.readlink(link)
     except OSError:
         return zip_file
-    return f"{os.path.dirname(zip_file)}/{target}" if is_version(os.path.basename(here), target) else zip_file
+    return f"{os.path.dirname(zip_file)}/{target}" if is_version(os.path.basename(link), target) else zip_file
+
+
+def here(site: SiteConfig, archive: str) -> str:
+    """Where this host has the file of a version that nodes see at `archive`."""
+    return f"{os.path.dirname(site.install.zip)}/{os.path.basename(archive)}"

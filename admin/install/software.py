@@ -12,6 +12,7 @@ from pathlib import Path
 
 from udi import durable, nodezip
 from udi.config import SiteConfig
+from udi.interpreters import link_of, own
 from udi.oserrors import reason
 from udi.software import is_version, versioned
 from udiroot.errors import UpstreamFailed
@@ -22,7 +23,8 @@ whose states this one does not see."""
 
 
 def install_software(site: SiteConfig, path: str, programs: Mapping[str, bytes]) -> list[str]:
-    """Build the node software, put it beside `path` under the name of its content, and make `path` a link to it.
+    """Build the node software, put it beside `path` under the name of its content, and make `path` a link to it; just
+    before, that to the interpreter of the bundle that this process is of, if it is of one.
 
     What was there before stays for the jobs that it set up; what has been out of use for long is removed. The paths
     that changed. Raises ConfigError, UpstreamFailed.
@@ -37,11 +39,13 @@ def install_software(site: SiteConfig, path: str, programs: Mapping[str, bytes])
         is_new = not os.path.isfile(file) or Path(file).read_bytes() != content
         if is_new:
             durable.write(file, content, mode=0o644)
+        link, version = path.removesuffix(site.install.zip) + link_of(site), own(site)
+        is_other = bool(version) and os.path.islink(link) and _link(link, version)
         is_moved = _link(path, target)
         _remove_old(path, target)
     except OSError as error:
         raise UpstreamFailed(f"{error.filename or path} cannot be written: {reason(error)}") from error
-    return [file] * is_new + [path] * is_moved
+    return [file] * is_new + [link] * is_other + [path] * is_moved
 
 
 def versions(path: str) -> list[str]:
@@ -61,7 +65,7 @@ def _link(path: str, target: str) -> bool:
         before = os.readlink(path)
         if before == target:
             return False
-        if os.path.exists(path):
+        if os.path.isfile(path):
             os.utime(path)
     unfinished = f"{os.path.dirname(path)}/{durable.TEMPORARY}{secrets.token_hex(12)}"
     os.symlink(target, unfinished)

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.system.cray import A
 from tests.system.software_replaced import tree
 from tests.upgrade import hosts, versions
-from tests.upgrade.cray import LINK, Site
+from tests.upgrade.cray import BUNDLED, LINK, PYTHON, Site
 from tests.upgrade.versions import Version
 
 
@@ -51,6 +51,44 @@ def test_jobs_outlive_another_bundle_and_the_way_back(site: Site, this: Version,
     assert len(site.zips()) == 2 and os.readlink(site.machine.path(LINK)) in site.zips()
     refused = site.set_up(A, plan.replace("plan 3", "plan 4"))
     assert "begins with 'udi-plan 4'; this node reads 'udi-plan 3'" in refused
+
+
+def test_an_interpreter_is_of_its_version(site: Site, this: Version, later: Version) -> None:
+    """Another bundle's takes no effect before `udi-admin install`, on the host and on nodes, and what a job was set up
+    with takes it down."""
+    ours, theirs = site.carried(this), site.carried(later)
+    bundled = ("--python", "bundle")
+    hosts.unpack(site.shell, ours, bundled)
+    site.begin(BUNDLED)
+    site.shell(hosts.INSTALL)
+    site.serve()
+    python = os.readlink(site.machine.path(PYTHON))
+    assert python.startswith("python-3.") and site.python_of_hooks() == python
+    first = site.job("first")
+    assert f"/dsl/opt/udi/{python}/bin/python3 -I" in site.teardown_of(first)
+
+    said = hosts.unpack(site.shell, theirs, bundled)
+    assert f"kept: /opt/udi/{python}, of another version" in said
+    assert os.readlink(site.machine.path(PYTHON)) == site.python_of_hooks() == python
+    between = site.job("between")
+    assert f"/{python}/bin/python3 -I" in site.teardown_of(between)
+    site.pull("alice", "between:1")
+
+    assert PYTHON in site.shell(hosts.INSTALL).splitlines()
+    other = os.readlink(site.machine.path(PYTHON))
+    assert other != python and site.python_of_hooks() == other
+    second = site.job("second")
+    assert f"/{other}/bin/python3 -I" in site.teardown_of(second)
+    site.ends_well(first, "first")
+
+    hosts.unpack(site.shell, ours, bundled)
+    site.shell(hosts.INSTALL)
+    assert os.readlink(site.machine.path(PYTHON)) == site.python_of_hooks() == python
+    third = site.job("third")
+    for job, name in ((between, "between"), (second, "second"), (third, "third")):
+        site.ends_well(job, name)
+    site.assert_clean()
+    assert "error" not in site.admin("check-config").split()
 
 
 def test_a_second_environment_the_way_back_and_nothing_left(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.system.cray import SITE, A, Cray
+from tests.system.cray import SITE, STATE, A, Cray
 from tests.system.scripts import ranks
 from tests.upgrade import hosts
 from tests.upgrade.versions import Version
@@ -17,6 +18,20 @@ from xcsim.settings import Settings
 from xcsim.site import Tables
 
 LINK = "/opt/udi/node/udi.zip"
+PYTHON = "/opt/udi/python"
+_ON_NODES = f"/dsl{PYTHON}"
+BUNDLED: Tables = {
+    **SITE,
+    "install": {"python": f"{PYTHON}/bin/python3"},
+    "node": {
+        **SITE["node"],
+        "python": [
+            *(f"{_ON_NODES}/lib/ld-linux-x86-64.so.2", "--library-path", f"{_ON_NODES}/lib"),
+            f"{_ON_NODES}/bin/python3",
+        ],
+    },
+}
+"""As docs/install.md has it for the interpreter of the bundle."""
 
 
 def waits(name: str) -> str:
@@ -68,6 +83,16 @@ class Site(Cray):
         """The only plan that is not among those that there were."""
         [name] = sorted(set(self.plans()) - set(newest))
         return self.machine.path(f"/scratch/udi/plans/{name}").read_text()
+
+    def teardown_of(self, job: str) -> str:
+        """The command that takes a running job down, as its state has it."""
+        kept = json.loads(self.machine.path(f"{STATE}/jobs/{job}/state.json").read_text())
+        return str(kept.get("teardown", ""))
+
+    def python_of_hooks(self) -> str:
+        """The directory of the interpreter by which the installed hooks and the gateway's service run now."""
+        found = self.shell("readlink -f $(sed -n 's/^exec \\([^ ]*\\) .*/\\1/p' /opt/udi/bin/udi-gateway)")
+        return found.partition("/bin/")[0].rpartition("/")[2]
 
     def zips(self) -> list[str]:
         return sorted(path.name for path in self.machine.path("/opt/udi/node").glob("udi-*.zip"))

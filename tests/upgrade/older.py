@@ -5,7 +5,7 @@ The older versions are commits of the project's history, so these tests need a c
 
 from __future__ import annotations
 
-import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,18 +15,12 @@ import pytest
 
 from jobs.state import READY, JobDirectory, JobState
 from tests.system.cray import SITE as TABLES
-from tests.system.cray import STATE, A, merged
+from tests.system.cray import A, merged
 from tests.upgrade import hosts, versions
-from tests.upgrade.cray import Site
+from tests.upgrade.cray import BUNDLED, PYTHON, Site
 from tests.upgrade.versions import Version
 from udi.config import load
 from udi.nodes import numbered
-
-
-def teardown_of(site: Site, job: str) -> str:
-    """The command that takes a running job down, as its state has it."""
-    kept = json.loads(site.machine.path(f"{STATE}/jobs/{job}/state.json").read_text())
-    return str(kept.get("teardown", ""))
 
 
 def test_jobs_of_an_older_bundle_and_of_this_one_outlive_each_other(site: Site, older: Version, this: Version) -> None:
@@ -37,22 +31,55 @@ def test_jobs_of_an_older_bundle_and_of_this_one_outlive_each_other(site: Site, 
     site.serve()
     [zip_of_old] = site.zips()
     old = site.job("old")
-    assert zip_of_old in teardown_of(site, old)
+    assert zip_of_old in site.teardown_of(old)
 
     hosts.unpack(site.shell, ours)
     site.shell(hosts.INSTALL)
     [zip_of_new] = set(site.zips()) - {zip_of_old}
     new = site.job("new")
-    assert zip_of_new in teardown_of(site, new)
-    assert zip_of_old in teardown_of(site, old)
+    assert zip_of_new in site.teardown_of(new)
+    assert zip_of_old in site.teardown_of(old)
     site.ends_well(old, "old")
 
     second = site.job("second")
     hosts.unpack(site.shell, theirs)
     site.shell(hosts.INSTALL)
     back = site.job("back")
-    assert zip_of_old in teardown_of(site, back)
+    assert zip_of_old in site.teardown_of(back)
     for job, name in ((new, "new"), (second, "second"), (back, "back")):
+        site.ends_well(job, name)
+    site.assert_clean()
+
+
+def test_an_interpreter_from_before_each_version_had_its_own(site: Site, older: Version, this: Version) -> None:
+    """It runs at the link, which `install.sh` then moved at once. It goes on until `udi-admin install`."""
+    theirs, ours = site.carried(older), site.carried(this)
+    bundled = ("--python", "bundle")
+    hosts.unpack(site.shell, theirs, bundled)
+    site.begin(BUNDLED)
+    site.shell(hosts.INSTALL)
+    site.serve()
+    python = os.readlink(site.machine.path(PYTHON))
+    old = site.job("old")
+    assert f"{PYTHON}/bin/python3 -I" in site.teardown_of(old)
+
+    hosts.unpack(site.shell, ours, bundled)
+    assert os.readlink(site.machine.path(PYTHON)) == python
+    between = site.job("between")
+    site.shell(hosts.INSTALL)
+    other = os.readlink(site.machine.path(PYTHON))
+    assert other != python and site.python_of_hooks() == other
+    new = site.job("new")
+    assert f"/{other}/bin/python3 -I" in site.teardown_of(new)
+    site.ends_well(old, "old")
+
+    hosts.unpack(site.shell, theirs, bundled)
+    assert os.readlink(site.machine.path(PYTHON)) == python and site.python_of_hooks() == other
+    second = site.job("second")
+    assert f"/{other}/bin/python3 -I" in site.teardown_of(second)
+    site.shell(hosts.INSTALL)
+    back = site.job("back")
+    for job, name in ((between, "between"), (new, "new"), (second, "second"), (back, "back")):
         site.ends_well(job, name)
     site.assert_clean()
 

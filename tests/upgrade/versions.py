@@ -24,8 +24,10 @@ NEXT = (
     ("udiroot/record.py", '"udi-record 1"', '"udi-record 2"'),
     ("udiroot/commands.py", '"shared"', '"sharing"'),
     ("udi/nodecommand.py", '"--shared"', '"--sharing"'),
+    ("packaging/interpreter.sh", '\ncp -L "$loader" ', '\ntouch "$directory/next"\ncp -L "$loader" '),
 )
-"""A version that understands nothing of ours on a node: other plans, other records, other arguments."""
+"""A version that understands nothing of ours on a node: other plans, other records, other arguments. It has
+an interpreter of its own."""
 
 
 @dataclass(frozen=True)
