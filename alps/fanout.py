@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from alps.settings import AlpsConfig
 from udi.command import Deadline, Late, run
@@ -57,7 +57,8 @@ def _node_list(nodes: tuple[Node, ...], directory: str) -> Iterator[str]:
     try:
         yield path
     finally:
-        os.unlink(path)
+        with suppress(FileNotFoundError):  # whoever cleans the directory may be first, and the nodes have answered
+            os.unlink(path)
 
 
 def _written(nodes: tuple[Node, ...], directory: str) -> str:

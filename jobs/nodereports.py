@@ -109,8 +109,11 @@ def _lines(result: FanOutResult) -> Iterator[str]:
 
 
 def _remove_oldest(directory: str) -> None:
+    files: list[tuple[float, str]] = []
     with os.scandir(directory) as entries:
-        files = sorted((entry.stat(follow_symlinks=False).st_mtime, entry.path) for entry in entries if entry.is_file())
-    for _, path in files[:-_MOST_FILES]:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # another hook removes the oldest, too
+                files += [(entry.stat(follow_symlinks=False).st_mtime, entry.path)] if entry.is_file() else []
+    for _, path in sorted(files)[:-_MOST_FILES]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)

@@ -180,6 +180,8 @@ class _Start:
         except Interrupted as error:
             ignore_signals()
             return self._outcome.failed(TimedOut(str(error)))
+        except Exception:  # noqa: BLE001 - the last line of defence: a traceback is for the log
+            return self._outcome.failed(_internal())
 
     def clear(self) -> int:
         """A job without an image, of whose id something is left here: the number was another job's before."""
@@ -192,6 +194,9 @@ class _Start:
         except (UdiError, Interrupted) as error:
             ignore_signals()
             _log.error("what an earlier job of this number left cannot be removed: %s", error)
+            return _DRAIN_ME
+        except Exception:  # noqa: BLE001 - the last line of defence: a traceback is for the log
+            _internal()
             return _DRAIN_ME
         return 0
 
@@ -209,10 +214,8 @@ class _Start:
         except Interrupted as error:
             ignore_signals()
             return self._outcome.failed(TimedOut(str(error)))
-        except Exception:  # noqa: BLE001 - the last line of defence: a traceback is for the log
-            ignore_signals()
-            _log.exception("internal error")
-            return self._outcome.failed(UpstreamFailed("internal error; details are in the site's log of the hooks"))
+        except Exception:  # noqa: BLE001 - as above
+            return self._outcome.failed(_internal())
         return 0
 
     def _is_ready_already(self) -> bool:
@@ -258,6 +261,13 @@ class _Start:
         prepare(self._site, machine, request, hosts_of(call), self._deadline, call.reservation)
         label = Label(call.job, call.uid, made=True).text()
         self._outcome.ready(self._site.node.root, label, "")
+
+
+def _internal() -> UpstreamFailed:
+    """What a person can do nothing about, while it is handled; the traceback is for the log."""
+    ignore_signals()
+    _log.exception("internal error")
+    return UpstreamFailed("internal error; details are in the site's log of the hooks")
 
 
 def _account(uid: int) -> Account:

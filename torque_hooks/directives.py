@@ -204,21 +204,23 @@ def _split(line: str) -> list[str]:
     """A directive's arguments: split at blanks; quotes group and are removed, a backslash outside quotes escapes one
     character (T64)."""
     arguments: list[str] = []
-    argument: str | None = None
+    argument: list[str] | None = None
     quote = ""
     characters = iter(line)
     for c in characters:
-        if quote:
-            argument, quote = (argument, "") if c == quote else ((argument or "") + c, quote)
-        elif c in "\"'":
-            argument, quote = argument or "", c
-        elif c == "\\":
-            argument = (argument or "") + next(characters, "")
-        elif c.isspace():
-            arguments, argument = ([*arguments, argument], None) if argument is not None else (arguments, None)
+        if not quote and c.isspace():
+            if argument is not None:
+                arguments.append("".join(argument))
+            argument = None
+            continue
+        argument = [] if argument is None else argument
+        if quote and c == quote:
+            quote = ""
+        elif not quote and c in "\"'":
+            quote = c
         else:
-            argument = (argument or "") + c
-    return arguments if argument is None else [*arguments, argument]
+            argument.append(next(characters, "") if c == "\\" and not quote else c)
+    return arguments if argument is None else [*arguments, "".join(argument)]
 
 
 def _listed(text: str, environment: Mapping[str, str]) -> tuple[Item, ...]:

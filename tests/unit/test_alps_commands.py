@@ -168,6 +168,14 @@ def test_fan_out_that_does_not_come_back(cray: StandIns, fault: str) -> None:
     assert ("within 1 seconds" if fault == "hang" else "signal 9") in result.cause
 
 
+def test_a_list_of_nodes_that_is_gone_costs_no_answer(cray: StandIns) -> None:
+    """What cleans a directory may take it while nodes answer."""
+    script = (cray.bin / "xtxqtcmd").read_text()
+    taken = script.replace("while read", 'exec <"$1"\nrm "$1"\nwhile read').replace('done <"$1"', "done")
+    cray.program("xtxqtcmd", taken.replace("tr '\\n' ' ' <\"$1\"", "echo"))
+    assert fan_out(cray, [12, 13]).ok
+
+
 def test_fan_out_without_its_tool(cray: StandIns) -> None:
     (cray.bin / "xtxqtcmd").chmod(0o644)
     with pytest.raises(UpstreamFailed, match="not an executable"):

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -237,7 +238,10 @@ def test_a_log_of_json_tells_a_person_the_same(cray: StandIns, form: str) -> Non
     logged(site, contiguous(20), silent, slow)
     logged(site, contiguous(20), well, silent)
     events = read_log(site.jobs.log, JOB).events
-    kinds = ("setup: 0 of 20 nodes reported; no answer: nid[00000-00019]", "taken down on nid[00000-00019]")
+    kinds: tuple[str, ...] = (
+        "setup: 0 of 20 nodes reported; no answer: nid[00000-00019]",
+        "taken down on nid[00000-00019]",
+    )
     kinds += ("teardown: nid[00000-00019]: slowest nid00000 20 ms; median 20 ms",)
     assert [event.message for event in events if event.message in kinds] == [kinds[0], kinds[2], kinds[1]]
     found = outcome(events)
@@ -266,6 +270,27 @@ def test_reports_that_cannot_be_kept_stop_nobody(cray: StandIns) -> None:
     assert any(line.endswith("taken down on nid[00000-00009]") for line in lines), (
         "the set-up was undone, and nobody else had to"
     )
+
+
+def test_reports_that_another_hook_removes_meanwhile(cray: StandIns, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each hook removes the oldest ones, which are the same for all."""
+    directory = cray.directory / "reports"
+    directory.mkdir()
+    for number in range(110):
+        (directory / f"{number}.sdb.setup").write_text("")
+    listed = os.scandir
+
+    def scandir(path: str) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+        found = list(listed(path))
+        for entry in found:
+            if entry.name.startswith("7") and os.fspath(path) == str(directory):
+                os.unlink(entry.path)
+        return nullcontext(iter(found))
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    lines = logged(site_of(cray), contiguous(4), silent, well)
+    assert sum("what each node reported is in" in line for line in lines) == 1
+    assert not [line for line in lines if "is not kept" in line]
 
 
 def test_only_the_newest_reports_are_kept(cray: StandIns) -> None:

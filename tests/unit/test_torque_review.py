@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.effort import assert_linear
 from torque_hooks.directives import read_submission
 from torque_hooks.review import review
 from torque_hooks.submit_filter import may_request_image
@@ -224,3 +225,9 @@ def test_any_text_is_refused_or_reviewed(arguments: list[str], text: str) -> Non
 def test_a_long_script_takes_linear_time() -> None:
     lines = "A=1 " * 1000 + "UDI=x; " * 500
     assert reviewed(["-v", IMAGE], script(*[lines] * 200)) != []
+
+
+def test_a_directive_of_many_words_takes_linear_time() -> None:
+    """A line of a script may be as long as the script, and is split into words, and each word into characters."""
+    assert_linear(lambda size: read_submission([], b"#PBS " + b"a " * size, {}), 160_000)
+    assert_linear(lambda size: read_submission([], b"#PBS -N '" + b"a" * size + b"'", {}), 1_600_000)
