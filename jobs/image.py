@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import stat
+from collections.abc import Iterator
 
+from jobs.agreed import Agreement, forget
 from udi.acceptance import require_accepted
 from udi.accounts import store_owner
 from udi.audit import judge
@@ -26,17 +29,22 @@ _log = logging.getLogger("udi.jobs")
 
 class Choice(Frozen):
     """The image's facts, what the user should know about the choice, and what the site's map has every job in it
-    mount, where it is an environment. `is_pinned` where the reference means another image now, or none."""
+    mount, where it is an environment. `is_pinned` where the reference means another image now, or none. `agreed` is the
+    file by which the job's other nodes take the same image (`jobs.agreed`)."""
 
     facts: Facts
     notice: str = ""
     binds: tuple[Bind, ...] = ()
     is_pinned: bool = False
+    agreed: str = ""
 
 
-def choose_image(site: SiteConfig, request: JobRequest, *, marks_use: bool = True) -> Choice:
+def choose_image(
+    site: SiteConfig, request: JobRequest, *, marks_use: bool = True, agreement: Agreement | None = None
+) -> Choice:
     """The image for a request, as far as its user may use it. Files only; the gateway is not queried. `marks_use` says
-    that the time of this use is recorded: once a job is enough, where each of its nodes looks for itself.
+    that the time of this use is recorded: once a job is enough, where each of its nodes looks for itself. By
+    `agreement` all of these get the same image.
 
     Raises NotFound, ImageInvalid; NotPermitted where the site's rules on signatures do not accept it, the site refuses
     what its scanner found, or its map does not let the user have the environment; ConfigError where the map is wrong;
@@ -46,9 +54,11 @@ def choose_image(site: SiteConfig, request: JobRequest, *, marks_use: bool = Tru
     reader = StoreReader(layout, request.user.uid, request.user.groups, reads_all=True)
     try:
         with FileRights(*store_owner(site.store.account)):
-            choice = _audited(site, reader, request, _choice(reader, request))
-            _require_file(layout, request, choice.facts)
-            require_accepted(site, reader, request.reference, choice.facts.id)
+            choice = _agreed(site, reader, request, agreement) if agreement else _choice(reader, request)
+            with _forgotten_on_error(site, choice, agreement):
+                choice = _audited(site, reader, request, choice)
+                _require_file(layout, request, choice.facts)
+                require_accepted(site, reader, request.reference, choice.facts.id)
             if marks_use:
                 _mark_used(layout, choice.facts.id)
     except OSError as error:
@@ -58,6 +68,30 @@ def choose_image(site: SiteConfig, request: JobRequest, *, marks_use: bool = Tru
             raise not_published(request.reference.name, request.user) from error
         raise
     return replace(choice, binds=_binds(site, request, choice))
+
+
+def _agreed(site: SiteConfig, reader: StoreReader, request: JobRequest, agreement: Agreement) -> Choice:
+    """The choice, where all nodes must come to one: a pin does that, and so does a reference that cannot change."""
+    if request.reference.id or request.reference.digest:
+        return _choice(reader, request)
+    path, name = agreement.path(site, request), str(request.reference)
+    if request.pin is None and (known := agreement.known(reader, path, name)):
+        return Choice(known, agreed=path)
+    choice = _choice(reader, request)
+    if request.pin and request.pin.id == choice.facts.id:
+        return choice
+    return replace(choice, facts=agreement.facts(reader, path, choice.facts, name), agreed=path)
+
+
+@contextlib.contextmanager
+def _forgotten_on_error(site: SiteConfig, choice: Choice, agreement: Agreement | None) -> Iterator[None]:
+    """Nothing of the start is left on this node that would remember to do it later."""
+    try:
+        yield
+    except BaseException:
+        if agreement and choice.agreed:
+            forget(site, choice.agreed, agreement.here)
+        raise
 
 
 def _binds(site: SiteConfig, request: JobRequest, choice: Choice) -> tuple[Bind, ...]:

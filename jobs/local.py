@@ -6,7 +6,8 @@ job has a root of its own, called by its id, so that jobs may share the node:
     <node.root>/JOB        the root
     <node.run>/JOB/        its record and staging (`udiroot.record`)
     <node.run>/JOB.plan    its plan; a set-up that finds it removed was withdrawn
-    <node.run>/JOB.down    the command that takes it down, as the version that set it up made it
+    <node.run>/JOB.down    the command that takes it down, as the version that set it up made it, and the file by which
+                           the job's nodes agree upon their image (`jobs.agreed`)
     <node.run>/JOB.lock    held by the one hook of the job that works
 
 Nothing but these names and the kernel's own tables is needed to take a job down: where JOB.down is lost, the software
@@ -21,6 +22,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from jobs import metrics
 from jobs.here import jobs_of_loops
@@ -35,7 +37,7 @@ from udi.nodes import NodeSlots
 from udi.oserrors import reason
 from udi.records import read_record
 from udi.request import JobRequest
-from udi.values import Frozen, replace
+from udi.values import Frozen, as_dict, replace
 from udiroot import mountinfo, says
 from udiroot.commands import read_identity
 from udiroot.digest import sha256
@@ -44,6 +46,9 @@ from udiroot.ledger import survey
 from udiroot.plan import NodePlan
 from udiroot.record import RunDirectory
 from udiroot.report import NodeReport
+
+if TYPE_CHECKING:
+    from jobs.agreed import Agreement
 
 _log = logging.getLogger("udi.jobs")
 _ENDS_ITSELF = 15
@@ -65,6 +70,8 @@ class _Down(Frozen):
     """What `JOB.down` holds, as JSON."""
 
     command: tuple[str, ...]
+    agreed: str = ""
+    here: str = ""
 
 
 class LocalJob:
@@ -97,9 +104,16 @@ class LocalJob:
         finally:
             os.close(descriptor)
 
-    def prepare(self, request: JobRequest, nodes: Sequence[NodeSlots], here: str, deadline: Deadline) -> Root:
-        """Set up the job's root on the node `here`; `nodes` are all of the job's, in its order. Whatever fails is
-        undone before the error is passed on. For the holder of the lock.
+    def prepare(
+        self,
+        request: JobRequest,
+        nodes: Sequence[NodeSlots],
+        here: str,
+        deadline: Deadline,
+        agreement: Agreement | None = None,
+    ) -> Root:
+        """Set up the job's root on the node `here`; `nodes` are all of the job's, in its order, and `agreement` is what
+        they have in common. Whatever fails is undone before the error is passed on. For the holder of the lock.
 
         Raises the UdiError of what failed; TeardownIncomplete where undoing it failed too.
         """
@@ -107,9 +121,12 @@ class LocalJob:
         from udi.planning import NamedNodes, make_plan
 
         began = time.monotonic()
-        choice = choose_image(self._site, request, marks_use=nodes[0].node.name == here)
-        plan = make_plan(self._site, request, choice.facts, NamedNodes(), nodes, binds=choice.binds)
+        marks_use = nodes[0].node.name == here
+        choice = choose_image(self._site, request, marks_use=marks_use, agreement=agreement)
+        down = _Down(teardown_here(self._site, self.job), choice.agreed, here if choice.agreed else "")
         try:
+            self._keep_down(down)
+            plan = make_plan(self._site, request, choice.facts, NamedNodes(), nodes, binds=choice.binds)
             report = self._set_up(plan)
             label = self._label()
             if label is None:
@@ -117,6 +134,7 @@ class LocalJob:
         except TeardownIncomplete:
             raise
         except BaseException as error:  # a signal included: no half of a root may stay
+            self._forget_agreed(down)
             try:
                 self.take_down(Deadline(max(_LEAST_TO_UNDO, deadline.left())))
             except UdiError as second:
@@ -146,6 +164,7 @@ class LocalJob:
             raise UpstreamFailed(f"{self._plan} cannot be removed: {reason(error)}") from error
         if self.is_left:
             self._tear_down(deadline)
+        self._forget_agreed(self._kept_down())
         self._forget_down()
 
     def _tear_down(self, deadline: Deadline) -> None:
@@ -163,11 +182,8 @@ class LocalJob:
     def _torn_down(self, deadline: Deadline) -> NodeReport:
         """By the command that was kept at set-up. Where that is lost or does not succeed, by that of now: an operator
         may have mended the configuration since."""
-        now = teardown_here(self._site, self.job)
-        try:
-            kept = read_record(self._down, _Down, "").command
-        except (FileNotFoundError, UpstreamFailed):
-            kept = now
+        now, down = teardown_here(self._site, self.job), self._kept_down()
+        kept = down.command if down else now
         if kept != now:
             try:
                 report = self._run_down(kept, deadline)
@@ -181,6 +197,29 @@ class LocalJob:
     def _run_down(self, command: Sequence[str], deadline: Deadline) -> NodeReport:
         nonce = os.urandom(16).hex()
         return self._run_here([with_nonce(word, nonce) for word in command], nonce, deadline)
+
+    def _kept_down(self) -> _Down | None:
+        """What was kept at set-up; None where that is lost."""
+        try:
+            return read_record(self._down, _Down, "")
+        except (FileNotFoundError, UpstreamFailed):
+            return None
+
+    def _forget_agreed(self, down: _Down | None) -> None:
+        if down and down.agreed:
+            from jobs.agreed import forget  # few jobs have it
+
+            forget(self._site, down.agreed, down.here)
+
+    def _keep_down(self, down: _Down) -> None:
+        _make_directory(self._root, 0o755)
+        self._write(self._down, json.dumps(as_dict(down)).encode())
+
+    def _write(self, path: str, data: bytes) -> None:
+        try:
+            durable.write(path, data, mode=0o400, alone=True)
+        except OSError as error:
+            raise UpstreamFailed(f"{path} cannot be written: {reason(error)}") from error
 
     def _forget_down(self) -> None:
         try:
@@ -217,14 +256,8 @@ class LocalJob:
         return next((mount.source for mount in mountinfo.read_below(root) if mount.point == root), None)
 
     def _set_up(self, plan: NodePlan) -> NodeReport:
-        _make_directory(self._root, 0o755)
         raw = plan.text().encode("ascii")
-        down = json.dumps({"command": teardown_here(self._site, self.job)})
-        for path, data in ((self._down, down.encode()), (self._plan, raw)):
-            try:
-                durable.write(path, data, mode=0o400, alone=True)
-            except OSError as error:
-                raise UpstreamFailed(f"{path} cannot be written: {reason(error)}") from error
+        self._write(self._plan, raw)
         nonce = os.urandom(16).hex()
         command = setup_here(self._site, self._plan, sha256(raw), nonce)
         report = self._run_here(command, nonce, Deadline(self._site.node.deadline + _ENDS_ITSELF))

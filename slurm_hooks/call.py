@@ -22,7 +22,7 @@ _CALLER = "slurmd runs this program"
 class HookCall(Frozen):
     """A job on a node, as slurmd describes it. `start` is how often the job was started before; `nodes` and `cpus` are
     Slurm's lists, and `node_count` is how many nodes the job has, 0 where that is not said; `conf` is slurmd's
-    slurm.conf."""
+    slurm.conf. `cluster` is its name."""
 
     job: str
     uid: int
@@ -38,6 +38,7 @@ class HookCall(Frozen):
     modules: str = ""
     carried: str = ""
     reservation: str = ""
+    cluster: str = ""
 
 
 def hook_call(environment: Mapping[str, str]) -> HookCall:
@@ -64,6 +65,7 @@ def hook_call(environment: Mapping[str, str]) -> HookCall:
         modules=environment.get(MODULES, ""),
         carried=environment.get(CARRIED, ""),
         reservation=environment.get(RESERVATION, ""),
+        cluster=environment.get("SLURM_CLUSTER_NAME", ""),
     )
 
 

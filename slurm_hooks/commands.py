@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 
 from slurm_hooks.settings import SlurmConfig
 from udi.command import Deadline, Finished, run
@@ -25,6 +26,9 @@ _GONE = b"Invalid job id specified"
 _STATE = re.compile(r"^\s*State=([A-Z_+*~#!%$@^-]+)", re.MULTILINE)
 _REASON = re.compile(r"^\s*Reason=(.*?)(?: \[[^\[\]@]*@([0-9T:-]+)\])?\s*$", re.MULTILINE)
 _HOST = re.compile(r"\bNodeHostName=(\S+)")
+RUNNING = ("RUNNING", "CONFIGURING", "SUSPENDED", "RESIZING", "SIGNALING", "STOPPED", "STAGE_OUT")
+ENDING = "COMPLETING"
+"""States of a job that has nodes."""
 _MAX_REASON = 500
 _MAX_COMMENT = 900
 _SHORT = 200
@@ -44,6 +48,11 @@ class QueuedJob(Frozen):
     nodes: str
     comment: str
     is_component: bool = False
+
+    @property
+    def has_nodes(self) -> bool:
+        """Whether its nodes are those where it runs or ends: one that waits may show those that it will have."""
+        return self.state in (*RUNNING, ENDING)
 
 
 class NodeState(Frozen):
@@ -80,6 +89,14 @@ class Slurm:
             if found == job:
                 return queued
         return None
+
+    def jobs(self, jobs: Collection[str], deadline: Deadline) -> dict[str, QueuedJob]:
+        """Jobs by their ids, those that slurmctld still has. Raises UpstreamFailed, TimedOut."""
+        if not jobs:
+            return {}
+        lines = self._squeue(["--states=all", f"--jobs={','.join(sorted(jobs))}"], f"{_JOB_FIELDS}{_WIDTH}", deadline)
+        pairs = map(_queued, lines)
+        return {job: queued for job, queued in pairs if queued and job in jobs}
 
     def shown(self, job: str, deadline: Deadline) -> dict[str, str]:
         """What slurmctld says of a job, for a person; nothing where it no longer has it. Raises UpstreamFailed,

@@ -11,7 +11,7 @@ import logging
 from jobs.here import jobs_here
 from jobs.local import LocalJob
 from jobs.notes import Notes
-from slurm_hooks.commands import Slurm
+from slurm_hooks.commands import ENDING, RUNNING, Slurm
 from slurm_hooks.jobid import job_id
 from slurm_hooks.native import is_on
 from slurm_hooks.settings import SlurmConfig
@@ -21,8 +21,6 @@ from udi.values import Frozen
 from udiroot.errors import UdiError, UsageError
 
 _log = logging.getLogger("udi.slurm")
-_RUNNING = ("RUNNING", "CONFIGURING", "SUSPENDED", "RESIZING", "SIGNALING", "STOPPED", "STAGE_OUT")
-_ENDING = "COMPLETING"
 
 
 class Examined(Frozen):
@@ -68,4 +66,4 @@ def is_at_work(slurm: Slurm, job: str, node: str, deadline: Deadline) -> bool:
     queued = slurm.job(job, deadline)
     if queued is None:
         return False
-    return queued.state == _ENDING or (queued.state in _RUNNING and is_on(node, queued.nodes))
+    return queued.state == ENDING or (queued.state in RUNNING and is_on(node, queued.nodes))

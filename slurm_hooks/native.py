@@ -1,7 +1,8 @@
 """Native Slurm: Prolog and Epilog run on each node of a job, which makes its own plan and its own root.
 
-Every node makes the plan for itself (docs/design.md): what could make it once for all, PrologSlurmctld, runs on the
-controller as Slurm's own account, which cannot read private images, and one after the other for all jobs.
+Every node makes the plan for itself (docs/design.md), with the image that the first one found (`jobs.agreed`): what
+could make it once for all, PrologSlurmctld, runs on the controller as Slurm's own account, which cannot read private
+images, and one after the other for all jobs.
 """
 
 from __future__ import annotations
@@ -63,7 +64,10 @@ def on_node(site: SiteConfig, call: HookCall) -> SiteConfig:
 
 def prepare_here(slurm: Slurm, call: HookCall, request: JobRequest, local: LocalJob, deadline: Deadline) -> Root:
     """Set up the job's root on this node. Raises the UdiError of what failed."""
-    return local.prepare(request, _nodes(slurm, call, deadline), call.node, deadline)
+    from jobs.agreed import Agreement  # what reads the store is slow to import, and an Epilog does not
+
+    agreement = Agreement(call.cluster, call.start, call.node)
+    return local.prepare(request, _nodes(slurm, call, deadline), call.node, deadline, agreement)
 
 
 def _nodes(slurm: Slurm, call: HookCall, deadline: Deadline) -> tuple[NodeSlots, ...]:

@@ -39,6 +39,7 @@ from udi.fanout import FanOutResult
 from udi.nodes import folded, named
 from udi.platform import Machine
 from udi.sitefiles import Renderer, SiteFile
+from udi.values import replace
 from udiroot.errors import NotFound, TeardownIncomplete, UdiError, UsageError
 
 
@@ -87,8 +88,8 @@ class Slurm:
         return probe_this_node(self._site, named(nodes), facts)
 
     def jobs(self, machine: Machine) -> Jobs:
-        """On a node, the jobs that have a root here; everywhere, nodes that are drained and jobs that are held because
-        of shifter-xc, as slurmctld says."""
+        """On a node, the jobs that have a root here, with all their nodes; everywhere, nodes that are drained and jobs
+        that are held because of shifter-xc, as slurmctld says."""
         slurm, deadline = commands.Slurm(self._settings), self._deadline()
         errors: list[str] = []
         held: tuple[Hold, ...] = ()
@@ -105,9 +106,24 @@ class Slurm:
             for name, state in sorted(nodes.items())
         )
         states = {named(name): "+".join(sorted(state.flags)).lower() for name, state in nodes.items()}
-        return Jobs(tuple(self._jobs_here()), held, dirty, states, tuple(errors))
+        return Jobs(tuple(self._jobs_here(errors)), held, dirty, states, tuple(errors))
 
-    def _jobs_here(self) -> Iterator[JobState]:
+    def _jobs_here(self, errors: list[str]) -> Iterator[JobState]:
+        """Of each job's nodes, this host knows itself; slurmctld knows the others, of a job that runs."""
+        here = named(_here())
+        states = list(self._states_here())
+        try:
+            queued = commands.Slurm(self._settings).jobs({state.job for state in states}, self._deadline())
+        except UdiError as error:
+            queued = {}
+            if not errors:
+                errors.append(f"slurmctld was not queried: {error.message}")
+        for state in states:
+            job = queued.get(state.job)
+            nodes = expand(job.nodes) if job and job.nodes and job.has_nodes else ()
+            yield replace(state, nodes=tuple(sorted(map(named, nodes))) or (here,))
+
+    def _states_here(self) -> Iterator[JobState]:
         notes = Notes(self._settings.notes)
         for job in sorted(filter(str.isdecimal, jobs_here(self._site) | notes.jobs())):  # others may use the directory
             note = notes.read(job)
@@ -118,14 +134,14 @@ class Slurm:
                 image=note.image if note else "",
                 image_id=note.id if note else "",
                 allocation="",
-                nodes=(named(_here()),),
+                nodes=(),
                 plan="",
                 phase=note.state if note else "left",
                 since=since,
             )
 
     def asked(self, machine: Machine, job: str) -> Asked:
-        here = None if self._settings.over_alps else next((s for s in self._jobs_here() if s.job == job), None)
+        here = None if self._settings.over_alps else next((s for s in self._jobs_here([]) if s.job == job), None)
         return asked(self._site, job, here)
 
     def take_down(self, machine: Machine, job: str, nodes: str) -> None:

@@ -21,7 +21,7 @@ from udi.sentences import sentence
 from udiroot.errors import UdiError
 
 _WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
-_AT_WORK = ("RUNNING", "CONFIGURING", "SUSPENDED", "RESIZING", "SIGNALING", "STOPPED", "STAGE_OUT", "COMPLETING")
+_AT_WORK = (*commands.RUNNING, commands.ENDING)
 _FATES: Mapping[str, Fate] = {**dict.fromkeys(_WAITING, "queued"), **dict.fromkeys(_AT_WORK, "running")}
 
 

@@ -226,12 +226,12 @@ class HooksNode:
             [sys.executable, "-I", "-c", code, "--config", str(self.directory / "udi.toml")], environment
         )
 
-    def store_calls(self, hook: str, node: str) -> list[str]:
+    def store_calls(self, hook: str, node: str, pin: str = IMAGE_ID) -> list[str]:
         """The system calls with a path of the image store that a hook makes, its children included."""
         trace = self.directory / "trace"
         self._wrapper = ["/usr/bin/strace", "-f", "-o", str(trace), "-e", "trace=%file"]
         try:
-            assert self.run(hook, SLURMD_NODENAME=node) == 0
+            assert self.run(hook, SLURMD_NODENAME=node, SPANK_UDI_ID=pin) == 0
         finally:
             self._wrapper = []
         lines = [line for line in trace.read_text().splitlines() if f'"{self.directory}/store' in line]

@@ -169,6 +169,24 @@ def test_a_node_that_others_drained_stays_so(slurm: Slurm) -> None:
     assert slurm.cluster.reason("n2") == "bad fan"
 
 
+def test_a_job_of_two_nodes_that_was_not_pinned(slurm: Slurm) -> None:
+    """Both have the image that the first of them found; each host with hooks shows both."""
+    plans = slurm.cluster.directory / "scratch/udi/plans"
+    script = "touch /scratch/alice/up; until [ -e /scratch/alice/go ]; do sleep 0.05; done"
+    with slurm.answering("image tiny:1\nid -\nvolumes \nmodules \nrun \nend\n"):
+        job = slurm.submit("alice", script, "-N2", "--image=tiny:1")
+    slurm.await_file(slurm.scratch("alice") / "up")
+    assert [path.read_text() for path in plans.glob(f"{job}.0.*")] == [f"{slurm.ids['tiny:1']}\n"]
+    for host in ("n1", "n2"):
+        [shown] = json.loads(admin(slurm, host, "status", "--json")[1])["jobs"]
+        assert (shown["job"], shown["nodes"], shown["image_id"]) == (job, ["n1", "n2"], slurm.ids["tiny:1"])
+        assert "it runs in its image on n[1-2]" in admin(slurm, host, "job", job)[1]
+    (slurm.scratch("alice") / "go").touch()
+    slurm.await_state(job, "COMPLETED")
+    slurm.await_clean()
+    assert list(plans.iterdir()) == []
+
+
 def test_a_running_job_is_busy_and_not_left(slurm: Slurm) -> None:
     script = "touch /scratch/alice/up; until [ -e /scratch/alice/go ]; do sleep 0.05; done"
     job = slurm.submit("alice", script, "-w", "n1", "--image=tiny:1")

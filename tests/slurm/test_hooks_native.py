@@ -81,6 +81,22 @@ def test_a_pin_is_honored(node: HooksNode) -> None:
     assert note is not None and note.id == IMAGE_ID, "a pin gives no access to an image of others"
 
 
+def test_a_job_without_a_pin_says_in_the_store_which_image_it_has(node: HooksNode) -> None:
+    """For its other nodes, and until its end, also where its start fails; a job with a pin says nothing."""
+    plans = node.directory / "store/plans"
+    known = set(plans.glob("*"))
+    assert node.run("prolog", SLURM_CLUSTER_NAME="c") == 0
+    [agreed] = set(plans.iterdir()) - known
+    assert agreed.name.startswith("7.0.") and agreed.read_text() == f"{IMAGE_ID}\n"
+    assert node.run("epilog") == 0 and set(plans.iterdir()) == known
+    assert node.run("prolog", SPANK_UDI_ID=IMAGE_ID) == 0 and set(plans.iterdir()) == known
+    assert node.run("epilog") == 0
+    node.queue("7")
+    node.says("setupRoot.waits")
+    assert node.end(node.start("prolog", before="import jobs.local; jobs.local._ENDS_ITSELF = -4")) == 0
+    assert "did not finish within 1 s" in node.why() and set(plans.iterdir()) == known
+
+
 def _broken_store(node: HooksNode) -> None:
     node.configure(store="gone")
 

@@ -382,6 +382,33 @@ def test_jobs_that_are_here_and_jobs_that_are_held(installed: Site) -> None:
     assert f"job 11: held: {comments['11'].partition(': ')[2]}" in text.splitlines()
 
 
+def test_a_job_that_is_here_is_shown_with_all_its_nodes(installed: Site) -> None:
+    """As slurmctld has them, in one question for all jobs; where it has none, this host knows itself."""
+    here = os.uname().nodename.partition(".")[0]
+    notes = Notes(f"{installed.directory}/run/notes")
+    for job in ("7", "8", "9"):
+        notes.write(
+            job, Note(1001, "ready", root="/var/udi/7", label="udi:7:1001:x", image="debian:12", given="debian")
+        )
+    rows = "7|7|RUNNING|0|c[01-03],d2|(null)\n8|8|PENDING|0|c9|(null)\n"
+    installed.stand_ins.program("squeue", f'#!/bin/sh\necho "$*" >>{installed.bin}/squeue.calls\ncat <<E\n{rows}E\n')
+    installed.stand_ins.tell("nodes", "")
+    shown = json.loads(run_admin(installed, "status", "--json")[1])["jobs"]
+    assert {job["job"]: job["nodes"] for job in shown} == {
+        "7": ["c01", "c02", "c03", "d2"],
+        "8": [here],
+        "9": [here],
+    }
+    asked = [call for call in installed.stand_ins.calls("squeue") if "--jobs=" in call]
+    assert len(asked) == 1 and "--jobs=7,8,9" in asked[0]
+    assert "c[01-03],d2" in run_admin(installed, "status")[1]
+    assert "it runs in its image on c[01-03],d2" in run_admin(installed, "job", "7")[1].replace("\n       ", " ")
+    installed.stand_ins.program("squeue", "#!/bin/sh\nexit 1\n")
+    found = json.loads(run_admin(installed, "status", "--json")[1])
+    assert [job["nodes"] for job in found["jobs"]] == [[here]] * 3
+    assert run_admin(installed, "status")[1].count("slurmctld was not queried") == 1
+
+
 def test_a_socket_of_the_gateway_in_the_run_directory_is_no_job(installed: Site) -> None:
     """A site may keep both in one directory, on a login host that is no node."""
     run = installed.directory / "run/udi"
