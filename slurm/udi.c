@@ -357,6 +357,18 @@ static int apply(spank_t spank, char *record, const char **workdir)
 	return !spank_setenv(spank, text, known && *now && *record != 's' ? joined : value, 1);
 }
 
+/* salloc without a command starts the user's own shell here, where the site has use_interactive_step. */
+static void require_shell(spank_t spank)
+{
+	char **words = NULL;
+	int count = 0;
+	if (step.number == SLURM_INTERACTIVE_STEP && !spank_get_item(spank, S_JOB_ARGV, &count, &words) && count > 0 &&
+	    *words[0] == '/' && access(words[0], X_OK) < 0)
+		refuse("the image has no %s, which is your SHELL: for a shell in the image, SHELL=/bin/sh salloc ...; for one "
+		       "outside of it, from which srun enters it, salloc ... bash",
+		       words[0]);
+}
+
 /* As the user: the environment that udi-run gives, and another working directory where the image lacks the job's. */
 static void finish(spank_t spank)
 {
@@ -381,6 +393,7 @@ static void finish(spank_t spank)
 	if (getcwd(here, sizeof here))
 		spank_setenv(spank, "PWD", here, 1);
 	free(data);
+	require_shell(spank);
 }
 
 int slurm_spank_init(spank_t spank, int count, char **words)

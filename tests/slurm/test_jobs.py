@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from slurmsim.cluster import LOGIN
 from tests.slurm.cluster import ALICE, BOB, LOOK, Slurm
 from tests.system import images
 from tests.system.images import CONFIG
@@ -168,6 +169,22 @@ def test_pty_overlap_and_interactive(slurm: Slurm) -> None:
     shell = {"SHELL": "/bin/sh"}  # the image has no other one
     inside = slurm.run("alice", "salloc", "--image=tiny:1", "-w", "n2", input=f"{LOOK}\nexit\n", env=shell)
     assert slurm.marker("tiny:1") in inside.stdout, inside.stderr
+
+
+def test_salloc_of_a_user_whose_shell_the_image_lacks(slurm: Slurm) -> None:
+    """As pages have it: another shell, or one that stays outside, where srun is."""
+    bash = {"SHELL": "/bin/bash"}
+    for words in (["salloc", "--image=tiny:1"], ["script", "-qec", "salloc --image=tiny:1", "/dev/null"]):
+        done = slurm.run("alice", *words, input="exit\n", env=bash)
+        assert done.returncode == 1
+        said = " ".join((done.stdout + done.stderr).split())
+        assert "udi: the image has no /bin/bash, which is your SHELL: for a shell in the image, SHELL=/bin/sh" in said
+        assert "execve" not in said
+    inside = slurm.run("alice", "sh", "-c", "SHELL=/bin/sh salloc --image=tiny:1", input=f"{LOOK}\nexit\n", env=bash)
+    assert slurm.marker("tiny:1") in inside.stdout, inside.stderr
+    typed = f"hostname -s\nsrun sh -c '{LOOK}'\n"
+    outside = slurm.run("alice", "salloc", "-Q", "-N2", "--image=tiny:1", "bash", input=typed, env=bash)
+    assert outside.stdout.split()[0] == LOGIN and outside.stdout.count(slurm.marker("tiny:1")) == 2, outside.stderr
 
 
 def test_where_a_job_starts_and_what_its_environment_is(slurm: Slurm) -> None:

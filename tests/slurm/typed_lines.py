@@ -32,9 +32,8 @@ def test_commands(site: Slurm, page: str) -> None:
     with site.configured({"modules": _MODULES}):
         for line in typed_lines.lines(page, *typed_lines.SLURM[page]):
             here = line.replace("/scratch/me/", "/scratch/alice/")
-            if here.startswith("salloc"):  # else it is a shell of the image's on a node, and this image has no bash
-                here += " srun /opt/app/bin/solver"
-            done = site.run("alice", "bash", "-c", here)
+            typed = "srun /opt/app/bin/solver\n" if here.startswith("salloc") else ""
+            done = site.run("alice", "bash", "-c", here, input=typed)
             assert done.returncode == 0, (line, done.stdout, done.stderr)
             if here.startswith("sbatch"):
                 job = done.stdout.split()[-1]

@@ -28,6 +28,7 @@ static int own_open(const char *path, int flags)
 #include "../../slurm/udi.c"
 
 static spank_context_t context = S_CTX_REMOTE;
+static char *of_step[2]; /* what the step runs */
 
 spank_context_t spank_context(void)
 {
@@ -45,7 +46,11 @@ spank_err_t spank_get_item(spank_t spank, spank_item_t item, ...)
 	va_list places;
 	(void)spank;
 	va_start(places, item);
-	*va_arg(places, uint32_t *) = item == S_JOB_ID ? 7 : item == S_JOB_UID ? getuid() : 0;
+	if (item == S_JOB_ARGV) {
+		*va_arg(places, int *) = 1;
+		*va_arg(places, char ***) = of_step;
+	} else
+		*va_arg(places, uint32_t *) = item == S_JOB_ID ? 7 : item == S_JOB_UID ? getuid() : 0;
 	va_end(places);
 	return ESPANK_SUCCESS;
 }
@@ -186,6 +191,12 @@ int main(int count, char **arguments)
 	if (!strcmp(part, "arguments")) {
 		read_arguments(count - 2, arguments + 2);
 		printf("%s|%s|%s|%u|%d\n", site.submit, site.notes, site.batch, site.seconds, site.wrong);
+		return 0;
+	}
+	if (!strcmp(part, "shell")) { /* whether a step that is salloc's own, or another one, may run a program */
+		step.number = !strcmp(arguments[2], "interactive") ? SLURM_INTERACTIVE_STEP : 0;
+		of_step[0] = arguments[3];
+		require_shell(NULL);
 		return 0;
 	}
 	if (!strcmp(part, "refuse"))

@@ -136,3 +136,13 @@ def test_arguments(words: list[str], read: str) -> None:
 def test_arguments_that_are_none(word: str) -> None:
     assert run("arguments", word).stdout.decode().strip().endswith("|1")
     assert run("submit", "sbatch", word, "--image=a").returncode == 255
+
+
+def test_a_shell_that_the_image_lacks() -> None:
+    """Only salloc starts a shell that its user did not type; of any other program Slurm says that it is not there."""
+    done = run("shell", "interactive", "/bin/no-shell")
+    said = done.stderr.decode()
+    assert done.returncode == 1 and said.startswith("udi: the image has no /bin/no-shell, which is your SHELL: for ")
+    assert "SHELL=/bin/sh salloc" in said and "fault of the site" not in said
+    for words in (("interactive", "/bin/sh"), ("interactive", "no-shell"), ("typed", "/bin/no-shell")):
+        assert run("shell", *words).returncode == 0
