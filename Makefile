@@ -80,7 +80,7 @@ demo-slurm: root setup ## bring up a real Slurm of two nodes and run jobs inside
 demo: root setup ## bring up a one-machine Cray XC and run jobs inside a Debian image on it (root)
 	$(BIN)/python -m xcsim.demo
 
-test: root setup mpich compiled ## run every test, in four processes (root)
+test: root setup mpich compiled ## run the tests that each change must pass, in four processes (root)
 	$(BIN)/python -m pytest -n 4
 
 test-faults: root setup mpich ## kill and fail everything at every point, not only at the seeded ones, and run the long tests (root)

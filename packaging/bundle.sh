@@ -62,7 +62,7 @@ tar -c -f "$bundle/interpreter.tar" -C "$work/interpreter" $reproducible .
 
 # -- the papers
 
-cp "$here/LICENSE" "$here/CHANGELOG.md" "$here/constraints.txt" "$bundle/"
+cp "$here/LICENSE" "$here"/*.md "$here/constraints.txt" "$bundle/" # docs/ has links to pages beside it
 cp -r "$here/docs" "$bundle/docs"
 wanted=$("$python" -c 'import sys; print("Python %d.%d" % sys.version_info[:2])')
 kernel=$(file -bL "$work/interpreter/bin/python3" | sed -n 's/.*for GNU\/Linux \([0-9.]*\),.*/\1/p')

@@ -101,7 +101,7 @@ for package in main node login gateway slurm torque-mom; do
     cat "$work/directories" >> "$work/lists/$package"
 done
 mkdir "$stage/papers"
-cp -r "$work/bundle/docs" "$work/bundle/LICENSE" "$work/bundle/BUILD" "$stage/papers/"
+cp -r "$work/bundle/docs" "$work"/bundle/*.md "$work/bundle/LICENSE" "$work/bundle/BUILD" "$stage/papers/"
 
 torque=0
 [ ! -s "$work/lists/torque-mom" ] || torque=1

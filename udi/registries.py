@@ -42,7 +42,13 @@ DOCKER_HUB = RegistryHostConfig(
     name=HUB,
     address="registry-1.docker.io",
     token_hosts=("auth.docker.io",),
-    content_hosts=("production.cloudflare.docker.com", "*.r2.cloudflarestorage.com"),
+    # All that Docker's list for firewalls has (https://docs.docker.com/desktop/setup/allow-list/), since Docker decides
+    # to which of them it sends a pull.
+    content_hosts=(
+        "production.cloudflare.docker.com",
+        "production.cloudfront.docker.com",
+        "*.r2.cloudflarestorage.com",
+    ),
 )
 
 

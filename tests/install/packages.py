@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.install import fresh
+from tests.unit.test_links import problem, read
 
 _DIST = fresh.ROOT / "dist"
 _NAMES = {
@@ -96,6 +97,13 @@ def test_nothing_names_the_machine_that_built_it(tmp_path: Path) -> None:
     for directory in ("opt/udi/bin", "opt/udi/venv/bin", "etc", "var"):
         texts = [path for path in (root / directory).rglob("*") if path.is_file() and not path.is_symlink()]
         assert texts and not [path for path in texts if b"/tmp" in path.read_bytes().replace(b"/tmp/udi", b"")]
+
+
+def test_every_link_of_the_pages_leads_to_a_file_of_the_package(tmp_path: Path) -> None:
+    papers = unpacked(tmp_path, "shifter-xc") / "usr/share/doc/shifter-xc"
+    pages = list(papers.rglob("*.md"))
+    assert {papers / "README.md", papers / "docs/install.md"} <= set(pages)
+    assert [wrong for page in pages for link in read(page).links if (wrong := problem(page, link))] == []
 
 
 def unpacked(directory: Path, *names: str) -> Path:

@@ -74,7 +74,6 @@ class Walker:
         """A file of the page's, or what it adds to one."""
         path = self.cluster.login.path(block.path)
         present = path.read_text() if path.exists() else ""
-        path.parent.mkdir(exist_ok=True)
         path.write_text(extended(present, block.text) if block.words[0] == "toml" else present + block.text)
         path.chmod(0o644)
 

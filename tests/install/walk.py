@@ -46,9 +46,7 @@ class Walker:
 
     def _write(self, path: str, text: str) -> str:
         name = shlex.quote(path)
-        return self._as(
-            "root", f"mkdir -p $(dirname {name}); printf %s {shlex.quote(text)} > {name}; chmod 0644 {name}"
-        )
+        return self._as("root", f"printf %s {shlex.quote(text)} > {name}; chmod 0644 {name}")
 
     def _as(self, user: str, script: str) -> str:
         return fresh.run(self.host, f"{_XCSIM} run --user {user} /bin/sh -ec {shlex.quote(script)}").stdout

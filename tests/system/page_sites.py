@@ -34,6 +34,7 @@ def _private_registry(cray: Cray, tables: Tables, work: Path) -> Iterator[None]:
         example = {"name": "registry.example", "address": private.name, "plain_http": True}
         with serving(cray, {**tables, "registry": hosts(cray, example)}):
             yield
+    cray.udi("alice", "rm", "registry.example/team/app:2.0")  # other recipes show lists of images
 
 
 @contextmanager

@@ -44,11 +44,12 @@ _RECIPES = [recipe for page in pages.OTHERS for recipe in pages.recipes(page, ("
 
 @contextmanager
 def _users(cray: Cray, work: Path) -> Iterator[None]:
-    """The center's registry has two versions of the solver, and alice an archive."""
+    """The center's registry has two versions of the solver, and alice an archive of an image that nobody has pulled."""
     for tag in ("solver:1.0", "solver:2.0"):
         recipes.save(work / "solver.tar", tag, 0)
         registry.push(cray.machine, work / "solver.tar", tag)
-    recipes.save(cray.machine.path(home_of("alice")) / "app.tar", "app:1.0", _ALICE)
+    archive = cray.machine.path(home_of("alice")) / "app.tar"
+    images.save(archive, recipes.layers("shared:1.0"), "app:1.0", (_ALICE, _ALICE), recipes.CONFIG)
     yield
 
 

@@ -9,6 +9,7 @@ from admin.seams.tables import all_tables
 from admin.sitefiles.all_files import site_files
 from tests.install.page import CRAY, extended
 from udi import config
+from udi.registries import DOCKER_HUB
 
 
 @pytest.mark.parametrize("choice", CRAY.choices)
@@ -19,7 +20,7 @@ def test_the_configuration_is_valid(choice: str) -> None:
             text = extended(text, block.text)
     assert config.errors_in(text, "udi.toml", all_tables()) == []
     site = config.parse(text, config.DEFAULT_PATH)
-    assert site.registry.default in [host.name for host in site.registry.hosts]
+    assert site.registry.hosts == (DOCKER_HUB,) and site.registry.default == DOCKER_HUB.name
     page = CRAY.document.read_text()
     for file in site_files(site, machine_of(site), site.path):
         directory, _, name = file.path.rpartition("/")
