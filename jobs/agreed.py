@@ -7,11 +7,14 @@ the others take that one:
 
 It is among the plans, so that the gateway keeps an image that has no name any more until the job ends. Whoever takes
 the job down on a node removes the file: the nodes of a job end together.
+
+Where nodes may only read the store, nothing can be said there: each goes by what it finds, and logs that.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -30,6 +33,8 @@ from udiroot.rights import FileRights
 
 _log = logging.getLogger("udi.jobs")
 _ID = re.compile(rb"[0-9a-f]{64}\n")
+_ONLY_READS = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""What a store says that this node may not change, or whose file system has no hard links."""
 _MOST_SECONDS = 30 * 24 * 3600
 """After which a file is one of an earlier job with the same number, whose nodes all died."""
 
@@ -55,10 +60,17 @@ class Agreement(Frozen):
         agreed = _read(path)
         return _facts(reader, agreed, name) if agreed else None
 
-    def facts(self, reader: StoreReader, path: str, found: Facts, name: str) -> Facts:
-        """The same, where this node has `found` an image, and may be the first. Raises UpstreamFailed, OSError."""
-        agreed = _first(path, found.id, self.here)
-        return found if agreed == found.id else _facts(reader, agreed, name)
+    def facts(self, reader: StoreReader, path: str, found: Facts, name: str) -> tuple[Facts, str]:
+        """The same, where this node has `found` an image, and may be the first; and the file that says so, empty where
+        the store takes none from this node. Raises UpstreamFailed, OSError."""
+        try:
+            agreed = _first(path, found.id, self.here)
+        except OSError as error:
+            if error.errno not in _ONLY_READS:
+                raise
+            _log.warning("the job's other nodes are not told its image %s, for %s: %s", found.id, name, reason(error))
+            return found, ""
+        return (found if agreed == found.id else _facts(reader, agreed, name)), path
 
 
 def forget(site: SiteConfig, path: str, here: str) -> None:

@@ -80,7 +80,8 @@ def _agreed(site: SiteConfig, reader: StoreReader, request: JobRequest, agreemen
     choice = _choice(reader, request)
     if request.pin and request.pin.id == choice.facts.id:
         return choice
-    return replace(choice, facts=agreement.facts(reader, path, choice.facts, name), agreed=path)
+    facts, agreed = agreement.facts(reader, path, choice.facts, name)
+    return replace(choice, facts=facts, agreed=agreed)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -147,6 +148,29 @@ def test_a_store_that_takes_nothing(store: StandIns, caplog: pytest.LogCaptureFi
     forget(store.site, f"{store.store}/plans/x", "n1")
     assert "cannot be removed, and keeps its image in the store: not a directory" in caplog.text
     assert choose_image(store.site, request(store)).facts.id == IMAGE_ID, "a machine that looks once needs none"
+
+
+def _mount(*words: str | Path) -> None:
+    subprocess.run(["/bin/mount", *words], check=True, timeout=30)
+
+
+def test_nodes_that_may_only_read_the_store(store: StandIns, caplog: pytest.LogCaptureFixture) -> None:
+    """Their jobs run as before, and the log says what cannot be promised; what one node did write counts for all."""
+    plans = store.store / "plans"
+    plans.mkdir(exist_ok=True)
+    _mount("--bind", plans, plans)
+    try:
+        _mount("-o", "remount,bind,ro", plans)
+        found = chosen(store, "n1")
+        assert (found.facts.id, found.agreed) == (IMAGE_ID, "")
+        assert f"the job's other nodes are not told its image {IMAGE_ID}, for debian:12: read-only" in caplog.text
+        _mount("-o", "remount,bind,rw", plans)
+        chosen(store, "n1")
+        _mount("-o", "remount,bind,ro", plans)
+        store.add_ref("debian:12", OTHER_ID)
+        assert chosen(store, "n2").facts.id == IMAGE_ID
+    finally:
+        subprocess.run(["/bin/umount", plans], check=True, timeout=30)
 
 
 @pytest.mark.parametrize("fails", [True, False])
