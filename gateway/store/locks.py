@@ -17,6 +17,7 @@ Each lock is one byte of one file, at the offset that the hash of its name gives
     layer REGISTRY DIGEST       the one download of this layer
     rescan                      the one rescan of the store's images
     history                     schema and recovery of the history's database
+    metrics                     the one writer of the figures for node_exporter
     serve                       the one service that listens on the socket
 """
 
@@ -136,6 +137,11 @@ class Locks:
     def history() -> LockName:
         """Schema and recovery of the history's database."""
         return LockName("history")
+
+    @staticmethod
+    def metrics() -> LockName:
+        """The one writer of the figures for node_exporter."""
+        return LockName("metrics")
 
     @staticmethod
     def serve() -> LockName:
