@@ -15,6 +15,8 @@ Each lock is one byte of one file, at the offset that the hash of its name gives
     connection WHO NUMBER       one of the connections that all callers together (all), or one of them, may have
     system NAME                 the one transfer to this replica system
     layer REGISTRY DIGEST       the one download of this layer
+    credentials UID             writes of this user's credentials
+    pull NUMBER                 the request for an image that has this number in the history
     rescan                      the one rescan of the store's images
     history                     schema and recovery of the history's database
     metrics                     the one writer of the figures for node_exporter
@@ -127,6 +129,16 @@ class Locks:
     def layer(registry: str, digest: str) -> LockName:
         """The one download of this layer."""
         return LockName(f"layer {registry} {digest}")
+
+    @staticmethod
+    def credentials(uid: int) -> LockName:
+        """Writes of this user's credentials."""
+        return LockName(f"credentials {uid}")
+
+    @staticmethod
+    def pull(number: int) -> LockName:
+        """The request for an image that has this number in the history."""
+        return LockName(f"pull {number}")
 
     @staticmethod
     def rescan() -> LockName:
