@@ -3,6 +3,8 @@
 What the handler of a signal raises can come between any two operations. Between the start of a process and the moment
 when its number is known, the process would be nobody's: it would run on beside whatever undoes its work. Blocking the
 signals is no way out, since the process would inherit that. So every handler that raises asks `is_postponed` first.
+Python's own handler of ^C does not, and has another in its place for as long as a step takes: what is there before and
+after is the program's, which may ask for it, as asyncio does.
 """
 
 from __future__ import annotations
@@ -24,14 +26,17 @@ def undivided() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    is_default = signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _interrupt)
+    if is_default:
         signal.signal(signal.SIGINT, _interrupt)
     _waiting.clear()  # of those of another step, one was raised
     _is_within = True
     try:
         yield
     finally:
-        _is_within = False
+        _is_within = False  # before the other handler, which would raise while it is still set
+        if is_default:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         for number in tuple(_waiting):
             signal.raise_signal(number)
 
@@ -44,6 +49,6 @@ def is_postponed(number: int) -> bool:
 
 
 def _interrupt(number: int, frame: types.FrameType | None) -> None:
-    """As Python's own handler of ^C, but it asks."""
+    """As Python's own handler of ^C, but it asks. One that raises between two steps may stay until the next."""
     if not is_postponed(number):
         raise KeyboardInterrupt

@@ -91,7 +91,9 @@ def convert(
     except BaseException as error:
         remove_image(output)
         if isinstance(error, OSError):
-            raise UpstreamFailed(f"image file cannot be written: {reason(error)}") from error
+            raise UpstreamFailed(
+                f"image file cannot be written to {printable(os.path.dirname(output))}: {reason(error)}"
+            ) from error
         raise
     return dataclasses.replace(facts, size=size, sha256=digest)
 

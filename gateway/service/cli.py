@@ -143,7 +143,7 @@ def metrics(config_path: str, write: bool) -> None:
     gateway = _gateway(config_path)
     text = metrics.text_of(gateway)
     if write:
-        metrics.write(gateway.site, text)
+        metrics.write(gateway, text)
     else:
         click.echo(text, nl=False)
 

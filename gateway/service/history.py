@@ -56,6 +56,7 @@ class History:
 
     def __init__(self, state: str, locks: Locks, refs: Callable[[], Iterable[Ref]]) -> None:
         """`refs` gives the store's references, to fill a new database."""
+        self._locks = locks
         self._database = Database(f"{state}/history.sqlite", locks, refs)
 
     def begin(self, key: str, source: str) -> int:
@@ -106,29 +107,32 @@ class History:
     @contextlib.contextmanager
     def pull(self, uid: int, reference: str, registry: str = FILES) -> Iterator[None]:
         """Record that `uid` requests an image, and the outcome; `registry` is for what is counted."""
-        with self._database.writing() as base:
-            row = base.execute(
-                "INSERT INTO pulls(uid, reference, state, error, pid, since, until)"
-                " VALUES(?, ?, 'running', '', ?, ?, 0)",
-                (uid, reference, os.getpid(), time.time()),
-            )
-            number = self._number(base, "pulls", row)
-        try:
-            yield
-        except BaseException as error:
-            self._ended(number, "failed", error.message if isinstance(error, UdiError) else type(error).__name__)
-            self._count_pull(registry, error)
-            raise
-        self._ended(number, "done", "")
-        self._count_pull(registry, None)
+        with self._locks.holder() as holder:
+            with self._database.writing() as base:
+                row = base.execute(
+                    "INSERT INTO pulls(uid, reference, state, error, pid, since, until)"
+                    " VALUES(?, ?, 'running', '', ?, ?, 0)",
+                    (uid, reference, os.getpid(), time.time()),
+                )
+                number = self._number(base, "pulls", row)
+                holder.try_take(self._locks.pull(number))
+            try:
+                yield
+            except BaseException as error:
+                self._ended(number, "failed", error.message if isinstance(error, UdiError) else type(error).__name__)
+                self._count_pull(registry, error)
+                raise
+            self._ended(number, "done", "")
+            self._count_pull(registry, None)
 
     def queue(self) -> tuple[RunningPull, ...]:
-        """Pulls in progress, oldest first. Those of processes that are gone are closed."""
-        with self._database.writing() as base:
+        """Pulls in progress, oldest first. Those of processes that are gone are closed: nobody holds their lock, while
+        their pid may be another's."""
+        with self._database.writing() as base, self._locks.holder() as holder:
             rows = base.execute(
-                "SELECT number, uid, reference, pid, since FROM pulls WHERE state='running' ORDER BY number"
+                "SELECT number, uid, reference, since FROM pulls WHERE state='running' ORDER BY number"
             ).fetchall()
-            gone = [row["number"] for row in rows if not os.path.exists(f"/proc/{row['pid']}")]
+            gone = [row["number"] for row in rows if not holder.is_held_by_another(self._locks.pull(row["number"]))]
             base.executemany(
                 "UPDATE pulls SET state='failed', error=?, until=? WHERE number=?",
                 [(_INTERRUPTED, time.time(), number) for number in gone],

@@ -62,13 +62,17 @@ def text_of(gateway: Gateway) -> str:
     return generate_latest(registry).decode()
 
 
-def write(site: SiteConfig, text: str) -> None:
-    """Replace the file that node_exporter reads. Raises ConfigError, UpstreamFailed."""
+def write(gateway: Gateway, text: str) -> None:
+    """Replace the file that node_exporter reads, one process at a time: so a write that was killed leaves a name that
+    the next one, and `udi-admin uninstall`, find. Raises ConfigError, UpstreamFailed, TimedOut."""
+    site = gateway.site
     if not site.metrics.directory:
         raise ConfigError("metrics.directory is empty", "without --write, the figures are printed")
     path = f"{site.metrics.directory}/{FILE}"
     try:
-        durable.write(path, text, mode=0o644, lasting=False)
+        with gateway.locks.holder() as holder:
+            holder.take(gateway.locks.metrics())
+            durable.write(path, text, mode=0o644, alone=True, lasting=False)
     except OSError as error:
         raise UpstreamFailed(
             f"{path} cannot be written: {reason(error)}", f"{site.store.account} must be able to write the directory"

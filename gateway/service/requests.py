@@ -38,7 +38,7 @@ class Requests:
         self._site = site
         self._store = store
         self._history = history
-        self._upstream = Upstream(site)
+        self._upstream = Upstream(site, locks)
         conversions = Conversions(site.gateway, site.audit, store, history, locks)
         systems = Systems(site.systems, site.gateway.state, store, history, locks)
         pulls = Pulls(site, store, history, conversions, self._upstream, systems)

@@ -28,6 +28,7 @@ from gateway.service.history import History
 from gateway.service.requests import Requests
 from gateway.service.servicelog import start_service_log
 from gateway.store.locks import Locks
+from gateway.store.tenancy import Tenancy, Tenant
 from gateway.store.writer import StoreWriter
 from gateway.wire import protocol
 from gateway.wire.channels import LocalServiceEnd, NetworkServiceEnd, ServiceEnd
@@ -49,11 +50,17 @@ class Gateway:
     """What all connections share: the store, the history, the locks."""
 
     def __init__(self, site: SiteConfig) -> None:
-        """Raises ConfigError."""
+        """Raises ConfigError, also where another gateway uses one of the directories; UpstreamFailed."""
         check_account(site)
         self.site = site
         self.locks = Locks(site.gateway.state)
         self.store = StoreWriter(StoreLayout(site.store.path), self.locks)
+        self.store.require_own()
+        tenant = Tenant.here(site.gateway.state, site.store.path)
+        self.tenancies = (
+            Tenancy("gateway.state", site.gateway.state, tenant),
+            Tenancy("image store", site.store.path, tenant),
+        )
         self.store.prepare()
         self.history = History(site.gateway.state, self.locks, self.store.refs)
         self._requests = Requests(site, self.store, self.history, self.locks)
@@ -118,15 +125,18 @@ def serve(site: SiteConfig) -> None:
     start_service_log(site)
     os.umask(0o022)
     gateway = Gateway(site)
-    gateway.store.sweep()
-    for key, path in _programs(site):
-        if not os.access(path, os.X_OK):
-            log.warning("%s: %s is not an executable program; pulls will fail", key, path)
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with gateway.locks.holder() as holder:
         if not holder.try_take(gateway.locks.serve()):
-            raise ConfigError(f"another gateway is running with the state directory {site.gateway.state}")
+            by = gateway.tenancies[0].service()
+            raise ConfigError(
+                f"another gateway is running with the state directory {site.gateway.state}{f': {by}' if by else ''}"
+            )
+        gateway.store.sweep()
+        for key, path in _programs(site):
+            if not os.access(path, os.X_OK):
+                log.warning("%s: %s is not an executable program; pulls will fail", key, path)
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         servers = [_listen(site.gateway.socket)]
         if site.gateway.address:
             servers.append(_listen_at(site.gateway.address))
@@ -135,16 +145,24 @@ def serve(site: SiteConfig) -> None:
 
 
 def _accept_until_stopped(gateway: Gateway, servers: list[socket.socket]) -> None:
-    """Accept connections until SIGTERM or SIGINT; those in progress are cut off when the process exits."""
+    """Accept connections until SIGTERM or SIGINT; those in progress are cut off when the process exits. Raises
+    ConfigError where another gateway has taken the store or the state meanwhile."""
     stop_read, stop_write = os.pipe()
+    taken: list[ConfigError] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
+        os.write(stop_write, b"x")
+
+    def lost(error: ConfigError) -> None:
+        taken.append(error)
         os.write(stop_write, b"x")
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     settings = gateway.site.gateway
     log.info("serving on %s", " and ".join(filter(None, (settings.socket, settings.address))))
+    for tenancy in gateway.tenancies:
+        tenancy.serve(lost)
     waiting = select.poll()
     by_number = {server.fileno(): server for server in servers}
     for number in (*by_number, stop_read):
@@ -152,6 +170,10 @@ def _accept_until_stopped(gateway: Gateway, servers: list[socket.socket]) -> Non
     while stop_read not in (ready := [number for number, _ in waiting.poll()]):
         for number in ready:
             _accept(gateway, by_number[number])
+    for tenancy in gateway.tenancies:
+        tenancy.end()
+    if taken:
+        raise taken[0]
 
 
 def _programs(site: SiteConfig) -> Iterator[tuple[str, str]]:

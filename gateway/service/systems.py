@@ -27,6 +27,7 @@ from udi.command import Deadline, Finished
 from udi.durable import TEMPORARY
 from udi.facts import Facts
 from udi.gatewayconfig import SystemConfig
+from udi.oserrors import reason
 from udi.provenance import SUFFIX
 from udi.store import REPORT, StoreLayout
 from udiroot.errors import ImageInvalid, UdiError, UpstreamFailed, printable
@@ -61,7 +62,8 @@ class Systems:
             event = Progress(f"transferring to {system.name}", 0, 0)
             try:
                 with_heartbeat(on_event, event, functools.partial(self._mirror, system))
-            except UdiError as error:
+            except (UdiError, OSError) as problem:
+                error = UpstreamFailed(_words(problem)) if isinstance(problem, OSError) else problem
                 log.warning("system %s: %s", system.name, error.message)
                 self._history.note(f"system {system.name}", error)
                 errors.append(f"system {system.name}: {error.message}")
@@ -199,6 +201,11 @@ class Mirror:
             lines = done.stderr.strip().decode("utf-8", "replace").splitlines()
             raise UpstreamFailed(f"ssh to {self._system.host}: {printable(lines[-1]) if lines else 'failed'}")
         return done
+
+
+def _words(error: OSError) -> str:
+    """What failed here, of the store or the state: the image that was pulled is in the store all the same."""
+    return f"{printable(error.filename)}: {reason(error)}" if error.filename else reason(error)
 
 
 def _facts_first(name: str) -> tuple[bool, str]:

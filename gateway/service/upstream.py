@@ -13,6 +13,7 @@ from gateway.sources.registry_image import RegistryImage, host_of, resolve
 from gateway.sources.signatures import SignatureCheck
 from gateway.sources.upstream import DaemonSource
 from gateway.store.credentials import Credentials, CredentialStore
+from gateway.store.locks import Locks
 from gateway.wire.events import EventSink, Progress
 from gateway.wire.messages import LoggedIn, LoggedOut
 from udi.architecture import Architecture
@@ -39,11 +40,11 @@ class Offer:
 class Upstream:
     """Registries, the Docker daemon, and the credentials of users."""
 
-    def __init__(self, site: SiteConfig) -> None:
+    def __init__(self, site: SiteConfig, locks: Locks) -> None:
         self._settings = site.gateway
         self._registries = site.registry
         self._signatures = site.signatures
-        self._credentials = CredentialStore(f"{site.gateway.state}/credentials")
+        self._credentials = CredentialStore(f"{site.gateway.state}/credentials", locks)
 
     def find(self, uid: int, kind: str, text: str, on_event: EventSink, *, publisher: bool, arch: str = "") -> Offer:
         """What an upstream gives the caller.

@@ -2,9 +2,9 @@
 
 Started by `gateway.service.workers`, with the user's files as descriptors where the image comes in files. Its input is
 an order (one line of JSON, `gateway.service.order`), and later a verdict, `convert` or `verify`. Its output is lines of
-`gateway.wire.events`: progress; `identified` once the image's id and name are known, after which it waits for the
-verdict; then `done` with the facts, or `error`. It is killed when its parent dies; on another host
-(`gateway.service.elsewhere`), when its input ends or stops.
+`gateway.wire.events`: `begun` where that is another host; progress; `identified` once the image's id and name are
+known, after which it waits for the verdict; then `done` with the facts, or `error`. It is killed when its parent dies;
+on another host (`gateway.service.elsewhere`), when its input ends or stops.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import dataclasses
 import os
 import resource
 import signal
+import socket
 import sys
 import threading
 from typing import Protocol
@@ -25,7 +26,7 @@ from gateway.service.order import Order, Verdict
 from gateway.service.origins import Candidate
 from gateway.service.pace import Pace
 from gateway.wire import events
-from gateway.wire.events import Converted, Done, Event, Failed, Identified, Progress, Queued
+from gateway.wire.events import Begun, Converted, Done, Event, Failed, Identified, Progress, Queued
 from udi.gatewayconfig import GatewayConfig
 from udiroot.errors import ConfigError, ImageInvalid, UdiError, UpstreamFailed, printable
 
@@ -53,7 +54,7 @@ def main() -> None:
             sys.exit(1)  # it died before the kernel was asked for its signal
         last = _carried_out(order, progress, sys.stdin)
     else:
-        emit(Queued())  # from now on, silence means that this host is dead
+        emit(Begun(socket.gethostname()))
         service = WorkerEnd(sys.stdin, progress.repeat)
         last = _carried_out(order, progress, service)
         service.release()

@@ -16,15 +16,18 @@ from gateway.service.heartbeat import BEAT
 from gateway.service.lifeline import SILENCE, ServiceEnd
 from gateway.service.order import Order, Verdict
 from gateway.wire import events
-from gateway.wire.events import Converted, Done, Event, EventSink, Failed, Identified, Queued
+from gateway.wire.events import Begun, Converted, Done, Event, EventSink, Failed, Identified, Queued
 from udi.facts import Facts
 from udi.gatewayconfig import GatewayConfig
 from udi.oserrors import reason
 from udi.parentdeath import die_with_caller
-from udiroot.errors import TimedOut, UpstreamFailed
+from udiroot.errors import TimedOut, UpstreamFailed, UsageError, printable
 
 _STANDSTILL = 900.0
 """Seconds that a worker may send nothing new."""
+_MISSED = 2 * BEAT
+"""Seconds without a word after which the end of srun or ssh is taken for the silence of the host: its worker would have
+said something meanwhile."""
 _GRACE = 5.0
 """Seconds that srun or ssh has to end, when its input has ended and when it gets SIGTERM."""
 
@@ -42,6 +45,7 @@ class Worker:
         """`inventory` is the file that it lists the image in, where that is wanted."""
         self._is_here = place.is_here
         self._program = place.command[0]
+        self._host = "unknown"
         try:
             self._process = subprocess.Popen(
                 place.command,
@@ -138,6 +142,9 @@ class Worker:
                 return event
             if isinstance(event, Failed):
                 raise event.error()
+            if isinstance(event, Begun):
+                self._host = printable(event.host)
+                continue
             if event != self._last:
                 self._moved = time.monotonic()
             self._last = event
@@ -164,7 +171,13 @@ class Worker:
             self._moved = self._moved or self._heard
             self._waiting += piece
         line, _, self._waiting = self._waiting.partition(b"\n")
-        return events.from_json(line, Converted)
+        try:
+            return events.from_json(line, Converted)
+        except UsageError as error:  # nothing that a user wrote: a shell's greeting, or what srun or ssh say
+            said = printable(line.decode("utf-8", "backslashreplace"))
+            raise UpstreamFailed(
+                f"{self._program} printed what no conversion says: '{said}'", "see gateway.worker_prefix"
+            ) from error
 
     def _check_alive(self) -> None:
         """Raises TimedOut, UpstreamFailed. One that was not started yet may wait for a host."""
@@ -172,18 +185,32 @@ class Worker:
         if self._moved and now > self._moved + _STANDSTILL:
             raise TimedOut(f"the conversion made no progress for {_STANDSTILL:.0f} s")
         if not self._is_here and self._heard and now > self._heard + SILENCE:
-            raise UpstreamFailed(f"the host of the conversion has not answered for {SILENCE:.0f} s", "try again")
+            raise self._silent(now - self._heard)
 
     def _died(self) -> UpstreamFailed:
-        if self._is_here or self._heard:
+        if self._is_here:
             return UpstreamFailed(f"the conversion terminated unexpectedly ({self._status()})", "try again")
+        ended = f"{self._program} ended with {self._status()}"
+        if not self._heard:
+            return UpstreamFailed(
+                f"no host for the conversion: {ended}", "see gateway.worker_prefix and the gateway's log"
+            )
+        silent = time.monotonic() - self._heard
+        if silent > _MISSED:
+            return self._silent(silent, f", then {ended}")
+        return UpstreamFailed(f"the conversion terminated unexpectedly on {self._host} ({ended})", "try again")
+
+    def _silent(self, seconds: float, then: str = "") -> UpstreamFailed:
         return UpstreamFailed(
-            f"no host for the conversion: {self._program} ended with {self._status()}",
-            "see gateway.worker_prefix and the gateway's log",
+            f"the host of the conversion, {self._host}, has fallen silent: nothing came for {seconds:.0f} s{then}",
+            "that is the site's fault, and not the image's; try again",
         )
 
     def _status(self) -> str:
-        status = self._process.wait(BEAT)
+        try:
+            status = self._process.wait(BEAT)
+        except subprocess.TimeoutExpired:  # its output has ended, though: srun may wait for what does not come
+            return "no exit code yet"
         return f"signal {-status}" if status < 0 else f"exit code {status}"
 
     @staticmethod

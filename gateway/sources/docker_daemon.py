@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.sources.files import DockerArchive, OpenedFiles
 from gateway.store.credentials import Credentials
@@ -126,17 +126,24 @@ def _client(socket: str) -> Iterator[docker.APIClient]:
     import docker  # takes a tenth of a second, which only those who use a daemon should spend
     import docker.errors
     import requests
+    import urllib3.exceptions
+
+    class Client(docker.APIClient):  # type: ignore[misc] # the SDK has no types
+        def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+            """The SDK waits without an end for what a pull says next."""
+            answer: requests.Response = super().send(request, **{**kwargs, "timeout": _SILENCE})
+            return answer
 
     try:
-        with contextlib.closing(docker.APIClient(socket, version="auto", timeout=_SILENCE)) as client:
+        with contextlib.closing(Client(socket, version="auto", timeout=_SILENCE)) as client:
             yield client
     except docker.errors.APIError as error:
         raise _failed("do this", error.status_code, str(error.explanation or error)) from error
-    except (requests.Timeout, TimeoutError) as error:
+    except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError) as error:
         raise TimedOut(f"the Docker daemon sent nothing for {_SILENCE} s") from error
     except ValueError as error:
         raise UpstreamFailed(f"the Docker daemon sent an answer that is not JSON: {printable(error)}") from error
-    except (docker.errors.DockerException, requests.RequestException) as error:
+    except (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise UpstreamFailed(
             f"the Docker daemon cannot be reached: {printable(error)}", "see gateway.daemon"
         ) from error

@@ -6,12 +6,15 @@ credentials are used for images that this user requests, and for nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from gateway.store.locks import Locks
 from udi import durable
 from udi.oserrors import reason
 from udiroot.errors import UpstreamFailed, UsageError
@@ -42,8 +45,9 @@ class Credentials:
 class CredentialStore:
     """The credentials below `directory`, which is made when the first ones are stored."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, locks: Locks) -> None:
         self._directory = directory
+        self._locks = locks
 
     def find(self, uid: int, registry: str) -> Credentials | None:
         """The credentials of a user at a registry, or None. Raises UpstreamFailed."""
@@ -63,19 +67,28 @@ class CredentialStore:
         try:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
             os.chmod(self._directory, 0o700)
-            durable.write(path, text)
+            with self._alone(uid):
+                durable.write(path, text, alone=True)
         except OSError as error:
             raise UpstreamFailed(f"your credentials cannot be stored: {reason(error)}") from error
 
     def forget(self, uid: int, registry: str) -> bool:
         """Remove credentials. False where there were none. Raises UpstreamFailed."""
+        path = self._path(uid, registry)
         try:
-            os.unlink(self._path(uid, registry))
-        except FileNotFoundError:
-            return False
+            with self._alone(uid):
+                had = os.path.lexists(path)
+                durable.remove(path, alone=True)
         except OSError as error:
             raise UpstreamFailed(f"your credentials cannot be removed: {reason(error)}") from error
-        return True
+        return had
+
+    @contextlib.contextmanager
+    def _alone(self, uid: int) -> Iterator[None]:
+        """Keep others from a user's files: so what a killed process left of one, with a password, has a known name."""
+        with self._locks.holder() as holder:
+            holder.take(self._locks.credentials(uid))
+            yield
 
     def _path(self, uid: int, registry: str) -> str:
         return f"{self._directory}/{uid}/{quote(registry, safe=':')}.json"

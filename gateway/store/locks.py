@@ -15,8 +15,11 @@ Each lock is one byte of one file, at the offset that the hash of its name gives
     connection WHO NUMBER       one of the connections that all callers together (all), or one of them, may have
     system NAME                 the one transfer to this replica system
     layer REGISTRY DIGEST       the one download of this layer
+    credentials UID             writes of this user's credentials
+    pull NUMBER                 the request for an image that has this number in the history
     rescan                      the one rescan of the store's images
     history                     schema and recovery of the history's database
+    metrics                     the one writer of the figures for node_exporter
     serve                       the one service that listens on the socket
 """
 
@@ -128,6 +131,16 @@ class Locks:
         return LockName(f"layer {registry} {digest}")
 
     @staticmethod
+    def credentials(uid: int) -> LockName:
+        """Writes of this user's credentials."""
+        return LockName(f"credentials {uid}")
+
+    @staticmethod
+    def pull(number: int) -> LockName:
+        """The request for an image that has this number in the history."""
+        return LockName(f"pull {number}")
+
+    @staticmethod
     def rescan() -> LockName:
         """The one rescan of the store's images."""
         return LockName("rescan")
@@ -136,6 +149,11 @@ class Locks:
     def history() -> LockName:
         """Schema and recovery of the history's database."""
         return LockName("history")
+
+    @staticmethod
+    def metrics() -> LockName:
+        """The one writer of the figures for node_exporter."""
+        return LockName("metrics")
 
     @staticmethod
     def serve() -> LockName:

@@ -54,19 +54,26 @@ class StoreWriter:
         self._has_graves = False
         self._damaged: set[str] = set()
 
-    def prepare(self) -> None:
-        """Make the store's directories.
+    def require_own(self) -> None:
+        """Make the store where there is none.
 
-        Raises ConfigError when another account owns the store, UpstreamFailed when it cannot be written.
+        Raises ConfigError when another account owns it, UpstreamFailed when it cannot be written.
         """
         try:
             os.makedirs(self.layout.path, mode=0o755, exist_ok=True)
             owner = os.stat(self.layout.path).st_uid
-            if owner != os.geteuid():
-                raise ConfigError(
-                    f"image store {self.layout.path} is owned by uid {owner}, but this is uid {os.geteuid()}",
-                    "run the service as the account that store.account names",
-                )
+        except OSError as error:
+            raise _failed(self.layout.path, error) from error
+        if owner != os.geteuid():
+            raise ConfigError(
+                f"image store {self.layout.path} is owned by uid {owner}, but this is uid {os.geteuid()}",
+                "run the service as the account that store.account names",
+            )
+
+    def prepare(self) -> None:
+        """Make the store's directories. Raises as `require_own`."""
+        self.require_own()
+        try:
             for name, mode in _DIRECTORIES:
                 path = f"{self.layout.path}/{name}"
                 if not os.path.isdir(path) or stat.S_IMODE(os.stat(path).st_mode) != mode:

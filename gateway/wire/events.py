@@ -4,6 +4,7 @@
     {"event": "progress", "stage": "fetching|copying|reading|packing|…", "bytes": 1, "total": 2}     total 0: not known
     {"event": "progress", …, "layers": [[name, bytes, total], …]}                  where layers are reported separately
     {"event": "storing"}
+    {"event": "begun", "host": …}                                                  from a worker only, on another host
     {"event": "identified", "id": …, "name": …}                                    from a worker only
     {"event": "done", …}                                                           with the fields of the answer
     {"event": "error", "message": …, "hint": …, "exit_code": …}
@@ -76,6 +77,13 @@ class Retrying:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """A worker on another host than the service's has its order. From now on, silence means that this host is dead."""
+
+    host: str
+
+
+@dataclass(frozen=True)
 class Identified:
     """A worker knows which image its source holds, and waits for the verdict: convert or verify."""
 
@@ -122,17 +130,18 @@ class Failed:
         return kind(printable(self.message, 1000), printable(self.hint, 1000))
 
 
-Event = Queued | Progress | Storing | Retrying | Identified | Done[Any] | Failed
+Event = Queued | Progress | Storing | Retrying | Begun | Identified | Done[Any] | Failed
 EventSink = Callable[[Event], None]
 """Receives events as they occur."""
 
 _ERRORS: dict[int, type[UdiError]] = {
     kind.exit_code: kind for kind in (UsageError, NotFound, NotPermitted, ImageInvalid, UpstreamFailed, TimedOut)
 }
-_NAMES: dict[type[Queued | Progress | Storing | Identified | Failed], str] = {
+_NAMES: dict[type[Queued | Progress | Storing | Begun | Identified | Failed], str] = {
     Queued: "queued",
     Progress: "progress",
     Storing: "storing",
+    Begun: "begun",
     Identified: "identified",
     Failed: "error",
 }
@@ -147,7 +156,9 @@ def to_json(event: Event) -> str:
     return json.dumps({"event": _NAMES[type(event)]} | to_document(event, defaults=False))
 
 
-def from_json(text: str | bytes, answer: type[A]) -> Queued | Progress | Storing | Identified | Failed | Done[A]:
+def from_json(
+    text: str | bytes, answer: type[A]
+) -> Queued | Progress | Storing | Begun | Identified | Failed | Done[A]:
     """The event that `text` holds; the answer of `done` is of the type `answer`. Raises UsageError."""
     try:
         document = read_json(text)

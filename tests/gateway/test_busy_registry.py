@@ -20,6 +20,7 @@ from gateway.sources.fetch import Fetcher
 from gateway.sources.registry import Registry
 from gateway.sources.registry_image import host_of, resolve
 from gateway.store.credentials import Credentials
+from gateway.store.locks import Locks
 from tests.gateway.archives import BASE, file, image_config, layer_tar
 from tests.gateway.odd_registry import Answer, Asked, OddRegistry, at_first, basic, bearer, tokens
 from tests.gateway.registries import gateway_config, manifest_of, registry_config
@@ -148,7 +149,8 @@ def test_whoever_waits_is_shown_why(odd: OddRegistry, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("gateway.service.heartbeat.BEAT", 0.05)
         patched.setattr("gateway.sources.registry_image.time.sleep", lambda seconds: _wait_for(events))
-        Upstream(_site(tmp_path, odd)).find(1000, "docker", "x:1", events.append, publisher=False)
+        upstream = Upstream(_site(tmp_path, odd), Locks(str(tmp_path / "state")))
+        upstream.find(1000, "docker", "x:1", events.append, publisher=False)
     assert any("again in 7 s" in event.stage and "status 503" in event.stage for event in events)
     assert all(event.is_query for event in events)
 
@@ -313,7 +315,7 @@ def test_a_login_is_kept_where_only_a_repository_wants_it(odd: OddRegistry, tmp_
     odd.add("anna/x:1", LAYERS)
     odd.add("open:1", LAYERS)
     odd.rules.append(basic(ANNA.user, ANNA.password, "/anna/"))
-    upstream = Upstream(_site(tmp_path, odd))
+    upstream = Upstream(_site(tmp_path, odd), Locks(str(tmp_path / "state")))
     with pytest.raises(NotPermitted, match="requires credentials"):
         upstream.find(1000, "docker", "anna/x:1", lambda event: None, publisher=False)
     assert not upstream.login(1000, "", ANNA.user, ANNA.password).checked

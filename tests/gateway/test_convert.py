@@ -15,7 +15,7 @@ from gateway.image.formats import ext4, packer
 from gateway.image.formats.squashfs import parse_compression
 from tests.gateway.archives import BASE, directory, file, hardlink, image_config, layer_tar, make_archive
 from tests.gateway.support import convert_source, needs_root
-from udiroot.errors import ConfigError, ImageInvalid, TimedOut, UdiError, UpstreamFailed
+from udiroot.errors import ConfigError, ImageInvalid, TimedOut, UpstreamFailed
 
 LAYERS = [[*BASE, file("data", b"1" * 100_000)]]
 
@@ -108,15 +108,38 @@ def test_an_image_of_another_architecture_or_with_other_layers(tmp_path: Path) -
 
 
 @needs_root
-@pytest.mark.parametrize("image_format", ["squashfs", "ext4"])
-def test_a_full_disk(tmp_path: Path, small_disk: Path, image_format: str) -> None:
+@pytest.mark.parametrize(
+    ("image_format", "compression"), [("squashfs", "gzip:1"), ("squashfs", "lz4"), ("ext4", ""), ("directory", "")]
+)
+def test_a_full_disk(tmp_path: Path, small_disk: Path, image_format: str, compression: str) -> None:
+    """One line for whatever writes the image, which names the directory: tar2sqfs itself says `I/O error`."""
     make_archive(tmp_path / "image.tar", [[*BASE, file("noise", os.urandom(8 << 20))]])
-    with pytest.raises(UdiError) as caught:
-        convert_source(f"docker-archive:{tmp_path}/image.tar", small_disk / "out", format=image_format)
-    assert caught.value.exit_code == UpstreamFailed.exit_code, caught.value.message
+    source = f"docker-archive:{tmp_path}/image.tar"
+    with pytest.raises(UpstreamFailed) as caught:
+        convert_source(source, small_disk / "out", format=image_format, compression=compression or "zstd:3")
+    assert caught.value.message == f"image file cannot be written to {small_disk}: no space left on device"
     assert os.listdir(small_disk) == []
     make_archive(tmp_path / "image.tar", LAYERS)
     assert convert_source(f"docker-archive:{tmp_path}/image.tar", small_disk / "out").size
+
+
+@needs_root
+def test_data_that_an_ext4_image_has_no_room_for(tmp_path: Path, small_disk: Path) -> None:
+    """What the kernel writes out later is lost without a word of write(2) or umount(2), and e2fsck looks at no data."""
+    output = small_disk / "out"
+    output.touch()
+    os.truncate(output, 8 << 20)
+    subprocess.run(["/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", output], check=True, timeout=60)
+    words = ["/usr/bin/unshare", "--mount", "--propagation", "private", "--", sys.executable, "-I"]
+    done = subprocess.run(
+        [*words, "-m", "gateway.image.formats.ext4_fill", output],
+        input=layer_tar([file("noise", os.urandom(2 << 20))]),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr in (b"[Errno 28] No space left on device\n", b"[Errno 5] Input/output error\n")
 
 
 def test_a_packer_that_is_not_there(tmp_path: Path, archive: str) -> None:
@@ -160,8 +183,8 @@ def test_an_ext4_image_that_lacks_inodes(tmp_path: Path, archive: str, monkeypat
     """A filler that is content with half of the stream: e2fsck finds nothing wrong with the result."""
     real = packer.pack
 
-    def half(argv: Sequence[str], feed: packer.Feed, advance: Callable[[int], None]) -> None:
-        real(["/bin/cat"], feed, advance)
+    def half(argv: Sequence[str], feed: packer.Feed, advance: Callable[[int], None], output: str) -> None:
+        real(["/bin/cat"], feed, advance, output)
 
     monkeypatch.setattr(ext4, "pack", half)
     with pytest.raises(UpstreamFailed, match=r"ext4 has \d+ of \d+ inodes"):

@@ -11,6 +11,7 @@ from tests.gateway.service import ACCOUNT, ANNA, BERT
 from tests.gateway.support import needs_root
 from tests.metrics.samples import samples
 from tests.metrics.watched import Watched, watched
+from udi import durable
 
 __all__ = ["watched"]
 pytestmark = needs_root
@@ -65,6 +66,11 @@ def test_write_replaces_the_file_that_the_exporter_reads_or_says_why_not(watched
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert os.listdir(watched.directory) == ["udi-gateway.prom"]
     path = watched.directory / "udi-gateway.prom"
+    left = Path(durable.unfinished(str(path)))
+    left.write_text("# HE")  # by a process that was killed in the middle of it
+    os.chown(left, ACCOUNT, ACCOUNT)
+    assert watched.gateway(ACCOUNT, "metrics", "--write").returncode == 0
+    assert os.listdir(watched.directory) == ["udi-gateway.prom"]
     assert path.stat().st_mode & 0o777 == 0o644
     assert ("udi_store_free_bytes",) in samples(path.read_text())
     os.chown(watched.directory, 0, 0)

@@ -132,7 +132,7 @@ def test_serve_runs_as_the_stores_account_alone(service: Service) -> None:
         program, capture_output=True, text=True, timeout=60, user=ACCOUNT, group=ACCOUNT, check=False
     )
     assert twice.returncode == 2
-    assert "another gateway is running" in twice.stderr
+    assert "another gateway is running" in twice.stderr and f"(process {service.pid}, since" in twice.stderr
 
 
 def test_the_layout_of_the_store(service: Service) -> None:

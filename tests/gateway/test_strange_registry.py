@@ -18,6 +18,7 @@ import pytest
 
 from gateway.sources.fetch import Fetcher
 from gateway.store.credentials import CredentialStore
+from gateway.store.locks import Locks
 from tests.gateway.archives import BASE, Entry, file, image_config, layer_tar
 from tests.gateway.odd_registry import Asked, OddRegistry, bearer, redirect, tokens
 from tests.gateway.registries import (
@@ -27,6 +28,7 @@ from tests.gateway.registries import (
     registry_config,
 )
 from tests.gateway.registry_pulls import ANNA, LAYERS, found, pull, refused
+from udi import durable
 from udi.registries import RegistryHostConfig
 from udiroot.errors import ImageInvalid, NotFound, NotPermitted, TimedOut, UdiError, UpstreamFailed
 
@@ -347,7 +349,7 @@ def test_nothing_is_cached_where_the_limit_is_zero(odd: OddRegistry, tmp_path: P
 
 
 def test_credentials_are_the_services_own(tmp_path: Path) -> None:
-    credentials = CredentialStore(str(tmp_path / "credentials"))
+    credentials = CredentialStore(str(tmp_path / "credentials"), Locks(str(tmp_path / "state")))
     assert credentials.find(1000, "r.test:5000") is None
     credentials.keep(1000, "r.test:5000", ANNA)
     path = next((tmp_path / "credentials").rglob("*.json"))
@@ -356,7 +358,13 @@ def test_credentials_are_the_services_own(tmp_path: Path) -> None:
     assert credentials.find(1000, "r.test:5000") == ANNA
     assert credentials.find(1001, "r.test:5000") is None
     assert "word" not in repr(ANNA)
+    left = Path(durable.unfinished(str(path)))
+    left.write_text('{"user": "anna", "password": "wor')  # by a process that was killed in the middle of it
+    credentials.keep(1000, "r.test:5000", ANNA)
+    assert os.listdir(path.parent) == [path.name]
+    left.write_text('{"user": "anna", "password": "wor')
     assert credentials.forget(1000, "r.test:5000")
+    assert os.listdir(path.parent) == []
     assert not credentials.forget(1000, "r.test:5000")
 
 

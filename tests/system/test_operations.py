@@ -108,7 +108,7 @@ def test_the_store_is_full(cray: Cray, tmp_path: Path) -> None:
         unused_for_days(cray, "old:1")
         cray.machine.run_as("udi", ["dd", "if=/dev/zero", f"of={STORE}/filler", "bs=1024"])
         said = pull_large(cray, "new:1", _DISK // 4, code=6)
-        assert "image file cannot be written: no space left on device" in said
+        assert f"image file cannot be written to {STORE}/images: no space left on device" in said
         with cray.without_filter():
             ended = cray.run("alice", ranks())
         held_with(ended, "the plan cannot be written to the image store", "no space left on device")

@@ -13,12 +13,16 @@ from typing import Any
 import pytest
 
 from gateway.sources.docker_daemon import DaemonImage, find, save
-from udiroot.errors import NotFound, NotPermitted, UdiError, UpstreamFailed
+from udiroot.errors import NotFound, NotPermitted, TimedOut, UdiError, UpstreamFailed
+
+_BROKEN = b"broken:"
+"""How an answer begins that ends before its chunk does, once the test lets it."""
 
 
 class _Server(ThreadingMixIn, UnixStreamServer):
     daemon_threads = True
     answers: dict[str, tuple[int, bytes]]
+    go_on: threading.Event
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -27,6 +31,12 @@ class _Handler(BaseHTTPRequestHandler):
         status, body = next((answer for path, answer in answers.items() if path in self.path), (500, b"{}"))
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
+        if body.startswith(_BROKEN):
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"10\r\n" + body.removeprefix(_BROKEN))
+            self.server.go_on.wait(30)  # type: ignore[attr-defined]
+            return
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -44,6 +54,7 @@ class _Handler(BaseHTTPRequestHandler):
 def daemon(tmp_path: Path) -> Iterator[_Server]:
     """A daemon whose answers a test sets, by parts of paths."""
     with _Server(str(tmp_path / "docker.sock"), _Handler) as server:
+        server.go_on = threading.Event()
         server.answers = {"/version": (200, json.dumps({"ApiVersion": "1.41"}).encode())}
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
@@ -87,6 +98,23 @@ def test_an_error_in_the_middle_of_a_pull(
         save(DaemonImage(socket_of(daemon), "r.test/x@sha256:" + "0" * 64, pull=True), str(tmp_path), 1 << 20)
     assert type(caught.value) is kind
     assert "cannot pull r.test/x@" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("silence", "kind", "said"),
+    [(300, UpstreamFailed, "the Docker daemon cannot be reached: "), (1, TimedOut, "sent nothing for 1 s")],
+)
+def test_a_daemon_that_dies_or_hangs_in_the_middle_of_a_pull(
+    daemon: _Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silence: int, kind: type[UdiError], said: str
+) -> None:
+    """The SDK lets errors of urllib3 through there."""
+    monkeypatch.setattr("gateway.sources.docker_daemon._SILENCE", silence)
+    daemon.answers["/images/create"] = (200, _BROKEN + b'{"status"')
+    if kind is UpstreamFailed:
+        daemon.go_on.set()
+    with pytest.raises(kind, match=said):
+        save(DaemonImage(socket_of(daemon), "r.test/x@sha256:" + "0" * 64, pull=True), str(tmp_path), 1 << 20)
+    daemon.go_on.set()
 
 
 def test_a_daemon_that_is_not_running(tmp_path: Path) -> None:

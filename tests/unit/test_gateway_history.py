@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import NoReturn
@@ -14,11 +18,15 @@ import pytest
 from gateway.service.counted import families, registry_label
 from gateway.service.database import Database
 from gateway.service.history import History
+from gateway.service.systems import Mirror, Systems
 from gateway.store.locks import Locks
+from gateway.store.writer import StoreWriter
 from gateway.wire.events import Progress, Queued
 from gateway.wire.messages import FailedPull
+from udi.gatewayconfig import SystemConfig
 from udi.reference import ImageReference
 from udi.registries import RegistryConfig
+from udi.store import StoreLayout
 from udiroot.errors import ImageInvalid, UpstreamFailed
 
 
@@ -67,6 +75,20 @@ def test_the_last_event_of_a_conversion_is_what_was_reported(history: History) -
     assert row is not None and (row.event, row.image_id, row.state) == (event, "ab" * 32, "running")
 
 
+def test_a_transfer_that_this_host_s_disk_fails_is_told_and_costs_no_pull(
+    history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locks = Locks(str(tmp_path / "state"))
+    store = StoreWriter(StoreLayout(str(tmp_path / "store")), locks)
+    (tmp_path / "state/transferred-near").mkdir()  # whose place a file should have
+    os.utime(tmp_path / "state/transferred-near", (0, 0))
+    monkeypatch.setattr(Mirror, "run", lambda mirror: None)
+    systems = Systems((SystemConfig(name="near", path="/near"),), str(tmp_path / "state"), store, history, locks)
+    said = f"system near: {tmp_path}/state/transferred-near: is a directory"
+    assert systems.update(lambda event: None) == (said,)
+    assert [f"{each.reference}: {each.error}" for each in history.errors()] == [said]
+
+
 def test_errors_are_failed_pulls_and_notes_newest_first(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("time.time", lambda: now)
@@ -85,6 +107,31 @@ def test_errors_are_failed_pulls_and_notes_newest_first(history: History, monkey
     assert history.errors(limit=2)[1] == FailedPull(uid=1000, reference="two:1", error="two:1 is refused", until=1020)
     assert history.rebuild() == 0
     assert history.errors() == ()
+
+
+_KILLED = """
+import os, signal, sys
+from gateway.service.history import History
+from gateway.store.locks import Locks
+with History(sys.argv[1], Locks(sys.argv[1]), list).pull(1000, "one:1"):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_pull_whose_process_was_killed_is_no_pull_although_another_has_its_pid(
+    history: History, tmp_path: Path
+) -> None:
+    """In a container, the next service has the pid of the one before."""
+    assert history.queue() == ()
+    state = str(tmp_path / "state")
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, state], cwd=Path(__file__).parents[2], timeout=60, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    with contextlib.closing(sqlite3.connect(f"{state}/history.sqlite")) as base, base:
+        assert base.execute("UPDATE pulls SET pid=? WHERE state='running'", (os.getpid(),)).rowcount == 1
+    assert history.queue() == ()
+    assert history.errors()[0].error == "the gateway terminated in the middle of it"
 
 
 def _end_two_pulls(history: History) -> None:

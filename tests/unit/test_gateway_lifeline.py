@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -121,8 +124,17 @@ _LAUNCH = """\
 # As srun and ssh: streams and words are passed on; descriptors and the parent are not.
 here=$(dirname "$0")
 [ ! -e "$here/refuses" ] || { echo "no such partition" >&2; exit 1; }
-cat | setsid sh -c 'echo $$ >"$0"; exec "$@"' "$here/pid" "$@" 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- | cat
+[ ! -e "$here/greets" ] || echo "Welcome to convert1"
+[ ! -e "$here/stays" ] || exec sleep 60 >/dev/null
+echo $$ >"$here/launcher"
+trap 'exit 0' TERM
+exec 3<&0
+cat <&3 | setsid sh -c 'echo $$ >"$0"; exec "$@"' "$here/pid" "$@" 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- | cat &
+wait $!
 """
+
+
+_SILENT = f"the host of the conversion, {socket.gethostname()}, has fallen silent"
 
 
 class Elsewhere:
@@ -188,7 +200,7 @@ def test_a_worker_s_host_that_dies(elsewhere: Elsewhere) -> None:
     ):
         worker.identified(elsewhere.events.append)
         os.killpg(elsewhere.pid, signal.SIGKILL)
-        with pytest.raises(UpstreamFailed, match="terminated unexpectedly"):
+        with pytest.raises(UpstreamFailed, match=f"the conversion terminated unexpectedly on {socket.gethostname()} "):
             worker.convert(elsewhere.events.append)
 
 
@@ -202,10 +214,57 @@ def test_a_worker_s_host_that_says_nothing_any_more(elsewhere: Elsewhere, monkey
         worker.identified(elsewhere.events.append)
         os.killpg(elsewhere.pid, signal.SIGSTOP)
         try:
-            with pytest.raises(UpstreamFailed, match="the host of the conversion has not answered for 1 s"):
+            with pytest.raises(UpstreamFailed, match=f"{_SILENT}: nothing came for [0-9]+ s$") as caught:
                 worker.convert(elsewhere.events.append)
         finally:
             os.killpg(elsewhere.pid, signal.SIGKILL)
+    assert caught.value.hint == "that is the site's fault, and not the image's; try again"
+
+
+def test_what_started_a_worker_gives_its_silent_host_up(elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm may notice sooner than the gateway does that a node is down, and ends srun: with 0, as it happens."""
+    monkeypatch.setattr("gateway.service.workers._MISSED", 0.3)
+    with (
+        place_of(elsewhere.origin(), elsewhere.settings, elsewhere.events.append) as place,
+        Worker(place, elsewhere.output, elsewhere.settings) as worker,
+    ):
+        worker.identified(elsewhere.events.append)
+        os.killpg(elsewhere.pid, signal.SIGSTOP)
+        launcher = int((elsewhere.directory / "launcher").read_text())
+        timer = threading.Timer(1.0, os.killpg, (launcher, signal.SIGTERM))
+        timer.start()
+        try:
+            with pytest.raises(UpstreamFailed, match=_SILENT) as caught:
+                worker.convert(elsewhere.events.append)
+        finally:
+            timer.join()
+            os.killpg(elsewhere.pid, signal.SIGKILL)
+    assert re.search(r": nothing came for \d+ s, then /.*/launch ended with exit code 0$", caught.value.message)
+
+
+def test_what_connects_a_worker_says_something_itself(elsewhere: Elsewhere) -> None:
+    """A user would read that of the image, and as a fault of its own."""
+    (elsewhere.directory / "greets").touch()
+    with (
+        place_of(elsewhere.origin(), elsewhere.settings, elsewhere.events.append) as place,
+        Worker(place, elsewhere.output, elsewhere.settings) as worker,
+        pytest.raises(UpstreamFailed, match=r"/launch printed what no conversion says: 'Welcome to convert1'"),
+    ):
+        worker.identified(elsewhere.events.append)
+
+
+def test_what_connects_a_worker_closes_its_output_and_stays(
+    elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.service.workers.BEAT", 0.1)
+    monkeypatch.setattr("gateway.service.workers._GRACE", 0.1)
+    (elsewhere.directory / "stays").touch()
+    with (
+        place_of(elsewhere.origin(), elsewhere.settings, elsewhere.events.append) as place,
+        Worker(place, elsewhere.output, elsewhere.settings) as worker,
+        pytest.raises(UpstreamFailed, match=r"no host for the conversion: .*/launch ended with no exit code yet"),
+    ):
+        worker.identified(elsewhere.events.append)
 
 
 def test_no_host_for_it(elsewhere: Elsewhere) -> None:

@@ -133,7 +133,7 @@ def test_a_failing_disk_leaves_no_half_made_file(
 ) -> None:
     """Facts, references, credentials and what the layer cache remembers: all by the one atomic write."""
     cache = LayerCache(str(tmp_path / "layers"), "r.test", 1000)
-    credentials = CredentialStore(str(tmp_path / "credentials"))
+    credentials = CredentialStore(str(tmp_path / "credentials"), Locks(str(tmp_path / "state")))
     credentials.keep(7, "r.test", Credentials("anna", "old"))
     with writer.temporary() as temporary:
         Path(temporary).write_bytes(b"x")

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.wire import events, messages
 from gateway.wire.codec import from_document, to_document
-from gateway.wire.events import Converted, Done, Event, Failed, Identified, Progress, Queued, Storing
+from gateway.wire.events import Begun, Converted, Done, Event, Failed, Identified, Progress, Queued, Storing
 from udi.facts import Facts
 from udi.reference import ImageReference
 from udi.registries import RegistryConfig
@@ -30,6 +30,7 @@ FACTS = Facts(id=ID, format="squashfs", size=10, sha256=ID, env=("A=b",), labels
             '{"event": "progress", "stage": "fetching", "bytes": 1, "total": 2, "layers": [["0123", 1, 2]]}',
         ),
         (Storing(), '{"event": "storing"}'),
+        (Begun("convert1"), '{"event": "begun", "host": "convert1"}'),
         (Identified(ID, "app:1"), f'{{"event": "identified", "id": "{ID}", "name": "app:1"}}'),
         (
             Done(Converted("{}", 2, 300, 1)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from udi.undivided import is_postponed, undivided
 
 _ROOT = Path(__file__).parents[2]
-_MANY = """
+_LEFT = """
 import os, signal, sys, time
 from jobs import process
 from udi.command import run
@@ -30,7 +31,15 @@ def left():
         except (FileNotFoundError, ProcessLookupError):
             pass
 
+def left_in_the_end():
+    deadline = time.monotonic() + 30
+    while any(left()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left()
+
 interrupted = 0
+"""
+_BY_HOOK = """
 for moment in range(200):
     signal.pthread_sigmask(signal.SIG_UNBLOCK, process._REQUESTS)
     process.catch_signals()
@@ -40,10 +49,18 @@ for moment in range(200):
     except process.Interrupted:
         interrupted += 1
     signal.alarm(0)
-deadline = time.monotonic() + 30
-while any(left()) and time.monotonic() < deadline:
-    time.sleep(0.05)
-print(interrupted, *left())
+print(interrupted, *left_in_the_end())
+"""
+_BY_KEYBOARD = """
+signal.signal(signal.SIGALRM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+for moment in range(100):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0001 + moment * 0.00005)
+        run(["/bin/sleep", sys.argv[1]], seconds=10)
+    except KeyboardInterrupt:
+        interrupted += 1
+run(["/bin/true"], seconds=10)
+print(interrupted, signal.getsignal(signal.SIGINT) is signal.default_int_handler, *left_in_the_end())
 """
 
 
@@ -68,7 +85,7 @@ def handlers() -> Iterator[None]:
 
 def test_no_command_is_lost_whenever_its_hook_is_interrupted() -> None:
     """While the hook undoes its work, the command that was being started would go on with it."""
-    argv = [sys.executable, "-c", _MANY, f"600.{os.getpid()}"]
+    argv = [sys.executable, "-c", _LEFT + _BY_HOOK, f"600.{os.getpid()}"]
     done = subprocess.run(argv, cwd=_ROOT, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout == "200\n"
 
@@ -124,6 +141,30 @@ def test_the_keyboard_waits_as_well() -> None:
     assert steps == ["went on"]
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_python_s_own_handler_of_the_keyboard_is_back_afterwards(interrupted: bool) -> None:
+    """asyncio, for one, handles ^C only where it finds that one."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), undivided():
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        if interrupted:
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_program_s_own_handler_stays() -> None:
+    signal.signal(signal.SIGINT, raising)
+    with pytest.raises(Told, match="SIGINT"), undivided():
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is raising
+
+
+def test_no_command_is_lost_whenever_the_keyboard_interrupts() -> None:
+    argv = [sys.executable, "-c", _LEFT + _BY_KEYBOARD, f"601.{os.getpid()}"]
+    done = subprocess.run(argv, cwd=_ROOT, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == "100 True\n"
 
 
 def test_a_signal_that_is_ignored_stays_so() -> None:

@@ -53,11 +53,12 @@ def test_figures_go(cray: StandIns, exporter: Path, capsys: pytest.CaptureFixtur
     assert (exporter / "udi-hooks.prom").read_text().count("udi_job_starts_total") > 4
     for name in ("udi-gateway.prom", "node.prom"):
         (exporter / name).write_text("# HELP udi_gateway_x x\n")
-    (exporter / ".new-udi-hooks.prom").write_text("# HE")
+    for name in ("hooks", "gateway"):  # what was killed in the middle of writing
+        (exporter / f".new-udi-{name}.prom").write_text("# HE")
     dry, _ = uninstalled(cray, capsys, "--dry-run")
-    wanted = ["/.new-udi-hooks.prom", "/udi-hooks.prom", "/udi-gateway.prom"]
+    wanted = ["/.new-udi-hooks.prom", "/udi-hooks.prom", "/.new-udi-gateway.prom", "/udi-gateway.prom"]
     assert dry == [f"would remove /var/lib/node-exporter{name}" for name in wanted]
-    assert len(list(exporter.iterdir())) == 4
+    assert len(list(exporter.iterdir())) == 5
     done, _ = uninstalled(cray, capsys)
     assert done == [f"removed /var/lib/node-exporter{name}" for name in wanted]
     assert [path.name for path in exporter.iterdir()] == ["node.prom"], "that of others, whatever it has"

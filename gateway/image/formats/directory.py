@@ -36,8 +36,8 @@ def make_directory(flattened: Flattened, output: str, settings: GatewayConfig, a
         f"{output}/{TREE}",
         f"{output}/{_DIGEST}",
     ]
-    pack(fill, flattened.write, advance)
-    run_tool(["/bin/sync", "-f", output], _SYNC_SECONDS)
+    pack(fill, flattened.write, advance, f"{output}/{TREE}")
+    run_tool(["/bin/sync", "-f", output], _SYNC_SECONDS, f"{output}/{TREE}")
 
 
 def digest_of(output: str) -> tuple[int, str]:

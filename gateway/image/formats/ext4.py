@@ -30,7 +30,8 @@ def checker(settings: GatewayConfig) -> str:
 
 
 def make_ext4(flattened: Flattened, output: str, settings: GatewayConfig, advance: Callable[[int], None]) -> None:
-    """Write the tree to `output`. Raises NotPermitted without root, UpstreamFailed, TimedOut, ImageInvalid."""
+    """Write the tree to `output`. Raises NotPermitted without root, UpstreamFailed, TimedOut, ImageInvalid,
+    OSError."""
     if os.geteuid() != 0:
         raise NotPermitted("making an ext4 image requires root, since it is filled through a mount", "use squashfs")
     size = _size(flattened)
@@ -46,10 +47,10 @@ def make_ext4(flattened: Flattened, output: str, settings: GatewayConfig, advanc
         "-E",
         f"lazy_itable_init=0,nodiscard,hash_seed={_FIXED_UUID}",
     ]
-    run_tool([*argv, output], _COMMAND_DEADLINE)
+    run_tool([*argv, output], _COMMAND_DEADLINE, output)
     fill = ["/usr/bin/unshare", "--mount", "--propagation", "private", "--", sys.executable, "-I"]
-    pack([*fill, "-m", "gateway.image.formats.ext4_fill", output], flattened.write, advance)
-    run_tool([checker(settings), "-fn", output], _COMMAND_DEADLINE)
+    pack([*fill, "-m", "gateway.image.formats.ext4_fill", output], flattened.write, advance, output)
+    run_tool([checker(settings), "-fn", output], _COMMAND_DEADLINE, output)
     _check(output, flattened.reached.inodes)
 
 

@@ -6,6 +6,7 @@ takes to exit after its last input.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 from udi.command import Feed, run, run_fed
@@ -19,14 +20,18 @@ FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
 """For glibc, which otherwise reserves 64 MiB of addresses for each thread: a limit on memory counts addresses."""
 _ENVIRONMENT = {"SOURCE_DATE_EPOCH": "0", **FEW_ARENAS}
 """With the time set, the same tree gives the same file."""
+_ROOM = 1 << 20
+"""Bytes: more than a packer writes at once, so that where these fit, it was not for want of room that it failed."""
 _NO_MEMORY = (b"out of memory", b"cannot allocate memory", b"bad_alloc")
 
 
-def pack(argv: Sequence[str], feed: Feed, advance: Callable[[int], None]) -> None:
-    """Run `argv` with the stream that `feed` writes as its input; `advance` gets the bytes of each write.
+def pack(argv: Sequence[str], feed: Feed, advance: Callable[[int], None], output: str = "") -> None:
+    """Run `argv` with the stream that `feed` writes as its input, to make `output`; `advance` gets the bytes of each
+    write.
 
-    Raises UpstreamFailed when the program cannot be run, dies, fails or does not read everything, MemoryError when it
-    gets no more memory, TimedOut at a standstill, and whatever `feed` raises.
+    Raises UpstreamFailed when the program cannot be run, dies, fails or does not read everything, OSError when it fails
+    where nothing more can be written, MemoryError when it gets no more memory, TimedOut at a standstill, and whatever
+    `feed` raises.
     """
 
     def counted(descriptor: int, wrote: Callable[[int], None]) -> None:
@@ -39,12 +44,33 @@ def pack(argv: Sequence[str], feed: Feed, advance: Callable[[int], None]) -> Non
     done = run_fed(argv, counted, standstill=_STANDSTILL, pipe_size=_PIPE_SIZE, environment=_ENVIRONMENT)
     if done.exit_code and any(words in done.stderr.lower() for words in _NO_MEMORY):
         raise MemoryError
+    if done.exit_code and output:
+        _require_room(output)
     done.require_success()
 
 
-def run_tool(argv: Sequence[str], seconds: float) -> None:
-    """Run a short command, all of whose output explains a failure. Raises UpstreamFailed, TimedOut."""
-    run(argv, seconds=seconds, merge=True, environment=_ENVIRONMENT).require_success()
+def run_tool(argv: Sequence[str], seconds: float, output: str = "") -> None:
+    """Run a short command, all of whose output explains a failure. Raises UpstreamFailed, TimedOut; OSError when one
+    that writes `output` fails where nothing more can be written."""
+    done = run(argv, seconds=seconds, merge=True, environment=_ENVIRONMENT)
+    if done.exit_code and output:
+        _require_room(output)
+    done.require_success()
+
+
+def _require_room(output: str) -> None:
+    """Programs do not tell why they could not write (tar2sqfs says `I/O error`), so that is found out beside the file,
+    while what they had written is still there. Raises OSError."""
+    path = f"{output}.room"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.unlink(path)
+        piece = os.urandom(_ROOM)  # zeros take no room on a file system that compresses
+        while piece:
+            piece = piece[os.write(descriptor, piece) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def count_lines(argv: Sequence[str], seconds: float) -> int:

@@ -62,7 +62,11 @@ def _by_packer(
     flattened: Flattened, output: str, settings: GatewayConfig, name: str, advance: Callable[[int], None]
 ) -> None:
     argv = [settings.tar2sqfs, "--quiet", "--no-skip", "--num-jobs", str(len(os.sched_getaffinity(0)))]
-    pack([*argv, "--compressor", name, output], flattened.write, advance)
+    kept = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:  # it removes the file when it fails, and only what is still there shows that there was no room
+        pack([*argv, "--force", "--compressor", name, output], flattened.write, advance, output)
+    finally:
+        os.close(kept)
     _check(output, flattened.reached.inodes, name)
     listed = count_lines([settings.rdsquashfs, "--describe", output], _LIST_SECONDS)
     if listed < flattened.reached.entries - 1:  # the root is not listed, and a name may contain newlines
