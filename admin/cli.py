@@ -1,45 +1,51 @@
-"""`udi-admin`: what an operator runs on a job host (on a Cray, the MOM node)."""
+"""`udi-admin`: what an operator runs on a job host (on a Cray, the MOM node).
+
+At the top it imports only what prints the help; a command imports what it needs, so that each starts fast.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
 import click
 
-from admin.cdi import as_module, edits_of, read_specification, require_fitting
-from admin.checks import report
-from admin.chos import chos
-from admin.config_check import read_subject, rows_of_errors
-from admin.console.program import PROGRAM, site_of
-from admin.install.built import built, sshd_programs
-from admin.install.installed import Record, line_file
-from admin.install.installing import install_programs, planned, render_below
-from admin.install.software import install_software
-from admin.job.cli import job
-from admin.seams.machines import machine_of
-from admin.seams.managers import manager_of
-from admin.sitefiles.all_files import site_files
-from admin.sitefiles.example import example
-from admin.status.cli import status
-from admin.trial.cli import attempt
-from admin.uninstall_cli import uninstall
 from udi.commandline import config_option, directories, files, json_option, run, version_option
-from udi.config import load
 from udiroot.errors import ConfigError, UsageError, complain
 
+PROGRAM = "udi-admin"
+_IN_MODULES = {
+    "chos": "admin.chos:chos",
+    "job": "admin.job.cli:job",
+    "status": "admin.status.cli:status",
+    "try": "admin.trial.cli:attempt",
+    "uninstall": "admin.uninstall_cli:uninstall",
+}
 
-@click.group()
+
+class _Commands(click.Group):
+    """Those of this file, and those that have a module of their own, which is imported when one is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_IN_MODULES})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if place := _IN_MODULES.get(cmd_name):
+            module, _, name = place.partition(":")
+            command = getattr(importlib.import_module(module), name)
+            assert isinstance(command, click.Command)
+            return command
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Commands)
 @config_option
 @version_option
 @click.pass_context
 def cli(context: click.Context, config_path: str) -> None:
     """Administer shifter-xc on this host."""
     context.obj = os.path.abspath(config_path)
-
-
-for command in (attempt, chos, job, status, uninstall):
-    cli.add_command(command)
 
 
 @cli.command("check-config")
@@ -56,6 +62,9 @@ def check_config(config_path: str, nodes: str, as_json: bool) -> None:
 
     With --json: schema, config, host, verdict, counts, and rows with check, level, what, todo, nodes.
     """
+    from admin.checks import report
+    from admin.config_check import read_subject, rows_of_errors
+
     subject, errors = read_subject(config_path)
     host = os.uname().nodename
     if subject is None and not as_json:
@@ -75,6 +84,8 @@ def check_config(config_path: str, nodes: str, as_json: bool) -> None:
 @cli.command("example-config")
 def example_config() -> None:
     """Print an annotated configuration with every key and its default."""
+    from admin.sitefiles.example import example
+
     click.echo(example(), nl=False)
 
 
@@ -85,6 +96,11 @@ def example_config() -> None:
 @click.pass_obj
 def render(config_path: str, output: str) -> None:
     """Write the site's files below a directory, for review."""
+    from admin.console.program import site_of
+    from admin.install.installing import render_below
+    from admin.seams.machines import machine_of
+    from admin.sitefiles.all_files import site_files
+
     site = site_of(config_path)
     for path in render_below(_directory("--output", output), site_files(site, machine_of(site), config_path)):
         click.echo(path)
@@ -102,6 +118,15 @@ def render(config_path: str, output: str) -> None:
 @click.pass_obj
 def install(config_path: str, root: str) -> None:
     """Install the site's files and the node software. Prints the paths that changed."""
+    from admin.console.program import site_of
+    from admin.install.built import built, sshd_programs
+    from admin.install.installed import Record, line_file
+    from admin.install.installing import install_programs, planned
+    from admin.install.software import install_software
+    from admin.seams.machines import machine_of
+    from admin.seams.managers import manager_of
+    from admin.sitefiles.all_files import site_files
+
     site = site_of(config_path)
     if os.geteuid() != 0:
         raise UsageError("only root can install: the hooks must be owned by root")
@@ -137,6 +162,9 @@ def cdi(config_path: str, file: str, name: str, devices: tuple[str, ...]) -> Non
 
     Device nodes must be those that node.devices allows. Hooks are not run; remarks say what that means.
     """
+    from admin.cdi import as_module, edits_of, read_specification, require_fitting
+    from udi.config import load
+
     text = as_module(edits_of(read_specification(file), file, devices), name, file)
     require_fitting(load(config_path), name, text)
     click.echo(text, nl=False)
@@ -151,6 +179,10 @@ def takedown(config_path: str, job: str, nodes: str) -> None:
 
     With native Slurm, on the node itself.
     """
+    from admin.console.program import site_of
+    from admin.seams.machines import machine_of
+    from admin.seams.managers import manager_of
+
     site = site_of(config_path)
     manager_of(site).take_down(machine_of(site), job, nodes)
     click.echo(f"job {job}: clean")
@@ -164,6 +196,10 @@ def recover(config_path: str, nodes: str) -> None:
 
     With native Slurm, on the node itself, by its name.
     """
+    from admin.console.program import site_of
+    from admin.seams.machines import machine_of
+    from admin.seams.managers import manager_of
+
     site = site_of(config_path)
     manager_of(site).recover(machine_of(site), nodes)
 

@@ -187,7 +187,7 @@ sys.exit(main())' pip/pip-*.whl install --quiet --isolated --no-index --no-deps 
     for file in "$unfinished"/bin/*; do
         [ -L "$file" ] || sed -i "s|$unfinished|$prefix/$directory|g" "$file"
     done
-    "$unfinished/bin/python" -I -c 'import admin.cli, gateway.service.cli, outside.cli, cryptography.x509' ||
+    "$unfinished/bin/python" -I -c 'import admin.cli, admin.config_check, gateway.service.cli, outside.cli, cryptography.x509' ||
         fail "the packages do not work with $python" "use --python bundle"
     rm -rf "${prefix:?}/$directory"
     mv -T "$unfinished" "$prefix/$directory"

@@ -10,7 +10,7 @@ from xcsim.settings import Settings
 
 UNKNOWN_JOB = 153  # 15001 modulo 256 (T46)
 _ID = re.compile(r"(?P<number>\d+)(?P<array>\[\d*\])?(?:\.(?P<server>.*))?")
-_XML = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;"}
+_XML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;"})
 
 
 def run(arguments: list[str], jobs: dict[str, Job], settings: Settings) -> tuple[int, str, str]:
@@ -95,7 +95,7 @@ def _xml(jobs: list[Job], settings: Settings) -> str:
 
 
 def _escape(text: str) -> str:
-    return "".join(_XML.get(char, char) for char in text)
+    return text.translate(_XML)
 
 
 def _full(job: Job, settings: Settings, *, wrap: bool) -> str:

@@ -54,6 +54,8 @@ class Torque:
         self._last = 0
         self._orphaned: dict[int, float] = {}
         """Since when a reservation has been nobody's."""
+        self._ended: dict[str, str] = {}
+        """What is kept of jobs that have ended, as text: they do not change any more, and they are most of all jobs."""
         self.jobs: dict[str, Job] = {}
         if path.exists():
             saved = json.loads(path.read_text())
@@ -73,10 +75,16 @@ class Torque:
             self._wake.notify_all()
 
     def save(self) -> None:
-        text = json.dumps({"last": self._last, "jobs": [dataclasses.asdict(job) for job in self.jobs.values()]})
+        listed = ", ".join(self._ended.get(job.id) or self._text(job) for job in self.jobs.values())
         temporary = self._path.with_suffix(".new")
-        temporary.write_text(text, errors="surrogateescape")
+        temporary.write_text(f'{{"last": {self._last}, "jobs": [{listed}]}}', errors="surrogateescape")
         temporary.rename(self._path)
+
+    def _text(self, job: Job) -> str:
+        text = json.dumps(dataclasses.asdict(job))
+        if job.state == "C":
+            self._ended[job.id] = text
+        return text
 
     # -- commands of users --------------------------------------------------------------------------------------------
 

@@ -153,7 +153,7 @@ def rpm_below(root: Path, *words: str | Path) -> list[str]:
 
 def compiled_by_hand(root: Path) -> list[Path]:
     """What a Python with another level of optimization leaves beside the files of the packages."""
-    subprocess.run(["chroot", root, "/opt/udi/venv/bin/python", "-IO", "-c", "import admin.cli"], check=True)
+    subprocess.run(["chroot", root, "/opt/udi/venv/bin/python", "-IO", "-c", "import admin.config_check"], check=True)
     found = list((root / "opt/udi").rglob("*.opt-1.pyc"))
     assert {path.relative_to(root / "opt/udi").parts[0].partition("-")[0] for path in found} == {"venv", "python"}
     return found

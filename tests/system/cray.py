@@ -84,6 +84,8 @@ class Cray:
     machine: Machine
     ids: dict[str, str] = field(default_factory=dict)
     before: dict[int, NodePicture] = field(default_factory=dict)
+    _text_kept: bytes = field(default=b"", repr=False)
+    _jobs: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     _token: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
     def up(self, torque_version: str = "6.1") -> None:
@@ -152,16 +154,13 @@ class Cray:
 
     def refused(self, user: str, *options: str, script: str = "true\n", env: Mapping[str, str] | None = None) -> str:
         """What qsub tells the user of a job that it does not take, Torque's own two lines left out."""
-        jobs = self._number_of_jobs()
+        jobs = len(self._kept())
         done = self.machine.run_as(user, ["/usr/bin/qsub", "-l", "nodes=2", *options], input=script, env=env)
         assert (done.returncode, done.stdout) == (1, ""), f"{done.returncode} {done.stdout}{done.stderr}"
         ours, *torques = done.stderr.splitlines()
         assert [line.split(":")[0] for line in torques] == ["qsub", "qsub"], done.stderr
-        assert self._number_of_jobs() == jobs
+        assert len(self._kept()) == jobs
         return ours
-
-    def _number_of_jobs(self) -> int:
-        return self._look().count("<Job>")
 
     def run(self, user: str, script: str = "", *options: str, **more: Any) -> Ended:
         """A job from its submission to its end, or until it is held."""
@@ -177,9 +176,17 @@ class Cray:
         return Ended(job, told["job_state"], told["exit_status"], starts, texts[0], texts[1], self.log(job))
 
     def _saved(self, job: str) -> dict[str, Any]:
-        """What Torque's server keeps of a job: asking it by a command all the time would cost the jobs their time."""
-        jobs = json.loads((self.machine.state / "torque.json").read_text())["jobs"]
-        return next(one for one in jobs if f"{one['number']}{_task(one)}.{one['server']}" == job)
+        return self._kept()[job]
+
+    def _kept(self) -> dict[str, dict[str, Any]]:
+        """What Torque's server keeps of all jobs: asking it by a command all the time would cost the jobs their time,
+        and so would reading what has not changed."""
+        path = self.machine.state / "torque.json"
+        text = path.read_bytes() if path.exists() else b'{"jobs": []}'
+        if text != self._text_kept:
+            self._text_kept = text
+            self._jobs = {f"{one['number']}{_task(one)}.{one['server']}": one for one in json.loads(text)["jobs"]}
+        return self._jobs
 
     def tasks(self, job: str) -> list[str]:
         """The ids of an array's tasks; of any other job its own."""
@@ -285,10 +292,11 @@ class Cray:
 
     def reset(self) -> None:
         """Whatever a test left: faults, jobs, nodes out of service."""
-        self.machine.clear_faults()
-        for job in etree.fromstring(self._look().encode()).iter("Job"):
-            if job.findtext("job_state") != "C":
-                name = job.findtext("Job_Id", "")
+        faults = self.machine.state / "faults.json"
+        if faults.exists() and faults.read_text() != "[]":
+            self.machine.clear_faults()
+        for name, job in self._kept().items():
+            if job["state"] != "C":
                 self.machine.run_as("root", ["qdel", name])
                 self.machine.wait_job(name)
         for record in self.machine.path(STATE).glob("tries/*.json"):
@@ -302,9 +310,6 @@ class Cray:
                 found = re.search(r" udi:([^:]+):", " ".join(self.picture(nid).mounts))
                 self.tear_down(nid, found[1] if found else "0")
             self.machine.run_as("root", ["xtprocadmin", "-k", "s", "up", "-n", listed], check=True)
-
-    def _look(self) -> str:
-        return self.machine.run_as("root", ["/opt/xcsim/bin/look", "-x", "-t"]).stdout or "<Data/>"
 
 
 def _task(job: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from admin.sitefiles.documents import commands, completions
 from gateway.wire import events, protocol
 from gateway.wire.events import Done
 from gateway.wire.messages import ImageList, ImageRow
+from tests.commands import commands_of
 from tests.unit.shells import Terminal
 
 IMAGES = ("debian:12", "debian:12-slim", "registry.example.org:5000/team/app:v1", "ubuntu:24.04")
@@ -192,7 +193,7 @@ def image_arguments() -> Iterator[tuple[str, str]]:
     """Programs, and the words up to where an image is to be typed."""
     for program, whole in commands().items():
         assert isinstance(whole, click.Group)
-        for name, command in whole.commands.items():
+        for name, command in commands_of(whole).items():
             for number, parameter in enumerate(p for p in command.params if isinstance(p, click.Argument)):
                 is_image = parameter.name in IMAGE_ARGUMENTS or "IMAGE" in (parameter.metavar or "")
                 if is_image and (program, name) != WITHOUT_THE_GATEWAY:

@@ -15,6 +15,7 @@ from admin.sitefiles.documents import commands, pages, roff_of
 from manual.help_text import HelpText
 from manual.page import Page
 from manual.tables import shown_tables
+from tests.commands import commands_of
 from udi.config import SiteConfig, shared_keys
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +41,7 @@ def shown(page: Page, directory: Path) -> str:
 def leaves(command: click.Command, words: str) -> list[tuple[str, click.Command]]:
     if not isinstance(command, click.Group):
         return [(words, command)]
-    return [leaf for name, each in command.commands.items() for leaf in leaves(each, f"{words} {name}")]
+    return [leaf for name, each in commands_of(command).items() for leaf in leaves(each, f"{words} {name}")]
 
 
 @pytest.mark.parametrize("name", commands())

@@ -18,6 +18,7 @@ from admin.seams.tables import all_tables
 from admin.sitefiles.documents import commands
 from manual.help_text import HelpText
 from manual.tables import shown_tables
+from tests.commands import commands_of
 from tests.unit.checks_in_code import can_be_said
 from udi import config
 from udi.config import SiteConfig, shared_keys
@@ -119,10 +120,11 @@ def _wrong_words(name: str, words: list[str]) -> Iterator[str]:
         if (option := re.match(r"-{1,2}[a-z][a-z-]*", word)) and option[0] not in known:
             yield option[0]
         if isinstance(command, click.Group) and re.fullmatch(r"[a-z][\w-]*", word):
-            if word not in command.commands:
+            inner = commands_of(command)
+            if word not in inner:
                 yield word
                 return
-            command = command.commands[word]
+            command = inner[word]
 
 
 def wrong_settings(code: Code) -> Iterator[str]:

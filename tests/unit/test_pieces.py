@@ -8,6 +8,7 @@ import click
 import pytest
 
 from admin.sitefiles.documents import commands
+from tests.commands import commands_of
 from tests.unit.test_import_order import MAY_IMPORT
 from udi.pieces import pieces
 from udi.sitemodules import parse_modules
@@ -36,7 +37,7 @@ def test_what_commands_say_of_lists_of_modules_can_be_given() -> None:
     told = []
     for whole in commands().values():
         assert isinstance(whole, click.Group)
-        for command in whole.commands.values():
+        for command in commands_of(whole).values():
             for option in command.params:
                 if isinstance(option, click.Option) and option.name == "modules":
                     form = f"{option.metavar} {option.help}"
