@@ -7,14 +7,13 @@ import re
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
-from tests.gateway.service import ACCOUNT, ANNA, Service, until
+from gateway.store.locks import Locks
+from tests.gateway.service import ACCOUNT, Service
 from tests.gateway.support import needs_root
-from tests.gateway.test_processes import archive
 
 pytestmark = needs_root
 _AS_ACCOUNT = ["setpriv", f"--reuid={ACCOUNT}", f"--regid={ACCOUNT}", "--clear-groups"]
@@ -38,26 +37,20 @@ def other(service: Service) -> Path:
 
 
 def test_another_state_on_the_same_store(service: Service, other: Path) -> None:
-    """What the first has in the making stays, and is finished."""
-    path, image_id = archive(service, "first")
-    service.fault("wait")
-    done: list[int] = []
-    pull = threading.Thread(target=lambda: done.append(service.udi(ANNA, "pull", f"docker-archive:{path}").returncode))
-    pull.start()
-    try:
-        until(lambda: [name for name in service.files() if name.startswith(".new-")])
-        before = service.files()
+    """What the first has in the making stays: its lock is of a file that the other would not look at."""
+    name = ".new-0123"
+    with Locks(f"{service.own}/state").holder() as holder:
+        assert holder.try_take(Locks.temporary(name))
+        making = service.store / "images" / name
+        making.touch()
         for words in (["serve"], ["expire"], ["rebuild"]):
             refused = gateway(other, *words)
             whose = f"the gateway of host {socket.gethostname()} with gateway.state {service.own}/state"
             said = rf"udi-gateway: image store {service.store} is in use by {whose} \(process {service.pid}, since .*\)"
             assert refused.returncode == 2
             assert re.fullmatch(rf"{said}\nhint: stop that one first: .*\n", refused.stderr), refused.stderr
-            assert service.files() == before
-    finally:
-        service.fault("")
-        pull.join()
-    assert done == [0] and f"{image_id}.squashfs" in service.files()
+            assert making.exists()
+        making.unlink()
 
 
 def test_the_same_state_on_another_host(service: Service) -> None:

@@ -85,6 +85,9 @@ def test_the_gateway_is_killed(converting: Slurm) -> None:
     restart(converting, _TABLES)
     again = converting.run("alice", "udi", "pull", "docker-archive:/scratch/packing.tar")
     assert again.returncode == 0, again.stderr
+    cluster.root(
+        LOGIN, "sh", "-c", "rm -rf /scratch/spool/given.*"
+    )  # it stays there for hours, and is not of later tests
     images = cluster.directory / "scratch/udi/images"
     assert not [path for path in images.iterdir() if path.name.startswith(".new-")]
 
