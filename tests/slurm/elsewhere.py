@@ -25,6 +25,7 @@ while [ -e /scratch/wait ]; do sleep 0.05; done
 exec /usr/bin/tar2sqfs "$@"
 """
 SECONDS = 60.0
+_TO_END_SECONDS = 180.0
 _LARGE = 24 << 20
 _TRIES = 5
 
@@ -86,13 +87,19 @@ def begun(slurm: Slurm, name: str) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
-def is_gone(slurm: Slurm) -> bool:
-    """Whether neither a worker nor Slurm's job of one is left, nor what it made."""
-    queue = slurm.cluster.root(LOGIN, "squeue", "--noheader", "--user=udi").stdout
-    given = [path for path in (slurm.cluster.directory / "scratch/spool").iterdir() if path.name.startswith("given.")]
-    images = slurm.cluster.directory / "scratch/udi/images"
-    store = [path for path in images.iterdir() if path.name.startswith(durable.TEMPORARY)]
-    return not (processes(slurm, "n2") or queue or given or store)
+def left(slurm: Slurm) -> list[str]:
+    """What there still is of conversions: workers, Slurm's jobs of them, and what they made."""
+    found = [f"on n2: {words}" for words in processes(slurm, "n2").values()]
+    found += slurm.cluster.root(LOGIN, "squeue", "--noheader", "--user=udi").stdout.splitlines()
+    for directory, start in (("spool", "given."), ("udi/images", durable.TEMPORARY)):
+        place = slurm.cluster.directory / "scratch" / directory
+        found += [str(path) for path in place.iterdir() if path.name.startswith(start)]
+    return found
+
+
+def all_is_gone(slurm: Slurm) -> None:
+    """Wait until nothing of conversions is left, however long Slurm takes to end a job on a busy machine."""
+    assert wait_until(lambda: not left(slurm), _TO_END_SECONDS, 0.1), left(slurm)
 
 
 def processes(slurm: Slurm, node: str) -> dict[int, str]:

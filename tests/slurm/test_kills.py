@@ -21,6 +21,7 @@ from xcsim.processes import members, namespace_of, wait_until
 _SECONDS = 60.0
 _TRIES = 10
 _SETTLED = {"idle", "drained"}
+_LOST = "lost"
 _ON_N1 = ("--image=tiny:1", "-w", "n1", "-o", "/scratch/alice/all.out", "--open-mode=append")
 _WAITING = f"touch /scratch/alice/up-$(hostname -s); until [ -e /scratch/alice/go ]; do sleep 0.05; done\n{LOOK}"
 Moment = Callable[[Slurm, str], bool]
@@ -97,9 +98,14 @@ def settle(slurm: Slurm) -> dict[str, str]:
     states = slurm.cluster.states()
     for node, state in states.items():
         if state == "drained":
-            assert slurm.cluster.reason(node)
+            reason = slurm.cluster.reason(node)
+            assert reason
             recovered = slurm.cluster.root(node, "/opt/udi/bin/udi-admin", "recover", node, check=False)
-            assert recovered.returncode == 0, recovered.stderr
+            if reason == _LOST:  # Slurm drains for a killed Epilog, and leaves the reason that an operator gave
+                assert f"drained by others: {_LOST}" in recovered.stdout, recovered.stderr
+                slurm.cluster.root(LOGIN, "scontrol", "update", f"nodename={node}", "state=resume")
+            else:
+                assert recovered.returncode == 0, recovered.stderr
     slurm.await_clean()
     return states
 
@@ -207,7 +213,7 @@ def test_killed_slurmd_in_epilog(slurm: Slurm, epilog: str) -> None:
     if epilog == "killed too":
         _kill(slurm, _hook("epilog", "program"))
     slurm.cluster.kill("n1", "slurmd")
-    slurm.cluster.root(LOGIN, "scontrol", "update", "nodename=n1", "state=down", "reason=lost")
+    slurm.cluster.root(LOGIN, "scontrol", "update", "nodename=n1", "state=down", f"reason={_LOST}")
     slurm.await_state(job, "COMPLETED")
     slurm.cluster.start_slurmd("n1")
     _await(lambda: slurm.cluster.states()["n1"] in _SETTLED, "n1 does not come back")
@@ -225,7 +231,7 @@ def test_a_job_that_was_requeued_from_a_lost_node_and_what_it_left_there(slurm: 
     _await(lambda: any(path.exists() for path in ups.values()), "the job does not run")
     lost, other = sorted(ups, key=lambda node: not ups[node].exists())
     slurm.cluster.kill(lost, "slurmd")
-    slurm.cluster.root(LOGIN, "scontrol", "update", f"nodename={lost}", "state=down", "reason=lost")
+    slurm.cluster.root(LOGIN, "scontrol", "update", f"nodename={lost}", "state=down", f"reason={_LOST}")
     assert {line.split(" ")[0] for line in slurm.tasks(lost)} == {f"/var/udi/{job}"}
     slurm.await_file(ups[other])
     slurm.cluster.start_slurmd(lost)

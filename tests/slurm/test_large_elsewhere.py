@@ -15,9 +15,9 @@ from tests.conversions import PACKING, WORKER
 from tests.slurm.cluster import LOOK, Slurm
 from tests.slurm.elsewhere import (
     SECONDS,
+    all_is_gone,
     default_tables,
     go_on,
-    is_gone,
     packing,
     processes,
     restart,
@@ -68,7 +68,7 @@ def test_a_part_is_killed(converting: Slurm, victim: str) -> None:
     if victim == "srun":  # Slurm keeps the allocation of an srun that is killed
         assert wait_until(lambda: not processes(converting, "n2"), SECONDS, 0.1)
         cluster.root(LOGIN, "scancel", "--user=udi")
-    assert wait_until(lambda: is_gone(converting), SECONDS, 0.1), processes(converting, "n2")
+    all_is_gone(converting)
     again = converting.run("alice", "udi", "pull", "docker-archive:/scratch/packing.tar")
     assert again.returncode == 0, again.stderr
     assert converting.batch("alice", LOOK, f"--image={name}")[1].split()[1] == converting.marker(name)
@@ -106,7 +106,7 @@ def test_the_host_falls_silent(converting: Slurm) -> None:
     assert wait_until(lambda: not processes(converting, "n2"), 2 * SECONDS, 0.1), processes(converting, "n2")
     converting.reset()
     converting.cluster.root(LOGIN, "scancel", "--user=udi", check=False)
-    assert wait_until(lambda: is_gone(converting), SECONDS, 0.1)
+    all_is_gone(converting)
     converting.await_clean()
     again = converting.run("alice", "udi", "pull", "docker-archive:/scratch/packing.tar")
     assert again.returncode == 0, again.stderr

@@ -10,7 +10,7 @@ import pytest
 from slurmsim.cluster import LOGIN
 from tests.reachable import CHECKOUT
 from tests.slurm.cluster import Slurm
-from tests.slurm.elsewhere import SECONDS, begun, is_gone, restart, started_again, tables, workers
+from tests.slurm.elsewhere import SECONDS, all_is_gone, begun, restart, started_again, tables, workers
 from xcsim.processes import wait_until
 
 pytestmark = pytest.mark.long
@@ -76,7 +76,7 @@ def test_an_image_is_made_there(converting: Slurm) -> None:
         (converting.cluster.directory / "scratch/wait").unlink()
         assert pull.wait(SECONDS) == 0
         (converting.cluster.directory / "scratch/wait").touch()
-    assert wait_until(lambda: is_gone(converting), SECONDS, 0.1)
+    all_is_gone(converting)
 
 
 @pytest.mark.parametrize(("host", "words"), [("n2", ("-f", "gateway.service.worker")), (LOGIN, ("ssh",))])
@@ -86,7 +86,7 @@ def test_a_worker_that_is_lost_there(converting: Slurm, host: str, words: tuple[
         converting.cluster.root(host, "pkill", "-KILL", "-u", "udi", *words)
         _, said = pull.communicate(timeout=SECONDS)
     assert pull.returncode == 6 and "the conversion terminated unexpectedly" in said, said
-    assert wait_until(lambda: is_gone(converting), SECONDS, 0.1)
+    all_is_gone(converting)
     converting.pull("alice", f"lost-on-{host}:1")
 
 

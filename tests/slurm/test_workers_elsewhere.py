@@ -9,7 +9,7 @@ import pytest
 
 from slurmsim.cluster import LOGIN
 from tests.slurm.cluster import LOOK, Slurm
-from tests.slurm.elsewhere import SECONDS, begun, is_gone, restart, started_again, tables, workers
+from tests.slurm.elsewhere import SECONDS, all_is_gone, begun, restart, started_again, tables, workers
 from tests.slurm.test_admin import admin
 from xcsim.processes import wait_until
 
@@ -35,7 +35,7 @@ def test_an_image_is_made_on_a_node(converting: Slurm) -> None:
     jobs = converting.cluster.root(LOGIN, "scontrol", "show", "jobs", "--oneliner").stdout
     assert [line for line in jobs.splitlines() if "UserId=udi(" in line and " NodeList=n2 " in line]
     assert converting.batch("alice", LOOK, "--image=there:1")[1].split()[1] == converting.marker("there:1")
-    assert wait_until(lambda: is_gone(converting), SECONDS, 0.1)
+    all_is_gone(converting)
 
 
 def test_the_check_starts_a_worker_there(converting: Slurm) -> None:
@@ -43,7 +43,7 @@ def test_the_check_starts_a_worker_there(converting: Slurm) -> None:
     code, out, err = admin(converting, LOGIN, "check-config", "--json")
     rows = {row["check"]: row["level"] for row in json.loads(out)["rows"]}
     assert (rows["gateway.worker"], code) == ("ok", 0), out + err
-    assert wait_until(lambda: is_gone(converting), SECONDS, 0.1)
+    all_is_gone(converting)
 
 
 @pytest.mark.parametrize("victim", ["worker", "srun", "job"])
@@ -62,7 +62,7 @@ def test_a_worker_that_is_lost_there(converting: Slurm, victim: str) -> None:
     if victim == "srun":  # Slurm keeps the allocation of an srun that is killed (InactiveLimit), without the worker
         assert wait_until(lambda: not workers(converting, "n2"), SECONDS, 0.1)
         cluster.root(LOGIN, "scancel", "--user=udi")
-    assert wait_until(lambda: is_gone(converting), SECONDS, 0.1)
+    all_is_gone(converting)
     converting.pull("alice", f"lost-{victim}:1")
 
 
