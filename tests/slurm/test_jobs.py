@@ -42,10 +42,10 @@ def test_steps_of_a_script_that_stays_outside(slurm: Slurm) -> None:
     """Steps are in the image, whatever they are told; `none` is outside; no step has another image."""
     script = f"""exec 2>&1
     srun -N2 sh -c '{LOOK}' | sort
-    srun -N1 --image=none sh -c '{LOOK}'
-    srun -N1 --image=tiny:1 sh -c '{LOOK}'
-    srun -N1 --image=tools:1 true; echo $?
-    env -u SLURM_SPANK_UDI_IMAGE srun -N1 --export=NONE /bin/sh -c '{LOOK}'"""
+    srun -N1 -w n1 --image=none sh -c '{LOOK}'
+    srun -N1 -w n1 --image=tiny:1 sh -c '{LOOK}'
+    srun -N1 -w n1 --image=tools:1 true; echo $?
+    env -u SLURM_SPANK_UDI_IMAGE srun -N1 -w n1 --export=NONE /bin/sh -c '{LOOK}'"""
     done = slurm.run("alice", "salloc", "-N2", "--image=tiny:1", "sh", "-c", script)
     lines = done.stdout.splitlines()
     assert lines[:2] == expected(slurm, "tiny:1", ALICE, "n1", "n2")
