@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import click
 
 from admin.checks.access import hindrance, intruder
+from admin.console.program import PROGRAM
 from udi.accounts import Account, account_of_uid, store_owner
 from udi.chos import SCHEME, Environment
 from udi.chosmap import SiteMap, gids, map_and_errors, read_map
@@ -26,7 +27,6 @@ from udi.store import StoreLayout, StoreReader
 from udiroot.errors import ConfigError, NotFound, UdiError, UpstreamFailed, complain, counted, printable
 from udiroot.rights import FileRights
 
-PROGRAM = "udi-admin"
 _PUBLISH = "udi-gateway chos publish"
 
 

@@ -11,10 +11,10 @@ import sys
 
 import click
 
+from admin.console.program import PROGRAM, site_of
 from udi.commandline import config_option, directories, files, json_option, run, version_option
 from udiroot.errors import ConfigError, UsageError, complain
 
-PROGRAM = "udi-admin"
 _IN_MODULES = {
     "chos": "admin.chos:chos",
     "job": "admin.job.cli:job",
@@ -96,7 +96,6 @@ def example_config() -> None:
 @click.pass_obj
 def render(config_path: str, output: str) -> None:
     """Write the site's files below a directory, for review."""
-    from admin.console.program import site_of
     from admin.install.installing import render_below
     from admin.seams.machines import machine_of
     from admin.sitefiles.all_files import site_files
@@ -118,7 +117,6 @@ def render(config_path: str, output: str) -> None:
 @click.pass_obj
 def install(config_path: str, root: str) -> None:
     """Install the site's files and the node software. Prints the paths that changed."""
-    from admin.console.program import site_of
     from admin.install.built import built, sshd_programs
     from admin.install.installed import Record, line_file
     from admin.install.installing import install_programs, planned
@@ -179,7 +177,6 @@ def takedown(config_path: str, job: str, nodes: str) -> None:
 
     With native Slurm, on the node itself.
     """
-    from admin.console.program import site_of
     from admin.seams.machines import machine_of
     from admin.seams.managers import manager_of
 
@@ -196,7 +193,6 @@ def recover(config_path: str, nodes: str) -> None:
 
     With native Slurm, on the node itself, by its name.
     """
-    from admin.console.program import site_of
     from admin.seams.machines import machine_of
     from admin.seams.managers import manager_of
 

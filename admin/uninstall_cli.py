@@ -6,6 +6,7 @@ import os
 
 import click
 
+from admin.console.program import PROGRAM, site_of
 from admin.install.installed import Record
 from admin.install.uninstalling import Step, callers, planned_removal
 from admin.left import left_on_purpose
@@ -13,12 +14,9 @@ from admin.seams.machines import machine_of
 from admin.seams.managers import Manager, manager_of
 from admin.sitefiles.all_files import site_files
 from outside.sessions import sessions_here
-from udi.config import SiteConfig, load
-from udi.log import start_log
+from udi.config import SiteConfig
 from udi.platform import Machine
 from udiroot.errors import NotPermitted, UdiError, UsageError
-
-PROGRAM = "udi-admin"
 
 
 @click.command()
@@ -35,8 +33,7 @@ def uninstall(config_path: str, root: str, dry_run: bool, force: bool) -> None:
         raise UsageError("--root is empty, must be a directory")
     if os.geteuid() != 0:
         raise UsageError("only root can uninstall")
-    site = load(config_path)
-    start_log(site, PROGRAM)
+    site = site_of(config_path)
     prefix = os.path.abspath(root).rstrip("/")
     machine, manager = machine_of(site), manager_of(site)
     files = site_files(site, machine, config_path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.system.cray import A
 from tests.system.software_replaced import tree
 from tests.upgrade import hosts, versions
-from tests.upgrade.cray import BUNDLED, LINK, PYTHON, Site
+from tests.upgrade.cray import LINK, PYTHON, WITH_ITS_PYTHON, Site
 from tests.upgrade.versions import Version
 
 
@@ -57,17 +57,12 @@ def test_an_interpreter_is_of_its_version(site: Site, this: Version, later: Vers
     """Another bundle's takes no effect before `udi-admin install`, on the host and on nodes, and what a job was set up
     with takes it down."""
     ours, theirs = site.carried(this), site.carried(later)
-    bundled = ("--python", "bundle")
-    hosts.unpack(site.shell, ours, bundled)
-    site.begin(BUNDLED)
-    site.shell(hosts.INSTALL)
-    site.serve()
-    python = os.readlink(site.machine.path(PYTHON))
+    python = site.install_bundled(ours)
     assert python.startswith("python-3.") and site.python_of_hooks() == python
     first = site.job("first")
     assert f"/dsl/opt/udi/{python}/bin/python3 -I" in site.teardown_of(first)
 
-    said = hosts.unpack(site.shell, theirs, bundled)
+    said = hosts.unpack(site.shell, theirs, WITH_ITS_PYTHON)
     assert f"kept: /opt/udi/{python}, of another version" in said
     assert os.readlink(site.machine.path(PYTHON)) == site.python_of_hooks() == python
     between = site.job("between")
@@ -81,7 +76,7 @@ def test_an_interpreter_is_of_its_version(site: Site, this: Version, later: Vers
     assert f"/{other}/bin/python3 -I" in site.teardown_of(second)
     site.ends_well(first, "first")
 
-    hosts.unpack(site.shell, ours, bundled)
+    hosts.unpack(site.shell, ours, WITH_ITS_PYTHON)
     site.shell(hosts.INSTALL)
     assert os.readlink(site.machine.path(PYTHON)) == site.python_of_hooks() == python
     third = site.job("third")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,8 @@ BUNDLED: Tables = {
     },
 }
 """As docs/install.md has it for the interpreter of the bundle."""
+WITH_ITS_PYTHON = ("--python", "bundle")
+"""How `install.sh` is told to use it."""
 
 
 def waits(name: str) -> str:
@@ -62,6 +65,14 @@ class Site(Cray):
         xcsim_site.start_gateway(self.machine)
         self.pull("alice", "tiny:1")
         self.before = self.pictures()
+
+    def install_bundled(self, bundle: str) -> str:
+        """From nothing to a gateway that serves, with the interpreter of a bundle; the name of its directory."""
+        hosts.unpack(self.shell, bundle, WITH_ITS_PYTHON)
+        self.begin(BUNDLED)
+        self.shell(hosts.INSTALL)
+        self.serve()
+        return os.readlink(self.machine.path(PYTHON))
 
     def job(self, name: str) -> str:
         """A job on one node, running until `let(name)`."""

@@ -17,7 +17,7 @@ from jobs.state import READY, JobDirectory, JobState
 from tests.system.cray import SITE as TABLES
 from tests.system.cray import A, merged
 from tests.upgrade import hosts, versions
-from tests.upgrade.cray import BUNDLED, PYTHON, Site
+from tests.upgrade.cray import PYTHON, WITH_ITS_PYTHON, Site
 from tests.upgrade.versions import Version
 from udi.config import load
 from udi.nodes import numbered
@@ -54,16 +54,11 @@ def test_jobs_of_an_older_bundle_and_of_this_one_outlive_each_other(site: Site, 
 def test_an_interpreter_from_before_each_version_had_its_own(site: Site, older: Version, this: Version) -> None:
     """It runs at the link, which `install.sh` then moved at once. It goes on until `udi-admin install`."""
     theirs, ours = site.carried(older), site.carried(this)
-    bundled = ("--python", "bundle")
-    hosts.unpack(site.shell, theirs, bundled)
-    site.begin(BUNDLED)
-    site.shell(hosts.INSTALL)
-    site.serve()
-    python = os.readlink(site.machine.path(PYTHON))
+    python = site.install_bundled(theirs)
     old = site.job("old")
     assert f"{PYTHON}/bin/python3 -I" in site.teardown_of(old)
 
-    hosts.unpack(site.shell, ours, bundled)
+    hosts.unpack(site.shell, ours, WITH_ITS_PYTHON)
     assert os.readlink(site.machine.path(PYTHON)) == python
     between = site.job("between")
     site.shell(hosts.INSTALL)
@@ -73,7 +68,7 @@ def test_an_interpreter_from_before_each_version_had_its_own(site: Site, older: 
     assert f"/{other}/bin/python3 -I" in site.teardown_of(new)
     site.ends_well(old, "old")
 
-    hosts.unpack(site.shell, theirs, bundled)
+    hosts.unpack(site.shell, theirs, WITH_ITS_PYTHON)
     assert os.readlink(site.machine.path(PYTHON)) == python and site.python_of_hooks() == other
     second = site.job("second")
     assert f"/{other}/bin/python3 -I" in site.teardown_of(second)

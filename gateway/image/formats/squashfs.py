@@ -5,7 +5,6 @@ What the packer makes is checked here: its superblock, and by listing it, which 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import struct
@@ -63,19 +62,7 @@ def _by_packer(
     flattened: Flattened, output: str, settings: GatewayConfig, name: str, advance: Callable[[int], None]
 ) -> None:
     argv = [settings.tar2sqfs, "--quiet", "--no-skip", "--num-jobs", str(len(os.sched_getaffinity(0)))]
-    with contextlib.ExitStack() as held:
-        is_held = False
-
-        def advance_and_hold(count: int) -> None:
-            """It removes its file when it fails, and only what is still there shows that there was no room."""
-            nonlocal is_held
-            advance(count)
-            if not is_held:
-                with contextlib.suppress(FileNotFoundError):  # not begun yet
-                    held.callback(os.close, os.open(output, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
-                    is_held = True
-
-        pack([*argv, "--compressor", name, output], flattened.write, advance_and_hold, output)
+    pack([*argv, "--compressor", name, output], flattened.write, advance, output)
     _check(output, flattened.reached.inodes, name)
     listed = count_lines([settings.rdsquashfs, "--describe", output], _LIST_SECONDS)
     if listed < flattened.reached.entries - 1:  # the root is not listed, and a name may contain newlines
