@@ -178,6 +178,16 @@ def test_a_packer_that_is_content_with_what_it_should_not_be(tmp_path: Path, for
     assert not (tmp_path / "out").exists()
 
 
+def test_a_packer_that_begins_when_its_file_was_removed(tmp_path: Path, archive: str) -> None:
+    """As it may on another host, where it lives for a moment longer than the gateway waits: it makes no file anew."""
+    late = tmp_path / "late"
+    late.write_text(f'#!/bin/sh\nrm {tmp_path}/out\nexec /usr/bin/tar2sqfs "$@"\n')
+    late.chmod(0o755)
+    with pytest.raises(UpstreamFailed, match="no such file"):
+        convert_source(archive, tmp_path / "out", tar2sqfs=str(late), compression="lz4")
+    assert not (tmp_path / "out").exists()
+
+
 @needs_root
 def test_an_ext4_image_that_lacks_inodes(tmp_path: Path, archive: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A filler that is content with half of the stream: e2fsck finds nothing wrong with the result."""

@@ -6,10 +6,8 @@ takes to exit after its last input.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Sequence
-from typing import Self
 
 from udi.command import Feed, run, run_fed
 
@@ -40,39 +38,15 @@ def pack(argv: Sequence[str], feed: Feed, advance: Callable[[int], None], output
         def on_write(count: int) -> None:
             wrote(count)
             advance(count)
-            kept.hold()
 
         feed(descriptor, on_write)
 
-    with _Kept(output) as kept:
-        done = run_fed(argv, counted, standstill=_STANDSTILL, pipe_size=_PIPE_SIZE, environment=_ENVIRONMENT)
-        if done.exit_code and any(words in done.stderr.lower() for words in _NO_MEMORY):
-            raise MemoryError
-        if done.exit_code and output:
-            _require_room(output)
+    done = run_fed(argv, counted, standstill=_STANDSTILL, pipe_size=_PIPE_SIZE, environment=_ENVIRONMENT)
+    if done.exit_code and any(words in done.stderr.lower() for words in _NO_MEMORY):
+        raise MemoryError
+    if done.exit_code and output:
+        _require_room(output)
     done.require_success()
-
-
-class _Kept:
-    """A packer's output, open from when it is there: tar2sqfs removes it when it fails, and only what is still there
-    shows that there was no room."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._descriptor = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-
-    def hold(self) -> None:
-        """Open it, unless it is open or not begun yet. Raises OSError."""
-        if self._path and self._descriptor < 0:
-            with contextlib.suppress(FileNotFoundError):
-                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def run_tool(argv: Sequence[str], seconds: float, output: str = "") -> None:

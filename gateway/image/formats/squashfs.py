@@ -61,8 +61,14 @@ def make_squashfs(flattened: Flattened, output: str, settings: GatewayConfig, ad
 def _by_packer(
     flattened: Flattened, output: str, settings: GatewayConfig, name: str, advance: Callable[[int], None]
 ) -> None:
-    argv = [settings.tar2sqfs, "--quiet", "--no-skip", "--num-jobs", str(len(os.sched_getaffinity(0)))]
-    pack([*argv, "--compressor", name, output], flattened.write, advance, output)
+    """The packer writes to the file that is open here, and has no other name for it: it cannot remove it when it fails,
+    which would hide that there was no room, nor make it anew after the gateway has given up on this host and removed
+    it."""
+    with open(output, "xb") as stream:
+        os.fchmod(stream.fileno(), 0o600)
+        argv = [settings.tar2sqfs, "--quiet", "--no-skip", "--num-jobs", str(len(os.sched_getaffinity(0)))]
+        argv += ["--compressor", name, "--force", f"/proc/{os.getpid()}/fd/{stream.fileno()}"]
+        pack(argv, flattened.write, advance, output)
     _check(output, flattened.reached.inodes, name)
     listed = count_lines([settings.rdsquashfs, "--describe", output], _LIST_SECONDS)
     if listed < flattened.reached.entries - 1:  # the root is not listed, and a name may contain newlines
