@@ -122,6 +122,23 @@ def test_images_names_and_modes_arrive_and_go(site: Site) -> None:
         assert site.there(store) == {"images": set(), "refs": set()}
 
 
+def test_a_name_that_moves_twice_in_a_second_moves_there_too(site: Site) -> None:
+    """Both references have one size, and one time as far as rsync looks at it."""
+    ids = []
+    for number in range(2):
+        path, image_id = site.image(f"moves{number}")
+        site.ask(NOBODY, "pull", "--public", f"docker-archive:{path}", "moves:1")
+        ids.append(image_id)
+        [ref] = [path for path in (site.store / "refs").iterdir() if '"moves:1"' in path.read_text()]
+        os.utime(ref, (1_700_000_000, 1_700_000_000 + number / 4))
+        assert site.transfer().returncode == 0
+        for store in (site.near, site.far):
+            assert json.loads((store / "refs" / ref.name).read_text())["id"] == image_id
+    assert len(set(ids)) == 2
+    site.ask(NOBODY, "rm", "moves:1")
+    assert site.transfer().returncode == 0
+
+
 def test_the_check_reaches_them_as_a_transfer_does(site: Site) -> None:
     inside = site.sshd.inside()
     assert site.checked(*inside).startswith("ok: ")
