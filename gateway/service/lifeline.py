@@ -24,29 +24,36 @@ SILENCE = 60.0
 
 
 class ServiceEnd:
-    """The input of a worker: what it is sent, and empty lines in between."""
+    """The input of a worker: what it is sent, and empty lines in between. Whoever sends does not wait until it is read:
+    srun reads nothing before it has a host, and an order may be larger than a pipe."""
 
     def __init__(self, stream: IO[bytes]) -> None:
+        """The stream is closed here, and nowhere else."""
         self._stream = stream
-        self._lock = threading.Lock()
-        self._closed = threading.Event()
-        threading.Thread(target=self._beat, name="lifeline", daemon=True).start()
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write, name="lifeline", daemon=True)
+        self._writer.start()
 
     def send(self, line: str) -> None:
         """One line, and at once."""
-        with self._lock, contextlib.suppress(BrokenPipeError, ValueError):  # whoever reads its output notices
-            self._stream.write(line.encode() + b"\n")
-            self._stream.flush()
+        self._lines.put(line)
 
     def close(self) -> None:
         """The worker is not wanted any more: it ends as soon as it sees that."""
-        self._closed.set()
-        with self._lock, contextlib.suppress(BrokenPipeError):
-            self._stream.close()
+        self._lines.put(None)
+        self._writer.join(BEAT)
 
-    def _beat(self) -> None:
-        while not self._closed.wait(BEAT):
-            self.send("")
+    def _write(self) -> None:
+        with contextlib.suppress(BrokenPipeError), self._stream:  # whoever reads its output notices
+            while (line := self._next()) is not None:
+                self._stream.write(line.encode() + b"\n")
+                self._stream.flush()
+
+    def _next(self) -> str | None:
+        try:
+            return self._lines.get(timeout=BEAT)
+        except queue.Empty:
+            return ""
 
 
 class WorkerEnd:

@@ -107,8 +107,8 @@ class Mirror:
         # Modes follow references, so they may change after the file was sent.
         files = ("--existing", "--size-only", f"--exclude=*{_TREE}", f"--exclude={TEMPORARY}*")
         self._rsync("-rp", *files, f"{self._here.images}/", there.images + "/")
-        # Records of where images came from grow: the newer one counts, before a name that needs it. Both are compared by
-        # what they hold: one that changes twice in a second keeps its size and, for rsync, its time.
+        # Records of where images came from grow: the newer one counts, before a name that needs it. Both are compared
+        # by what they hold: one that changes twice in a second keeps its size and, for rsync, its time.
         records = (f"--include=*{SUFFIX}", "--exclude=*")
         self._rsync("-rptc", *records, f"{self._here.images}/", there.images + "/")
         self._rsync("-rptc", "--delete", f"--exclude={TEMPORARY}*", f"{self._here.refs}/", there.refs + "/")

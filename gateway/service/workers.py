@@ -87,8 +87,9 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        with contextlib.suppress(BrokenPipeError):
-            self._pipe(self._process.stdin).close()
+        if not self._lifeline:
+            with contextlib.suppress(BrokenPipeError):
+                self._pipe(self._process.stdin).close()
         self._pipe(self._process.stdout).close()
 
     def identified(self, on_event: EventSink) -> Identified:

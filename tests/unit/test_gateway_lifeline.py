@@ -26,7 +26,7 @@ from gateway.sources.files import DockerArchive
 from gateway.wire.events import Event
 from tests.gateway.archives import BASE, file, make_archive
 from udi.gatewayconfig import GatewayConfig
-from udiroot.errors import ConfigError, ImageInvalid, UpstreamFailed
+from udiroot.errors import ConfigError, ImageInvalid, TimedOut, UpstreamFailed
 from xcsim.processes import ProcessId, wait_until
 
 _WORKER = """
@@ -126,6 +126,7 @@ here=$(dirname "$0")
 [ ! -e "$here/refuses" ] || { echo "no such partition" >&2; exit 1; }
 [ ! -e "$here/greets" ] || echo "Welcome to convert1"
 [ ! -e "$here/stays" ] || exec sleep 60 >/dev/null
+[ ! -e "$here/queues" ] || exec sleep 60
 echo $$ >"$here/launcher"
 trap 'exit 0' TERM
 exec 3<&0
@@ -265,6 +266,25 @@ def test_what_connects_a_worker_closes_its_output_and_stays(
         pytest.raises(UpstreamFailed, match=r"no host for the conversion: .*/launch ended with no exit code yet"),
     ):
         worker.identified(elsewhere.events.append)
+
+
+def test_an_order_that_is_larger_than_a_pipe_waits_for_no_host(
+    elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one for srun does, whose job is queued: the service waits as long as it would for any other."""
+    monkeypatch.setattr("gateway.service.workers._GRACE", 0.1)
+    monkeypatch.setattr("gateway.service.lifeline.BEAT", 0.1)
+    (elsewhere.directory / "queues").touch()
+    pieces = tuple((str(number), elsewhere.archive) for number in range(20_000))
+    order = dataclasses.replace(elsewhere.settings, conversion_seconds=1)
+    with place_of(elsewhere.origin(), order, elsewhere.events.append) as place:
+        assert isinstance(place.origin, FromSpool)
+        place = dataclasses.replace(place, origin=dataclasses.replace(place.origin, paths=pieces))
+        with (
+            Worker(place, elsewhere.output, order) as worker,
+            pytest.raises(TimedOut, match="the conversion took longer than 1 s"),
+        ):
+            worker.identified(elsewhere.events.append)
 
 
 def test_no_host_for_it(elsewhere: Elsewhere) -> None:
