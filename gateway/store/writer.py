@@ -19,13 +19,13 @@ import contextlib
 import dataclasses
 import logging
 import os
-import secrets
 import stat
 import time
 from collections.abc import Container, Iterable, Iterator
+from contextlib import AbstractContextManager
 
-from gateway.image.removing import remove_image
 from gateway.store.locks import Holder, Locks
+from gateway.store.temporaries import Temporaries
 from udi import durable, provenance
 from udi.chos import SCHEME
 from udi.facts import Facts, Ref
@@ -51,7 +51,7 @@ class StoreWriter:
     def __init__(self, layout: StoreLayout, locks: Locks) -> None:
         self.layout = layout
         self._locks = locks
-        self._has_graves = False
+        self._temporaries = Temporaries(layout, locks)
         self._damaged: set[str] = set()
 
     def require_own(self) -> None:
@@ -96,19 +96,11 @@ class StoreWriter:
         with self._locks.holder() as holder:
             holder.take(self._locks.store())
             yield holder
-        self._empty_graves()
+        self._temporaries.empty_graves()
 
-    @contextlib.contextmanager
-    def temporary(self) -> Iterator[str]:
+    def temporary(self) -> AbstractContextManager[str]:
         """A new name in the store for a file that is being written; if it still exists at the end, it is removed."""
-        name = f"{durable.TEMPORARY}{secrets.token_hex(12)}"
-        path = f"{self.layout.images}/{name}"
-        with self._locks.holder() as holder:
-            holder.take(self._locks.temporary(name))
-            try:
-                yield path
-            finally:
-                remove_image(path)
+        return self._temporaries.new()
 
     def has(self, image_id: str) -> bool:
         """Whether the image is complete in the store: facts are written after the file."""
@@ -145,7 +137,7 @@ class StoreWriter:
                 if facts.format != "directory":
                     os.chmod(temporary, _PRIVATE)
                 elif os.path.lexists(self.layout.image(facts.id, facts.format)):
-                    self._bury(f"{facts.id}.{facts.format}")  # without facts: its removal was interrupted
+                    self._temporaries.bury(f"{facts.id}.{facts.format}")  # without facts: its removal was interrupted
                 os.rename(temporary, self.layout.image(facts.id, facts.format))
                 if inventory:
                     os.chmod(inventory, _PRIVATE)
@@ -242,7 +234,7 @@ class StoreWriter:
                     if before or os.path.lexists(self._waiting):
                         self._settle({image_id, before.id if before else image_id})
                     else:
-                        self._remove_dead()  # a new name removes none, so no other need be read
+                        self._temporaries.remove_dead()  # a new name removes none, so no other need be read
             except OSError as error:
                 raise _failed(self.layout.refs, error) from error
             return ref
@@ -336,7 +328,7 @@ class StoreWriter:
 
         To be called while `locked`.
         """
-        self._remove_dead()
+        self._temporaries.remove_dead()
         files: dict[str, list[str]] = {}
         for name in os.listdir(self.layout.images):
             image_id, dot, _ = name.partition(".")
@@ -355,17 +347,6 @@ class StoreWriter:
             if changed is None or image_id in changed:
                 self._set_mode(files[image_id], _PUBLIC if public[image_id] else _PRIVATE)
 
-    def _remove_dead(self) -> None:
-        """Remove temporary files whose conversions are dead."""
-        for directory in (self.layout.images, self.layout.refs):
-            for name in os.listdir(directory):
-                if name.startswith(durable.TEMPORARY):
-                    with self._locks.holder() as holder:
-                        is_dead = holder.try_take(self._locks.temporary(name))
-                        if is_dead and not os.path.isdir(f"{directory}/{name}"):
-                            os.unlink(f"{directory}/{name}")
-                        self._has_graves |= is_dead
-
     def _remove(self, image_id: str, names: list[str]) -> bool:
         """Remove the files of an image, facts first: an image with facts is complete. False during a pull of it."""
         with self._locks.holder() as holder:
@@ -373,27 +354,10 @@ class StoreWriter:
                 return False
             for name in sorted(names, key=lambda name: not name.endswith(".json")):
                 if name.endswith(_TREE):
-                    self._bury(name)
+                    self._temporaries.bury(name)
                 else:
                     os.unlink(f"{self.layout.images}/{name}")
             return True
-
-    def _bury(self, name: str) -> None:
-        """Take a tree out of the store by a rename; `_empty_graves` removes its files without the store's lock, since
-        there may be a million of them."""
-        os.rename(f"{self.layout.images}/{name}", f"{self.layout.images}/{durable.TEMPORARY}{secrets.token_hex(12)}")
-        self._has_graves = True
-
-    def _empty_graves(self) -> None:
-        """Remove trees that were buried, and those of dead conversions. One that another process removes is its."""
-        if not self._has_graves:
-            return
-        self._has_graves = False
-        for name in os.listdir(self.layout.images):
-            if name.startswith(durable.TEMPORARY) and os.path.isdir(f"{self.layout.images}/{name}"):
-                with self._locks.holder() as holder:
-                    if holder.try_take(self._locks.temporary(name)):
-                        remove_image(f"{self.layout.images}/{name}")
 
     @property
     def _waiting(self) -> str:
