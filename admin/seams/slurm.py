@@ -18,7 +18,7 @@ from admin.install.built import built
 from admin.seams.asked import Asked
 from admin.seams.jobs import Jobs, jobs_of_host
 from admin.seams.nodes import check_node, mark_nodes, probe_nodes, probe_this_node, recover_nodes
-from admin.seams.slurm_job import asked
+from admin.seams.slurm_job import asked, placed
 from jobs.here import jobs_here
 from jobs.local import LocalJob
 from jobs.notes import Notes
@@ -39,7 +39,6 @@ from udi.fanout import FanOutResult
 from udi.nodes import folded, named
 from udi.platform import Machine
 from udi.sitefiles import Renderer, SiteFile
-from udi.values import replace
 from udiroot.errors import NotFound, TeardownIncomplete, UdiError, UsageError
 
 
@@ -109,8 +108,6 @@ class Slurm:
         return Jobs(tuple(self._jobs_here(errors)), held, dirty, states, tuple(errors))
 
     def _jobs_here(self, errors: list[str]) -> Iterator[JobState]:
-        """Of each job's nodes, this host knows itself; slurmctld knows the others, of a job that runs."""
-        here = named(_here())
         states = list(self._states_here())
         try:
             queued = commands.Slurm(self._settings).jobs({state.job for state in states}, self._deadline())
@@ -119,11 +116,10 @@ class Slurm:
             if not errors:
                 errors.append(f"slurmctld was not queried: {error.message}")
         for state in states:
-            job = queued.get(state.job)
-            nodes = expand(job.nodes) if job and job.nodes and job.has_nodes else ()
-            yield replace(state, nodes=tuple(sorted(map(named, nodes))) or (here,))
+            yield placed(state, queued.get(state.job))
 
     def _states_here(self) -> Iterator[JobState]:
+        """Of each job's nodes, this host knows itself."""
         notes = Notes(self._settings.notes)
         for job in sorted(filter(str.isdecimal, jobs_here(self._site) | notes.jobs())):  # others may use the directory
             note = notes.read(job)
@@ -134,14 +130,14 @@ class Slurm:
                 image=note.image if note else "",
                 image_id=note.id if note else "",
                 allocation="",
-                nodes=(),
+                nodes=(named(_here()),),
                 plan="",
                 phase=note.state if note else "left",
                 since=since,
             )
 
     def asked(self, machine: Machine, job: str) -> Asked:
-        here = None if self._settings.over_alps else next((s for s in self._jobs_here([]) if s.job == job), None)
+        here = None if self._settings.over_alps else next((s for s in self._states_here() if s.job == job), None)
         return asked(self._site, job, here)
 
     def take_down(self, machine: Machine, job: str, nodes: str) -> None:

@@ -12,17 +12,26 @@ from jobs.notes import Notes
 from jobs.state import JobState
 from jobs.tries import FailedStarts
 from slurm_hooks import commands
+from slurm_hooks.hostlist import expand
 from slurm_hooks.jobid import job_id
 from slurm_hooks.settings import SlurmConfig
 from slurm_hooks.starts import failures_in
 from udi.command import Deadline
 from udi.config import SiteConfig
+from udi.nodes import named
 from udi.sentences import sentence
+from udi.values import replace
 from udiroot.errors import UdiError
 
 _WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 _AT_WORK = (*commands.RUNNING, commands.ENDING)
 _FATES: Mapping[str, Fate] = {**dict.fromkeys(_WAITING, "queued"), **dict.fromkeys(_AT_WORK, "running")}
+
+
+def placed(state: JobState, job: commands.QueuedJob | None) -> JobState:
+    """What a node has of a job, with all the job's nodes: slurmctld knows the others, while it runs."""
+    nodes = expand(job.nodes) if job and job.nodes and job.has_nodes else ()
+    return replace(state, nodes=tuple(sorted(map(named, nodes)))) if nodes else state
 
 
 def asked(site: SiteConfig, text: str, here: JobState | None) -> Asked:
@@ -47,7 +56,7 @@ def asked(site: SiteConfig, text: str, here: JobState | None) -> Asked:
         release=f"scontrol release {job}",
         said=said,
         failed=failed,
-        state=here,
+        state=placed(here, queued) if here else None,
         failure=note.why if note else "",
         trouble=trouble,
     )
