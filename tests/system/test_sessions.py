@@ -190,7 +190,7 @@ def test_on_a_terminal(login: Cray) -> None:
     assert len(_open(login)) == 1
     shell.kill()
     shell.communicate()
-    assert wait_until(lambda: not _open(login), 30, 0.05)
+    assert wait_until(lambda: not left(login), 30, 0.05)
 
 
 def test_images_that_the_site_names(cray: Cray) -> None:
