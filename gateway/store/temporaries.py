@@ -1,7 +1,7 @@
 """What has a temporary name in the image store: files that are being written, and trees that are being removed.
 
-The lock of its name is held as long as its conversion lives, on whatever host that runs, or somebody removes it. What
-nobody holds is dead, and goes with the next change of the store or the next start.
+The gateway holds the lock of such a name while it waits for the conversion, on whatever host that runs, or removes the
+tree. A file or tree whose lock nobody holds is dead: the next change of names, or the next start, removes it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Temporaries:
 
     def bury(self, name: str) -> None:
         """Take a tree out of the store by a rename; `empty_graves` removes its files without the store's lock, since
-        there may be a million of them."""
+        there may be a million of them. To be called while the store is locked; raises OSError."""
         os.rename(f"{self._layout.images}/{name}", f"{self._layout.images}/{_name()}")
         self._has_graves = True
 

@@ -275,13 +275,13 @@ def test_an_order_that_is_larger_than_a_pipe_waits_for_no_host(
     monkeypatch.setattr("gateway.service.workers._GRACE", 0.1)
     monkeypatch.setattr("gateway.service.lifeline.BEAT", 0.1)
     (elsewhere.directory / "queues").touch()
-    pieces = tuple((str(number), elsewhere.archive) for number in range(20_000))
-    order = dataclasses.replace(elsewhere.settings, conversion_seconds=1)
-    with place_of(elsewhere.origin(), order, elsewhere.events.append) as place:
+    paths = tuple((str(number), elsewhere.archive) for number in range(20_000))
+    settings = dataclasses.replace(elsewhere.settings, conversion_seconds=1)
+    with place_of(elsewhere.origin(), settings, elsewhere.events.append) as place:
         assert isinstance(place.origin, FromSpool)
-        place = dataclasses.replace(place, origin=dataclasses.replace(place.origin, paths=pieces))
+        place = dataclasses.replace(place, origin=dataclasses.replace(place.origin, paths=paths))
         with (
-            Worker(place, elsewhere.output, order) as worker,
+            Worker(place, elsewhere.output, settings) as worker,
             pytest.raises(TimedOut, match="the conversion took longer than 1 s"),
         ):
             worker.identified(elsewhere.events.append)
