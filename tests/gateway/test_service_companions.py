@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from gateway.image.companions import WORTH
-from tests.conversions import DIGESTING, PACKING, WORKER, conversions
+from tests.conversions import DIGESTING, PACKING, WORKER, conversions, send
 from tests.gateway.archives import BASE, file, make_archive
 from tests.gateway.service import ACCOUNT, ANNA, Service, directory_for_all, until
 
@@ -85,7 +85,7 @@ def pulled(service: Service, path: str, name: str) -> Iterator[subprocess.Popen[
                     yield process
                     return
             finally:
-                _send(WORKER, signal.SIGCONT)
+                send(at_work(), WORKER, signal.SIGCONT)
                 process.kill()
         until(lambda: not at_work())
         service.udi(ANNA, "rm", name)  # it was made before it could be stopped
@@ -95,17 +95,10 @@ def pulled(service: Service, path: str, name: str) -> Iterator[subprocess.Popen[
 def _is_stopped(pull: subprocess.Popen[str]) -> bool:
     while pull.poll() is None:
         if PACKING in at_work().values():
-            _send(WORKER, signal.SIGSTOP)
+            send(at_work(), WORKER, signal.SIGSTOP)
             return PACKING in at_work().values()
         time.sleep(0.01)
     return False
-
-
-def _send(module: str, number: int) -> None:
-    for pid, found in at_work().items():
-        if found == module:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
 
 
 @pytest.mark.parametrize("victim", ["worker", pytest.param("companion", marks=pytest.mark.long)])
@@ -113,8 +106,8 @@ def test_a_part_of_a_conversion_is_killed(service: Service, victim: str) -> None
     path, image_id = large(service, victim)
     files, locks = files_of(service), locks_of(service)
     with pulled(service, path, f"{victim}:1") as pull:
-        _send(WORKER if victim == "worker" else PACKING, signal.SIGKILL)
-        _send(WORKER, signal.SIGCONT)
+        send(at_work(), WORKER if victim == "worker" else PACKING, signal.SIGKILL)
+        send(at_work(), WORKER, signal.SIGCONT)
         _, said = pull.communicate(timeout=30)
     assert pull.returncode == 6, said
     told = {

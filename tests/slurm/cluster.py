@@ -14,6 +14,7 @@ from typing import Any
 
 from slurmsim import site
 from slurmsim.cluster import LOGIN, Cluster
+from tests.slurm.waiting import without_waiting
 from tests.system import images
 from xcsim import loops, shared_root
 from xcsim.processes import wait_until
@@ -105,7 +106,7 @@ class Slurm:
 
     def output(self, user: str, job: str) -> str:
         path = self.scratch(user) / f"slurm-{job}.out"
-        return path.read_text() if path.exists() else ""
+        return without_waiting(path.read_text()) if path.exists() else ""
 
     def scratch(self, user: str) -> Path:
         return self.cluster.directory / f"scratch/{user}"

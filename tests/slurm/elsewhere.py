@@ -7,12 +7,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from slurmsim import site
 from slurmsim.cluster import LOGIN
-from tests.conversions import PACKING, WORKER, conversions
+from tests.conversions import PACKING, WORKER, conversions, send
 from tests.gateway.archives import file
 from tests.slurm.cluster import ALICE, Slurm
 from tests.system import images
@@ -144,11 +144,3 @@ def go_on(slurm: Slurm) -> None:
     for pid in members("pid", namespace_of(slurm.cluster.host("n2").pid, "pid")):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
-
-
-def send(found: Mapping[int, str], module: str, number: int) -> None:
-    """A signal for those of the processes that run this module."""
-    for pid, each in found.items():
-        if each == module:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)

@@ -15,6 +15,8 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.slurm.waiting import without_waiting
+
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("slurmctld", "slurmd", "munged", "srun", "gcc", "busybox")
 NODES = ("n1", "n2")
@@ -213,7 +215,7 @@ class Trial:
         code = re.search(r" ExitCode=(\d+):", self.sh(over))
         path = Path(output.replace("%j", job))
         try:
-            return int(code[1]) if code else -1, path.read_text()
+            return int(code[1]) if code else -1, without_waiting(path.read_text())
         finally:
             path.unlink(missing_ok=True)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from slurmsim.cluster import LOGIN
-from tests.conversions import PACKING, WORKER
+from tests.conversions import PACKING, WORKER, send
 from tests.slurm.cluster import LOOK, Slurm
 from tests.slurm.elsewhere import (
     SECONDS,
@@ -21,7 +21,6 @@ from tests.slurm.elsewhere import (
     packing,
     processes,
     restart,
-    send,
     started_again,
 )
 from xcsim.processes import members, namespace_of, wait_until

@@ -155,10 +155,13 @@ def test_the_node_software_cannot_start(cray: Cray, node: dict[str, object], wor
 
 @contextmanager
 def another_version(cray: Cray, *nids: int) -> Iterator[None]:
-    """These nodes read software of another version, as one does that has kept an old file of the shared root."""
+    """These nodes read software of another version, as one does that has kept an old file of the shared root.
+
+    The other version is longer: what Python compiled of a file is good for all that have its size and second.
+    """
     plan, link = cray.machine.path("/opt/udi/lib/udiroot/plan.py"), cray.machine.path("/opt/udi/node/udi.zip")
     text = plan.read_text()
-    changed = text.replace('VERSION = "3"', 'VERSION = "4"')
+    changed = text.replace('VERSION = "3"', 'VERSION = "1000"')
     assert changed != text
     try:
         plan.write_text(changed)
@@ -182,7 +185,7 @@ def test_some_nodes_have_another_version(cray: Cray) -> None:
     """They are named, in one line for the cause. Nothing of the job is left on them or on the others."""
     with another_version(cray, B, C):
         ended = cray.run("alice", ranks(4), nodes=4)
-    cause = "plan: begins with 'udi-plan 3'; this node reads 'udi-plan 4'"
+    cause = "plan: begins with 'udi-plan 3'; this node reads 'udi-plan 1000'"
     held_with(ended, f"setup on nid[{B:05d}-{C:05d}]: {cause}")
     told = [line.split(" ERROR setup: ", 1)[1] for line in ended.log if " ERROR setup: " in line]
     assert told == 2 * [f"nid[{B:05d}-{C:05d}]: {cause}"]
