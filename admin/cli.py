@@ -121,6 +121,7 @@ def install(config_path: str, root: str) -> None:
     from admin.install.installed import Record, line_file
     from admin.install.installing import install_programs, planned
     from admin.install.software import install_software
+    from admin.install.unfinished import places, remove_unfinished
     from admin.seams.machines import machine_of
     from admin.seams.managers import manager_of
     from admin.sitefiles.all_files import site_files
@@ -137,7 +138,9 @@ def install(config_path: str, root: str) -> None:
     others = dict(manager.built())
     if site.ssh.enabled or os.path.isdir(site.install.ssh_built):
         others |= sshd_programs(site.install.ssh_built, site.install.ssh)
-    record.with_installation(prefix, plan.placed, others, site.install.zip).write(prefix)
+    record = record.with_installation(prefix, plan.placed, others, site.install.zip)
+    record.write(prefix)
+    remove_unfinished(places(prefix, record, site))
     # The hooks come last, since what they tell the nodes' software must be known to it; so do lines that load programs.
     changed = install_software(site, prefix + site.install.zip, programs)
     changed += install_programs(prefix, others)

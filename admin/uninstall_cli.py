@@ -8,6 +8,7 @@ import click
 
 from admin.console.program import PROGRAM, site_of
 from admin.install.installed import Record
+from admin.install.unfinished import places, unfinished
 from admin.install.uninstalling import Step, callers, planned_removal
 from admin.left import left_on_purpose
 from admin.seams.machines import machine_of
@@ -37,7 +38,9 @@ def uninstall(config_path: str, root: str, dry_run: bool, force: bool) -> None:
     prefix = os.path.abspath(root).rstrip("/")
     machine, manager = machine_of(site), manager_of(site)
     files = site_files(site, machine, config_path)
-    removal = planned_removal(prefix, Record.read(prefix), files, site.install.zip, _figures(site))
+    record = Record.read(prefix)
+    left = unfinished(places(prefix, record, site))
+    removal = planned_removal(prefix, record, files, site.install.zip, _figures(site), left)
     if removal.steps and not force:
         jobs = [] if prefix else jobs_in_the_way(site, manager, machine)
         _require_unused([*callers(prefix, files), *manager.callers(prefix)], jobs)

@@ -57,6 +57,11 @@ class Record(Frozen):
         except OSError as error:
             raise UpstreamFailed(f"{path} cannot be written: {reason(error)}", "nothing was installed") from error
 
+    def paths(self) -> list[str]:
+        """Of all that was placed, whether our own or shared."""
+        programs = (entry.partition(" ")[2] for entry in self.programs)
+        return [*self.complete, *programs, *self.links, *sorted(_paths(self.lines)), *self.blocks]
+
     def with_installation(
         self, prefix: str, placed: Iterable[Placed], programs: Mapping[str, bytes], link: str
     ) -> Record:

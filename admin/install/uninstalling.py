@@ -64,10 +64,16 @@ class Removal:
 
 
 def planned_removal(
-    prefix: str, record: Record, files: Sequence[SiteFile], link: str, figures: Sequence[str] = ()
+    prefix: str,
+    record: Record,
+    files: Sequence[SiteFile],
+    link: str,
+    figures: Sequence[str] = (),
+    unfinished: Sequence[str] = (),
 ) -> Removal:
     """What uninstalling below `prefix` will do; `files`, the `link` to the node software and the files of `figures` for
-    Prometheus are those of the configuration of now. Raises UpstreamFailed."""
+    Prometheus are those of the configuration of now, and `unfinished` is what a killed installation left. Raises
+    UpstreamFailed."""
     kept: list[str] = []
     shared = [each for each in files if each.kind != "complete"]
     known = {each.path for each in shared}
@@ -84,6 +90,7 @@ def planned_removal(
         steps += _of_software(prefix + path)
     for path in figures:
         steps += _of_figures(prefix + path, kept)
+    steps += [Step(path) for path in unfinished]
     directories = sorted(record.directories, reverse=True)
     if os.path.lexists(prefix + RECORD):
         steps.append(Step(prefix + RECORD))
