@@ -32,7 +32,10 @@ class Examined(Frozen):
 
 
 def examine(site: SiteConfig, slurm: Slurm, node: str, deadline: Deadline) -> Examined:
-    """Tell busy from leaked. Raises UpstreamFailed where this host cannot be examined."""
+    """Tell busy from leaked. Raises UpstreamFailed where this host cannot be examined.
+
+    Slurm is asked for one job at a time: of several, squeue fetches those of the whole cluster, and chooses itself.
+    """
     unknown = ""
     seen = suspects = _jobs(site)
     for _ in range(2):
