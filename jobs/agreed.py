@@ -52,6 +52,12 @@ class Agreement(Frozen):
         of = "\n".join((self.cluster, str(request.user.uid), str(request.reference)))
         return f"{StoreLayout(site.store.path).plans}/{request.job}.{self.start}.{sha256(of.encode())[:16]}"
 
+    def foreseen(self, site: SiteConfig, request: JobRequest) -> str:
+        """The same, where it is sure before any look at the store that it will be said; else empty. What was pinned at
+        submission is seldom lost."""
+        reference = request.reference
+        return "" if reference.id or reference.digest or request.pin else self.path(site, request)
+
     def known(self, reader: StoreReader, path: str, name: str) -> Facts | None:
         """The facts of the job's image, where a node has found one for `name`. With the rights of the store's account.
 

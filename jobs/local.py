@@ -122,10 +122,15 @@ class LocalJob:
 
         began = time.monotonic()
         marks_use = nodes[0].node.name == here
-        choice = choose_image(self._site, request, marks_use=marks_use, agreement=agreement)
-        down = _Down(teardown_here(self._site, self.job), choice.agreed, here if choice.agreed else "")
+        foreseen = agreement.foreseen(self._site, request) if agreement else ""
+        down = _Down(teardown_here(self._site, self.job), foreseen, here)
         try:
-            self._keep_down(down)
+            if foreseen:
+                self._keep_down(down)  # first, so that whoever takes the job down knows of the file
+            choice = choose_image(self._site, request, marks_use=marks_use, agreement=agreement)
+            if not foreseen or choice.agreed != foreseen:
+                down = replace(down, agreed=choice.agreed)
+                self._keep_down(down)
             plan = make_plan(self._site, request, choice.facts, NamedNodes(), nodes, binds=choice.binds)
             report = self._set_up(plan)
             label = self._label()
@@ -134,7 +139,8 @@ class LocalJob:
         except TeardownIncomplete:
             raise
         except BaseException as error:  # a signal included: no half of a root may stay
-            self._forget_agreed(down)
+            if self._kept_down() != down:
+                self._forget_agreed(down)
             try:
                 self.take_down(Deadline(max(_LEAST_TO_UNDO, deadline.left())))
             except UdiError as second:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import jobs.image
 from jobs.agreed import Agreement, forget
 from jobs.image import Choice, choose_image
 from jobs.local import LocalJob
@@ -173,6 +174,34 @@ def test_nodes_that_may_only_read_the_store(store: StandIns, caplog: pytest.LogC
         subprocess.run(["/bin/umount", plans], check=True, timeout=30)
 
 
+def _on_a_node(store: StandIns) -> LocalJob:
+    """The job there."""
+    node = replace(store.site.node, root=f"{store.directory}/var", run=f"{store.directory}/run")
+    (store.directory / "run").mkdir(exist_ok=True)
+    return LocalJob(replace(store.site, node=node), JOB)
+
+
+def test_a_node_is_killed_when_it_has_said_which_image(store: StandIns) -> None:
+    """Whoever takes the job down there knows of that."""
+    job, nodes = _on_a_node(store), (NodeSlots(named("n1"), 1),)
+    child = os.fork()
+    if not child:
+        jobs.image._require_file = lambda *_: os._exit(9)
+        job.prepare(request(store), nodes, "n1", Deadline(60), Agreement("c", 0, "n1"))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert len(store.plans()) == 1
+    job.take_down(Deadline(60))
+    assert store.plans() == [] and list((store.directory / "run").iterdir()) == []
+
+
+def test_a_node_that_finds_no_image_leaves_nothing(store: StandIns) -> None:
+    job, nodes = _on_a_node(store), (NodeSlots(named("n1"), 1),)
+    with pytest.raises(NotFound):
+        job.prepare(request(store, "gone:1"), nodes, "n1", Deadline(60), Agreement("c", 0, "n1"))
+    assert store.plans() == [] and list((store.directory / "run").iterdir()) == []
+
+
 @pytest.mark.parametrize("fails", [True, False])
 def test_a_node_remembers_what_was_agreed_upon(store: StandIns, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
     """Until the job is taken down there; a set-up that fails is undone at once."""
@@ -184,9 +213,7 @@ def test_a_node_remembers_what_was_agreed_upon(store: StandIns, monkeypatch: pyt
 
     monkeypatch.setattr(LocalJob, "_set_up", set_up)
     monkeypatch.setattr(LocalJob, "_label", lambda self: "udi:77:1:made")
-    node = replace(store.site.node, root=f"{store.directory}/var", run=f"{store.directory}/run")
-    job = LocalJob(replace(store.site, node=node), JOB)
-    (store.directory / "run").mkdir()
+    job = _on_a_node(store)
     nodes = tuple(NodeSlots(named(name), 1) for name in ("n1", "n2"))
     prepare = partial(job.prepare, request(store), nodes, "n1", Deadline(60), Agreement("c", 0, "n1"))
     if fails:
