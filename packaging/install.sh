@@ -80,6 +80,12 @@ unfinished=
 trap '[ -z "$unfinished" ] || rm -rf "$unfinished"' EXIT
 trap 'exit 1' HUP INT TERM
 
+# What a killed one left has such a name, too. After an hour nobody finishes it, on another host neither.
+for left in "$prefix"/.*.* "$prefix"/node/.*.* "$prefix"/lib/.*.* "$prefix"/lib/*/.*.*; do
+    case ${left##*.} in '' | *[!0-9]*) continue ;; esac
+    [ -z "$(find "$left" -maxdepth 0 -mmin +60)" ] || rm -rf "$left"
+done
+
 # Each version has a directory of its own; a link that is replaced atomically says which one is used.
 require_link() {
     if [ -e "$prefix/$1" ] && [ ! -L "$prefix/$1" ]; then
@@ -108,7 +114,7 @@ name_others() {
 # put FILE PATH MODE: a file is replaced as a whole.
 put() {
     mkdir -p "$(dirname "$2")"
-    unfinished=$2.$$
+    unfinished=$(dirname "$2")/.$(basename "$2").$$
     cp "$1" "$unfinished"
     chmod "$3" "$unfinished"
     mv "$unfinished" "$2"

@@ -123,6 +123,20 @@ def test_it_works_with_the_interpreter_of_the_bundle(old: Host, tmp_path: Path) 
     assert name == "debian:11" and old.path(f"/srv/udi/images/{image}.squashfs").stat().st_size > 10 << 20
 
 
+def test_what_a_killed_one_left_goes_after_an_hour(old: Host) -> None:
+    killed = ("/opt/udi/.venv-0-0.77", "/opt/udi/.python.78", "/opt/udi/lib/.udi-run.79", "/opt/udi/lib/sshd/.ssh.80")
+    others = ("/opt/udi/.venv.81", "/opt/udi/.theirs.d")
+    fresh.run(
+        old,
+        f"mkdir -p {killed[0]}/bin; ln -s gone {killed[1]}; touch {' '.join((*killed[2:], *others))};"
+        f" touch --no-dereference --date '2 hours ago' {' '.join((*killed, others[1]))}",
+    )
+    fresh.run(old, "/root/bundle/install.sh --python bundle")
+    left = fresh.run(old, "find /opt/udi /opt/udi/lib /opt/udi/lib/sshd -maxdepth 1 -name '.*'").stdout.split()
+    assert sorted(left) == sorted(others)
+    fresh.run(old, f"rm {' '.join(others)}")
+
+
 def test_a_directory_that_is_in_the_way_stays(old: Host) -> None:
     fresh.run(old, "mv /opt/udi/venv /root/venv; mkdir /opt/udi/venv")
     done = fresh.run(old, "/root/bundle/install.sh --python bundle", check=False)
