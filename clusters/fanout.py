@@ -111,6 +111,9 @@ class _Listener(EventHandler):  # type: ignore[misc]
             worker.task.abort()
 
     def ev_hup(self, worker: Any, node: str, rc: int) -> None:
+        """Of one that has exited while the task was already stopped, the report may not have been read."""
+        if self.stopped:
+            return
         self._ends.setdefault(node, f"exit code {rc}: {printable(self._last.get(node, 'no output'))}")
 
     def ev_timer(self, timer: Any) -> None:

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
@@ -105,7 +106,10 @@ class Soak:
         actors = [Actor(role, f"{self._seed} {self._machine.name} {number}", self._ease) for role in roles]
         failure = play(actors, seconds)
         found = [failure] if failure else []
-        found += self._quiet()
+        try:
+            found += self._quiet()
+        except Exception:  # noqa: BLE001 - what an actor met before is told all the same, and the evidence kept
+            found.append(f"when all was to be quiet: {traceback.format_exc()}")
         did = sum((actor.done for actor in actors), start=collections.Counter[str]())
         told = f"{self._submitted.told}, {dict(did)}, pulls {dict(self._pulls)}, {self._memory.told}"
         self._say(f"{self._machine.name} round {number}: {told}")

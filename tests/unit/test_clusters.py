@@ -20,7 +20,7 @@ from clusters.settings import ClustersConfig
 from tests.gone import require_gone
 from udi.command import Deadline
 from udi.config import SiteConfig, parse
-from udi.fanout import FanOutResult
+from udi.fanout import Answers, FanOutResult
 from udi.nodes import Node, named
 from udi.platform import Host
 from udiroot.errors import ConfigError, TimedOut, UpstreamFailed
@@ -127,6 +127,20 @@ def test_the_deadline_counts_from_the_start(stand: Stand) -> None:
     stand.host("c001", f"sleep 3; echo UDI-REPORT {NONCE} c001 ok 1 0 - - slow")
     stand.host("c002", f"sleep 8; echo UDI-REPORT {NONCE} c002 ok 1 0 - - within six seconds of the latest event")
     assert reasons(stand.run("c[001-002]", 6)) == {"c002": "no answer: not within 6 seconds"}
+
+
+def test_what_was_not_read_in_time_is_no_answer_without_output(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a host that is so busy that the deadline passes between two looks, an ssh may have ended long before."""
+    read = Answers.read
+
+    def busy(answers: Answers, line: str, node: Node) -> bool:
+        if node.name == "c001":
+            time.sleep(4)
+        return read(answers, line, node)
+
+    monkeypatch.setattr(Answers, "read", busy)
+    stand.host("c002", f"sleep 1; echo UDI-REPORT {NONCE} c002 ok 1 0 - - unread")
+    assert reasons(stand.run("c[001-002]", 3)) == {"c002": "no answer: not within 3 seconds"}
 
 
 def test_an_ssh_that_closes_its_output_and_stays_is_ended(stand: Stand) -> None:
