@@ -125,10 +125,9 @@ class LocalJob:
         foreseen = agreement.foreseen(self._site, request) if agreement else ""
         down = _Down(teardown_here(self._site, self.job), foreseen, here)
         try:
-            if foreseen:
-                self._keep_down(down)  # first, so that whoever takes the job down knows of the file
+            self._keep_down(down)  # first, so that whoever takes the job down knows of the file
             choice = choose_image(self._site, request, marks_use=marks_use, agreement=agreement)
-            if not foreseen or choice.agreed != foreseen:
+            if choice.agreed != down.agreed:
                 down = replace(down, agreed=choice.agreed)
                 self._keep_down(down)
             plan = make_plan(self._site, request, choice.facts, NamedNodes(), nodes, binds=choice.binds)

@@ -80,7 +80,7 @@ unfinished=
 trap '[ -z "$unfinished" ] || rm -rf "$unfinished"' EXIT
 trap 'exit 1' HUP INT TERM
 
-# What a killed one left has such a name, too. After an hour nobody finishes it, on another host neither.
+# A run that was killed leaves such names, too. One that is an hour old belongs to no run of now, on any host.
 for left in "$prefix"/.*.* "$prefix"/node/.*.* "$prefix"/lib/.*.* "$prefix"/lib/*/.*.*; do
     case ${left##*.} in '' | *[!0-9]*) continue ;; esac
     [ -z "$(find "$left" -maxdepth 0 -mmin +60)" ] || rm -rf "$left"

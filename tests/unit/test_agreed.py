@@ -186,9 +186,11 @@ def test_a_node_is_killed_when_it_has_said_which_image(store: StandIns) -> None:
     job, nodes = _on_a_node(store), (NodeSlots(named("n1"), 1),)
     child = os.fork()
     if not child:
-        jobs.image._require_file = lambda *_: os._exit(9)
-        job.prepare(request(store), nodes, "n1", Deadline(60), Agreement("c", 0, "n1"))
-        os._exit(0)
+        try:
+            jobs.image._require_file = lambda *_: os._exit(9)
+            job.prepare(request(store), nodes, "n1", Deadline(60), Agreement("c", 0, "n1"))
+        finally:
+            os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert len(store.plans()) == 1
     job.take_down(Deadline(60))

@@ -35,9 +35,11 @@ def _killed(cray: StandIns, tree: Tree, after: int, word: str = "install") -> No
 
     child = os.fork()
     if not child:
-        os.rename = counted  # type: ignore[assignment]
-        admin(cray, word, "--root", str(tree.root))
-        os._exit(0)
+        try:
+            os.rename = counted  # type: ignore[assignment]
+            admin(cray, word, "--root", str(tree.root))
+        finally:
+            os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == _KILLED
 
 
